@@ -1,0 +1,45 @@
+"""What staff see of builds: the truth, read-only."""
+
+from django.contrib import admin
+from django.http import HttpRequest
+
+from builds.models import Attempt, Build, BuildEvent, WorkerHost
+
+
+class ReadOnly:
+    """Builds are history: nobody edits them by hand."""
+
+    def has_add_permission(self, request: HttpRequest, obj: object = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: object = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: object = None) -> bool:
+        return False
+
+
+class AttemptInline(ReadOnly, admin.TabularInline[Attempt, Build]):
+    model = Attempt
+    extra = 0
+
+
+class EventInline(ReadOnly, admin.TabularInline[BuildEvent, Build]):
+    model = BuildEvent
+    extra = 0
+
+
+@admin.register(Build)
+class BuildAdmin(ReadOnly, admin.ModelAdmin[Build]):
+    list_display = ("id", "project", "number", "status", "phase", "owner", "fence", "worker", "created_at")
+    list_filter = ("status", "phase", "priority")
+    list_select_related = ("project", "owner")
+    search_fields = ("=id", "project__name")
+    date_hierarchy = "created_at"
+    show_full_result_count = False
+    inlines = (AttemptInline, EventInline)
+
+
+@admin.register(WorkerHost)
+class WorkerHostAdmin(ReadOnly, admin.ModelAdmin[WorkerHost]):
+    list_display = ("name", "workers", "engine_fault", "seen_at")

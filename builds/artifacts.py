@@ -1,0 +1,227 @@
+"""Outputs of a build: taken from the sandbox as a tar stream, checked member by member, stored, served by name.
+
+Nothing is ever extracted by path: a member is parsed, and its bytes go to the store under a name of our own.
+"""
+
+import contextlib
+import hashlib
+import mimetypes
+import re
+import tarfile
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import IO, Any, cast
+from uuid import UUID
+
+from django.core.files.base import File
+from django.core.files.storage import default_storage
+
+from builds.detection import Plan
+from builds.models import Artifact, PhaseName
+from builds.queue import Lease
+from builds.sandbox.contract import OutputMissing, OutputUnsafe, Workspace
+from builds.sandbox.tar import StreamFile
+from builds.verdicts import Verdict, verdict
+
+MAX_NAME_BYTES = 1024
+_UNSAFE_NAME = re.compile("[\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff\ufffe\uffff]")
+
+
+class OutputRefused(Exception):
+    """The outputs cannot be kept; `verdict` says why and what to do."""
+
+    def __init__(self, verdict: Verdict) -> None:
+        super().__init__(verdict.message)
+        self.verdict = verdict
+
+
+@dataclass
+class Taken:
+    """What has been stored so far, and what was left out with the reason."""
+
+    artifacts: list[Artifact] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    total_bytes: int = 0
+
+
+class _Hashing(File[bytes]):
+    """A stream that is hashed while the store reads it."""
+
+    def __init__(self, source: IO[bytes], size: int) -> None:
+        super().__init__(source)
+        self._size = size
+        self.digest = hashlib.sha256()
+
+    @property
+    def size(self) -> int:  # type: ignore[override]
+        return self._size
+
+    def chunks(self, chunk_size: int | None = None) -> Iterator[bytes]:
+        source = cast("IO[bytes]", self.file)
+        while data := source.read(chunk_size or 256 * 1024):
+            self.digest.update(data)
+            yield data
+
+
+def collect(
+    workspace: Workspace,
+    plan: Plan,
+    lease: Lease,
+    *,
+    max_files: int,
+    max_bytes: int,
+    must_stop: Callable[[], bool],
+) -> Taken:
+    """Store the plan's outputs under the attempt's own prefix. Rows are not written here: see `record`.
+
+    Raises OutputRefused with the verdict `no_output`, `unsafe_output`, `too_many_artifacts` or `artifacts_too_large`;
+    nothing of the attempt stays in the store then.
+    """
+    taken = Taken()
+    try:
+        for output in _present(workspace, plan):
+            with workspace.take(_join(plan.root_dir, output)) as stream:
+                for member, source in _members(stream):
+                    if must_stop():
+                        break
+                    _store_member(member, source, output, plan, lease, taken, max_files, max_bytes)
+        if not taken.artifacts and not must_stop():
+            raise OutputRefused(verdict("no_output", phase=PhaseName.ARTIFACTS, evidence=[_looked_for(plan)]))
+    except BaseException:
+        discard(taken.artifacts)
+        raise
+    return taken
+
+
+def record(taken: Taken, lease: Lease) -> None:
+    """Write the rows, if the attempt still holds its build. Raises LeaseLost; the stored bytes are gone then."""
+    try:
+        with lease.writing():
+            Artifact.objects.bulk_create(taken.artifacts, batch_size=500)
+    except BaseException:
+        discard(taken.artifacts)
+        raise
+
+
+def discard(artifacts: Sequence[Artifact]) -> None:
+    for artifact in artifacts:
+        with contextlib.suppress(OSError):
+            default_storage.delete(artifact.storage_key)
+
+
+def discard_attempt(build_id: UUID, fence: int) -> None:
+    """Remove the bytes that an attempt stored before it was lost. Its rows, if any, are not part of the build."""
+    folder = f"{build_id}/{fence}"
+    with contextlib.suppress(OSError):
+        for name in default_storage.listdir(folder)[1]:
+            default_storage.delete(f"{folder}/{name}")
+
+
+def _present(workspace: Workspace, plan: Plan) -> list[str]:
+    """The outputs that are there: all that the user named, or else the first folder of the candidates."""
+    found = []
+    for output in plan.outputs:
+        try:
+            is_folder = workspace.is_folder(_join(plan.root_dir, output))
+        except OutputMissing:
+            continue
+        except OutputUnsafe as unsafe:
+            evidence = [f"{unsafe} is a link or a special file"]
+            raise OutputRefused(verdict("unsafe_output", phase=PhaseName.ARTIFACTS, evidence=evidence)) from unsafe
+        if plan.outputs_chosen or is_folder:
+            found.append(output)
+        if found and not plan.outputs_chosen:
+            break
+    return found
+
+
+def _members(stream: Iterator[bytes]) -> Iterator[tuple[tarfile.TarInfo, IO[bytes] | None]]:
+    with tarfile.open(fileobj=cast("IO[bytes]", StreamFile(stream)), mode="r|", bufsize=256 * 1024) as archive:
+        for member in archive:
+            yield member, archive.extractfile(member) if member.isreg() else None
+            archive.members.clear()  # else tarfile remembers every header of a large output
+
+
+def _store_member(
+    member: tarfile.TarInfo,
+    source: IO[bytes] | None,
+    output: str,
+    plan: Plan,
+    lease: Lease,
+    taken: Taken,
+    max_files: int,
+    max_bytes: int,
+) -> None:
+    name = _artifact_name(member.name, output)
+    if member.isdir() or _is_excluded(name, output, plan):
+        return
+    if source is None or member.islnk():
+        taken.skipped.append(f"{name!r}: not a regular file")
+        return
+    if reason := _name_fault(name):
+        taken.skipped.append(f"{name!r}: {reason}")
+        return
+    if len(taken.artifacts) >= max_files:
+        raise OutputRefused(verdict("too_many_artifacts", phase=PhaseName.ARTIFACTS, limit=max_files))
+    taken.total_bytes += member.size
+    if taken.total_bytes > max_bytes:
+        raise OutputRefused(verdict("artifacts_too_large", phase=PhaseName.ARTIFACTS, limit=max_bytes))
+    taken.artifacts.append(_store(name, source, member.size, lease, len(taken.artifacts)))
+
+
+def _store(name: str, source: IO[bytes], size: int, lease: Lease, index: int) -> Artifact:
+    content = _Hashing(source, size)
+    # Never the user's name: what a store does with '..', ':' or a trailing dot is then of no interest.
+    key = default_storage.save(f"{lease.build.pk}/{lease.fence}/{index}", content)
+    return Artifact(
+        build=lease.build,
+        attempt=lease.fence,
+        name=name,
+        size=size,
+        sha256=content.digest.hexdigest(),
+        content_type=media_type(name),
+        storage_key=key,
+    )
+
+
+def media_type(name: str) -> str:
+    kind, encoding = mimetypes.guess_type(name)
+    return "application/octet-stream" if encoding or not kind else kind
+
+
+def _artifact_name(member: str, output: str) -> str:
+    """The engine names members by the output's last part: put the whole output path in its place."""
+    rest = member.partition("/")[2]
+    if output in ("", "."):
+        return rest
+    return f"{output}/{rest}" if rest else output
+
+
+def _is_excluded(name: str, output: str, plan: Plan) -> bool:
+    return not name or (output in ("", ".") and name.partition("/")[0] in plan.exclude)
+
+
+def _name_fault(name: str) -> str:
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:
+        return "the name is not valid UTF-8"
+    if size > MAX_NAME_BYTES:
+        return f"the name is longer than {MAX_NAME_BYTES} bytes"
+    if "\\" in name or _UNSAFE_NAME.search(name) or any(unicodedata.category(char) == "Cc" for char in name):
+        return "the name holds control or invisible characters, or a backslash"
+    return ""
+
+
+def _join(root: str, output: str) -> str:
+    parts = [part for part in (root, output) if part not in ("", ".")]
+    return "/".join(parts) or "."
+
+
+def _looked_for(plan: Plan) -> str:
+    return f"looked for: {', '.join(plan.outputs) or 'nothing'}" + (f" in {plan.root_dir}" if plan.root_dir else "")
+
+
+def usage_of(taken: Taken) -> dict[str, Any]:
+    return {"diskBytes": taken.total_bytes}

@@ -1,0 +1,102 @@
+"""Whether the installation can do its work, told in under a second even when something that it needs hangs."""
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from datetime import timedelta
+from typing import Any
+
+import redis
+from django.conf import settings
+from django.core.files.base import ContentFile
+from django.core.files.storage import default_storage
+from django.db import connection
+from django.db.models import Min
+from django.utils import timezone
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from builds.models import Build, Status, WorkerHost
+
+ANSWER_SECONDS = 0.8
+# A host speaks every few seconds; one that has not for this long is gone.
+HOST_SILENCE = timedelta(seconds=35)
+
+# A hung check keeps its thread until its own time-out; the pool bounds how many can hang at once.
+_pool = ThreadPoolExecutor(max_workers=8, thread_name_prefix="health")
+
+
+def report() -> tuple[str, dict[str, Any]]:
+    """("ok" | "degraded" | "down", checks). Down: nothing can be accepted. Degraded: builds wait."""
+    futures: dict[str, Future[Any]] = {name: _pool.submit(_apart, check) for name, check in _CHECKS.items()}
+    wait(futures.values(), timeout=ANSWER_SECONDS)
+    checks = {name: _result(future) for name, future in futures.items() if name != "workers"}
+    checks |= _workers(_result(futures["workers"]))
+    if checks["database"] != "ok" or checks["storage"] != "ok":
+        return "down", checks
+    working = checks["redis"] == checks["docker"] == "ok" and checks["workers"]["alive"]
+    return ("ok" if working else "degraded"), checks
+
+
+def _apart(check: Callable[[], Any]) -> Any:
+    try:
+        return check()
+    finally:
+        connection.close()
+
+
+def _result(future: Future[Any]) -> Any:
+    if not future.done():
+        return "no answer in time"
+    fault = future.exception()
+    return f"{type(fault).__name__}" if fault else future.result()
+
+
+def _database() -> str:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1")
+    return "ok"
+
+
+def _redis() -> str:
+    client = redis.Redis.from_url(
+        settings.REDIS_URL, socket_timeout=0.6, socket_connect_timeout=0.6, retry=Retry(NoBackoff(), 0)
+    )
+    with client:
+        client.ping()
+    return "ok"
+
+
+def _storage() -> str:
+    name = default_storage.save("health/probe", ContentFile(b"ok"))
+    default_storage.delete(name)
+    return "ok"
+
+
+def _hosts() -> dict[str, Any]:
+    now = timezone.now()
+    hosts = list(WorkerHost.objects.filter(seen_at__gt=now - HOST_SILENCE))
+    queued = Build.objects.filter(status=Status.QUEUED)
+    oldest = queued.aggregate(oldest=Min("created_at"))["oldest"]
+    faults = [host.engine_fault for host in hosts if host.engine_fault]
+    return {
+        "docker": "ok" if any(not host.engine_fault for host in hosts) else (faults or ["no workers"])[0],
+        "workers": {
+            "alive": sum(host.workers for host in hosts),
+            "busy": Build.objects.filter(status=Status.RUNNING).count(),
+        },
+        "queue": {"depth": queued.count(), "oldestSeconds": round((now - oldest).total_seconds()) if oldest else 0},
+    }
+
+
+def _workers(told: Any) -> dict[str, Any]:
+    if isinstance(told, dict):
+        return told
+    return {"docker": "unknown", "workers": {"alive": 0, "busy": 0}, "queue": {"depth": 0, "oldestSeconds": 0}}
+
+
+_CHECKS: dict[str, Callable[[], Any]] = {
+    "database": _database,
+    "redis": _redis,
+    "storage": _storage,
+    "workers": _hosts,
+}

@@ -1,0 +1,31 @@
+"""`manage.py run_reaper`: gives back what dead workers held, and rings for builds that nobody was told of."""
+
+import logging
+import signal
+import threading
+from typing import Any
+
+from django.core.management.base import BaseCommand
+from django.db import DatabaseError, close_old_connections
+
+from builds.reaper import reap_abandoned, ring_for_waiting
+
+logger = logging.getLogger(__name__)
+
+TICK_SECONDS = 1.0
+
+
+class Command(BaseCommand):
+    help = "Runs the reaper until SIGTERM or SIGINT. More than one is harmless."
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        stopping = threading.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: stopping.set())
+        while not stopping.wait(TICK_SECONDS):
+            try:
+                reap_abandoned()
+                ring_for_waiting()
+            except DatabaseError as fault:
+                logger.warning("the database does not answer: %s", fault)
+                close_old_connections()

@@ -1,0 +1,327 @@
+"""The durable record of every build, and the one place where its status changes."""
+
+import uuid
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from django.conf import settings
+from django.db import models, transaction
+from django.db.models import Q
+from django.utils import timezone
+
+from projects.models import Project, Revision
+
+
+class Status(models.TextChoices):
+    QUEUED = "queued"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+TERMINAL = frozenset({Status.COMPLETED, Status.FAILED, Status.CANCELLED})
+
+TRANSITIONS: Mapping[Status, frozenset[Status]] = {
+    Status.QUEUED: frozenset({Status.RUNNING, Status.CANCELLED}),
+    Status.RUNNING: frozenset({Status.QUEUED, Status.COMPLETED, Status.FAILED, Status.CANCELLED}),
+    Status.COMPLETED: frozenset(),
+    Status.FAILED: frozenset(),
+    Status.CANCELLED: frozenset(),
+}
+
+
+class PhaseName(models.TextChoices):
+    PREPARATION = "preparation"
+    INSTALLATION = "installation"
+    BUILD = "build"
+    ARTIFACTS = "artifacts"
+    CLEANUP = "cleanup"
+
+
+PROGRESS: Mapping[PhaseName, int] = {
+    PhaseName.PREPARATION: 10,
+    PhaseName.INSTALLATION: 30,
+    PhaseName.BUILD: 60,
+    PhaseName.ARTIFACTS: 90,
+    PhaseName.CLEANUP: 100,
+}
+
+
+class Priority(models.IntegerChoices):
+    LOW = -10, "low"
+    NORMAL = 0, "normal"
+    HIGH = 10, "high"
+
+
+class TransitionRefused(Exception):
+    """The build is not in the state, or not under the fence, that the writer believed: someone was first."""
+
+
+class BuildQuerySet(models.QuerySet["Build"]):
+    def active(self) -> "BuildQuerySet":
+        return self.filter(status__in=[Status.QUEUED, Status.RUNNING])
+
+    def eligible(self, now: datetime) -> "BuildQuerySet":
+        """Queued, and past its back-off."""
+        return self.filter(status=Status.QUEUED, available_at__lte=now)
+
+    def abandoned(self, now: datetime) -> "BuildQuerySet":
+        """Running, but not heard of since its lease ran out."""
+        return self.filter(status=Status.RUNNING, lease_expires_at__lt=now)
+
+    def held(self, build_id: uuid.UUID, fence: int) -> "BuildQuerySet":
+        """The build while it runs under this fence: the WHERE clause of every write that an attempt makes."""
+        return self.filter(pk=build_id, fence=fence, status=Status.RUNNING)
+
+
+class Build(models.Model):
+    """One request to build one revision. Its id is the API's `jobId`."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="builds")
+    revision = models.ForeignKey(Revision, on_delete=models.PROTECT, related_name="builds")
+    # The project's owner, kept here because the claim counts running builds by owner in one query.
+    owner = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="builds")
+    number = models.PositiveIntegerField()
+    retry_of = models.ForeignKey("self", on_delete=models.SET_NULL, null=True, blank=True, related_name="retries")
+    priority = models.SmallIntegerField(choices=Priority, default=Priority.NORMAL)
+
+    status = models.CharField(max_length=10, choices=Status, default=Status.QUEUED)
+    fence = models.PositiveIntegerField(default=0)
+    # Infra faults so far; user faults end a build, these put it back until there are MAX_ATTEMPTS of them.
+    faults = models.PositiveSmallIntegerField(default=0)
+    available_at = models.DateTimeField(default=timezone.now)
+    lease_expires_at = models.DateTimeField(null=True, blank=True)
+    worker = models.CharField(max_length=100, blank=True)
+
+    phase = models.CharField(max_length=16, choices=PhaseName, blank=True)
+    progress = models.PositiveSmallIntegerField(default=0)
+    plan = models.JSONField(null=True, blank=True)  # the resolved strategy, see builds.detection.Plan
+    image = models.CharField(max_length=100, blank=True)
+    verdict = models.JSONField(null=True, blank=True)
+    usage = models.JSONField(default=dict)
+    egress = models.JSONField(default=list)
+    log_bytes = models.PositiveBigIntegerField(default=0)
+    log_truncated = models.BooleanField(default=False)
+
+    created_at = models.DateTimeField(default=timezone.now)
+    started_at = models.DateTimeField(null=True, blank=True)
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    objects = BuildQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-created_at"]
+        constraints = [
+            models.UniqueConstraint(fields=["project", "number"], name="build_number_once"),
+            models.CheckConstraint(condition=Q(status__in=Status.values), name="build_status_known"),
+            models.CheckConstraint(
+                condition=Q(status__in=TERMINAL, finished_at__isnull=False)
+                | (~Q(status__in=TERMINAL) & Q(finished_at__isnull=True)),
+                name="build_terminal_iff_finished",
+            ),
+            models.CheckConstraint(
+                condition=Q(status=Status.RUNNING, lease_expires_at__isnull=False)
+                | (~Q(status=Status.RUNNING) & Q(lease_expires_at__isnull=True)),
+                name="build_running_iff_leased",
+            ),
+            models.CheckConstraint(
+                condition=Q(status__in=[Status.FAILED, Status.CANCELLED], verdict__isnull=False)
+                | (~Q(status__in=[Status.FAILED, Status.CANCELLED]) & Q(verdict__isnull=True)),
+                name="build_verdict_iff_not_completed",
+            ),
+            models.CheckConstraint(condition=Q(progress__lte=100), name="build_progress_percent"),
+        ]
+        indexes = [
+            # builds.queue.claim and builds.reaper.ring_for_waiting
+            models.Index(
+                fields=["-priority", "created_at"], name="build_claim_order", condition=Q(status=Status.QUEUED)
+            ),
+            # builds.reaper.reap_abandoned
+            models.Index(fields=["lease_expires_at"], name="build_lease", condition=Q(status=Status.RUNNING)),
+            # builds.queue.claim: how many builds each owner has running
+            models.Index(fields=["owner"], name="build_running_by_owner", condition=Q(status=Status.RUNNING)),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.project.name} #{self.number}"
+
+    @property
+    def is_terminal(self) -> bool:
+        return self.status in TERMINAL
+
+    def transition_to(self, status: Status, *, outcome: str = "", **changes: Any) -> None:
+        """Change the status by compare-and-set, with its event, in one transaction. The only place that does.
+
+        The row must still have the status and fence that this instance was read with. `changes` are further columns
+        of the same write; `outcome` is what the ending attempt is remembered by, by default the new status. Raises
+        TransitionRefused when the table does not allow the change or when another writer was first; nothing is
+        written then.
+        """
+        before, now = Status(self.status), timezone.now()
+        if status not in TRANSITIONS[before]:
+            raise TransitionRefused(f"build {self.pk} is {before} and cannot become {status}")
+        changes |= {"status": status, "finished_at": now if status in TERMINAL else None}
+        if status != Status.RUNNING:
+            changes["lease_expires_at"] = None
+        with transaction.atomic():
+            # The old status and fence stand in the WHERE clause: no row means that someone was first.
+            if not Build.objects.filter(pk=self.pk, status=before, fence=self.fence).update(**changes):
+                raise TransitionRefused(f"build {self.pk} is no longer {before} under fence {self.fence}")
+            if before == Status.RUNNING:
+                self._close_attempt(outcome or str(status), now)
+            BuildEvent.objects.create(
+                build=self,
+                kind=BuildEvent.Kind.STATUS,
+                from_status=before,
+                to_status=status,
+                fence=changes.get("fence", self.fence),
+                data={"verdict": changes["verdict"]} if changes.get("verdict") else {},
+            )
+        for name, value in changes.items():
+            setattr(self, name, value)
+
+    def _close_attempt(self, outcome: str, now: datetime) -> None:
+        self.attempts.filter(number=self.fence).update(outcome=outcome, finished_at=now)
+        PhaseRun.objects.filter(attempt__build=self, attempt__number=self.fence, finished_at=None).update(
+            status=PhaseRun.Status.INTERRUPTED, finished_at=now
+        )
+
+
+class Attempt(models.Model):
+    """One try of a build by one worker; its number is the build's fence."""
+
+    build = models.ForeignKey(Build, on_delete=models.CASCADE, related_name="attempts")
+    number = models.PositiveIntegerField()
+    worker = models.CharField(max_length=100)
+    outcome = models.CharField(max_length=32, default="running")
+    started_at = models.DateTimeField(default=timezone.now)
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["number"]
+        constraints = [models.UniqueConstraint(fields=["build", "number"], name="attempt_number_once")]
+
+    def __str__(self) -> str:
+        return f"attempt {self.number}"
+
+
+class PhaseRun(models.Model):
+    """One phase of one attempt."""
+
+    class Status(models.TextChoices):
+        RUNNING = "running"
+        COMPLETED = "completed"
+        FAILED = "failed"
+        SKIPPED = "skipped"
+        INTERRUPTED = "interrupted"
+
+    attempt = models.ForeignKey(Attempt, on_delete=models.CASCADE, related_name="phases")
+    name = models.CharField(max_length=16, choices=PhaseName)
+    status = models.CharField(max_length=12, choices=Status, default=Status.RUNNING)
+    exit_code = models.IntegerField(null=True, blank=True)
+    started_at = models.DateTimeField(default=timezone.now)
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["id"]
+        constraints = [
+            models.UniqueConstraint(fields=["attempt", "name"], name="phase_once_per_attempt"),
+            models.CheckConstraint(
+                condition=Q(status="running", finished_at__isnull=True)
+                | (~Q(status="running") & Q(finished_at__isnull=False)),
+                name="phase_running_iff_unfinished",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class BuildEvent(models.Model):
+    """A change of a build, written with it in one transaction. What others are told is read from here."""
+
+    class Kind(models.TextChoices):
+        STATUS = "status"
+        PHASE = "phase"
+
+    build = models.ForeignKey(Build, on_delete=models.CASCADE, related_name="events")
+    kind = models.CharField(max_length=8, choices=Kind)
+    from_status = models.CharField(max_length=10, blank=True)
+    to_status = models.CharField(max_length=10, blank=True)
+    fence = models.PositiveIntegerField()
+    data = models.JSONField(default=dict)
+    created_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        ordering = ["id"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["build"],
+                condition=Q(kind="status", to_status__in=TERMINAL),
+                name="event_terminal_once",
+            )
+        ]
+        # the events of one build, in order
+        indexes = [models.Index(fields=["build", "id"], name="event_by_build")]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.to_status}".strip()
+
+
+class LogChunk(models.Model):
+    """Consecutive output of one stream in one phase: one or more lines, in the order of `sequence`."""
+
+    class Stream(models.TextChoices):
+        STDOUT = "stdout"
+        STDERR = "stderr"
+        SYSTEM = "system"  # what Chef itself says: commands, marks
+
+    build = models.ForeignKey(Build, on_delete=models.CASCADE, related_name="log_chunks")
+    attempt = models.PositiveIntegerField()
+    sequence = models.PositiveIntegerField()
+    phase = models.CharField(max_length=16, choices=PhaseName)
+    stream = models.CharField(max_length=8, choices=Stream)
+    timestamp = models.DateTimeField()
+    text = models.TextField()
+
+    class Meta:
+        ordering = ["attempt", "sequence"]
+        # builds.logs.read: the index behind the constraint serves the cursor
+        constraints = [models.UniqueConstraint(fields=["build", "attempt", "sequence"], name="log_sequence_once")]
+
+    def __str__(self) -> str:
+        return f"{self.attempt}.{self.sequence}"
+
+
+class Artifact(models.Model):
+    """One output file: its name (a path), size in bytes, SHA-256, media type, and where its bytes are kept."""
+
+    build = models.ForeignKey(Build, on_delete=models.CASCADE, related_name="artifacts")
+    attempt = models.PositiveIntegerField()
+    name = models.CharField(max_length=1024)
+    size = models.PositiveBigIntegerField()
+    sha256 = models.CharField(max_length=64)
+    content_type = models.CharField(max_length=120)
+    storage_key = models.CharField(max_length=200)
+
+    class Meta:
+        ordering = ["name"]
+        constraints = [models.UniqueConstraint(fields=["build", "attempt", "name"], name="artifact_name_once")]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class WorkerHost(models.Model):
+    """A machine that runs workers, as it last spoke of itself: what /health tells of workers and engines."""
+
+    name = models.CharField(max_length=100, primary_key=True)
+    workers = models.PositiveIntegerField()
+    engine_fault = models.CharField(max_length=300, blank=True)  # empty: the engine answers
+    seen_at = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return self.name

@@ -1,0 +1,307 @@
+"""The five phases of a build, in order. Knows no Docker, no HTTP and no RQ.
+
+A phase that ends the build raises BuildEnded with a verdict. An engine or storage fault is ours: the build goes
+back to the queue until its attempts are spent.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
+
+from django.conf import settings
+from django.db import DatabaseError
+from django.utils import timezone
+
+from builds import artifacts
+from builds.detection import DetectionError, Plan, Wish, detect
+from builds.logs import LogWriter
+from builds.models import PROGRESS, BuildEvent, PhaseName, PhaseRun, Status
+from builds.queue import Lease, LeaseLost, after_fault, ring
+from builds.runtimes import runtime_tag
+from builds.sandbox.contract import (
+    Command,
+    EngineFault,
+    Identity,
+    ImageMissing,
+    InputFile,
+    Limits,
+    Outcome,
+    Sandbox,
+    Watch,
+    Workspace,
+)
+from builds.verdicts import EvidenceCollector, Verdict, verdict
+
+logger = logging.getLogger(__name__)
+
+
+class BuildEnded(Exception):
+    """The build has failed for good, with this verdict."""
+
+    def __init__(self, verdict: Verdict) -> None:
+        super().__init__(verdict.message)
+        self.verdict = verdict
+
+
+class Run:
+    """One attempt at one build, under its lease, in a sandbox."""
+
+    def __init__(self, lease: Lease, open_sandbox: Callable[[], Sandbox]) -> None:
+        self.lease = lease
+        self.build = lease.build
+        self.open_sandbox = open_sandbox
+        self.strategy: dict[str, Any] = self.build.revision.strategy
+        self.limits = limits_of(self.strategy)
+        self.deadline = time.monotonic() + timeout_of(self.strategy)
+        self.log = LogWriter(lease, max_bytes=settings.MAX_LOG_BYTES)
+        self.usage: dict[str, Any] = {}
+        self.egress: list[dict[str, Any]] = []
+        self.workspace: Workspace | None = None
+
+    def execute(self) -> None:
+        """Run the phases to a terminal status, or give the build back. Raises LeaseLost when it is no longer ours."""
+        try:
+            with self.log:
+                try:
+                    plan = self.prepare()
+                    self.install(plan)
+                    self.compile(plan)
+                    self.collect(plan)
+                finally:
+                    self.clean_up()
+            self.finish(Status.COMPLETED)
+        except BuildEnded as end:
+            self.finish(Status.FAILED, verdict=end.verdict.as_json())
+        except Interrupted:
+            self.hand_back()
+        except LeaseLost:
+            raise
+        except Exception as fault:
+            self.retry_later(fault)
+
+    # --- The five phases ----------------------------------------------------------------------------------------
+
+    def prepare(self) -> Plan:
+        """Files in: resolve the strategy, open the sandbox and lay the files."""
+        with self.phase(PhaseName.PREPARATION):
+            files = [InputFile(f.path, bytes(f.content), f.executable) for f in self.build.revision.files.all()]
+            plan = self.resolve({file.path: file.content for file in files})
+            sandbox = self.open_sandbox()
+            image = sandbox.image_id(runtime_tag(plan.runtime, plan.version))
+            with self.lease.writing(plan=plan.as_json(), image=image):
+                pass
+            for reason in plan.reasons:
+                self.log.say(reason)
+            for fence in range(1, self.lease.fence):
+                sandbox.remove(Identity(self.build.pk, fence))  # what a killed attempt left behind
+            self.workspace = sandbox.open(Identity(self.build.pk, self.lease.fence), image=image, limits=self.limits)
+            self.workspace.put(with_generated(files, plan))
+            return plan
+
+    def install(self, plan: Plan) -> None:
+        """Dependencies, with the package registries in reach and nothing else."""
+        self.run_command(PhaseName.INSTALLATION, plan.install_command, plan, with_registries=True)
+
+    def compile(self, plan: Plan) -> None:
+        """The build itself, sealed: no network at all."""
+        self.run_command(PhaseName.BUILD, plan.build_command, plan, with_registries=False)
+
+    def collect(self, plan: Plan) -> None:
+        """Outputs out, after the last process has died."""
+        assert self.workspace is not None
+        with self.phase(PhaseName.ARTIFACTS):
+            try:
+                taken = artifacts.collect(
+                    self.workspace,
+                    plan,
+                    self.lease,
+                    max_files=settings.MAX_ARTIFACTS,
+                    max_bytes=settings.MAX_ARTIFACT_BYTES,
+                    must_stop=lambda: self.lease.must_stop,
+                )
+            except artifacts.OutputRefused as refused:
+                raise BuildEnded(refused.verdict) from refused
+            self.stop_if_told()
+            for skipped in taken.skipped[:100]:
+                self.log.say(f"not kept: {skipped}")
+            artifacts.record(taken, self.lease)
+            self.usage |= artifacts.usage_of(taken)
+            self.log.say(f"{len(taken.artifacts):,} artifacts, {taken.total_bytes:,} bytes")
+
+    def clean_up(self) -> None:
+        """Containers, volumes and networks gone, whatever happened. A fault here is left to the sweeper."""
+        try:
+            with self.phase(PhaseName.CLEANUP):
+                self.remove_workspace()
+        except (LeaseLost, DatabaseError):
+            self.remove_workspace()  # not ours to write about any more, but still ours to remove
+
+    # --- What the phases lean on --------------------------------------------------------------------------------
+
+    def remove_workspace(self) -> None:
+        try:
+            if self.workspace:
+                self.workspace.remove()
+        except EngineFault as fault:
+            logger.warning("build %s: clean-up is left to the sweeper: %s", self.build.pk, fault)
+
+    def resolve(self, files: dict[str, bytes]) -> Plan:
+        try:
+            return detect(files, dependencies=self.build.revision.dependencies, wish=wish_of(self.strategy))
+        except DetectionError as error:
+            raise BuildEnded(error.verdict) from error
+
+    def run_command(self, name: PhaseName, script: str | None, plan: Plan, *, with_registries: bool) -> None:
+        if not script:
+            self.skip(name)
+            return
+        assert self.workspace is not None
+        evidence = EvidenceCollector()
+        with self.phase(name, on_line=evidence.feed) as run:
+            self.log.say(f"$ {script}")
+            command = Command(phase=name, script=script, folder=plan.root_dir, with_registries=with_registries)
+            watch = Watch(
+                on_output=self.log.write,
+                seconds_left=lambda: self.deadline - time.monotonic(),
+                must_stop=lambda: self.lease.must_stop,
+            )
+            outcome = self.workspace.run(command, watch)
+            self.log.end_phase()
+            run.exit_code = outcome.exit_code
+            self.account(outcome)
+            self.stop_if_told()
+            if not outcome.succeeded:
+                raise BuildEnded(self.judge(name, outcome, evidence))
+
+    def judge(self, name: PhaseName, outcome: Outcome, evidence: EvidenceCollector) -> Verdict:
+        return evidence.judge(
+            phase=name,
+            exit_code=outcome.exit_code,
+            oom_killed=outcome.out_of_memory,
+            timed_out=outcome.timed_out,
+            process_limit_hit=outcome.processes_exhausted,
+            blocked_hosts=[entry.host for entry in outcome.egress if not entry.allowed],
+            memory_bytes=self.limits.memory_bytes,
+            timeout_seconds=timeout_of(self.strategy),
+            pids=self.limits.pids,
+        )
+
+    def account(self, outcome: Outcome) -> None:
+        peak, cpu = self.usage.get("peakMemoryBytes", 0), self.usage.get("cpuSeconds", 0.0)
+        self.usage["peakMemoryBytes"] = max(peak, outcome.peak_memory_bytes)
+        self.usage["cpuSeconds"] = round(cpu + outcome.cpu_seconds, 3)
+        self.egress += [asdict(entry) for entry in outcome.egress]
+
+    @contextmanager
+    def phase(self, name: PhaseName, on_line: Callable[[str, str], None] | None = None) -> Iterator[PhaseRun]:
+        """Record one phase: its start, its end, and how it ended."""
+        self.stop_if_told(unless=name == PhaseName.CLEANUP)
+        run = PhaseRun(attempt=self.lease.attempt, name=name)
+        with self.lease.writing(phase=name, progress=PROGRESS[name]):
+            run.save()
+            self.event(name)
+        self.log.start_phase(name, on_line)
+        try:
+            yield run
+        except Exception as end:
+            interrupted = isinstance(end, Interrupted)
+            self.close(run, PhaseRun.Status.INTERRUPTED if interrupted else PhaseRun.Status.FAILED)
+            raise
+        self.close(run, PhaseRun.Status.COMPLETED)
+
+    def skip(self, name: PhaseName) -> None:
+        now = timezone.now()
+        with self.lease.writing(phase=name, progress=PROGRESS[name]):
+            PhaseRun.objects.create(
+                attempt=self.lease.attempt, name=name, status=PhaseRun.Status.SKIPPED, started_at=now, finished_at=now
+            )
+            self.event(name)
+
+    def close(self, run: PhaseRun, status: PhaseRun.Status) -> None:
+        if self.lease.lost.is_set():
+            return  # whoever took the build has closed our phases
+        self.log.end_phase()
+        run.status, run.finished_at = status, timezone.now()
+        with self.lease.writing():
+            run.save(update_fields=["status", "finished_at", "exit_code"])
+
+    def event(self, name: PhaseName) -> None:
+        BuildEvent.objects.create(
+            build=self.build,
+            kind=BuildEvent.Kind.PHASE,
+            fence=self.lease.fence,
+            data={"phase": name, "progress": PROGRESS[name]},
+        )
+
+    def stop_if_told(self, *, unless: bool = False) -> None:
+        if self.lease.lost.is_set():
+            raise LeaseLost(f"build {self.build.pk} is no longer ours")
+        if self.lease.interrupted.is_set() and not unless:
+            raise Interrupted
+
+    # --- The end ------------------------------------------------------------------------------------------------
+
+    def finish(self, status: Status, **changes: Any) -> None:
+        self.lease.end(status, usage=self.usage, egress=self.egress, **changes)
+
+    def hand_back(self) -> None:
+        """This worker is stopping: the build goes on elsewhere, and no attempt is counted against it."""
+        self.lease.end(Status.QUEUED, outcome="handed_back", available_at=timezone.now(), phase="", progress=0)
+        ring()
+
+    def retry_later(self, fault: Exception) -> None:
+        """A fault of ours: the build is tried again, by itself, until its attempts are spent."""
+        logger.warning("build %s: attempt %s faulted", self.build.pk, self.lease.fence, exc_info=fault)
+        status, changes = after_fault(self.build, fault_code(fault), evidence=str(fault)[:400])
+        self.lease.end(status, **changes)
+
+
+class Interrupted(Exception):
+    """The worker has been told to stop."""
+
+
+def fault_code(fault: Exception) -> str:
+    """The catalogue's code for a fault of ours."""
+    codes = [
+        (ImageMissing, "image_missing"),
+        (EngineFault, "engine_unavailable"),
+        ((DatabaseError, OSError), "storage_unavailable"),
+    ]
+    return next((code for kind, code in codes if isinstance(fault, kind)), "internal_error")
+
+
+def wish_of(strategy: dict[str, Any]) -> Wish:
+    """The API's strategy, as detection reads it."""
+    return Wish(
+        runtime=strategy.get("runtime"),
+        version=strategy.get("version"),
+        install_command=strategy.get("installCommand"),
+        build_command=strategy.get("buildCommand"),
+        outputs=tuple(strategy.get("outputs") or ()),
+        root_dir=strategy.get("rootDir"),
+    )
+
+
+def timeout_of(strategy: dict[str, Any]) -> float:
+    """Seconds that the whole build may take; a strategy may only ask for less than the installation allows."""
+    return min(strategy.get("timeout", float("inf")) / 1000, settings.WORKER_TIMEOUT)
+
+
+def limits_of(strategy: dict[str, Any]) -> Limits:
+    return Limits(
+        memory_bytes=min(strategy.get("memory") or settings.DOCKER_MEMORY_LIMIT, settings.DOCKER_MEMORY_LIMIT),
+        cpus=min(strategy.get("cpus") or settings.DOCKER_CPU_LIMIT, settings.DOCKER_CPU_LIMIT),
+        pids=settings.PIDS_LIMIT,
+        disk_bytes=settings.DISK_LIMIT,
+    )
+
+
+def with_generated(files: list[InputFile], plan: Plan) -> list[InputFile]:
+    """The project's files, with those that preparation adds or replaces."""
+    root = f"{plan.root_dir}/" if plan.root_dir else ""
+    added = {root + path: text.encode() for path, text in plan.generated.items()}
+    kept = [file for file in files if file.path not in added]
+    return kept + [InputFile(path, content) for path, content in added.items()]

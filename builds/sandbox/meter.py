@@ -1,0 +1,59 @@
+"""What a running container uses: peak memory, CPU time, and whether it has run out of processes."""
+
+import contextlib
+import threading
+
+import docker
+import requests
+from docker.errors import DockerException
+
+# Trivial commands are over before the first sample; measuring them would cost more than they do.
+FIRST_SAMPLE_SECONDS = 0.7
+# So many samples in a row at the limit are a fork bomb, not a moment of many compilers.
+SAMPLES_AT_LIMIT = 2
+
+
+class Meter:
+    """Reads the engine's statistics, about one sample a second, while the block runs."""
+
+    def __init__(self, client: docker.APIClient, container: str, *, pids_limit: int) -> None:
+        self._client = client
+        self._container = container
+        self._pids_limit = pids_limit
+        self._at_limit = 0
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._sample, name="meter", daemon=True)
+        self.peak_memory_bytes = 0
+        self.cpu_seconds = 0.0
+
+    def __enter__(self) -> "Meter":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        # Not joined: it may wait for the engine's next sample, and nothing waits for it.
+        self._ended.set()
+
+    @property
+    def is_out_of_processes(self) -> bool:
+        return self._at_limit >= SAMPLES_AT_LIMIT
+
+    def _sample(self) -> None:
+        if self._ended.wait(FIRST_SAMPLE_SECONDS):
+            return
+        with contextlib.suppress(DockerException, requests.RequestException, OSError, ValueError):
+            for sample in self._client.stats(self._container, stream=True, decode=True):
+                if self._ended.is_set():
+                    return
+                self._take(sample)
+
+    def _take(self, sample: dict[str, dict[str, object]]) -> None:
+        memory = sample.get("memory_stats", {})
+        # cgroup v1 tells the peak; v2 only the present use.
+        used = memory.get("max_usage") or memory.get("usage") or 0
+        self.peak_memory_bytes = max(self.peak_memory_bytes, int(str(used)))
+        usage = sample.get("cpu_stats", {}).get("cpu_usage") or {}
+        if isinstance(usage, dict):
+            self.cpu_seconds = max(self.cpu_seconds, int(usage.get("total_usage") or 0) / 1e9)
+        current = int(str(sample.get("pids_stats", {}).get("current") or 0))
+        self._at_limit = self._at_limit + 1 if current >= self._pids_limit else 0

@@ -1,0 +1,40 @@
+"""Pages for people. Server-rendered; a running build's page reloads itself until it has ended."""
+
+import re
+from uuid import UUID
+
+from django.contrib.auth.decorators import login_required
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, render
+
+from builds.models import Artifact, Attempt, Build, LogChunk, Status
+
+LOG_CHUNKS_SHOWN = 400
+ARTIFACTS_SHOWN = 500
+BUILDS_SHOWN = 50
+
+
+@login_required
+def home(request: HttpRequest) -> HttpResponse:
+    """The latest builds of whoever is signed in."""
+    builds = Build.objects.filter(owner=request.user.pk).select_related("project", "revision")
+    return render(request, "builds/home.html", {"builds": builds.order_by("-created_at")[:BUILDS_SHOWN]})
+
+
+@login_required
+def build_page(request: HttpRequest, pk: UUID) -> HttpResponse:
+    """One build: status, phases, verdict, the end of its log, its artifacts. Someone else's is not there."""
+    build = get_object_or_404(Build.objects.select_related("project", "revision"), pk=pk, owner=request.user.pk)
+    attempt = Attempt.objects.filter(build=build, number=build.fence).prefetch_related("phases").first()
+    chunks = LogChunk.objects.filter(build=build, attempt=build.fence).order_by("-sequence")[: LOG_CHUNKS_SHOWN + 1]
+    shown = list(chunks)[:LOG_CHUNKS_SHOWN][::-1]
+    artifacts = Artifact.objects.filter(build=build, attempt=build.fence) if build.status == Status.COMPLETED else []
+    context = {
+        "build": build,
+        "phases": attempt.phases.all() if attempt else [],
+        "log": [(chunk.stream, re.sub(r"\x1b\[[0-9;:]*m", "", chunk.text)) for chunk in shown],
+        "log_is_cut": len(chunks) > LOG_CHUNKS_SHOWN,
+        "artifacts": artifacts[:ARTIFACTS_SHOWN],
+        "artifact_count": len(artifacts),
+    }
+    return render(request, "builds/build.html", context)

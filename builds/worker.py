@@ -1,0 +1,95 @@
+"""The worker processes of one machine: RQ's pool of workers, and one sweeper beside them for the engine they use."""
+
+import ctypes
+import logging
+import multiprocessing
+import signal
+import socket
+import time
+from typing import Any
+
+import django_rq
+from django.conf import settings
+from django.db import connections
+from django.utils import timezone
+from rq import Worker
+from rq.worker_pool import WorkerPool
+
+from builds.models import WorkerHost
+from builds.queue import QUEUE_NAME
+from builds.reaper import sweep
+from builds.sandbox import open_sandbox
+from builds.sandbox.contract import EngineFault
+
+logger = logging.getLogger(__name__)
+
+SWEEP_SECONDS = 10
+_PR_SET_PDEATHSIG = 1
+
+
+class BuildWorker(Worker):
+    """RQ's worker, fitted to builds: the database, not RQ, decides what a lost worker means."""
+
+    # A Redis that comes back is noticed within seconds, not after a minute.
+    max_connection_wait_time = 2.0
+
+    def work(self, *args: Any, **kwargs: Any) -> bool:
+        die_with_parent(signal.SIGTERM)
+        kwargs["with_scheduler"] = False  # nothing is scheduled through Redis
+        return super().work(*args, **kwargs)
+
+    def handle_warm_shutdown_request(self) -> None:
+        """Tell the process that runs a build: it may finish within the grace, else it hands the build back."""
+        if self.horse_pid:
+            self.kill_horse(signal.SIGTERM)
+
+
+def die_with_parent(sig: signal.Signals) -> None:
+    """Have the kernel send `sig` to this process when its parent dies, so that nothing outlives the pool. Linux only."""
+    try:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, sig)
+    except (OSError, AttributeError):
+        logger.debug("this system cannot tie a process to its parent")
+
+
+def run_workers(count: int) -> None:
+    """Run `count` workers and the sweeper until SIGTERM or SIGINT; then wait for what they run."""
+    sweeper = multiprocessing.get_context("fork").Process(
+        target=sweep_for_ever, args=(count,), name="sweeper", daemon=True
+    )
+    connections.close_all()  # a connection must not cross a fork
+    sweeper.start()
+    pool = WorkerPool(
+        [QUEUE_NAME],
+        connection=django_rq.get_connection(QUEUE_NAME),
+        num_workers=count,
+        worker_class=BuildWorker,
+    )
+    pool.start(logging_level="WARNING")
+    sweeper.terminate()
+
+
+def sweep_for_ever(workers: int) -> None:
+    """Beside the pool: tell the database every few seconds that this machine is alive, and keep its engine clean."""
+    die_with_parent(signal.SIGTERM)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the pool ends us
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    while True:
+        try:
+            sweep_and_tell(workers)
+        except Exception:
+            logger.exception("the sweeper stumbled and goes on")
+        connections.close_all()
+        time.sleep(SWEEP_SECONDS)
+
+
+def sweep_and_tell(workers: int) -> None:
+    fault = ""
+    try:
+        sweep(open_sandbox())
+    except EngineFault as caught:
+        logger.warning("the engine does not answer: %s", caught)
+        fault = str(caught)[:300] or "no answer"
+    WorkerHost.objects.update_or_create(
+        name=socket.gethostname(), defaults={"workers": workers, "engine_fault": fault, "seen_at": timezone.now()}
+    )

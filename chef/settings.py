@@ -1,0 +1,238 @@
+"""Everything that an installation may choose, read from the environment once.
+
+`.env.example` lists each name with its meaning. A value that cannot be used stops the process at start with a
+sentence that says what to write instead; nothing here falls back to an insecure default.
+"""
+
+import os
+from pathlib import Path
+
+import dj_database_url
+import django_stubs_ext
+from django.core.exceptions import ImproperlyConfigured
+
+from chef.units import parse_bytes
+
+# DRF's and Django's generics are subscripted in annotations that run at import time.
+django_stubs_ext.monkeypatch()
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+
+def env(name: str, default: str = "") -> str:
+    return os.environ.get(name, "").strip() or default
+
+
+def env_bool(name: str, default: bool = False) -> bool:
+    value = env(name, "1" if default else "0").lower()
+    if value not in {"1", "0", "true", "false", "yes", "no", "on", "off"}:
+        raise ImproperlyConfigured(f"{name}={value!r} is neither on nor off: write 1 or 0.")
+    return value in {"1", "true", "yes", "on"}
+
+
+def env_number(name: str, default: float, *, least: float, most: float = float("inf")) -> float:
+    value = env(name, str(default))
+    try:
+        number = float(value)
+    except ValueError:
+        number = float("nan")
+    if not least <= number <= most:
+        raise ImproperlyConfigured(f"{name}={value!r} must be a number from {least:g} to {most:g}.")
+    return number
+
+
+def env_bytes(name: str, default: str) -> int:
+    try:
+        return parse_bytes(env(name, default))
+    except ValueError as fault:
+        raise ImproperlyConfigured(f"{name}: {fault}") from fault
+
+
+def env_list(name: str, default: str = "") -> list[str]:
+    return [part.strip() for part in env(name, default).split(",") if part.strip()]
+
+
+# --- The process -----------------------------------------------------------------------------------------------
+
+DEBUG = env_bool("DEBUG")
+DATA_DIR = Path(env("CHEF_DATA_DIR", str(BASE_DIR / "var"))).resolve()
+PORT = int(env_number("PORT", 3001, least=1, most=65535))
+# The address that links in answers carry; empty means the address that the client itself used.
+CHEF_URL = env("CHEF_URL").rstrip("/")
+
+
+def secret_key() -> str:
+    """SECRET_KEY, or what is in the file that scripts/start.sh makes in the data folder; there is no default."""
+    file = DATA_DIR / "secret-key"
+    key = env("SECRET_KEY") or (file.read_text().strip() if file.is_file() else "")
+    if not key:
+        raise ImproperlyConfigured(f"Set SECRET_KEY to a long random text, or put one into {file}.")
+    return key
+
+
+SECRET_KEY = secret_key()
+ALLOWED_HOSTS = env_list("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
+CSRF_TRUSTED_ORIGINS = env_list("CSRF_TRUSTED_ORIGINS")
+ROOT_URLCONF = "chef.urls"
+ASGI_APPLICATION = "chef.asgi.application"
+WSGI_APPLICATION = "chef.wsgi.application"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+USE_TZ = True
+TIME_ZONE = "UTC"
+LANGUAGE_CODE = "en-us"
+
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "rest_framework",
+    "rest_framework_api_key",
+    "drf_standardized_errors",
+    "django_rq",
+    "projects",
+    "builds",
+]
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+
+STATIC_URL = "/static/"
+STATIC_ROOT = DATA_DIR / "static"
+STATICFILES_DIRS = [BASE_DIR / "static"]
+LOGIN_URL = "login"
+LOGIN_REDIRECT_URL = "home"
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+]
+
+# Served over HTTPS: cookies and redirects insist on it. Off for a machine of one's own, where there is no certificate.
+HTTPS = env_bool("CHEF_HTTPS")
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = HTTPS
+SECURE_HSTS_SECONDS = 31_536_000 if HTTPS else 0
+SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = HTTPS
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if env_bool("CHEF_BEHIND_PROXY") else None
+
+# --- Where the data lives ----------------------------------------------------------------------------------------
+
+# Scratch space of running builds: the sockets of their egress proxies. The Docker engine must see it at the same path.
+BUILD_DIR = Path(env("BUILD_DIR", str(DATA_DIR / "builds"))).resolve()
+ARTIFACTS_DIR = Path(env("ARTIFACTS_DIR", str(DATA_DIR / "artifacts"))).resolve()
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage", "OPTIONS": {"location": str(ARTIFACTS_DIR)}},
+    "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
+}
+
+DATABASES = {"default": dj_database_url.parse(env("DATABASE_URL", f"sqlite:///{DATA_DIR / 'chef.sqlite3'}"))}
+if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
+    # Immediate transactions: a reader that turns writer half-way would fail at once, whatever the time-out.
+    DATABASES["default"]["OPTIONS"] = {
+        "transaction_mode": "IMMEDIATE",
+        "timeout": 20,
+        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+    }
+elif env_bool("CHEF_DB_POOL"):
+    # For the web process alone: a pool does not survive the fork that starts each build.
+    DATABASES["default"]["OPTIONS"] = {"pool": {"min_size": 1, "max_size": 16}}
+    DATABASES["default"]["CONN_MAX_AGE"] = 0
+
+# --- The doorbell ------------------------------------------------------------------------------------------------
+
+
+def redis_url() -> str:
+    """REDIS_URL, or one made of REDIS_HOST, REDIS_PORT and REDIS_PASSWORD."""
+    password = env("REDIS_PASSWORD")
+    auth = f":{password}@" if password else ""
+    host, port = env("REDIS_HOST", "127.0.0.1"), int(env_number("REDIS_PORT", 6379, least=1, most=65535))
+    return env("REDIS_URL", f"redis://{auth}{host}:{port}/0")
+
+
+REDIS_URL = redis_url()
+# No time-out of RQ's own: the lease in the database decides when a build has been lost.
+RQ_QUEUES = {"builds": {"URL": REDIS_URL, "DEFAULT_TIMEOUT": -1}}
+
+WORKER_CONCURRENCY = int(env_number("WORKER_CONCURRENCY", 5, least=1, most=256))
+WORKER_TIMEOUT = env_number("WORKER_TIMEOUT", 300_000, least=1_000) / 1000  # given in milliseconds, kept in seconds
+# How long a running build may be silent towards the database before another worker may take it.
+LEASE_SECONDS = env_number("CHEF_LEASE_SECONDS", 15, least=2, most=3600)
+# How long running builds may go on after SIGTERM before they are handed back to the queue.
+SHUTDOWN_GRACE_SECONDS = env_number("CHEF_SHUTDOWN_GRACE_SECONDS", 20, least=0, most=3600)
+MAX_ATTEMPTS = 3
+OWNER_MAX_RUNNING = int(env_number("CHEF_OWNER_MAX_RUNNING", 0, least=0))  # 0: no limit
+
+# --- The sandbox -------------------------------------------------------------------------------------------------
+
+DOCKER_HOST = env("DOCKER_HOST", "unix:///var/run/docker.sock")
+DOCKER_MEMORY_LIMIT = env_bytes("DOCKER_MEMORY_LIMIT", "512m")
+DOCKER_CPU_LIMIT = env_number("DOCKER_CPU_LIMIT", 1, least=0.05, most=1024)
+DOCKER_RUNTIME = env("DOCKER_RUNTIME")  # an OCI runtime such as runsc; empty is the engine's default
+# The largest file that a build may write.
+DISK_LIMIT = env_bytes("CHEF_DISK_LIMIT", "4g")
+PIDS_LIMIT = int(env_number("CHEF_PIDS_LIMIT", 256, least=16, most=32_768))
+RUNTIME_REGISTRY = env("RUNTIME_REGISTRY")  # where public images are pulled from; empty is the engine's default
+EGRESS_ALLOWED_HOSTS = env_list("EGRESS_ALLOWED_HOSTS")  # "host" or "host:port", besides the package registries
+# The installation's name on every container, volume and network, so that two on one engine leave each other alone.
+INSTALLATION = env("CHEF_INSTALLATION", "chef")
+CA_BUNDLE = env("SSL_CERT_FILE")  # given, read-only, to the installation phase
+
+# --- Limits ------------------------------------------------------------------------------------------------------
+
+MAX_FILES = int(env_number("CHEF_MAX_FILES", 1_000, least=1))
+MAX_FILE_BYTES = env_bytes("CHEF_MAX_FILE_BYTES", "1m")
+MAX_PROJECT_BYTES = env_bytes("CHEF_MAX_PROJECT_BYTES", "20m")
+MAX_LOG_BYTES = env_bytes("CHEF_MAX_LOG_BYTES", "10m")
+MAX_ARTIFACTS = int(env_number("CHEF_MAX_ARTIFACTS", 20_000, least=1))
+MAX_ARTIFACT_BYTES = env_bytes("CHEF_MAX_ARTIFACT_BYTES", "1g")
+# JSON escapes and base64 make a body larger than the files in it.
+DATA_UPLOAD_MAX_MEMORY_SIZE = 2 * MAX_PROJECT_BYTES + 1_048_576
+
+# --- The API -----------------------------------------------------------------------------------------------------
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "projects.authentication.TokenAuthentication",
+        "rest_framework.authentication.SessionAuthentication",
+    ],
+    "DEFAULT_PERMISSION_CLASSES": ["projects.authentication.HasScope"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "EXCEPTION_HANDLER": "drf_standardized_errors.handler.exception_handler",
+    "TEST_REQUEST_DEFAULT_FORMAT": "json",
+}
+DRF_STANDARDIZED_ERRORS = {"ALLOWED_ERROR_STATUS_CODES": ["400", "401", "403", "404", "405", "413", "429", "500", "503"]}
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["stderr"], "level": env("LOG_LEVEL", "INFO")},
+    "loggers": {"django": {"level": "WARNING"}, "rq": {"level": "WARNING"}},
+}

@@ -1,0 +1,91 @@
+"""The verbs on projects. Doors call these; these write the database, in one transaction each."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from django.conf import settings
+from django.contrib.auth.models import AbstractBaseUser
+from django.db import transaction
+from django.db.models import Max
+
+from projects.models import Project, Revision, SourceFile
+from projects.paths import Fault, upload_faults
+
+
+@dataclass(frozen=True)
+class NewFile:
+    """A source file on its way in: path, bytes, and whether it may be executed."""
+
+    path: str
+    content: bytes
+    executable: bool = False
+
+
+class UploadRefused(ValueError):
+    """The files cannot be kept. `faults` names everything that is wrong with them."""
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        super().__init__("; ".join(f"{fault.path or 'files'}: {fault.detail}" for fault in faults))
+        self.faults = tuple(faults)
+
+
+def check_files(files: Sequence[NewFile], *, generated: int = 0) -> None:
+    """Raise UploadRefused unless the files are within the limits; `generated` is how many more come by themselves."""
+    faults = upload_faults(
+        ((file.path, len(file.content)) for file in files),
+        max_files=settings.MAX_FILES,
+        max_file=settings.MAX_FILE_BYTES,
+        max_total=settings.MAX_PROJECT_BYTES,
+    )
+    if not files and not generated:
+        faults.append(Fault("no_files", "", "There is nothing to build: send at least one file."))
+    if faults:
+        raise UploadRefused(faults)
+
+
+@transaction.atomic
+def create_project(*, by: AbstractBaseUser, name: str) -> Project:
+    return Project.objects.create(owner=by, name=name)
+
+
+@transaction.atomic
+def add_revision(
+    project: Project,
+    *,
+    files: Sequence[NewFile],
+    dependencies: Mapping[str, str],
+    strategy: Mapping[str, Any],
+    origin: Revision.Origin = Revision.Origin.UPLOAD,
+) -> Revision:
+    """Keep a snapshot as the project's next revision.
+
+    Raises UploadRefused when the files are not within the limits; nothing is kept then.
+    """
+    check_files(files, generated=len(dependencies))
+    # The project's row is the lock that keeps two uploads from taking one number.
+    Project.objects.select_for_update().get(pk=project.pk)
+    last = project.revisions.aggregate(last=Max("number"))["last"] or 0
+    revision = Revision.objects.create(
+        project=project,
+        number=last + 1,
+        origin=origin,
+        strategy=dict(strategy),
+        dependencies=dict(dependencies),
+        file_count=len(files),
+        total_bytes=sum(len(file.content) for file in files),
+    )
+    SourceFile.objects.bulk_create(
+        [
+            SourceFile(
+                revision=revision,
+                path=file.path,
+                content=file.content,
+                size=len(file.content),
+                executable=file.executable,
+            )
+            for file in files
+        ],
+        batch_size=200,
+    )
+    return revision

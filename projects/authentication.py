@@ -1,0 +1,47 @@
+"""Who may: bearer tokens with scopes, for the API. Sessions are Django's own."""
+
+from django.contrib.auth.models import AbstractBaseUser
+from rest_framework.authentication import BaseAuthentication, get_authorization_header
+from rest_framework.exceptions import AuthenticationFailed
+from rest_framework.permissions import SAFE_METHODS, BasePermission
+from rest_framework.request import Request
+from rest_framework.views import APIView
+
+from projects.models import ApiToken
+
+
+class TokenAuthentication(BaseAuthentication):
+    """`Authorization: Bearer <token>`; request.auth is the ApiToken."""
+
+    def authenticate(self, request: Request) -> tuple[AbstractBaseUser, ApiToken] | None:
+        scheme, _, key = get_authorization_header(request).decode("latin-1").partition(" ")
+        if scheme.lower() != "bearer":
+            return None
+        token = _usable_token(key.strip())
+        if token is None or not token.owner.is_active:
+            raise AuthenticationFailed("The token is unknown, expired or revoked: make a new one.", code="invalid_token")
+        return token.owner, token
+
+    def authenticate_header(self, request: Request) -> str:
+        return 'Bearer realm="chef"'
+
+
+def _usable_token(key: str) -> ApiToken | None:
+    try:
+        token = ApiToken.objects.select_related("owner").get(prefix=key.partition(".")[0], revoked=False)
+    except ApiToken.DoesNotExist:
+        return None
+    return token if token.is_valid(key) and not token.has_expired else None
+
+
+class HasScope(BasePermission):
+    """Signed in; and with a token, its scope must cover the method: `read` for safe ones, else `write`."""
+
+    message = "This token may only read: use one with the scope 'write'."
+    code = "insufficient_scope"
+
+    def has_permission(self, request: Request, view: APIView) -> bool:
+        if not request.user or not request.user.is_authenticated:
+            return False
+        needed = ApiToken.Scope.READ if request.method in SAFE_METHODS else ApiToken.Scope.WRITE
+        return not isinstance(request.auth, ApiToken) or request.auth.allows(needed)

@@ -1,0 +1,32 @@
+"""`manage.py create_token USER`: make an API token and show it, once."""
+
+from datetime import timedelta
+from typing import Any
+
+from django.contrib.auth import get_user_model
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.utils import timezone
+
+from projects.models import ApiToken
+
+
+class Command(BaseCommand):
+    help = "Makes an API token for a user and prints it. It cannot be shown again: only its hash is kept."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("user")
+        parser.add_argument("--name", default="command line")
+        parser.add_argument("--scope", choices=ApiToken.Scope.values, default=ApiToken.Scope.WRITE)
+        parser.add_argument("--days", type=int, default=365, help="until it expires; 0: never")
+        parser.add_argument("--create-user", action="store_true", help="make the user first, if there is none")
+
+    def handle(self, *args: Any, user: str, name: str, scope: str, days: int, **options: Any) -> None:
+        users = get_user_model().objects
+        if options["create_user"]:
+            users.get_or_create(username=user)
+        owner = users.filter(username=user).first()
+        if owner is None:
+            raise CommandError(f"There is no user {user!r}: add --create-user, or run `manage.py createsuperuser`.")
+        expiry = timezone.now() + timedelta(days=days) if days else None
+        _, key = ApiToken.objects.create_key(name=name[:50], owner=owner, scope=scope, expiry_date=expiry)
+        self.stdout.write(key)

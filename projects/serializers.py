@@ -1,0 +1,215 @@
+"""What comes in over the wire, checked. Names are camelCase out there and snake_case in here: here is where they meet."""
+
+import base64
+import binascii
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from django.conf import settings
+from rest_framework import serializers
+from rest_framework.exceptions import ErrorDetail
+from rest_framework.fields import Field
+
+from chef.units import parse_bytes
+from projects.actions import NewFile, UploadRefused, check_files
+from projects.paths import path_fault
+
+MAX_COMMAND_CHARS = 4000
+MAX_DEPENDENCIES = 500
+# npm's own rule for names, with a scope; PyPI's names are a part of it.
+_DEPENDENCY_NAME = re.compile(r"(@[a-z0-9~-][a-z0-9._~-]*/)?[A-Za-z0-9~_-][A-Za-z0-9._~-]*")
+
+
+def camel(name: str) -> str:
+    head, *rest = name.split("_")
+    return head + "".join(part.capitalize() for part in rest)
+
+
+class CamelSerializer(serializers.Serializer[Any]):
+    """A serializer whose declared names are camelCase on the wire. Keys that are data are never touched.
+
+    Unknown names are refused: a mistyped option that is silently ignored costs its user an afternoon.
+    """
+
+    def get_fields(self) -> dict[str, Field[Any, Any, Any, Any]]:
+        renamed: dict[str, Field[Any, Any, Any, Any]] = {}
+        for name, field in super().get_fields().items():
+            if camel(name) != name:
+                field.source = field.source or name
+            renamed[camel(name)] = field
+        return renamed
+
+    def to_internal_value(self, data: Any) -> Any:
+        faults: dict[str, Any] = {}
+        if isinstance(data, Mapping):
+            known = ", ".join(self.fields)
+            for name in data.keys() - self.fields.keys():
+                detail = f"There is no field {str(name)[:60]!r} here. Known: {known}."
+                faults[str(name)[:60]] = [ErrorDetail(detail, code="unknown_field")]
+        try:
+            value = super().to_internal_value(data)
+        except serializers.ValidationError as error:
+            raise serializers.ValidationError({**faults, **error.detail}) from error  # type: ignore[dict-item]
+        if faults:
+            raise serializers.ValidationError(faults)
+        return value
+
+
+class SafePathField(serializers.CharField):
+    """A relative path inside of the project; "." is the project's folder itself."""
+
+    def to_internal_value(self, data: Any) -> str:
+        path = super().to_internal_value(data).removesuffix("/")
+        if path not in ("", ".") and (reason := path_fault(path)):
+            raise serializers.ValidationError(reason, code="invalid_path")
+        return "" if path == "." else path
+
+
+class OutputField(SafePathField):
+    def to_internal_value(self, data: Any) -> str:
+        return super().to_internal_value(data) or "."
+
+
+class CommandField(serializers.CharField):
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(max_length=MAX_COMMAND_CHARS, allow_blank=True, **kwargs)
+
+
+class MemoryField(serializers.Field[int, Any, int, int]):
+    """Bytes, as a number or as Docker writes them ("256m"); from 16m to the installation's limit."""
+
+    def to_internal_value(self, data: Any) -> int:
+        try:
+            amount = parse_bytes(str(data))
+        except ValueError as fault:
+            raise serializers.ValidationError(str(fault), code="invalid") from fault
+        least, most = 16 * 1024**2, settings.DOCKER_MEMORY_LIMIT
+        if not least <= amount <= most:
+            detail = f"Ask for {least:,} to {most:,} bytes of memory: this installation allows no more."
+            raise serializers.ValidationError(detail, code="out_of_range")
+        return amount
+
+    def to_representation(self, value: int) -> int:
+        return value
+
+
+class FilesField(serializers.Field[list[NewFile], Any, None, None]):
+    """`{"path": "text"}` or `[{"path", "content", "encoding", "executable"}]`."""
+
+    default_error_messages = {"shape": 'Send {"path": "text"} or [{"path": "…", "content": "…"}].'}
+
+    def to_internal_value(self, data: Any) -> list[NewFile]:
+        if isinstance(data, Mapping):
+            data = [{"path": path, "content": content} for path, content in data.items()]
+        if not isinstance(data, list):
+            self.fail("shape")
+        faults: dict[str, list[ErrorDetail]] = {}
+        files = []
+        for index, entry in enumerate(data):
+            try:
+                files.append(_file(entry))
+            except ValueError as fault:
+                name = entry.get("path") if isinstance(entry, Mapping) else None
+                faults[str(name or index)[:240]] = [ErrorDetail(str(fault), code="invalid_file")]
+        try:
+            check_files(files, generated=1)
+        except UploadRefused as refused:
+            faults |= faults_by_path(refused)
+        if faults:
+            raise serializers.ValidationError(faults)
+        return files
+
+
+def _file(entry: Any) -> NewFile:
+    if not isinstance(entry, Mapping) or not isinstance(entry.get("path"), str):
+        raise ValueError('Each file is an object with "path" and "content", both text.')
+    if unknown := entry.keys() - {"path", "content", "encoding", "executable"}:
+        raise ValueError(f"A file has no {sorted(map(str, unknown))[0]!r}: only path, content, encoding, executable.")
+    content, encoding, executable = entry.get("content"), entry.get("encoding", "utf-8"), entry.get("executable", False)
+    if not isinstance(content, str):
+        raise ValueError('"content" is missing or is not text; send binary files with "encoding": "base64".')
+    if not isinstance(executable, bool):
+        raise ValueError('"executable" is true or false.')
+    return NewFile(entry["path"], _decoded(content, encoding), executable)
+
+
+def _decoded(content: str, encoding: Any) -> bytes:
+    if encoding == "base64":
+        try:
+            return base64.b64decode(content, validate=True)
+        except (binascii.Error, ValueError) as fault:
+            raise ValueError(f"The content is not base64: {fault}.") from fault
+    if encoding != "utf-8":
+        raise ValueError('"encoding" is "utf-8" or "base64".')
+    try:
+        return content.encode()
+    except UnicodeEncodeError as fault:
+        raise ValueError("The text holds half a character: send the file as base64.") from fault
+
+
+def faults_by_path(refused: UploadRefused) -> dict[str, list[ErrorDetail]]:
+    faults: dict[str, list[ErrorDetail]] = {}
+    for fault in refused.faults:
+        faults.setdefault(fault.path, []).append(ErrorDetail(fault.detail, code=fault.code))
+    return faults
+
+
+class DependenciesField(serializers.DictField):
+    """`{"react": "^18"}`: names and version ranges, which the package manager reads."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(child=serializers.CharField(max_length=200, allow_blank=True), **kwargs)
+
+    def to_internal_value(self, data: Any) -> dict[str, str]:
+        value = super().to_internal_value(data)
+        if len(value) > MAX_DEPENDENCIES:
+            raise serializers.ValidationError(f"Name at most {MAX_DEPENDENCIES} dependencies.", code="too_many")
+        for name in value:
+            if len(name) > 214 or not _DEPENDENCY_NAME.fullmatch(name):
+                raise serializers.ValidationError(
+                    {name[:214]: [ErrorDetail("This is not a package's name.", code="invalid_dependency")]}
+                )
+        return value
+
+
+class StrategySerializer(CamelSerializer):
+    """What the user wishes for a build; all of it optional. `runtimes` in the context: name → versions."""
+
+    runtime = serializers.CharField(max_length=20, required=False)
+    version = serializers.CharField(max_length=40, required=False)
+    install_command = CommandField(required=False)
+    build_command = CommandField(required=False)
+    outputs = serializers.ListField(child=OutputField(max_length=240), required=False, min_length=1, max_length=50)
+    root_dir = SafePathField(max_length=240, allow_blank=True, required=False)
+    timeout = serializers.IntegerField(min_value=1000, required=False)
+    memory = MemoryField(required=False)
+    cpus = serializers.FloatField(min_value=0.05, required=False)
+
+    def validate_timeout(self, value: int) -> int:
+        if value > (most := int(settings.WORKER_TIMEOUT * 1000)):
+            detail = f"Ask for at most {most:,} ms: this installation allows no more."
+            raise serializers.ValidationError(detail, code="out_of_range")
+        return value
+
+    def validate_cpus(self, value: float) -> float:
+        if not value <= settings.DOCKER_CPU_LIMIT:
+            detail = f"Ask for at most {settings.DOCKER_CPU_LIMIT:g} CPUs: this installation allows no more."
+            raise serializers.ValidationError(detail, code="out_of_range")
+        return value
+
+
+class UploadSerializer(CamelSerializer):
+    """The body of `POST /v1/projects` as JSON."""
+
+    name = serializers.CharField(max_length=100, default="project")
+    files = FilesField(default=list)
+    dependencies = DependenciesField(default=dict)
+    strategy = StrategySerializer(default=dict)
+    priority = serializers.ChoiceField(choices=["low", "normal", "high"], default="normal")
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if not attrs["files"] and not attrs["dependencies"]:
+            detail = "There is nothing to build: send at least one file."
+            raise serializers.ValidationError({"files": [ErrorDetail(detail, code="no_files")]})
+        return attrs

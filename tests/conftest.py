@@ -1,0 +1,71 @@
+"""Fixtures for every test: users, tokens, uploads and, for the end-to-end tests, a whole running installation."""
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from rest_framework.test import APIClient
+
+from builds import actions
+from builds.models import Build
+from projects.actions import NewFile
+from projects.models import ApiToken
+from tests.installation import Installation
+
+
+@pytest.fixture(scope="session")
+def short_folder() -> Iterator[Path]:
+    """A folder with a short path: unix sockets allow no long ones."""
+    folder = Path(tempfile.mkdtemp(prefix="chef-", dir="/tmp"))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def chef(short_folder: Path) -> Iterator[Installation]:
+    """A running installation that many tests share; those that break things start one of their own."""
+    folder = short_folder / "shared"
+    folder.mkdir()
+    installation = Installation(folder)
+    try:
+        yield installation.start()
+    finally:
+        installation.stop()
+
+
+@pytest.fixture
+def owner(db: None) -> User:
+    return User.objects.create_user("owner")
+
+
+@pytest.fixture
+def other(db: None) -> User:
+    return User.objects.create_user("other")
+
+
+@pytest.fixture
+def make_client() -> Callable[..., APIClient]:
+    """An API client with a fresh token of a user."""
+
+    def make(user: User, **token: Any) -> APIClient:
+        _, key = ApiToken.objects.create_key(name="test", owner=user, **token)
+        client = APIClient()
+        client.credentials(HTTP_AUTHORIZATION=f"Bearer {key}")
+        return client
+
+    return make
+
+
+@pytest.fixture
+def queue_build(owner: User) -> Callable[..., Build]:
+    """Queue a build of one small file."""
+
+    def queue(*, by: User | None = None, **options: Any) -> Build:
+        upload = {"files": [NewFile("index.html", b"<h1>hi</h1>")], "dependencies": {}, "strategy": {}}
+        return actions.submit_project(by=by or owner, name="project", **{**upload, **options})
+
+    return queue

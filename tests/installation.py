@@ -1,0 +1,230 @@
+"""A whole Chef of its own for a test: Redis, database, web, workers and reaper as real processes, and its client.
+
+Everything is ended by process id and removed at the end; several can run beside each other on one engine.
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import dj_database_url
+import docker
+import httpx
+import psycopg
+from psycopg import sql
+
+ROOT = Path(__file__).resolve().parent.parent
+T = TypeVar("T")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def until(check: Callable[[], T], *, seconds: float, what: str, every: float = 0.1) -> T:
+    """The first true value of `check`; fails the test when there is none in time."""
+    deadline = time.monotonic() + seconds
+    while not (value := check()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {seconds:g} s: {what}")
+        time.sleep(every)
+    return value
+
+
+class Installation:
+    """`url` and `token` are what a client needs; the rest is for tests that break things."""
+
+    def __init__(self, folder: Path, **settings: str) -> None:
+        self.folder = folder
+        self.name = f"test-{uuid.uuid4().hex[:8]}"
+        self.port, self.redis_port = free_port(), free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.token = ""
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._database = _Database(self.name, folder)
+        self.environment = {
+            **os.environ,
+            "CHEF_DATA_DIR": str(folder),
+            "CHEF_INSTALLATION": self.name,
+            "SECRET_KEY": uuid.uuid4().hex * 2,
+            "DATABASE_URL": self._database.url,
+            "REDIS_URL": f"redis://127.0.0.1:{self.redis_port}/0",
+            "PORT": str(self.port),
+            "PYTHONUNBUFFERED": "1",
+            **settings,
+        }
+
+    # --- Its life ------------------------------------------------------------------------------------------------
+
+    def start(self) -> "Installation":
+        self._database.create()
+        self.start_redis()
+        self.manage("migrate", "--verbosity=0")
+        self.manage("collectstatic", "--noinput", "--verbosity=0")
+        self.token = self.make_token("tester")
+        self.start_web()
+        self.start_workers()
+        self.start_reaper()
+        return self
+
+    def stop(self) -> None:
+        for name in reversed(list(self.processes)):
+            self.end(name)
+        with contextlib.suppress(Exception):
+            self.remove_leftovers()
+        self._database.drop()
+
+    def spawn(self, name: str, *argv: str, **environment: str) -> None:
+        log = (self.folder / f"{name}.log").open("ab")
+        self.processes[name] = subprocess.Popen(
+            argv, cwd=ROOT, env={**self.environment, **environment}, stdout=log, stderr=log, stdin=subprocess.DEVNULL
+        )
+
+    def end(self, name: str, *, seconds: float = 40) -> int:
+        process = self.processes.pop(name)
+        process.send_signal(signal.SIGTERM)
+        try:
+            return process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return process.wait(10)
+
+    def start_redis(self) -> None:
+        argv = ["redis-server", "--port", str(self.redis_port), "--bind", "127.0.0.1", "--save", "", "--dir"]
+        self.spawn("redis", *argv, str(self.folder))
+        until(lambda: _answers(self.redis_port), seconds=10, what="Redis answers")
+
+    def start_web(self) -> None:
+        argv = ["-m", "uvicorn", "chef.asgi:application", "--host", "127.0.0.1", "--port", str(self.port)]
+        self.spawn("web", sys.executable, *argv, "--no-access-log", CHEF_DB_POOL="1")
+        until(lambda: _answers(self.port), seconds=30, what="the web process answers")
+
+    def start_workers(self) -> None:
+        self.spawn("workers", sys.executable, "manage.py", "run_workers")
+
+    def start_reaper(self) -> None:
+        self.spawn("reaper", sys.executable, "manage.py", "run_reaper")
+
+    def manage(self, *argv: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "manage.py", *argv], cwd=ROOT, env=self.environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout.strip()
+
+    def make_token(self, user: str, *, scope: str = "write") -> str:
+        return self.manage("create_token", user, "--create-user", "--scope", scope).splitlines()[-1]
+
+    # --- As a client ---------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def client(self, token: str | None = None) -> Iterator[httpx.Client]:
+        headers = {"Authorization": f"Bearer {token or self.token}"}
+        with httpx.Client(base_url=self.url, headers=headers, timeout=30, trust_env=False) as client:
+            yield client
+
+    def submit(self, files: dict[str, str], **body: Any) -> dict[str, Any]:
+        with self.client() as client:
+            answer = client.post("/v1/projects", json={"files": files, **body})
+        assert answer.status_code == 201, answer.text
+        return dict(answer.json())
+
+    def get(self, path: str) -> Any:
+        with self.client() as client:
+            answer = client.get(path)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def status(self, accepted: dict[str, Any]) -> dict[str, Any]:
+        return dict(self.get(f"/v1/projects/{accepted['projectId']}/status?jobId={accepted['jobId']}"))
+
+    def wait(self, accepted: dict[str, Any], *, seconds: float = 60) -> dict[str, Any]:
+        """The build's document once it has ended."""
+
+        def ended() -> dict[str, Any] | None:
+            document = self.status(accepted)
+            return document if document["status"] in {"completed", "failed", "cancelled"} else None
+
+        return until(ended, seconds=seconds, what=f"build {accepted['jobId']} ends", every=0.2)
+
+    def log_text(self, accepted: dict[str, Any]) -> str:
+        with self.client() as client:
+            path = f"/v1/projects/{accepted['projectId']}/logs?jobId={accepted['jobId']}"
+            return client.get(path, headers={"Accept": "text/plain"}).text
+
+    # --- On the engine -------------------------------------------------------------------------------------------
+
+    def containers(self, build: str = "", *, running: bool = False) -> list[dict[str, Any]]:
+        labels = [f"chef.installation={self.name}"] + ([f"chef.build={build}"] if build else [])
+        with _engine() as engine:
+            return list(engine.containers(all=not running, filters={"label": labels}))
+
+    def leftovers(self) -> list[str]:
+        """Names of containers, volumes and networks with this installation's label."""
+        mark = {"label": f"chef.installation={self.name}"}
+        with _engine() as engine:
+            found = [container["Id"] for container in engine.containers(all=True, filters=mark)]
+            found += [volume["Name"] for volume in engine.volumes(filters=mark)["Volumes"] or []]
+            return found + [network["Name"] for network in engine.networks(filters=mark)]
+
+    def remove_leftovers(self) -> None:
+        mark = {"label": f"chef.installation={self.name}"}
+        with _engine() as engine:
+            for container in engine.containers(all=True, filters=mark):
+                engine.remove_container(container["Id"], force=True, v=True)
+            for volume in engine.volumes(filters=mark)["Volumes"] or []:
+                engine.remove_volume(volume["Name"], force=True)
+
+
+@contextlib.contextmanager
+def _engine() -> Iterator[docker.APIClient]:
+    engine = docker.APIClient(base_url=os.environ.get("DOCKER_HOST"), version="auto", timeout=30)
+    try:
+        yield engine
+    finally:
+        engine.close()
+
+
+def _answers(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False
+
+
+class _Database:
+    """A database of its own: a file, or one on the server that DATABASE_URL names."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self._server = os.environ.get("DATABASE_URL", "")
+        self._name = name.replace("-", "_")
+        self._on_server = self._server.startswith("postgres")
+        self.url = self._url() if self._on_server else f"sqlite:///{folder / 'chef.sqlite3'}"
+
+    def _url(self) -> str:
+        base, _, query = self._server.partition("?")
+        return f"{base.rpartition('/')[0]}/{self._name}" + (f"?{query}" if query else "")
+
+    def create(self) -> None:
+        self._run("CREATE DATABASE {}")
+
+    def drop(self) -> None:
+        self._run("DROP DATABASE IF EXISTS {} WITH (FORCE)")
+
+    def _run(self, statement: str) -> None:
+        if not self._on_server:
+            return
+        parts = dj_database_url.parse(self._server)
+        names = {"dbname": "NAME", "user": "USER", "password": "PASSWORD", "host": "HOST", "port": "PORT"}
+        arguments = {key: parts[name] for key, name in names.items() if parts.get(name)}  # type: ignore[literal-required]
+        with psycopg.connect(**arguments, autocommit=True) as connection:
+            connection.execute(sql.SQL(statement).format(sql.Identifier(self._name)))
