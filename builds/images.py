@@ -9,11 +9,12 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from django.conf import settings
 
-from builds.registries import PIP_DEFAULT
+from builds.registries import PIP_DEFAULT, Registries, discover
 from builds.rootfs import Unbuildable, Workshop, without_credentials
 from builds.runtimes import RUNTIMES, find_runtime, resolve_version, runtime_tag
 from builds.sandbox.contract import EngineFault
@@ -97,56 +98,87 @@ def prepare(
     ready = [Prepared(image, "present", present[image.tag]) for image in images if image.tag in present]
     for prepared in ready:
         report(str(prepared))
-    missing = [image for image in images if image.tag not in present]
-    if missing:
-        store.discard_remains()
-        reasons = {image: "pulling is off" for image in missing}
-        if pull:
-            ready += _pull(missing, store, reasons, report)
-        ready += _build([image for image in missing if image in reasons], store, reasons, report)
+    missing = _without(images, ready)
+    if not missing:
+        return ready
+    store.discard_remains()
+    reasons = dict.fromkeys(missing, "pulling is off")
+    if pull:
+        ready += _pull(missing, store, reasons, report)
+        ready += _find_public(_without(missing, ready), store, reasons, report)
+    ready += _build(_without(missing, ready), store, reasons, report)
     return ready
 
 
-def default_registries(runtime: str, *, store: ImageStore) -> list[str]:
-    """The registries' URLs that a runtime's image uses by itself, the index first; none when there is no such image."""
-    tag = runtime_tag(runtime, "")
-    try:
-        return store.try_out(tag, _REGISTRIES[runtime]).split() if store.find(tag) else []
-    except TrialFailed:
-        return []
+def discover_registries(*, store: ImageStore, fresh: bool = False) -> Registries:
+    """The registries that installations may reach; the prepared images tell what this machine cannot.
+
+    Asks the images once, and this machine's package managers only if `fresh` or first: see `registries.discover`.
+    """
+    return discover(
+        npm_default=partial(_default_registries, "node", store),
+        pip_default=partial(_default_registries, "python", store),
+        fresh=fresh,
+    )
+
+
+def _without(images: Sequence[RuntimeImage], ready: Sequence[Prepared]) -> list[RuntimeImage]:
+    done = {prepared.image for prepared in ready}
+    return [image for image in images if image not in done]
 
 
 def _pull(
     images: Sequence[RuntimeImage], store: ImageStore, reasons: dict[RuntimeImage, str], report: Report
 ) -> list[Prepared]:
-    """Pull what the registry has; `reasons` keeps why for each that it has not. An unreachable one is asked once."""
+    """Pull what the registry has, until it is found unreachable; `reasons` keeps why for each that it has not."""
     pulled = []
-    unreachable = ""
-    for image in images:
-        started = time.monotonic()
-        how: Literal["pulled", "found in the engine"] = "pulled"
+    for position, image in enumerate(images):
         try:
-            if not unreachable and image == images[0]:
+            if position == 0:
                 store.ask_registry(image.public)
-            candidate = None if unreachable else store.pull(image.public)
+            pulled.append(_pull_one(image, store))
         except RegistryUnreachable as fault:
-            candidate, unreachable = None, without_credentials(str(fault))
-            report(f"No registry can be reached ({unreachable}): building from packages.")
-        except ImageNotOffered as fault:
-            candidate, reasons[image] = None, without_credentials(str(fault))
-        if unreachable:
-            candidate, how, reasons[image] = store.find(image.public), "found in the engine", unreachable
+            reasons.update(dict.fromkeys(images[position:], without_credentials(str(fault))))
+            report(f"No registry can be reached ({reasons[image]}).")
+            break
+        except (ImageNotOffered, TrialFailed) as fault:
+            reasons[image] = without_credentials(str(fault))
+        else:
+            report(str(pulled[-1]))
+    return pulled
+
+
+def _pull_one(image: RuntimeImage, store: ImageStore) -> Prepared:
+    """Raises RegistryUnreachable, ImageNotOffered, or TrialFailed for one that is not what its name says."""
+    started = time.monotonic()
+    before = store.find(image.public)
+    candidate = store.pull(image.public)
+    try:
+        _adopt(candidate, image, store)
+    except TrialFailed:
+        if candidate != before:
+            store.remove(image.public)
+        raise
+    return Prepared(image, "pulled", candidate, time.monotonic() - started)
+
+
+def _find_public(
+    images: Sequence[RuntimeImage], store: ImageStore, reasons: dict[RuntimeImage, str], report: Report
+) -> list[Prepared]:
+    """Take the public images that the engine has from earlier, when no registry can be asked for newer ones."""
+    found = []
+    for image in images:
+        candidate = store.find(image.public)
         if candidate is None:
             continue
         try:
             _adopt(candidate, image, store)
         except TrialFailed as fault:
             reasons[image] = f"{image.public} does not run: {fault}"
-            continue
-        del reasons[image]
-        pulled.append(Prepared(image, how, candidate, time.monotonic() - started))
-        report(str(pulled[-1]))
-    return pulled
+        else:
+            found.append(Prepared(image, "found in the engine", candidate))
+            report(str(found[-1]))
+    return found
 
 
 def _build(
@@ -206,3 +238,12 @@ def _adopt(candidate: str, image: RuntimeImage, store: ImageStore) -> None:
 def _registry_prefix() -> str:
     registry = str(settings.RUNTIME_REGISTRY).strip("/")
     return f"{registry}/" if registry else ""
+
+
+def _default_registries(runtime: str, store: ImageStore) -> list[str]:
+    """The registries' URLs that a runtime's image uses by itself, the index first; none when there is no such image."""
+    tag = runtime_tag(runtime, "")
+    try:
+        return store.try_out(tag, _REGISTRIES[runtime]).split() if store.find(tag) else []
+    except TrialFailed:
+        return []

@@ -74,10 +74,10 @@ def discover(
     """The registries of this installation, and `settings.EGRESS_ALLOWED_HOSTS`. Cheap, unless `fresh` or first.
 
     The two callables give the URLs that the package managers in our images use by default, the index first; each is
-    called once, and its answer kept. Raises ImproperlyConfigured for a host in the settings that is none.
+    called until it has an answer, which is kept. Raises ImproperlyConfigured for a host in the settings that is none.
     """
     known = _read()
-    if fresh or known is None or known["inputs"] != _fingerprint():
+    if known is None or fresh or known["inputs"] != _fingerprint() or _lacks(known, npm_default, pip_default):
         known = _ask(known, npm_default, pip_default)
         _write(known)
     return Registries(_hosts(known), _environment(known))
@@ -88,16 +88,22 @@ def forget() -> None:
     _file().unlink(missing_ok=True)
 
 
+def _lacks(known: _Answers, npm_default: Defaults | None, pip_default: Defaults | None) -> bool:
+    """Whether a default is still unknown that can be had now."""
+    return bool((npm_default and not known["npm_default"]) or (pip_default and not known["pip_default"]))
+
+
 def _ask(known: _Answers | None, npm_default: Defaults | None, pip_default: Defaults | None) -> _Answers:
     npm_defaults = known["npm_default"] if known else []
     pip_defaults = known["pip_default"] if known else []
-    with ThreadPoolExecutor(2) as pool:  # each starts an interpreter, which is all of the time that this takes
+    with ThreadPoolExecutor(3) as pool:  # each starts an interpreter, which is all of the time that this takes
         npm, pip = pool.submit(_npm_registry), pool.submit(_pip_configuration)
+        pip_own = None if pip_defaults else pool.submit(_pip_output, "-c", PIP_DEFAULT)
     options = pip.result()
     if not npm_defaults and npm_default:
         npm_defaults = _urls(*npm_default())
-    if not pip_defaults:
-        pip_defaults = _urls(_pip_output("-c", PIP_DEFAULT)) or _urls(*(pip_default() if pip_default else []))
+    if pip_own:
+        pip_defaults = _urls(pip_own.result()) or _urls(*(pip_default() if pip_default else []))
     return _Answers(
         inputs=_fingerprint(),
         npm=_with_companions(npm.result(), npm_defaults),
@@ -122,8 +128,8 @@ def _with_companions(configured: list[str], defaults: list[str]) -> list[str]:
 
 def _npm_registry() -> list[str]:
     """The registry that the environment or this machine's npm names; nothing without either."""
-    from_environment = os.environ.get("npm_config_registry") or os.environ.get("NPM_CONFIG_REGISTRY")
-    if from_environment:
+    variables = {name.lower(): value for name, value in os.environ.items() if value}
+    if from_environment := variables.get("npm_config_registry"):
         return _urls(from_environment)[:1]
     npm = shutil.which("npm")
     return _urls(_output([npm, "config", "get", "registry"]))[:1] if npm else []
@@ -156,9 +162,10 @@ def _pip_output(*arguments: str) -> str:
 def _output(argv: list[str]) -> str:
     """What a tool prints, or nothing when it fails. Run away from any project, whose configuration is not ours."""
     with contextlib.suppress(OSError, subprocess.SubprocessError):
-        return subprocess.run(
+        tool = subprocess.run(  # noqa: S603  (our own argv)
             argv, cwd="/", capture_output=True, text=True, timeout=_TOOL_SECONDS, stdin=subprocess.DEVNULL, check=True
-        ).stdout
+        )
+        return tool.stdout
     return ""
 
 

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -70,6 +71,7 @@ _MERGE_USR = 'for d in bin sbin lib lib64; do mkdir -p "$1/usr/$d"; ln -s "usr/$
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 _TOOL_SECONDS = 300
+_REMAINS_SECONDS = 3600
 _CHUNK_BYTES = 1024 * 1024
 
 
@@ -87,9 +89,10 @@ class RootFilesystem:
     def stream(self) -> Iterator[bytes]:
         """A tar of the folder, owned by root. Raises Unbuildable when tar fails, before the stream ends."""
         argv = ["tar", "--create", "--numeric-owner", "--owner=0", "--group=0", "--sort=name"]
+        argv.append("--mode=a+rX")  # whatever the umask of this process: a build is not root
         argv += [f"--exclude={pattern}" for pattern in _LEFT_OUT]
         argv += [f"--directory={self.folder}", "."]
-        with subprocess.Popen(argv, stdout=PIPE, stderr=DEVNULL) as tar:
+        with subprocess.Popen(argv, stdout=PIPE, stderr=DEVNULL) as tar:  # noqa: S603  (our own argv)
             assert tar.stdout is not None
             try:
                 while chunk := tar.stdout.read(_CHUNK_BYTES):
@@ -114,6 +117,9 @@ class Workshop:
 
     def __enter__(self) -> Self:
         self._folder.mkdir(parents=True, exist_ok=True)
+        for remains in self._folder.glob("images-*"):  # of a process that was killed
+            if remains.stat().st_mtime < time.time() - _REMAINS_SECONDS:
+                shutil.rmtree(remains, ignore_errors=True)
         self._temporary = tempfile.TemporaryDirectory(prefix="images-", dir=self._folder)
         self._path = Path(self._temporary.name)
         return self
@@ -132,9 +138,7 @@ class Workshop:
             return RootFilesystem(folder, base | {"PYTHON_VERSION": version})
         if runtime == "static" and version == RELEASE_NUMBER:
             return RootFilesystem(self._debian(_BASE_PACKAGES), base)
-        raise Unbuildable(
-            f"Debian {RELEASE_NUMBER} has no package of {runtime} {version}. Set RUNTIME_REGISTRY to a registry that has it."
-        )
+        raise Unbuildable(f"Debian {RELEASE_NUMBER} has no {runtime} {version}. Set RUNTIME_REGISTRY to where it is.")
 
     def _once(self, key: str, make: Callable[[Path], None]) -> Path:
         with self._guard:
@@ -293,7 +297,7 @@ def _apt_network_options() -> list[str]:
 
 def _run(argv: list[str], *, folder: Path | None = None) -> str:
     """What a tool prints. Raises Unbuildable with its last words when it fails or is not done in time."""
-    with subprocess.Popen(
+    with subprocess.Popen(  # noqa: S603  (our own argv)
         argv, cwd=folder, env=tool_environment(), text=True, stdin=DEVNULL, stdout=PIPE, stderr=PIPE
     ) as tool:
         try:

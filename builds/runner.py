@@ -91,7 +91,7 @@ class Run:
             plan = self.resolve({file.path: file.content for file in files})
             sandbox = self.open_sandbox()
             image = sandbox.image_id(runtime_tag(plan.runtime, plan.version))
-            with self.lease.writing(plan=plan.as_json(), image=image):
+            with self.lease.writing(plan=plan_document(plan), image=image):
                 pass
             for reason in plan.reasons:
                 self.log.say(reason)
@@ -118,6 +118,7 @@ class Run:
                     self.workspace,
                     plan,
                     self.lease,
+                    all_outputs=bool(self.strategy.get("outputs")),
                     max_files=settings.MAX_ARTIFACTS,
                     max_bytes=settings.MAX_ARTIFACT_BYTES,
                     must_stop=lambda: self.lease.must_stop,
@@ -283,6 +284,20 @@ def wish_of(strategy: dict[str, Any]) -> Wish:
         outputs=tuple(strategy.get("outputs") or ()),
         root_dir=strategy.get("rootDir"),
     )
+
+
+def plan_document(plan: Plan) -> dict[str, Any]:
+    """The resolved strategy, in the API's words."""
+    return {
+        "runtime": plan.runtime,
+        "version": plan.version,
+        "packageManager": plan.package_manager,
+        "installCommand": plan.install_command,
+        "buildCommand": plan.build_command,
+        "outputs": list(plan.outputs),
+        "rootDir": plan.root_dir,
+        "reasons": list(plan.reasons),
+    }
 
 
 def timeout_of(strategy: dict[str, Any]) -> float:

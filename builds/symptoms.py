@@ -1,23 +1,23 @@
 """What failing tools print, and the verdict code that each line stands for.
 
-Every pattern was written against the tool's real output: npm 9 to 12, pnpm 8 to 12, Yarn 1 and 4, tsc 5 and 7, vue-tsc,
-svelte-check, Vite 6 and 8, Rollup, esbuild, webpack, Node 18 to 24, pip, `build`, Python, dash and bash. This module only
-reads single lines; `verdicts` decides what they mean together.
+Most patterns were written against the tool's real output: npm 9 to 12, pnpm 8 to 12, Yarn 1 and 4, tsc 5 and 7,
+vue-tsc, svelte-check, Vite 6 and 8, Rollup, esbuild, webpack, Node, pip, `build`, Python, dash and bash. This module
+only reads single lines; `verdicts` decides what they mean together.
 """
 
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-# Two codes that are not verdicts yet. Whether a download failed by our policy or by the registry, only the egress record
-# tells; a name that cannot be resolved is worth a verdict only when nothing better explains the failure.
+# Two codes that are not verdicts yet. Whether a download failed by our policy or by the registry, only the egress
+# record tells; a name that cannot be resolved is worth a verdict only when nothing better explains the failure.
 FETCH_FAILED = "fetch_failed"
 NETWORK_ERROR = "network_error"
 
 
 @dataclass(frozen=True)
 class Symptom:
-    """One kind of line. Named groups are the verdict's facts; `before` and `after` count the lines that belong to it."""
+    """One kind of line. Named groups are the verdict's facts; `before` and `after` count lines that belong to it."""
 
     code: str
     pattern: re.Pattern[str]
@@ -46,7 +46,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
         "process_limit",
         r"fork: (?:retry: )?Resource temporarily unavailable",
         r": cannot fork$",
-        r"\bspawn(?:Sync)?\b.*\bEAGAIN\b",
+        r"spawn(?:Sync)? .*\bEAGAIN\b",
         r"BlockingIOError: \[Errno 11\] Resource temporarily unavailable",
         r"can't start new thread",
         r"Assertion failed:.*uv_thread_create",
@@ -58,12 +58,14 @@ SYMPTOMS: tuple[Symptom, ...] = (
         r"JavaScript heap out of memory",
         r"^MemoryError\b",
         r"std::bad_alloc",
-        r"\bENOMEM\b|Cannot allocate memory",
+        r"ENOMEM|Cannot allocate memory",
     ),
     *_symptoms(
         "disk_limit",
         # Node reports a lack of file watchers as ENOSPC too.
-        r"\bENOSPC\b(?!.*file watchers)|No space left on device|\bEDQUOT\b|Disk quota exceeded",
+        r"ENOSPC(?!.*file watchers)",
+        r"No space left on device|Disk quota exceeded",
+        r"EDQUOT",
     ),
     *_symptoms(
         "lockfile_out_of_sync",
@@ -82,7 +84,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
         r"\b(?P<file>package\.json): .*(?:JSON at position \d+|Unexpected token)",
         r"ERR_PNPM_JSON_PARSE|ERR_PNPM_BAD_PACKAGE_JSON",
         r"^configuration error: `|invalid (?P<file>pyproject\.toml) config|TOMLDecodeError: ",
-        r"^ERROR: Invalid requirement: (?P<requirement>.+?)(?::|$)",
+        r"^ERROR: (?P<detail>Invalid requirement: '?.+?'?)(?::|$)",
     ),
     *_symptoms(
         "dependency_conflict",
@@ -98,7 +100,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
         FETCH_FAILED,
         _NPM + r"code (?:ECONN\w+|ETIMEDOUT|ENOTFOUND|EAI_AGAIN|ENETUNREACH|EPROTO|E40[137]|E5\d\d|ERR_SOCKET_TIMEOUT)",
         _NPM + r"code (?:\w*CERT\w*|\w*SIGNATURE\w*)$",
-        _NPM + r".*(?:403 Forbidden - GET|unable to access) '?(?P<url>[^\s']+)",
+        _NPM + r".*(?:403 Forbidden - GET|unable to access) '?http",
         r"ERR_PNPM_(?:META_)?FETCH_(?:FAIL|40[137]|5\d\d)",
         r"tunneling socket could not be established",
         r"CONNECT tunnel failed|Tunnel connection failed|Cannot connect to proxy",
@@ -111,7 +113,8 @@ SYMPTOMS: tuple[Symptom, ...] = (
         _NPM + r"404\s+'(?P<package>[^']+)' is not in",
         _NPM + r"404\s+The requested resource '(?P<package>[^']+)'",
         _NPM + r"404 Not Found - GET ",
-        r"No matching version found for (?P<package>\S+?)\.?(?: |$)",
+        r"No matching version found for (?P<package>\S+@\S+?)\.?(?: |$)",
+        r"^\W*Failed to resolve (?P<package>\S+@\S+)$",
         _NPM + r"code (?:E404|ETARGET)",
         r"ERR_PNPM_FETCH_404|ERR_PNPM_NO_MATCHING_VERSION",
         r"^(?P<package>\S+) is not in the npm registry",
@@ -131,11 +134,12 @@ SYMPTOMS: tuple[Symptom, ...] = (
     *_symptoms("egress_blocked", r"Failed to fetch .* from (?P<host>Google Fonts)"),
     *_symptoms(
         "type_error",
-        r"(?P<file>[^\s(:]+)\((?P<line>\d+),\d+\): error TS\d+",
-        r"(?P<file>[^\s:]+):(?P<line>\d+):\d+ - error (?:TS\d+|ts\(\d+\))",
+        r"(?<!\S)(?P<file>[^\s(:]+)\((?P<line>\d+),\d+\): error TS\d+",
+        r"(?<!\S)(?P<file>[^\s:]+):(?P<line>\d+):\d+ - error (?:TS\d+|ts\(\d+\))",
         r"\berror TS\d+: ",
         r"^\d+ ERROR \"(?P<file>[^\"]+)\" (?P<line>\d+):\d+ ",
     ),
+    *_symptoms("type_error", r"\[ERROR\] (?:TS|NG)-?\d+: ", after=2),
     *_symptoms("type_error", r"^(?:Type )?error: .* \((?:ts|js)\)$|^Type error: |^\s*TS\d{4,5}: ", before=1),
     *_symptoms("type_error", r"^Error: .*corresponding type declarations", before=1),
     *_symptoms("module_not_found", r"ModuleNotFoundError: No module named '(?P<module>[^']+)'", before=2),
@@ -163,11 +167,11 @@ SYMPTOMS: tuple[Symptom, ...] = (
     *_symptoms("syntax_error", r"Module parse failed: ", before=1),
     *_symptoms(
         "syntax_error",
-        r"(?P<file>[^\s:]+):(?P<line>\d+):\d+: ERROR: (?!Could not resolve)",
+        r"(?<!\S)(?P<file>[^\s:]+):(?P<line>\d+):\d+: ERROR: (?!Could not resolve)",
         r"RollupError: (?P<file>\S+) \((?P<line>\d+):\d+\): (?!.* is not exported by)",
         r"\bSyntaxError: (?P<file>/\S+): ",
         r"CssSyntaxError|\[postcss\] .*(?:Unknown word|Unclosed)",
-        r"^\s*(?:Error:\s+)?[x×] (?:Unexpected|Expected|Unterminated)",
+        r"^\s*(?:Error:\s+)?[x\u00d7] (?:Unexpected|Expected|Unterminated)",
     ),
     *_symptoms(
         "command_not_found",
@@ -180,27 +184,59 @@ SYMPTOMS: tuple[Symptom, ...] = (
         r"getaddrinfo (?:ENOTFOUND|EAI_AGAIN) (?P<host>[^\s:,]+)",
         r"Could not resolve host: (?P<host>\S+)",
         r"Temporary failure in name resolution|Name or service not known",
-        r"Network is unreachable|\bENETUNREACH\b",
+        r"Network is unreachable|ENETUNREACH",
     ),
 )
 
 PRECEDENCE: tuple[str, ...] = tuple(dict.fromkeys(symptom.code for symptom in SYMPTOMS))
 
-_ERROR_LIKE = re.compile(r"\berror\b|error:|\bfailed\b|\bfatal\b|exception|traceback|\bERR!|not exported by|✗|✘", re.I)
+# One of these is in every line that shows a symptom: an ordinary line is then a hundred times cheaper to pass over.
+_WORDS = re.compile(
+    "err|fail|can't|cannot|could|missing|unavailable|memory|nomem|alloc|nospc|quota|eagain|thread|lock|json|unexpected"
+    "|expected|unterminated|invalid|conflict|impossible|tunnel|proxy|retries|unable|css|transform|unreach|getaddrinfo"
+    "|not found|not in|not known|no match|no module|no candidates|space left|resolution|broken by"
+)
+
+_ERROR_LIKE = re.compile(
+    r"\berror\b|error:|\bfailed\b|\bfatal\b|exception|traceback|\bERR!|not exported by", re.IGNORECASE
+)
 # npm closes every failure with these, and they say nothing about the cause.
 _NOISE = re.compile(
     _NPM + r"(?:A complete log|code \d+$|path |command |workspace |location |Lifecycle script|errno|syscall|\s*$)"
-    r"|error during build:$|Build failed with \d+ errors?|^\s*at .+[:)]|ELIFECYCLE|^Traceback |Command failed",
+    r"|error during build:$|Build failed (?:with|in) \d|^\s*at .+[:)]|ELIFECYCLE|^Traceback |Command failed",
     re.IGNORECASE,
 )
+
+# Where in the code: in Python's words, or as `file:line` and `file line:column` of most other tools.
+_PLACE = re.compile(
+    r"File \"(?P<python>[^\"<>]+)\", line (?P<python_line>\d+)"
+    r"|(?:^|[\s\[])(?:file://)?(?P<file>[\w./@~-]+\.[a-z]{1,6})[: ](?P<line>\d+)\b",
+    re.IGNORECASE,
+)
+# Where the project lies in every sandbox. People know their files by the path within the project.
+_PROJECT_FOLDER = re.compile(r"^(?:file://)?/workspace/app/")
 
 
 def signs(line: str) -> Iterator[Sign]:
     """Every symptom that the line shows. The line is clean: cut, without escape sequences or a line end."""
+    if not _WORDS.search(line.lower()):
+        return
     for symptom in SYMPTOMS:
         match = symptom.pattern.search(line)
         if match:
-            yield Sign(symptom, {name: value for name, value in match.groupdict().items() if value})
+            yield Sign(symptom, {name: _shown(value) for name, value in match.groupdict().items() if value})
+
+
+def place(line: str) -> dict[str, str]:
+    """The `file` and `line` of the code that a line of an error's context points to; empty when it does not."""
+    match = _PLACE.search(line)
+    if not match:
+        return {}
+    return {"file": _shown(match["python"] or match["file"]), "line": match["python_line"] or match["line"]}
+
+
+def _shown(fact: str) -> str:
+    return _PROJECT_FOLDER.sub("", fact)
 
 
 def is_error_like(line: str) -> bool:

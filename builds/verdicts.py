@@ -1,31 +1,23 @@
-"""Why a build ended otherwise than completed: the one catalogue of verdict codes, and the way from an error to one.
+"""Why a build ended otherwise than completed, and the way from a failed command's output to that.
 
-The texts are written for the person whose build it was. `class` says whose fault it is and so who must act: `infra` is
-ours and tried again by itself; all others are final. Knows neither the database nor the sandbox.
+The codes and their texts are in `verdict_catalogue`, what tools print in `symptoms`. Knows neither the database nor the
+sandbox.
 """
 
 import re
 import signal
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from enum import StrEnum
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from builds.symptoms import FETCH_FAILED, NETWORK_ERROR, PRECEDENCE, Sign, is_error_like, signs
+from builds.symptoms import FETCH_FAILED, NETWORK_ERROR, PRECEDENCE, Sign, is_error_like, place, signs
+from builds.verdict_catalogue import CATALOGUE, VerdictClass
+
+__all__ = ["EvidenceCollector", "Verdict", "VerdictClass", "verdict"]
 
 MAX_EVIDENCE_LINES = 10
 MAX_LINE_CHARS = 400
-
-
-class VerdictClass(StrEnum):
-    """Whose fault it is."""
-
-    INFRA = "infra"
-    BUILD = "build"
-    LIMIT = "limit"
-    POLICY = "policy"
-    CANCELLED = "cancelled"
 
 
 @dataclass(frozen=True)
@@ -59,188 +51,6 @@ class Verdict:
         }
 
 
-def _as_seconds(limit: float) -> str:
-    return f"{limit:,.10g} seconds"
-
-
-def _as_count(limit: float) -> str:
-    return f"{limit:,.0f}"
-
-
-def _as_size(limit: float) -> str:
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if limit < 1024 or unit == "GiB":
-            break
-        limit /= 1024
-    return f"{limit:,.4g} {unit}"
-
-
-@dataclass(frozen=True)
-class _Entry:
-    """A code's texts. Both are templates; `facts` are what they say when a fact is not known."""
-
-    cls: VerdictClass
-    message: str
-    hint: str
-    retryable: bool = False
-    facts: Mapping[str, str] = field(default_factory=dict)
-    limit_as: Callable[[float], str] = _as_count
-
-
-_INFRA, _BUILD, _LIMIT, _POLICY = VerdictClass.INFRA, VerdictClass.BUILD, VerdictClass.LIMIT, VerdictClass.POLICY
-_OURS = "This is not the project's fault and Chef tries again by itself. If it stays, tell the operator."
-
-CATALOGUE: Mapping[str, _Entry] = {
-    # --- Ours ----------------------------------------------------------------------------------------------------
-    "engine_unavailable": _Entry(_INFRA, "The container engine did not answer.", _OURS, True),
-    "storage_unavailable": _Entry(_INFRA, "The database or the file store did not answer.", _OURS, True),
-    "worker_lost": _Entry(_INFRA, "The worker that ran the build disappeared.", _OURS, True),
-    "attempts_exhausted": _Entry(
-        _INFRA, "Every attempt at this build was lost to a fault of the system.", "Retry the build later.", True
-    ),
-    "image_missing": _Entry(
-        _INFRA, "The runtime's image is not on this machine.", "The operator runs `manage.py prepare_runtimes`.", True
-    ),
-    "internal_error": _Entry(_INFRA, "Chef failed in a way that it does not know.", _OURS, True),
-    # --- Limits --------------------------------------------------------------------------------------------------
-    "timeout": _Entry(
-        _LIMIT,
-        "The build ran into its time limit{limit}.",
-        "Find what hangs or takes long at the end of the log, or raise `strategy.timeout`.",
-        limit_as=lambda limit: f" of {_as_seconds(limit)}",
-    ),
-    "out_of_memory": _Entry(
-        _LIMIT,
-        "The build needed more memory than it may use{limit}.",
-        "Build less at once (fewer workers, no source maps), or raise `strategy.memory`.",
-        limit_as=lambda limit: f" ({_as_size(limit)})",
-    ),
-    "process_limit": _Entry(
-        _LIMIT,
-        "The build started more processes and threads than it may{limit}.",
-        "Have the tool use fewer workers, and look for a process that starts itself again and again.",
-        limit_as=lambda limit: f" ({_as_count(limit)})",
-    ),
-    "disk_limit": _Entry(
-        _LIMIT,
-        "The build wrote more to its disk than it may{limit}.",
-        "Install fewer dependencies, and look for caches, logs and copies that the build leaves behind.",
-        limit_as=lambda limit: f" ({_as_size(limit)})",
-    ),
-    "too_many_artifacts": _Entry(
-        _LIMIT,
-        "The outputs hold more files than may be kept{limit}.",
-        "Name the folder that is really wanted in `strategy.outputs`, or have the build write fewer files.",
-        limit_as=lambda limit: f" ({_as_count(limit)})",
-    ),
-    "artifacts_too_large": _Entry(
-        _LIMIT,
-        "The outputs are larger than may be kept{limit}.",
-        "Name the folder that is really wanted in `strategy.outputs`, or leave out source maps and media.",
-        limit_as=lambda limit: f" ({_as_size(limit)})",
-    ),
-    # --- Policy --------------------------------------------------------------------------------------------------
-    "egress_blocked": _Entry(
-        _POLICY,
-        "The {phase} phase tried to reach {host}, which builds may not.",
-        "Only package registries can be reached, and only during installation. Add what is needed to the project's "
-        "files or its dependencies, or ask the operator to allow the host.",
-        facts={"host": "the network"},
-    ),
-    "unsafe_output": _Entry(
-        _POLICY,
-        "An output is a link or a special file, or lies behind a link.",
-        "Have the build write regular files into a real folder.",
-    ),
-    "cancelled": _Entry(VerdictClass.CANCELLED, "The build was cancelled.", "Retry it to build the same files again."),
-    # --- The project's manifest ----------------------------------------------------------------------------------
-    "no_runtime_detected": _Entry(
-        _BUILD,
-        "The files do not say how to build them{detail}.",
-        "Add a package.json (Node), a pyproject.toml or requirements.txt (Python) or an index.html (a static site) "
-        "at the top, or set `strategy.runtime`; for a project in a folder, set `strategy.rootDir`.",
-        facts={"detail": ""},
-    ),
-    "unsupported_runtime_version": _Entry(
-        _BUILD,
-        "{source} asks for {runtime} {wanted}, which is not available here.",
-        "Ask for one of these versions: {available}.",
-        facts={"source": "The project", "runtime": "a runtime", "wanted": "version", "available": "see /v1/runtimes"},
-    ),
-    "invalid_manifest": _Entry(
-        _BUILD, "{file} cannot be used: {detail}.", "Correct {file} and build again.",
-        facts={"file": "A manifest of the project", "detail": "it is not well formed"},
-    ),  # fmt: skip
-    "missing_script": _Entry(
-        _BUILD,
-        "There is no script `{script}`.",
-        "Add `scripts.{script}` to package.json, or say what to do with `strategy.buildCommand` or, when there is "
-        "nothing to build, `strategy.outputs`.",
-        facts={"script": "build"},
-    ),
-    # --- Dependencies --------------------------------------------------------------------------------------------
-    "dependency_not_found": _Entry(
-        _BUILD,
-        "The registry does not have {package}.",
-        "Check the name and the version range; a private package needs a registry that has it.",
-        facts={"package": "a dependency in the wanted version"},
-    ),
-    "dependency_conflict": _Entry(
-        _BUILD,
-        "The dependencies contradict each other.",
-        "Choose versions that fit together; the evidence names who wants what.",
-    ),
-    "lockfile_out_of_sync": _Entry(
-        _BUILD,
-        "The lockfile is missing or does not match the manifest.",
-        "Run the package manager's install locally and send the new lockfile along, or leave the lockfile out.",
-    ),
-    "registry_unavailable": _Entry(
-        # The log alone tells of this, and the log is the build's own: it must not make us try again by ourselves.
-        _BUILD,
-        "The package manager could not fetch from its registry.",
-        "Retry the build; if it stays, check the registry that the project's configuration names.",
-        True,
-    ),
-    "install_failed": _Entry(
-        _BUILD,
-        "The installation {ending}.",
-        "The evidence shows what failed. Run `{command}` locally to see the same.",
-        facts={"ending": "failed", "command": "the installation command"},
-    ),
-    # --- The code ------------------------------------------------------------------------------------------------
-    "type_error": _Entry(
-        _BUILD, "TypeScript refuses the code{at}.", "Correct the types that the evidence names.", facts={"at": ""}
-    ),
-    "module_not_found": _Entry(
-        _BUILD,
-        "{module} cannot be found{at}.",
-        "Add the package to the dependencies, or correct the path: upper and lower case matter.",
-        facts={"module": "A module that is imported", "at": ""},
-    ),
-    "syntax_error": _Entry(
-        _BUILD, "The code cannot be parsed{at}.", "Correct the syntax where the evidence points.", facts={"at": ""}
-    ),
-    "command_not_found": _Entry(
-        _BUILD,
-        "The command `{command}` does not exist in the build.",
-        "Add the package that brings it to the dependencies, or correct the name.",
-        facts={"command": "that was called"},
-    ),
-    "build_failed": _Entry(
-        _BUILD,
-        "The build command {ending}.",
-        "The evidence shows the last errors; the log has the rest.",
-        facts={"ending": "failed"},
-    ),
-    "no_output": _Entry(
-        _BUILD,
-        "The build succeeded but left no files where outputs were looked for.",
-        "Name the folder that the build writes in `strategy.outputs`.",
-    ),
-}
-
-
 def verdict(
     code: str, *, phase: str, evidence: Iterable[str] = (), exit_code: int | None = None, **facts: object
 ) -> Verdict:
@@ -258,20 +68,18 @@ def verdict(
         cls=entry.cls,
         code=code,
         phase=str(phase),
-        message=_sentence(entry.message.format_map(known)),
+        message=entry.message.format_map(known),
         evidence=tuple(_cut(line) for line in evidence)[:MAX_EVIDENCE_LINES],
-        hint=_sentence(entry.hint.format_map(known)),
+        hint=entry.hint.format_map(known),
         retryable=entry.retryable,
         exit_code=exit_code,
     )
 
 
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
 # CSI, OSC and the like, other escapes, and what is left of the control characters.
-_ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[ -/]*[0-~]?|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_ESCAPES = re.compile(
+    r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[ -/]*[0-~]?|[\x00-\x08\x0b-\x1f\x7f-\x9f]"
+)
 
 
 def _cut(line: str) -> str:
@@ -287,6 +95,11 @@ class _Sighting:
     lines: list[str]
     facts: dict[str, str]
     to_come: int
+
+    def add(self, line: str) -> None:
+        self.lines.append(line)
+        if "file" not in self.facts:
+            self.facts |= place(line)
 
 
 class EvidenceCollector:
@@ -308,6 +121,8 @@ class EvidenceCollector:
         if not text.strip() or stream == "system":
             return
         self._continue(text)
+        if self._last and text == self._last[-1]:
+            return  # a line that repeats itself says nothing new, and there may be millions of it
         for sign in signs(text):
             self._note(sign, text)
         if len(self._errors) < 20 and is_error_like(text):
@@ -361,7 +176,7 @@ class EvidenceCollector:
 
     def _continue(self, text: str) -> None:
         for sighting in self._open:
-            sighting.lines.append(text)
+            sighting.add(text)
             sighting.to_come -= 1
         self._open = [sighting for sighting in self._open if sighting.to_come > 0]
 
@@ -369,9 +184,12 @@ class EvidenceCollector:
         known = self._sightings.setdefault(sign.symptom.code, [])
         if len(known) >= MAX_EVIDENCE_LINES or any(text == each.lines[0] for each in known):
             return
-        before = list(self._last)[-sign.symptom.before :] if sign.symptom.before else []
-        sighting = _Sighting([text, *before], sign.facts, sign.symptom.after)
+        sighting = _Sighting([text], sign.facts, sign.symptom.after)
         known.append(sighting)
+        before = list(self._last)[-sign.symptom.before :] if sign.symptom.before else []
+        for line in reversed(before):  # the place that is nearest to the error is the error's
+            sighting.add(line)
+        sighting.lines[1:] = before
         if sighting.to_come:
             self._open.append(sighting)
 

@@ -153,6 +153,8 @@ STORAGES = {
 DATABASES = {"default": dj_database_url.parse(env("DATABASE_URL", f"sqlite:///{DATA_DIR / 'chef.sqlite3'}"))}
 if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
     # Immediate transactions: a reader that turns writer half-way would fail at once, whatever the time-out.
+    # Tests too use a file: SQLite's databases in memory lock in another way.
+    DATABASES["default"]["TEST"] = {"NAME": str(DATA_DIR / "test.sqlite3")}
     DATABASES["default"]["OPTIONS"] = {
         "transaction_mode": "IMMEDIATE",
         "timeout": 20,
@@ -234,5 +236,5 @@ LOGGING = {
     "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["stderr"], "level": env("LOG_LEVEL", "INFO")},
-    "loggers": {"django": {"level": "WARNING"}, "rq": {"level": "WARNING"}},
+    "loggers": {name: {"level": "WARNING"} for name in ("django", "rq", "httpx")},
 }

@@ -5,7 +5,6 @@ from rest_framework.authentication import BaseAuthentication, get_authorization_
 from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.permissions import SAFE_METHODS, BasePermission
 from rest_framework.request import Request
-from rest_framework.views import APIView
 
 from projects.models import ApiToken
 
@@ -40,7 +39,7 @@ class HasScope(BasePermission):
     message = "This token may only read: use one with the scope 'write'."
     code = "insufficient_scope"
 
-    def has_permission(self, request: Request, view: APIView) -> bool:
+    def has_permission(self, request: Request, view: object) -> bool:
         if not request.user or not request.user.is_authenticated:
             return False
         needed = ApiToken.Scope.READ if request.method in SAFE_METHODS else ApiToken.Scope.WRITE

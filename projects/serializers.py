@@ -97,13 +97,12 @@ class MemoryField(serializers.Field[int, Any, int, int]):
 class FilesField(serializers.Field[list[NewFile], Any, None, None]):
     """`{"path": "text"}` or `[{"path", "content", "encoding", "executable"}]`."""
 
-    default_error_messages = {"shape": 'Send {"path": "text"} or [{"path": "…", "content": "…"}].'}
-
     def to_internal_value(self, data: Any) -> list[NewFile]:
         if isinstance(data, Mapping):
             data = [{"path": path, "content": content} for path, content in data.items()]
         if not isinstance(data, list):
-            self.fail("shape")
+            detail = 'Send {"path": "text"} or [{"path": "…", "content": "…"}].'
+            raise serializers.ValidationError(detail, code="shape")
         faults: dict[str, list[ErrorDetail]] = {}
         files = []
         for index, entry in enumerate(data):

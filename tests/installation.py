@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -15,7 +16,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-import dj_database_url
 import docker
 import httpx
 import psycopg
@@ -85,10 +85,10 @@ class Installation:
         self._database.drop()
 
     def spawn(self, name: str, *argv: str, **environment: str) -> None:
-        log = (self.folder / f"{name}.log").open("ab")
-        self.processes[name] = subprocess.Popen(
-            argv, cwd=ROOT, env={**self.environment, **environment}, stdout=log, stderr=log, stdin=subprocess.DEVNULL
-        )
+        with (self.folder / f"{name}.log").open("ab") as log:
+            self.processes[name] = subprocess.Popen(
+                argv, cwd=ROOT, env={**self.environment, **environment}, stdout=log, stderr=log, stdin=subprocess.DEVNULL
+            )
 
     def end(self, name: str, *, seconds: float = 40) -> int:
         process = self.processes.pop(name)
@@ -162,6 +162,10 @@ class Installation:
             path = f"/v1/projects/{accepted['projectId']}/logs?jobId={accepted['jobId']}"
             return client.get(path, headers={"Accept": "text/plain"}).text
 
+    def rows(self, query: str) -> list[tuple[Any, ...]]:
+        """What the database says, past the API."""
+        return self._database.rows(query)
+
     # --- On the engine -------------------------------------------------------------------------------------------
 
     def containers(self, build: str = "", *, running: bool = False) -> list[dict[str, Any]]:
@@ -220,11 +224,14 @@ class _Database:
     def drop(self) -> None:
         self._run("DROP DATABASE IF EXISTS {} WITH (FORCE)")
 
+    def rows(self, query: str) -> list[tuple[Any, ...]]:
+        if self._on_server:
+            with psycopg.connect(self.url) as connection:
+                return connection.execute(query.encode()).fetchall()
+        with contextlib.closing(sqlite3.connect(self.url.removeprefix("sqlite:///"), timeout=20)) as file:
+            return file.execute(query).fetchall()
+
     def _run(self, statement: str) -> None:
-        if not self._on_server:
-            return
-        parts = dj_database_url.parse(self._server)
-        names = {"dbname": "NAME", "user": "USER", "password": "PASSWORD", "host": "HOST", "port": "PORT"}
-        arguments = {key: parts[name] for key, name in names.items() if parts.get(name)}  # type: ignore[literal-required]
-        with psycopg.connect(**arguments, autocommit=True) as connection:
-            connection.execute(sql.SQL(statement).format(sql.Identifier(self._name)))
+        if self._on_server:
+            with psycopg.connect(self._server, autocommit=True) as connection:
+                connection.execute(sql.SQL(statement).format(sql.Identifier(self._name)))

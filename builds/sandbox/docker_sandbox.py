@@ -53,6 +53,13 @@ DEADLINE_SLACK_SECONDS = 10
 _MODE_DIR = 1 << 31
 _MODE_SPECIAL = (1 << 27) | (1 << 26) | (1 << 25) | (1 << 24) | (1 << 21) | (1 << 19)  # links, devices, pipes, sockets
 
+# The forwarder in whichever language the image speaks. An image with neither has no package manager to serve.
+_FORWARDED = f"""
+if command -v python3 >/dev/null; then exec python3 -I {TOOLBOX_DIR}/forward.py "$@"; fi
+if command -v node >/dev/null; then exec node {TOOLBOX_DIR}/forward.mjs "$@"; fi
+shift 3; exec "$@"
+"""
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -242,9 +249,7 @@ class DockerWorkspace:
         argv = ["timeout", "-s", "KILL", f"{seconds + DEADLINE_SLACK_SECONDS:.1f}", "/bin/sh", "-c", command.script]
         if not forwarded:
             return argv
-        forwarder = f"{TOOLBOX_DIR}/forward"
-        choose = f"if command -v node >/dev/null; then exec node {forwarder}.mjs \"$@\"; else exec python3 {forwarder}.py \"$@\"; fi"
-        return ["/bin/sh", "-c", choose, "forward", f"{EGRESS_DIR}/proxy.sock", str(PROXY_PORT), "--", *argv]
+        return ["/bin/sh", "-c", _FORWARDED, "forward", f"{EGRESS_DIR}/proxy.sock", str(PROXY_PORT), "--", *argv]
 
     def _create_container(
         self,
@@ -294,7 +299,7 @@ class DockerWorkspace:
             nano_cpus=int(limits.cpus * 1e9),
             pids_limit=limits.pids,  # a fork bomb ends here
             ulimits=[
-                docker.types.Ulimit(name="nofile", soft=65_536, hard=65_536),
+                docker.types.Ulimit(name="nofile", soft=8_192, hard=8_192),
                 docker.types.Ulimit(name="core", soft=0, hard=0),  # no memory images in the workspace
                 docker.types.Ulimit(name="fsize", soft=limits.disk_bytes, hard=limits.disk_bytes),
             ],

@@ -357,82 +357,6 @@ async def _linger(client: socket.socket) -> None:
                 await asyncio.sleep(0)
 
 
-async def _read_head(peer: socket.socket, early: bytes = b"") -> tuple[bytes, bytes]:
-    """The head up to its empty line, and what came along behind it. Raises ConnectionError when nothing came at all."""
-    received = bytearray(early)
-    while (end := received.find(b"\r\n\r\n")) < 0:
-        if len(received) >= HEAD_BYTES:
-            reason = f"the head is longer than {HEAD_BYTES} bytes"
-            raise _Refused(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, reason)
-        if not (part := await asyncio.get_running_loop().sock_recv(peer, HEAD_BYTES - len(received))):
-            if not received:
-                raise ConnectionError
-            raise _Refused(HTTPStatus.BAD_REQUEST, "the head ends before its empty line")
-        received += part
-    return bytes(received[:end]), bytes(received[end + 4 :])
-
-
-def _parse_request(head: bytes) -> _Request:
-    first, *rest = head.split(b"\r\n")
-    if not (line := _REQUEST_LINE.fullmatch(first)):
-        raise _Refused(HTTPStatus.BAD_REQUEST, "the request line is malformed")
-    method, target, version = line[1].decode(), line[2].decode("latin-1"), line[3]
-    headers = _parse_headers(rest)
-    if method == "CONNECT":
-        return _Request(method, *_parse_authority(target), "", version, headers)
-    if not (url := _PLAIN_URL.fullmatch(target)):
-        raise _Refused(HTTPStatus.BAD_REQUEST, "this is a proxy: ask for CONNECT host:port or http://host/path")
-    path = url[2] if url[2].startswith("/") else f"/{url[2]}"
-    return _Request(method, *_parse_authority(url[1], default_port=80), path, version, headers)
-
-
-def _parse_headers(lines: list[bytes]) -> Headers:
-    headers = []
-    for line in lines:
-        if not (match := _HEADER_LINE.fullmatch(line)):
-            raise _Refused(HTTPStatus.BAD_REQUEST, "a header line is malformed")
-        headers.append((match[1], match[2].strip()))
-    return headers
-
-
-def _announces_body(headers: Headers) -> bool:
-    fields = {name.lower(): value for name, value in headers}
-    return b"transfer-encoding" in fields or fields.get(b"content-length", b"0") != b"0"
-
-
-def _parse_authority(text: str, *, default_port: int = 0) -> tuple[str, int]:
-    """Only what a host name or an address is written with passes: the pair is shown to people later."""
-    if match := _AUTHORITY.fullmatch(text):
-        host = _normalise(match[1] or match[2])
-        port = int(match[3] or default_port)
-        if host and (match[1] is None or ":" in host) and 0 < port < 65536:
-            return host, port
-    raise _Refused(HTTPStatus.BAD_REQUEST, "the address is not host:port")
-
-
-def _normalise(host: str) -> str:
-    host = host.lower().strip("[]").removesuffix(".")
-    try:
-        return ipaddress.ip_address(host).compressed
-    except ValueError:
-        return host
-
-
-def _parse_upstream(url: str) -> _Upstream:
-    parts = urlsplit(url if "://" in url else f"http://{url}")
-    with contextlib.suppress(ValueError):  # the port is no number
-        if parts.scheme == "http" and parts.hostname:
-            return _Upstream(parts.hostname, parts.port or 80, _credentials(parts.username, parts.password))
-    raise ValueError("HTTP_PROXY and HTTPS_PROXY must look like http://host:port")  # not shown: it may hold a password
-
-
-def _credentials(user: str | None, password: str | None) -> Headers:
-    if user is None:
-        return []
-    word = base64.b64encode(f"{unquote(user)}:{unquote(password or '')}".encode())
-    return [(b"Proxy-Authorization", b"Basic " + word)]
-
-
 @contextlib.asynccontextmanager
 async def _reaching(pair: str, seconds: float) -> AsyncIterator[None]:
     """Turns the ways in which the other side can be out of reach into the answer for the client."""
@@ -491,6 +415,36 @@ async def _ask_upstream(server: socket.socket, pair: str, upstream: _Upstream) -
     return greeting
 
 
+def _parse_upstream(url: str) -> _Upstream:
+    parts = urlsplit(url if "://" in url else f"http://{url}")
+    with contextlib.suppress(ValueError):  # the port is no number
+        if parts.scheme == "http" and parts.hostname:
+            return _Upstream(parts.hostname, parts.port or 80, _credentials(parts.username, parts.password))
+    raise ValueError("HTTP_PROXY and HTTPS_PROXY must look like http://host:port")  # not shown: it may hold a password
+
+
+def _credentials(user: str | None, password: str | None) -> Headers:
+    if user is None:
+        return []
+    word = base64.b64encode(f"{unquote(user)}:{unquote(password or '')}".encode())
+    return [(b"Proxy-Authorization", b"Basic " + word)]
+
+
+async def _read_head(peer: socket.socket, early: bytes = b"") -> tuple[bytes, bytes]:
+    """The head up to its empty line, and what came along behind it. Raises ConnectionError when nothing came at all."""
+    received = bytearray(early)
+    while (end := received.find(b"\r\n\r\n")) < 0:
+        if len(received) >= HEAD_BYTES:
+            reason = f"the head is longer than {HEAD_BYTES} bytes"
+            raise _Refused(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, reason)
+        if not (part := await asyncio.get_running_loop().sock_recv(peer, HEAD_BYTES - len(received))):
+            if not received:
+                raise ConnectionError
+            raise _Refused(HTTPStatus.BAD_REQUEST, "the head ends before its empty line")
+        received += part
+    return bytes(received[:end]), bytes(received[end + 4 :])
+
+
 async def _read_answer(server: socket.socket) -> tuple[bytes, Headers, bytes]:
     """Status line, headers, and what came behind them of a server's first answer that is not an interim (1xx) one."""
     try:
@@ -503,6 +457,52 @@ async def _read_answer(server: socket.socket) -> tuple[bytes, Headers, bytes]:
     except _Refused:  # its status blames the client
         pass
     raise _Refused(HTTPStatus.BAD_GATEWAY, "the head of the server's answer cannot be read")
+
+
+def _parse_request(head: bytes) -> _Request:
+    first, *rest = head.split(b"\r\n")
+    if not (line := _REQUEST_LINE.fullmatch(first)):
+        raise _Refused(HTTPStatus.BAD_REQUEST, "the request line is malformed")
+    method, target, version = line[1].decode(), line[2].decode("latin-1"), line[3]
+    headers = _parse_headers(rest)
+    if method == "CONNECT":
+        return _Request(method, *_parse_authority(target), "", version, headers)
+    if not (url := _PLAIN_URL.fullmatch(target)):
+        raise _Refused(HTTPStatus.BAD_REQUEST, "this is a proxy: ask for CONNECT host:port or http://host/path")
+    path = url[2] if url[2].startswith("/") else f"/{url[2]}"
+    return _Request(method, *_parse_authority(url[1], default_port=80), path, version, headers)
+
+
+def _parse_headers(lines: list[bytes]) -> Headers:
+    headers = []
+    for line in lines:
+        if not (match := _HEADER_LINE.fullmatch(line)):
+            raise _Refused(HTTPStatus.BAD_REQUEST, "a header line is malformed")
+        headers.append((match[1], match[2].strip()))
+    return headers
+
+
+def _announces_body(headers: Headers) -> bool:
+    fields = {name.lower(): value for name, value in headers}
+    return b"transfer-encoding" in fields or fields.get(b"content-length", b"0") != b"0"
+
+
+def _parse_authority(text: str, *, default_port: int = 0) -> tuple[str, int]:
+    """Only what a host name or an address is written with passes: the pair is shown to people later."""
+    if match := _AUTHORITY.fullmatch(text):
+        host = _normalise(match[1] or match[2])
+        port = int(match[3] or default_port)
+        if host and (match[1] is None or ":" in host) and 0 < port < 65536:
+            return host, port
+    raise _Refused(HTTPStatus.BAD_REQUEST, "the address is not host:port")
+
+
+def _normalise(host: str) -> str:
+    host = host.lower().strip("[]").removesuffix(".")
+    try:
+        return ipaddress.ip_address(host).compressed
+    except ValueError:
+        return host
 
 
 def _render_request(request: _Request, upstream: _Upstream | None) -> bytes:

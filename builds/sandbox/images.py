@@ -23,6 +23,7 @@ REGISTRY_SECONDS = 8
 PULL_SILENCE_SECONDS = 60
 IMPORT_SECONDS = 180
 TRIAL_SECONDS = 30
+_TRIAL_FOLDER = "/tmp"  # noqa: S108  (the container's own; nothing of this machine is mounted)
 
 IMAGE_LABEL = "chef.runtime"
 TRIAL_LABEL = "chef.trial"
@@ -125,7 +126,7 @@ class ImageStore:
                 self._url("/images/create"),
                 params={"fromSrc": "-", "changes": changes},
                 headers={"Content-Type": "application/x-tar"},
-                data=stream,
+                data=iter(stream),  # an iterator is sent as it comes; a list would be taken for a form
                 timeout=IMPORT_SECONDS,
             )
         message = _last_message(answer)
@@ -180,7 +181,7 @@ class ImageStore:
         limits = self._api.create_host_config(
             network_mode="none",
             read_only=True,
-            tmpfs={"/tmp": "size=64m,mode=1777"},  # the container's own; nothing of this machine is mounted
+            tmpfs={_TRIAL_FOLDER: "size=64m,mode=1777"},
             cap_drop=["ALL"],
             security_opt=["no-new-privileges"],
             mem_limit="512m",
@@ -193,8 +194,8 @@ class ImageStore:
             entrypoint=["timeout", "-k", "1", str(TRIAL_SECONDS)],
             command=["sh", "-c", script],
             user=f"{UID}:{UID}",
-            working_dir="/tmp",
-            environment={"HOME": "/tmp"},
+            working_dir=_TRIAL_FOLDER,
+            environment={"HOME": _TRIAL_FOLDER},
             labels={TRIAL_LABEL: "1"},
             healthcheck={"test": ["NONE"]},
             host_config=limits,

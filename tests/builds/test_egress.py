@@ -20,7 +20,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import docker
-import psutil
+import psutil  # type: ignore[import-untyped]
 import pytest
 from docker.models.containers import Container
 
@@ -96,6 +96,13 @@ def read_head(peer: socket.socket) -> str:
 
 def read_all(peer: socket.socket) -> str:
     return b"".join(iter(lambda: peer.recv(65536), b"")).decode()
+
+
+def is_closed(peer: socket.socket) -> bool:
+    try:
+        return peer.recv(1) == b""
+    except ConnectionResetError:  # it was still waiting to be accepted
+        return True
 
 
 class Client:
@@ -229,7 +236,7 @@ def test_report_stays_bounded_whatever_a_build_asks_for(client: Client) -> None:
         "CONNECT localhost HTTP/1.1\r\n\r\n",
         "CONNECT localhost:0 HTTP/1.1\r\n\r\n",
         "CONNECT localhost:65536 HTTP/1.1\r\n\r\n",
-        "CONNECT localhost:١ HTTP/1.1\r\n\r\n",
+        "CONNECT localhost:\u0661 HTTP/1.1\r\n\r\n",
         "CONNECT .:443 HTTP/1.1\r\n\r\n",
         "CONNECT [localhost]:443 HTTP/1.1\r\n\r\n",
         "CONNECT user@localhost:443 HTTP/1.1\r\n\r\n",
@@ -301,10 +308,13 @@ def test_name_that_does_not_resolve_is_a_502(client: Client, host: str) -> None:
 
 
 def test_server_that_swallows_packets_is_a_502_in_time(client: Client) -> None:
-    with socket.create_server(("127.0.0.1", 0), backlog=0) as deaf, socket.create_connection(deaf.getsockname()):
-        with proxy(client, deaf.getsockname(), connect_timeout=0.5):  # its backlog is full: no SYN is answered
-            started = time.monotonic()
-            answer = client.ask(*deaf.getsockname())
+    with (
+        socket.create_server(("127.0.0.1", 0), backlog=0) as deaf,
+        socket.create_connection(deaf.getsockname()),  # fills its backlog: no further SYN is answered
+        proxy(client, deaf.getsockname(), connect_timeout=0.5),
+    ):
+        started = time.monotonic()
+        answer = client.ask(*deaf.getsockname())
 
     assert answer.endswith(" gave no answer within 0.5 s\n")
     assert time.monotonic() - started < 2
@@ -410,15 +420,19 @@ def test_connections_past_the_limit_wait_for_their_turn(client: Client) -> None:
 
 
 def test_silent_tunnel_is_closed_and_a_busy_one_is_not(client: Client) -> None:
-    with listening(echo) as address, proxy(client, address, idle_timeout=0.5):
-        with client.tunnel(address) as silent, client.tunnel(address) as busy:
-            for _ in range(10):
-                busy.sendall(b".")
-                assert busy.recv(1) == b"."
-                time.sleep(0.1)
-            silent.settimeout(0.1)
+    with (
+        listening(echo) as address,
+        proxy(client, address, idle_timeout=0.5),
+        client.tunnel(address) as silent,
+        client.tunnel(address) as busy,
+    ):
+        for _ in range(10):
+            busy.sendall(b".")
+            assert busy.recv(1) == b"."
+            time.sleep(0.1)
+        silent.settimeout(0.1)
 
-            assert silent.recv(1) == b""
+        assert is_closed(silent)
 
 
 # Start and stop -----------------------------------------------------------------------------------------------------
@@ -441,7 +455,7 @@ def test_stop_closes_every_connection_at_once_and_leaves_nothing(client: Client,
         ended.wait()
 
     assert took < 0.5
-    assert [peer.recv(1) for peer in peers] == [b""] * 11
+    assert all(is_closed(peer) for peer in peers)
     assert not folder.exists()
     assert "chef-egress" not in [thread.name for thread in threading.enumerate()]
     for peer in peers:
@@ -637,7 +651,10 @@ EXCHANGE = {
           const digest = createHash('sha256');
           const peer = net.connect({ host: '127.0.0.1', port: 3128, allowHalfOpen: true });
           peer.write(`CONNECT ${process.argv[1]} HTTP/1.1\\r\\n\\r\\n`);
-          peer.once('data', () => { peer.on('data', (data) => digest.update(data)); peer.end(Buffer.alloc(2e6, 'x')); });
+          peer.once('data', () => {
+            peer.on('data', (data) => digest.update(data));
+            peer.end(Buffer.alloc(2e6, 'x'));
+          });
           peer.on('end', () => console.log(digest.digest('hex')));
         }""",
     "python": """if True:

@@ -2,13 +2,12 @@
 
 import signal
 from argparse import ArgumentParser
-from functools import partial
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from builds.images import PreparationFailed, RuntimeImage, default_registries, prepare, runtime_images
-from builds.registries import Registries, discover, forget
+from builds.images import PreparationFailed, RuntimeImage, discover_registries, prepare, runtime_images
+from builds.registries import forget
 from builds.runtimes import UnknownRuntime
 from builds.sandbox.contract import EngineFault
 from builds.sandbox.images import ImageStore
@@ -32,7 +31,7 @@ class Command(BaseCommand):
             images = runtime_images(options["runtime"])
             with ImageStore() as store:
                 self._prepare(images, store, force=options["force"], pull=not options["no_pull"])
-                found = self._discover(store)
+                found = discover_registries(store=store, fresh=True)
         except (EngineFault, PreparationFailed, UnknownRuntime) as fault:
             raise CommandError(str(fault)) from fault
         except KeyboardInterrupt as fault:
@@ -43,13 +42,6 @@ class Command(BaseCommand):
         ready = prepare(images, store=store, force=force, pull=pull, report=self._tell)
         if any(prepared.how != "present" for prepared in ready):
             forget()  # a new image may bring a package manager with another default
-
-    def _discover(self, store: ImageStore) -> Registries:
-        return discover(
-            npm_default=partial(default_registries, "node", store=store),
-            pip_default=partial(default_registries, "python", store=store),
-            fresh=True,
-        )
 
     def _tell(self, line: str) -> None:
         self.stdout.write(line)

@@ -57,7 +57,7 @@ async def run(path: str, port: int, argv: list[str]) -> NoReturn:
     except OSError as error:
         leave(70, f"cannot listen on 127.0.0.1:{port}: {os.strerror(error.errno or 0)}")
     listener.setblocking(False)
-    _serving = asyncio.create_task(serve(path, listener))  # the name keeps it from being collected
+    serving = asyncio.create_task(serve(path, listener))
     try:
         child = await asyncio.create_subprocess_exec(*argv)
     except OSError as error:
@@ -65,6 +65,7 @@ async def run(path: str, port: int, argv: list[str]) -> NoReturn:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, child.send_signal, number)
     code = await child.wait()
+    serving.cancel()
     os._exit(code if code >= 0 else 128 - code)  # at once: a connection left open is not waited for
 
 

@@ -1,0 +1,174 @@
+"""How much Chef costs over the bare Docker calls: a ratio against a yardstick that runs in turn with it.
+
+    python -m tests.benchmarks.overhead [--only trivial|react|throughput|memory] [--runs N] [--json FILE]
+
+Run by hand: machines are noisy, so nothing here is a test and the exit code says only whether it could be measured.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+from django.conf import settings
+
+from builds.registries import discover
+from tests.benchmarks import chef, memory, report, workloads, yardstick
+from tests.benchmarks.workloads import Recipe, Workload
+from tests.installation import Installation
+
+PARTS = ("trivial", "react", "throughput", "memory")
+WORKERS = 5
+ROUNDS = 2  # of throughput: Chef, the yardstick, Chef, the yardstick
+BUILDS_A_ROUND = 45
+SLOW_SECONDS = 6
+AIMS = {"trivial": 1.6, "react": 1.10, "throughput": 0.75}
+
+
+@dataclass
+class Bench:
+    """Both sides, ready to build."""
+
+    installation: Installation
+    yardstick: yardstick.Yardstick
+    client: httpx.Client
+
+    def warm_up(self, workload: Workload) -> Recipe:
+        """One build on each side that does not count; the recipe is what Chef made of the workload."""
+        recipe = workloads.recipe_of(workload, chef.build(self.client, workload).document)
+        self.yardstick.build(recipe, registries() if workload.reaches_registries else None)
+        return recipe
+
+    def pairs(self, workload: Workload, *, runs: int) -> report.Pairs:
+        """Builds of the workload in turn: Chef, the yardstick, Chef, the yardstick, ..."""
+        recipe = self.warm_up(workload)
+        mine, theirs = [], []
+        for number in range(runs):
+            mine.append(chef.build(self.client, workload))
+            theirs.append(self.yardstick.build(recipe, registries() if workload.reaches_registries else None))
+            progress(f"{workload.name} {number + 1}/{runs}: {mine[-1].seconds:.3f} s and {theirs[-1]:.3f} s")
+        seconds, stages = [each.seconds for each in mine], [each.stages() for each in mine]
+        return report.Pairs(workload.name, AIMS[workload.name], seconds, theirs, stages)
+
+    def throughput(self) -> report.Throughput:
+        workload = workloads.trivial()
+        recipe = self.warm_up(workload)
+        mine, theirs = [], []
+        for number in range(ROUNDS):
+            seconds = chef.many(self.installation, workload, builds=BUILDS_A_ROUND)
+            mine.append(60 * BUILDS_A_ROUND / seconds)
+            seconds = yardstick.many(self.yardstick, recipe, builds=BUILDS_A_ROUND, processes=WORKERS)
+            theirs.append(60 * BUILDS_A_ROUND / seconds)
+            progress(f"throughput {number + 1}/{ROUNDS}: {mine[-1]:.0f} and {theirs[-1]:.0f} builds/minute")
+        return report.Throughput(AIMS["throughput"], mine, theirs)
+
+    def memory(self) -> list[memory.Process]:
+        """The processes in the middle of a build."""
+        chef.submit(self.client, workloads.slow(SLOW_SECONDS))
+        time.sleep(SLOW_SECONDS / 2)
+        return memory.look(self.installation)
+
+
+def registries() -> yardstick.Registries:
+    """The way out that Chef's own installation phase uses."""
+    found = discover()
+    certificates = Path(settings.CA_BUNDLE).read_bytes() if settings.CA_BUNDLE else b""
+    return yardstick.Registries(found.hosts, found.environment, certificates)
+
+
+def limits() -> yardstick.Limits:
+    return yardstick.Limits(
+        memory_bytes=settings.DOCKER_MEMORY_LIMIT,
+        cpus=settings.DOCKER_CPU_LIMIT,
+        pids=settings.PIDS_LIMIT,
+        disk_bytes=settings.DISK_LIMIT,
+    )
+
+
+@contextmanager
+def ready() -> Iterator[Bench]:
+    """Chef and the yardstick, side by side; all that they made is gone afterwards, whatever happened."""
+    folder = Path(tempfile.mkdtemp(prefix="chef-bench-", dir="/tmp"))  # a short path: unix sockets allow no long ones
+    installation = chef.install(folder / "chef", workers=WORKERS)
+    # This process reads the installation's settings too, so that the yardstick keeps to the same limits.
+    os.environ.update(installation.environment, DJANGO_SETTINGS_MODULE="chef.settings")
+    hand = yardstick.Yardstick(
+        base_url=settings.DOCKER_HOST, mark=installation.name, limits=limits(), scratch=folder / "yardstick"
+    )
+    try:
+        (folder / "chef").mkdir()
+        (folder / "yardstick").mkdir()
+        installation.manage("prepare_runtimes")
+        installation.start()
+        with installation.client() as client:
+            yield Bench(installation, hand, client)
+    finally:
+        installation.stop()
+        hand.remove_leftovers()
+        hand.close()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def main() -> None:
+    options = parse_arguments()
+    machine: dict[str, Any] = {"cpus": os.cpu_count(), "loadBefore": os.getloadavg()}
+    pairs, throughput, processes = [], None, []
+    with ready() as bench:
+        if "trivial" in options.only:
+            pairs.append(bench.pairs(workloads.trivial(), runs=options.runs or 15))
+        if "react" in options.only:
+            pairs.append(bench.pairs(workloads.react_app(), runs=options.runs or 3))
+        if "throughput" in options.only:
+            throughput = bench.throughput()
+        if "memory" in options.only:
+            processes = bench.memory()
+    machine["loadAfter"] = os.getloadavg()
+    show(pairs, throughput, processes, machine)
+    if options.json:
+        options.json.write_text(json.dumps(report.as_json(pairs, throughput, processes, machine), indent=1))
+
+
+def show(
+    pairs: list[report.Pairs],
+    throughput: report.Throughput | None,
+    processes: list[memory.Process],
+    machine: dict[str, Any],
+) -> None:
+    before, after = (" ".join(f"{load:.1f}" for load in machine[name]) for name in ("loadBefore", "loadAfter"))
+    lines = [f"{machine['cpus']} CPUs, load before: {before}, after: {after}", ""]
+    if pairs or throughput:
+        lines.append(report.heading())
+    for each in pairs:
+        lines += [report.pairs_line(each), *report.stage_lines(each)]
+    if throughput:
+        lines.append(report.throughput_line(throughput))
+    if processes:
+        lines += ["", *report.memory_lines(processes)]
+    print("\n".join(lines))
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.overhead", description=__doc__.splitlines()[0])
+    parser.add_argument("--only", choices=PARTS, action="append", help="measure only this; may be repeated")
+    parser.add_argument("--runs", type=int, help="pairs of each kind of build; default: 15 trivial, 3 of the React app")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there too")
+    options = parser.parse_args()
+    options.only = options.only or list(PARTS)
+    return options
+
+
+def progress(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

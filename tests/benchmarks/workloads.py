@@ -1,0 +1,79 @@
+"""What is built: the same files and commands for Chef and for the yardstick."""
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+REACT_APP = Path(__file__).resolve().parents[2] / "examples" / "react-ts-vite"
+# Made by tools on a developer's machine; none of it is source.
+_NOT_SOURCE = {"node_modules", "dist", ".git"}
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A project as it is sent to Chef: files by path, and the wishes of `strategy` in the API's words."""
+
+    name: str
+    files: Mapping[str, bytes]
+    strategy: Mapping[str, Any] = field(default_factory=dict)
+    reaches_registries: bool = False
+
+    def body(self) -> dict[str, Any]:
+        """The body of `POST /v1/projects`."""
+        files = [
+            {"path": path, "content": base64.b64encode(content).decode(), "encoding": "base64"}
+            for path, content in self.files.items()
+        ]
+        return {"name": f"benchmark {self.name}", "files": files, "strategy": dict(self.strategy)}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What the yardstick needs to make the same build: all that Chef decided is taken from Chef's own answer."""
+
+    files: Mapping[str, bytes]
+    image: str
+    folder: str
+    install_command: str
+    build_command: str
+    output: str
+
+
+def recipe_of(workload: Workload, build: Mapping[str, Any]) -> Recipe:
+    """The recipe of a build of `workload` that Chef has completed; `build` is its document."""
+    strategy = build["strategy"]
+    root = strategy.get("rootDir") or ""
+    return Recipe(
+        files=workload.files,
+        image=build["image"],
+        folder=root,
+        install_command=strategy.get("installCommand") or "",
+        build_command=strategy.get("buildCommand") or "",
+        output="/".join(part for part in (root, strategy["outputs"][0]) if part),
+    )
+
+
+def trivial() -> Workload:
+    """Two phases whose commands take no time: what is left is overhead."""
+    return _commands("trivial", build="mkdir -p dist && echo hi > dist/index.html")
+
+
+def slow(seconds: int) -> Workload:
+    """A build that only waits, so that the process that runs it can be looked at."""
+    return _commands("slow", build=f"sleep {seconds} && mkdir -p dist && echo hi > dist/index.html")
+
+
+def _commands(name: str, *, build: str) -> Workload:
+    strategy = {"runtime": "node", "installCommand": "true", "buildCommand": build, "outputs": ["dist"]}
+    return Workload(name, {"notes.txt": b"A benchmark.\n"}, strategy)
+
+
+def react_app() -> Workload:
+    """The React app of `examples/`, as a user would upload it. Raises FileNotFoundError when it is not there."""
+    if not (REACT_APP / "package.json").is_file():
+        raise FileNotFoundError(f"There is no app in {REACT_APP}.")
+    files = {file.relative_to(REACT_APP): file for file in sorted(REACT_APP.rglob("*")) if file.is_file()}
+    kept = {str(path): file.read_bytes() for path, file in files.items() if not _NOT_SOURCE & set(path.parts)}
+    return Workload("react", kept, reaches_registries=True)

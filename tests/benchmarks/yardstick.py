@@ -1,0 +1,293 @@
+"""The yardstick: the Docker calls of one build, made by hand, with no database, no Redis and no web server around them.
+
+It asks of the engine what Chef asks of it: the same image, commands and limits, one container a phase, files in and
+outputs out as tar streams. It writes no log, checks nothing and retries nothing. Nothing here imports Chef but the way
+to the package registries, which belongs to the build and not to what surrounds it.
+"""
+
+import contextlib
+import hashlib
+import io
+import multiprocessing
+import os
+import tarfile
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+from typing import IO, Any, cast
+
+import docker
+
+from builds.sandbox.egress import EgressProxy
+from builds.sandbox.tar import StreamFile
+from tests.benchmarks.workloads import Recipe
+
+LABEL = "chef.benchmark"
+WORKSPACE = "/workspace"
+APP_DIR = f"{WORKSPACE}/app"
+UID = 10001
+PROXY_PORT = 3128
+FORWARDER = Path(__file__).resolve().parents[2] / "builds" / "sandbox" / "inside" / "forward.mjs"
+
+_TOOLS = f"{WORKSPACE}/tools"
+_ENVIRONMENT = {
+    "HOME": f"{WORKSPACE}/home",
+    "TMPDIR": f"{WORKSPACE}/tmp",
+    "PATH": f"{_TOOLS}/node_modules/.bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "LANG": "C.UTF-8",
+    "CI": "true",
+    "npm_config_update_notifier": "false",
+    "npm_config_fund": "false",
+    "npm_config_audit": "false",
+}
+
+
+class YardstickFailed(Exception):
+    """A command of the yardstick did not end with 0, so its time means nothing."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one container may use: bytes, CPUs, processes, bytes of one file."""
+
+    memory_bytes: int
+    cpus: float
+    pids: int
+    disk_bytes: int
+
+
+@dataclass(frozen=True)
+class Registries:
+    """The way to the package registries: which pairs of host and port, and the environment that leads there."""
+
+    hosts: frozenset[tuple[str, int]]
+    environment: Mapping[str, str]
+    certificates: bytes
+
+
+class Yardstick:
+    """Makes builds by hand on one engine. `mark` labels what it makes; `scratch` holds outputs and sockets."""
+
+    def __init__(self, *, base_url: str, mark: str, limits: Limits, scratch: Path) -> None:
+        self._base_url, self._mark, self._limits, self._scratch = base_url, mark, limits, scratch
+        self._client = docker.APIClient(base_url=base_url, version="auto", timeout=60)
+
+    def again(self) -> "Yardstick":
+        """The same with a connection of its own, for another process."""
+        return Yardstick(base_url=self._base_url, mark=self._mark, limits=self._limits, scratch=self._scratch)
+
+    def close(self) -> None:
+        self._client.close()
+
+    def remove_leftovers(self) -> None:
+        """Remove what an interrupted run has left. Containers first: a volume in use cannot go."""
+        mark = {"label": f"{LABEL}={self._mark}"}
+        for container in self._client.containers(all=True, filters=mark):
+            self._client.remove_container(container["Id"], v=True, force=True)
+        for volume in self._client.volumes(filters=mark)["Volumes"] or []:
+            self._client.remove_volume(volume["Name"], force=True)
+
+    def build(self, recipe: Recipe, registries: Registries | None = None) -> float:
+        """Make one build, and return how many seconds it took. Raises YardstickFailed, or the SDK's own errors.
+
+        Without `registries` the installation has no network at all, which is as fast as it can be.
+        """
+        started = time.monotonic()
+        name = f"chef-benchmark-{uuid.uuid4().hex}"
+        self._client.create_volume(name, labels={LABEL: self._mark})
+        holder = self._create(recipe, ["/bin/true"], volume=name)
+        self._client.put_archive(holder, WORKSPACE, _workspace(recipe.files, registries))
+        self._install(recipe, name, registries)
+        self._run(recipe, _argv(recipe.build_command), volume=name)
+        self._take(holder, recipe.output, self._scratch / name)
+        self._client.remove_container(holder, v=True, force=True)
+        self._client.remove_volume(name, force=True)
+        return time.monotonic() - started
+
+    def _install(self, recipe: Recipe, volume: str, registries: Registries | None) -> None:
+        if registries is None:
+            self._run(recipe, _argv(recipe.install_command), volume=volume)
+            return
+        folder = self._scratch / volume[-12:]
+        argv = ["node", f"{WORKSPACE}/.chef/forward.mjs", "/chef/egress/proxy.sock", str(PROXY_PORT), "--"]
+        with EgressProxy(folder=folder, allowed=registries.hosts):
+            environment = {**registries.environment, **_proxy_environment(registries)}
+            self._run(recipe, [*argv, *_argv(recipe.install_command)], volume=volume, out=folder, more=environment)
+
+    def _run(
+        self, recipe: Recipe, argv: list[str], *, volume: str, out: Path | None = None, more: Mapping[str, str] = {}
+    ) -> None:
+        container = self._create(recipe, argv, volume=volume, out=out, more=more)
+        output = self._client.attach(container, stdout=True, stderr=True, stream=True, demux=True)
+        self._client.start(container)
+        printed = [part for pair in output for part in pair if part]
+        code = self._client.wait(container)["StatusCode"]
+        self._client.inspect_container(container)
+        self._client.remove_container(container, v=True, force=True)
+        if code:
+            said = b"".join(printed)[-2000:].decode(errors="replace")
+            raise YardstickFailed(f"{argv[-1]!r} ended with {code}: {said}")
+
+    def _create(
+        self,
+        recipe: Recipe,
+        argv: list[str],
+        *,
+        volume: str,
+        out: Path | None = None,
+        more: Mapping[str, str] = {},
+    ) -> str:
+        mounts = [docker.types.Mount(WORKSPACE, volume, type="volume")]
+        if out:
+            mounts.append(docker.types.Mount("/chef/egress", str(out), type="bind", read_only=True))
+        created = self._client.create_container(
+            recipe.image,
+            entrypoint=argv,
+            command=[],
+            user=f"{UID}:{UID}",
+            environment={**_ENVIRONMENT, **more},
+            working_dir="/" if argv == ["/bin/true"] else f"{APP_DIR}/{recipe.folder}".rstrip("/"),
+            labels={LABEL: self._mark},
+            healthcheck={"test": ["NONE"]},
+            hostname="build",
+            network_disabled=True,
+            host_config=self._host_config(mounts),
+        )
+        return str(created["Id"])
+
+    def _host_config(self, mounts: list[Any]) -> Any:
+        limits = self._limits
+        return self._client.create_host_config(
+            mounts=mounts,
+            network_mode="none",
+            read_only=True,
+            tmpfs={"/tmp": "rw,nosuid,nodev,size=64m,mode=1777"},
+            cap_drop=["ALL"],
+            security_opt=["no-new-privileges"],
+            mem_limit=limits.memory_bytes,
+            memswap_limit=limits.memory_bytes,
+            nano_cpus=int(limits.cpus * 1e9),
+            pids_limit=limits.pids,
+            ulimits=[
+                docker.types.Ulimit(name="nofile", soft=16_384, hard=16_384),
+                docker.types.Ulimit(name="core", soft=0, hard=0),
+                docker.types.Ulimit(name="fsize", soft=limits.disk_bytes, hard=limits.disk_bytes),
+            ],
+            shm_size=16 * 1024**2,
+            ipc_mode="private",
+            cgroupns="private",
+            init=True,
+            oom_score_adj=500,
+            log_config=docker.types.LogConfig(type="none"),
+        )
+
+    def _take(self, holder: str, output: str, folder: Path) -> None:
+        """Every regular file of the output, written under a number, with its SHA-256."""
+        folder.mkdir()
+        stream, _ = self._client.get_archive(holder, f"{APP_DIR}/{output}", chunk_size=256 * 1024)
+        with contextlib.closing(stream):
+            taken = [_keep(source, folder / str(index)) for index, source in enumerate(_members(stream))]
+        if not taken:
+            raise YardstickFailed(f"there is no file in {output}")
+
+
+def _argv(script: str) -> list[str]:
+    return ["timeout", "-s", "KILL", "310", "/bin/sh", "-c", script]
+
+
+def _proxy_environment(registries: Registries) -> dict[str, str]:
+    proxy = f"http://127.0.0.1:{PROXY_PORT}"
+    found = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), proxy)
+    if registries.certificates:
+        names = ("SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS", "npm_config_cafile")
+        found |= dict.fromkeys(names, f"{WORKSPACE}/.chef/ca.pem")
+    return found
+
+
+def _workspace(files: Mapping[str, bytes], registries: Registries | None) -> bytes:
+    """The tar that fills the volume: the project's files, and the way out when there is one."""
+    tools = {}
+    if registries:
+        tools = {".chef/forward.mjs": FORWARDER.read_bytes(), ".chef/ca.pem": registries.certificates}
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for folder in ("app", "home", "tmp", "tools", *_folders(files)):
+            archive.addfile(_entry(folder, kind=tarfile.DIRTYPE, mode=0o755))
+        for path, content in {**{f"app/{path}": text for path, text in files.items()}, **tools}.items():
+            archive.addfile(_entry(path, size=len(content)), io.BytesIO(content))
+    return stream.getvalue()
+
+
+def _folders(files: Mapping[str, bytes]) -> list[str]:
+    parents = {str(parent) for path in files for parent in Path("app", path).parents}
+    return sorted(parents - {".", "app"})
+
+
+def _entry(name: str, *, kind: bytes = tarfile.REGTYPE, mode: int = 0o644, size: int = 0) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.mode, info.uid, info.gid, info.size, info.mtime = kind, mode, UID, UID, size, int(time.time())
+    return info
+
+
+def _members(stream: Iterator[bytes]) -> Iterator[IO[bytes]]:
+    with tarfile.open(fileobj=cast("IO[bytes]", StreamFile(stream)), mode="r|", bufsize=256 * 1024) as archive:
+        for member in archive:
+            if source := archive.extractfile(member) if member.isreg() else None:
+                yield source
+
+
+def _keep(source: IO[bytes], path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("wb") as file:
+        while data := source.read(256 * 1024):
+            digest.update(data)
+            file.write(data)
+    return digest.hexdigest()
+
+
+def many(yardstick: Yardstick, recipe: Recipe, *, builds: int, processes: int) -> float:
+    """Make `builds` builds in `processes` processes that take the next one as they are free; the seconds it took.
+
+    Processes and not threads, and started before the clock: that is the fastest that Python can do by hand.
+    """
+    context = multiprocessing.get_context("fork")
+    ready, left = context.Barrier(processes + 1), context.Value("i", builds)
+    done: Any = context.SimpleQueue()
+    workers = [
+        context.Process(target=_work, args=(yardstick, recipe, ready, left, done), daemon=True)
+        for _ in range(processes)
+    ]
+    for worker in workers:
+        worker.start()
+    ready.wait(timeout=60)
+    started = time.monotonic()
+    faults = [fault for _ in workers if (fault := done.get())]
+    seconds = time.monotonic() - started
+    for worker in workers:
+        worker.join(timeout=60)
+    if faults:
+        raise YardstickFailed(faults[0])
+    return seconds
+
+
+def _work(yardstick: Yardstick, recipe: Recipe, ready: Barrier, left: Any, done: Any) -> None:
+    fault = f"process {os.getpid()} did not end"
+    try:
+        mine = yardstick.again()
+        ready.wait(timeout=60)
+        while _take_one(left):
+            mine.build(recipe)
+        fault = ""
+    except Exception as caught:
+        fault = str(caught)
+    finally:
+        done.put(fault)
+
+
+def _take_one(left: Any) -> bool:
+    with left.get_lock():
+        left.value -= 1
+        return bool(left.value >= 0)

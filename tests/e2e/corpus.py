@@ -1,0 +1,279 @@
+"""Projects that have to build: real ones, fetched from the package registries once a run, and small ones made here.
+
+Fetching goes through npm and pip in the runtimes' own images, set up as this installation's are, so that a machine
+without Node, with a private mirror or behind a TLS-inspecting proxy has the same corpus.
+"""
+
+import base64
+import io
+import json
+import os
+import random
+import subprocess
+import tarfile
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.conf import settings
+
+from builds.registries import discover
+from builds.runtimes import RUNTIMES, runtime_tag
+
+CREATE_VITE = "9.3.0"
+CLICK = "8.5.1"
+ATTRS = "26.1.0"
+MARKED = "15.0.12"
+MARKDOWN = "3.11.3"
+
+FETCH_SECONDS = 120
+SITE_FILES = 200
+CA_IN_CONTAINER = "/etc/chef-trial-ca.pem"
+
+Files = dict[str, bytes]
+
+
+@dataclass(frozen=True)
+class Project:
+    """Files by path, and what else goes into the body of a submission: `dependencies`, `strategy`."""
+
+    files: Mapping[str, bytes]
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def body(self) -> dict[str, Any]:
+        return {"files": [_entry(path, content) for path, content in self.files.items()], **self.options}
+
+
+def _entry(path: str, content: bytes) -> dict[str, str]:
+    try:
+        return {"path": path, "content": content.decode()}
+    except UnicodeDecodeError:
+        return {"path": path, "content": base64.b64encode(content).decode(), "encoding": "base64"}
+
+
+def project(files: Mapping[str, str], **options: Any) -> Project:
+    """A project of text files."""
+    return Project({path: text.encode() for path, text in files.items()}, options)
+
+
+def manifest(**fields: Any) -> str:
+    """A package.json."""
+    return json.dumps({"name": "corpus", "private": True, "version": "1.0.0", **fields}, indent=2)
+
+
+# --- Fetched -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The unpacked downloads: files by path, each below its archive's top folder."""
+
+    create_vite: Files
+    click: Files
+    attrs: Files
+
+    def template(self, name: str) -> Files:
+        """A template of create-vite as its command lays it down: npm refuses to pack some names, hence the '_'."""
+        files = below(self.create_vite, f"package/template-{name}")
+        return {f".{path[1:]}" if path.startswith("_") else path: content for path, content in files.items()}
+
+
+def fetch() -> Sources:
+    """Download the corpus; the two package managers work side by side. Fails the test run with what they said."""
+    npm = f"npm pack --silent create-vite@{CREATE_VITE} >&2 && cat ./*.tgz"
+    # The sources of these two alone: what builds them may come as wheels, which takes seconds instead of minutes.
+    pip = (
+        f"pip download -q --no-deps --no-binary click,attrs -d sdists click=={CLICK} attrs=={ATTRS} >&2"
+        " && tar -C sdists -c ."
+    )
+    with ThreadPoolExecutor(2) as pool:
+        package, sdists = pool.submit(_said_in_container, "node", npm), pool.submit(_said_in_container, "python", pip)
+    archives = unpacked(sdists.result())
+    return Sources(
+        create_vite=unpacked(package.result()),
+        click=unpacked(archives[f"click-{CLICK}.tar.gz"]),
+        attrs=unpacked(archives[f"attrs-{ATTRS}.tar.gz"]),
+    )
+
+
+def _said_in_container(runtime: str, script: str) -> bytes:
+    """What a shell script writes to its standard output in a runtime's image, with this machine's network."""
+    environment = dict(discover().environment)
+    mounts = []
+    if settings.CA_BUNDLE:
+        mounts = [f"--volume={settings.CA_BUNDLE}:{CA_IN_CONTAINER}:ro"]
+        environment |= {"NODE_EXTRA_CA_CERTS": CA_IN_CONTAINER, "PIP_CERT": CA_IN_CONTAINER}
+    names = [f"--env={name}" for name in (*environment, "HTTPS_PROXY", "NO_PROXY")]  # values stay off the command line
+    image = runtime_tag(runtime, RUNTIMES[runtime].default_version)
+    argv = ["docker", "run", "--rm", "--init", "--network=host", "--workdir=/tmp", *mounts, *names, image]
+    done = subprocess.run(
+        [*argv, "sh", "-c", script], capture_output=True, env={**os.environ, **environment}, timeout=FETCH_SECONDS
+    )
+    assert done.returncode == 0, done.stderr.decode(errors="replace")
+    return done.stdout
+
+
+def unpacked(archive: bytes) -> Files:
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+        readers = {member.name: tar.extractfile(member) for member in tar if member.isreg()}
+        return {name.removeprefix("./"): reader.read() for name, reader in readers.items() if reader}
+
+
+def below(files: Mapping[str, bytes], folder: str) -> Files:
+    """The files of one folder, by their paths in it."""
+    prefix = f"{folder}/"
+    found = {path.removeprefix(prefix): content for path, content in files.items() if path.startswith(prefix)}
+    assert found, f"nothing below {prefix}"
+    return found
+
+
+# --- Made --------------------------------------------------------------------------------------------------------
+
+# A build that needs its dependency: what it writes is in no source file.
+MARKED_BUILD = """
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { marked } from "marked";
+mkdirSync("dist", { recursive: true });
+writeFileSync("dist/index.html", marked.parse(readFileSync("README.md", "utf8")));
+"""
+MARKED_INTEGRITY = "sha512-8dD6FusOQSrpv9Z1rdNMdlSgQOIP880DHqnohobOmYLElGEqAL/JvxvuxZO16r4HtjTlfPRDC1hbvxC9dPN2nA=="
+PNPM_LOCK = f"""lockfileVersion: '9.0'
+
+settings:
+  autoInstallPeers: true
+  excludeLinksFromLockfile: false
+
+importers:
+
+  .:
+    dependencies:
+      marked:
+        specifier: {MARKED}
+        version: {MARKED}
+
+packages:
+
+  marked@{MARKED}:
+    resolution: {{integrity: {MARKED_INTEGRITY}}}
+    engines: {{node: '>= 18'}}
+    hasBin: true
+
+snapshots:
+
+  marked@{MARKED}: {{}}
+"""
+# Without `resolved`, Yarn asks the registry that it is configured for.
+YARN_LOCK = f"""# THIS IS AN AUTOGENERATED FILE. DO NOT EDIT THIS FILE DIRECTLY.
+# yarn lockfile v1
+
+
+marked@{MARKED}:
+  version "{MARKED}"
+  integrity {MARKED_INTEGRITY}
+"""
+NPM_LOCK = json.dumps(
+    {
+        "name": "corpus",
+        "version": "1.0.0",
+        "lockfileVersion": 3,
+        "requires": True,
+        "packages": {
+            "": {"name": "corpus", "version": "1.0.0", "dependencies": {"marked": MARKED}},
+            "node_modules/marked": {
+                "version": MARKED,
+                "integrity": MARKED_INTEGRITY,
+                "bin": {"marked": "bin/marked.js"},
+                "engines": {"node": ">= 18"},
+            },
+        },
+    }
+)
+
+
+def marked_app(lock: Mapping[str, str], **fields: Any) -> Project:
+    """A small Node app whose package manager is the one that its lock file is of."""
+    return project(
+        {
+            "package.json": manifest(
+                type="module", scripts={"build": "node build.mjs"}, dependencies={"marked": MARKED}, **fields
+            ),
+            "build.mjs": MARKED_BUILD,
+            "README.md": "# Built\n\nwith *care*\n",
+            **lock,
+        }
+    )
+
+
+def static_site() -> Project:
+    """200 files of a static site: pages that link to each other, and images; some names need care in a URL."""
+    dice = random.Random(200)
+    files = {"index.html": b'<!doctype html><link rel="stylesheet" href="css/site.css"><h1>200 files</h1>'}
+    files["css/site.css"] = "body { font-family: serif } /* ünïcode */\n".encode()
+    files["docs/100% sure #1?.html"] = b"<h1>a name that a URL must quote</h1>"
+    files["bilder/gr\u00fc\u00dfe aus K\u00f6ln.bin"] = bytes(range(256))
+    files["empty.txt"] = b""
+    files[".well-known/security.txt"] = b"Contact: mailto:security@example.org\n"
+    for number in range((SITE_FILES - len(files)) // 2):
+        files[f"pages/{number // 10}/page-{number}.html"] = f'<a href="page-{number + 1}.html">next</a>\n'.encode()
+    for number in range(SITE_FILES - len(files)):
+        files[f"images/{number}.png"] = b"\x89PNG\r\n\x1a\n" + dice.randbytes(dice.randrange(20_000))
+    assert len(files) == SITE_FILES
+    return Project(files)
+
+
+def vite_by_dependencies() -> Project:
+    """No package.json: the names of what it needs, and files. Vite among them has to be the build tool."""
+    page = '<!doctype html><div id="app"></div><script type="module" src="/main.js"></script>'
+    script = 'import { marked } from "marked";\ndocument.querySelector("#app").innerHTML = marked.parse("# By name");\n'
+    return project({"index.html": page, "main.js": script}, dependencies={"vite": "^8.0.0", "marked": f"^{MARKED}"})
+
+
+def files_by_dependencies() -> Project:
+    """Dependencies without a build tool: the files are the app."""
+    return project(
+        {"index.html": "<h1>plain</h1>\n", "server.js": "console.log(require('is-number')(7))\n"},
+        dependencies={"is-number": "7.0.0"},
+    )
+
+
+def python_app() -> Project:
+    """No package: a program, and what it requires beside it."""
+    return project(
+        {
+            "main.py": "import markdown\n\nfrom texts.title import TITLE\n\nprint(markdown.markdown(TITLE))\n",
+            "texts/__init__.py": "",
+            "texts/title.py": 'TITLE = "# It runs"\n',
+            "requirements.txt": f"markdown=={MARKDOWN}\n",
+        }
+    )
+
+
+def node_version(version: str) -> Project:
+    """A build that writes down which Node it ran on."""
+    script = 'mkdir dist && node -p "process.versions.node" > dist/version.txt'
+    return project({".nvmrc": f"v{version}\n", "package.json": manifest(scripts={"build": script})})
+
+
+def _template(name: str) -> Callable[[Sources], Project]:
+    return lambda sources: Project(sources.template(name))
+
+
+# Every project that has to complete, and how it comes out of the sources.
+COMPLETING: dict[str, Callable[[Sources], Project]] = {
+    "react-ts": _template("react-ts"),
+    "vue-ts": _template("vue-ts"),
+    "svelte-ts": _template("svelte-ts"),
+    "vanilla": _template("vanilla"),
+    "click": lambda sources: Project(sources.click),  # as its archive unpacks: all in one folder
+    "attrs": lambda sources: Project(below(sources.attrs, f"attrs-{ATTRS}")),
+    "static site": lambda _: static_site(),
+    "npm": lambda _: marked_app({"package-lock.json": NPM_LOCK}),
+    "pnpm": lambda _: marked_app({"pnpm-lock.yaml": PNPM_LOCK}),
+    "pnpm by its field": lambda _: marked_app({}, packageManager="pnpm@9.15.9"),
+    "yarn": lambda _: marked_app({"yarn.lock": YARN_LOCK}),
+    "vite by dependencies": lambda _: vite_by_dependencies(),
+    "files by dependencies": lambda _: files_by_dependencies(),
+    "python app": lambda _: python_app(),
+    "node 20": lambda _: node_version("20"),
+}

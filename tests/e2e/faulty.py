@@ -1,0 +1,174 @@
+"""Projects that are accepted and must end `failed`, each with what its verdict has to say."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tests.e2e.corpus import NPM_LOCK, Project, Sources, manifest, marked_app, project
+
+
+@dataclass(frozen=True)
+class Faulty:
+    """How to make a project, and the verdict that it must end with.
+
+    A line of the evidence matches the pattern `evidence`. `exit_code` is the tool's own, None where no command ended.
+    """
+
+    make: Callable[[Sources], Project]
+    code: str
+    phase: str
+    exit_code: int | None
+    evidence: str
+    cls: str = "build"
+
+
+def _changed(template: str, path: str, before: str, after: str) -> Callable[[Sources], Project]:
+    """A template of create-vite with one mistake in it."""
+
+    def make(sources: Sources) -> Project:
+        files = sources.template(template)
+        text = files[path].decode()
+        assert before in text
+        return Project({**files, path: text.replace(before, after).encode()})
+
+    return make
+
+
+def _commanded(command: str, **strategy: Any) -> Callable[[Sources], Project]:
+    """A Node project without dependencies whose build is one shell command."""
+    strategy = {"buildCommand": command, "outputs": ["dist"], **strategy}
+    return _made({"package.json": manifest()}, strategy=strategy)
+
+
+def _made(files: dict[str, str], **options: Any) -> Callable[[Sources], Project]:
+    return lambda _: project(files, **options)
+
+
+def _with_stale_lock(_: Sources) -> Project:
+    app = marked_app({"package-lock.json": NPM_LOCK})
+    described = json.loads(app.files["package.json"])
+    described["dependencies"]["is-number"] = "7.0.0"
+    return Project({**app.files, "package.json": json.dumps(described).encode()})
+
+
+IN_THE_CODE = {
+    "TypeScript error": Faulty(
+        _changed("vanilla-ts", "src/counter.ts", "let counter = 0", "let counter: number = 'zero'"),
+        "type_error",
+        "build",
+        1,
+        r"src/counter\.ts\(2,7\): error TS2322: Type 'string' is not assignable to type 'number'",
+    ),
+    "missing module": Faulty(
+        _changed("vanilla", "src/main.js", "import './style.css'", "import 'never-installed'"),
+        "module_not_found",
+        "build",
+        1,
+        r"never-installed.*main\.js",
+    ),
+    "missing script": Faulty(
+        _commanded("npm run build"), "missing_script", "build", 1, r"npm error Missing script: \"build\""
+    ),
+    "unknown command": Faulty(
+        _commanded("no-such-tool --production"), "command_not_found", "build", 127, r"no-such-tool: not found"
+    ),
+    "own exit code": Faulty(
+        _commanded("echo 'Error: the lights are off' >&2; exit 7"),
+        "build_failed",
+        "build",
+        7,
+        r"^Error: the lights are off$",
+    ),
+    "Python syntax": Faulty(
+        _made({"main.py": "print('fine')\n", "lib/broken.py": "def f(:\n    pass\n"}),
+        "syntax_error",
+        "build",
+        1,
+        r"lib/broken\.py.*line 1",
+    ),
+    "time limit": Faulty(
+        _commanded("echo 'waiting for ever'; sleep 60", timeout=3000),
+        "timeout",
+        "build",
+        None,
+        r"waiting for ever",
+        cls="limit",
+    ),
+}
+
+IN_THE_INSTALLATION = {
+    "failing install script": Faulty(
+        _made(
+            {
+                "package.json": manifest(
+                    scripts={"postinstall": "echo 'no compiler here' >&2; exit 3"}, dependencies={"is-number": "7.0.0"}
+                )
+            }
+        ),
+        "install_failed",
+        "installation",
+        3,
+        r"no compiler here",
+    ),
+    "no such npm version": Faulty(
+        _made({"index.html": "x"}, dependencies={"is-number": "99.0.0"}),
+        "dependency_not_found",
+        "installation",
+        1,
+        r"is-number@99\.0\.0",
+    ),
+    "no such PyPI version": Faulty(
+        _made({"main.py": "import markdown\n", "requirements.txt": "markdown==99.0\n"}),
+        "dependency_not_found",
+        "installation",
+        1,
+        r"No matching distribution found for markdown==99\.0",
+    ),
+    "lock file out of step": Faulty(
+        _with_stale_lock, "lockfile_out_of_sync", "installation", 1, r"is-number@7\.0\.0 from lock file"
+    ),
+}
+
+IN_THE_MANIFEST = {
+    "broken package.json": Faulty(
+        _made({"package.json": '{\n  "name": "x",\n  "scripts": {,}\n}\n'}),
+        "invalid_manifest",
+        "preparation",
+        None,
+        r"line 3",
+    ),
+    "package.json is a list": Faulty(
+        _made({"package.json": "[]"}), "invalid_manifest", "preparation", None, r"package\.json"
+    ),
+    "broken pyproject.toml": Faulty(
+        _made({"pyproject.toml": '[project]\nname = "x\n'}), "invalid_manifest", "preparation", None, r"line 2"
+    ),
+    "no build script": Faulty(
+        _made({"package.json": manifest(), "index.js": "console.log(1)\n"}),
+        "missing_script",
+        "build",
+        None,
+        r"package\.json",
+    ),
+    "nothing to build from": Faulty(
+        _made({"hello.cob": "DISPLAY 'HELLO'."}), "no_runtime_detected", "preparation", None, r"hello\.cob"
+    ),
+    "a Node that is not there": Faulty(
+        _made({"package.json": manifest(engines={"node": "^12"}, scripts={"build": "true"})}),
+        "unsupported_runtime_version",
+        "preparation",
+        None,
+        r"\^12",
+    ),
+}
+
+IN_THE_OUTPUT = {
+    "no output": Faulty(_commanded("echo done"), "no_output", "artifacts", None, r"looked for: dist"),
+    "empty output": Faulty(_commanded("mkdir dist"), "no_output", "artifacts", None, r"looked for: dist"),
+    "output is a link": Faulty(
+        _commanded("ln -s /etc dist"), "unsafe_output", "artifacts", None, r"dist is a link", cls="policy"
+    ),
+}
+
+FAILING = {**IN_THE_CODE, **IN_THE_INSTALLATION, **IN_THE_MANIFEST, **IN_THE_OUTPUT}

@@ -1,0 +1,177 @@
+"""Real faults under real builds: each is tried again by itself, ends once, and leaves nothing behind."""
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import redis
+
+from tests.installation import Installation, until
+
+# Each phase lasts long enough to be hit: many files in, sleeps, many files out, a large workspace to remove.
+FILES = {f"src/{index}.txt": "x" * 15_000 for index in range(900)}
+STRATEGY = {
+    "runtime": "node",
+    "installCommand": "echo installing; sleep 1.5",
+    "buildCommand": (
+        "echo building; sleep 1.5; "
+        "node -e 'const fs=require(\"fs\"); for (const d of [\"dist\",\"junk\"]) { fs.mkdirSync(d, {recursive: true});"
+        'for (let i=0;i<(d=="dist"?3000:20000);i++) fs.writeFileSync(`${d}/${i}.txt`, String(i)); }\''
+    ),
+    "outputs": ["dist"],
+}
+TERMINAL = "SELECT count(*) FROM builds_buildevent WHERE kind='status' AND to_status IN ('completed','failed','cancelled')"
+
+
+@pytest.fixture(scope="module")
+def fragile(short_folder: Path) -> Iterator[Installation]:
+    """An installation whose parts are killed: few workers, and a lease that runs out soon."""
+    folder = short_folder / "fragile"
+    folder.mkdir()
+    installation = Installation(folder, CHEF_LEASE_SECONDS="3", WORKER_CONCURRENCY="2", CHEF_SHUTDOWN_GRACE_SECONDS="1")
+    try:
+        yield installation.start()
+    finally:
+        installation.stop()
+
+
+def horses(installation: Installation) -> list[psutil.Process]:
+    """The processes that run builds: children of the pool's workers."""
+    found = []
+    with contextlib.suppress(psutil.Error):
+        for worker in psutil.Process(installation.processes["workers"].pid).children():
+            found += worker.children()
+    return found
+
+
+def assert_recovered(installation: Installation, accepted: dict[str, Any], *, attempts: int = 2) -> None:
+    """Completed on a later attempt, ended once, complete artifacts and log of that attempt only, nothing left."""
+    document = installation.wait(accepted, seconds=90)
+    assert document["status"] == "completed", document["verdict"]
+    assert document["attempt"] == attempts
+    job = accepted["jobId"]
+    same = f"replace(cast(build_id as text), '-', '') = '{job.replace('-', '')}'"
+    assert installation.rows(f"{TERMINAL} AND {same}") == [(1,)]
+    listing = installation.get(f"/v1/projects/{accepted['projectId']}/artifacts")
+    assert len(listing["artifacts"]) == 3000
+    text = installation.log_text(accepted)
+    assert (text.count("installing\n"), text.count("building\n")) == (1, 1)
+    until(lambda: not installation.containers(job), seconds=30, what="its containers are gone")
+    until(lambda: not [n for n in installation.leftovers() if job in n], seconds=30, what="its volumes are gone")
+
+
+@pytest.mark.parametrize("phase", ["preparation", "installation", "build", "artifacts", "cleanup"])
+def test_kill_9_of_the_build_s_process_and_its_worker(fragile: Installation, phase: str) -> None:
+    accepted = fragile.submit(FILES, strategy=STRATEGY)
+    _wait_for_phase(fragile, accepted, phase)
+
+    for horse in horses(fragile):
+        worker = horse.parent()
+        horse.kill()
+        if worker:
+            worker.kill()
+
+    assert_recovered(fragile, accepted)
+
+
+def test_kill_9_of_the_build_s_process_alone(fragile: Installation) -> None:
+    accepted = fragile.submit(FILES, strategy=STRATEGY)
+    _wait_for_phase(fragile, accepted, "build")
+
+    for horse in horses(fragile):
+        horse.kill()
+
+    assert_recovered(fragile, accepted)
+
+
+def test_kill_9_of_the_worker_alone_hands_the_build_back(fragile: Installation) -> None:
+    accepted = fragile.submit(FILES, strategy=STRATEGY)
+    _wait_for_phase(fragile, accepted, "installation")
+
+    for horse in horses(fragile):
+        worker = horse.parent()
+        assert worker
+        worker.kill()
+
+    assert_recovered(fragile, accepted)
+
+
+def test_flushall_with_builds_queued_and_running(fragile: Installation) -> None:
+    builds = [fragile.submit(FILES, strategy=STRATEGY) for _ in range(4)]
+    _wait_for_phase(fragile, builds[0], "build")
+
+    redis.Redis(port=fragile.redis_port).flushall()
+
+    for accepted in builds:
+        assert_recovered(fragile, accepted, attempts=1)
+
+
+def test_redis_is_down_when_a_build_is_submitted(fragile: Installation) -> None:
+    fragile.end("redis")
+
+    accepted = fragile.submit(FILES, strategy=STRATEGY)
+    time.sleep(1.5)
+    assert fragile.status(accepted)["status"] == "queued"
+    fragile.start_redis()
+
+    assert_recovered(fragile, accepted, attempts=1)
+
+
+def test_a_stopped_process_that_wakes_up_late_writes_nothing(fragile: Installation) -> None:
+    accepted = fragile.submit(FILES, strategy=STRATEGY)
+    _wait_for_phase(fragile, accepted, "build")
+    [horse] = horses(fragile)
+
+    os.kill(horse.pid, signal.SIGSTOP)
+    until(lambda: fragile.status(accepted)["attempt"] == 2, seconds=30, what="another worker takes the build")
+    os.kill(horse.pid, signal.SIGCONT)
+
+    assert_recovered(fragile, accepted)
+    until(lambda: not psutil.pid_exists(horse.pid), seconds=20, what="the late process leaves")
+
+
+def test_workers_told_to_stop_hand_back_what_they_cannot_finish(fragile: Installation) -> None:
+    accepted = fragile.submit(FILES, strategy={**STRATEGY, "installCommand": "echo installing; sleep 5"})
+    _wait_for_phase(fragile, accepted, "installation")
+
+    assert fragile.end("workers") == 0
+    assert fragile.status(accepted)["status"] == "queued"
+    assert fragile.containers(running=True) == []
+    fragile.start_workers()
+
+    assert_recovered(fragile, accepted)
+
+
+def test_cancelling_a_running_build_removes_its_container_within_three_seconds(fragile: Installation) -> None:
+    accepted = fragile.submit({"index.html": "x"}, strategy={"buildCommand": "sleep 60"})
+    _wait_for_phase(fragile, accepted, "build")
+    until(lambda: len(fragile.containers(accepted["jobId"], running=True)) == 1, seconds=5, what="it runs")
+
+    fragile.manage("shell", "-c", CANCEL.format(job=accepted["jobId"]))
+
+    until(lambda: not fragile.containers(accepted["jobId"]), seconds=3, what="its containers are gone")
+    assert fragile.status(accepted)["verdict"]["code"] == "cancelled"
+
+
+CANCEL = (
+    "from builds.models import Build; from builds.actions import cancel_build;"
+    "build = Build.objects.get(pk='{job}'); cancel_build(build, by=build.owner)"
+)
+
+
+def _wait_for_phase(installation: Installation, accepted: dict[str, Any], phase: str) -> None:
+    same = f"replace(cast(id as text), '-', '') = '{accepted['jobId'].replace('-', '')}'"
+    query = f"SELECT phase, status FROM builds_build WHERE {same}"
+
+    def reached() -> bool:
+        [(now, status)] = installation.rows(query)
+        assert status in ("queued", "running"), f"it was {status} before {phase} was seen"
+        return bool(now == phase)
+
+    until(reached, seconds=60, what=f"the build is in {phase}", every=0.005)
