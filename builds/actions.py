@@ -3,7 +3,7 @@
 from functools import partial
 from typing import Any
 
-from django.contrib.auth.models import AbstractBaseUser
+from django.contrib.auth.models import User
 from django.db import transaction
 from django.db.models import Max
 
@@ -15,7 +15,7 @@ from projects.models import Project, Revision
 
 
 @transaction.atomic
-def submit_project(*, by: AbstractBaseUser, name: str, priority: Priority = Priority.NORMAL, **upload: Any) -> Build:
+def submit_project(*, by: User, name: str, priority: Priority = Priority.NORMAL, **upload: Any) -> Build:
     """A new project, its first revision and its first build, all or nothing.
 
     `upload` is what projects.actions.add_revision takes. Raises its UploadRefused.
@@ -26,7 +26,7 @@ def submit_project(*, by: AbstractBaseUser, name: str, priority: Priority = Prio
 
 @transaction.atomic
 def queue_build(
-    revision: Revision, *, by: AbstractBaseUser, priority: Priority = Priority.NORMAL, retry_of: Build | None = None
+    revision: Revision, *, by: User, priority: Priority = Priority.NORMAL, retry_of: Build | None = None
 ) -> Build:
     """Queue a build of a revision. The bell rings after the commit; when it cannot, the reaper rings later."""
     # The project's row is the lock that keeps two builds from taking one number.
@@ -51,7 +51,7 @@ def queue_build(
     return build
 
 
-def cancel_build(build: Build, *, by: AbstractBaseUser) -> Build:
+def cancel_build(build: Build, *, by: User) -> Build:
     """Cancel a build that has not ended; one that has is left as it is. The worker notices within a second."""
     while not build.is_terminal:
         reason = verdict("cancelled", phase=build.phase, evidence=[f"cancelled by {by.get_username()}"])

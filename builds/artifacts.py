@@ -54,7 +54,7 @@ class _Hashing(File[bytes]):
         self.digest = hashlib.sha256()
 
     @property
-    def size(self) -> int:  # type: ignore[override]
+    def size(self) -> int:
         return self._size
 
     def chunks(self, chunk_size: int | None = None) -> Iterator[bytes]:
@@ -142,7 +142,7 @@ def _members(stream: Iterator[bytes]) -> Iterator[tuple[tarfile.TarInfo, IO[byte
     with tarfile.open(fileobj=cast("IO[bytes]", StreamFile(stream)), mode="r|", bufsize=256 * 1024) as archive:
         for member in archive:
             yield member, archive.extractfile(member) if member.isreg() else None
-            archive.members.clear()  # else tarfile remembers every header of a large output
+            archive.members.clear()  # type: ignore[attr-defined]  # else tarfile remembers every header of a large output
 
 
 def _store_member(

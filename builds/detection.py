@@ -11,6 +11,7 @@ from builds.node_projects import MANIFEST, node_plan
 from builds.plans import DetectionError, Plan, SourceTree, Wish, command, known_version, refusal
 from builds.python_projects import MANIFESTS, has_manifest, python_plan
 from builds.runtimes import RUNTIMES
+from builds.verdicts import clean
 
 __all__ = ["DetectionError", "Plan", "Wish", "detect"]
 
@@ -37,7 +38,8 @@ def detect(files: Mapping[str, bytes], *, dependencies: Mapping[str, str], wish:
     tree = SourceTree(files, root)
     runtime, why_runtime = _choose_runtime(tree, dependencies, wish)
     plan = _PLANNERS[runtime](tree, dependencies, wish)
-    return replace(plan, reasons=(*why_root, why_runtime, *plan.reasons))
+    # Reasons quote the project's files, and are stored.
+    return replace(plan, reasons=tuple(clean(reason) for reason in (*why_root, why_runtime, *plan.reasons)))
 
 
 # --- The folder --------------------------------------------------------------------------------------------------
@@ -50,7 +52,7 @@ def _find_root(files: Mapping[str, bytes], dependencies: Mapping[str, str], wish
         if root and not SourceTree(files, root).files:
             raise refusal("no_runtime_detected", detail=f": there are no files in strategy.rootDir {root}")
         return root, ()
-    folders = [] if dependencies or _has_own_sources(files) else _project_folders(files)
+    folders = [] if _has_own_sources(files) else _project_folders(files, wish, with_pages=not dependencies)
     if len(folders) > 1:
         evidence = [f"{folder}/ looks like a project of its own" for folder in sorted(folders)]
         raise refusal("no_runtime_detected", detail=": they hold several projects", evidence=evidence)
@@ -60,18 +62,25 @@ def _find_root(files: Mapping[str, bytes], dependencies: Mapping[str, str], wish
 
 
 def _has_own_sources(files: Mapping[str, bytes]) -> bool:
-    tree = SourceTree(files)
-    names = {MANIFEST, "pyproject.toml", *MANIFESTS}
-    return any(name in names or name.endswith(_SOURCE_SUFFIXES) for name in tree.top_files())
+    names = _manifests(None)
+    return any(name in names or name.endswith(_SOURCE_SUFFIXES) for name in SourceTree(files).top_files())
 
 
-def _project_folders(files: Mapping[str, bytes]) -> list[str]:
+def _manifests(runtime: str | None) -> tuple[str, ...]:
+    """The names that mark a project of a runtime, or of any."""
+    python = ("pyproject.toml", *MANIFESTS)
+    return {"node": (MANIFEST,), "python": python, "static": ()}.get(runtime or "", (MANIFEST, *python))
+
+
+def _project_folders(files: Mapping[str, bytes], wish: Wish, *, with_pages: bool) -> list[str]:
     """Folders at the top that hold a manifest; those with a page only when none does."""
-    top = SourceTree(files).top_names() - SourceTree(files).top_files()
-    folders = sorted(name for name in top if not name.startswith((".", "__MACOSX")))
-    manifests = ("package.json", "pyproject.toml", *MANIFESTS)
-    with_manifest = [folder for folder in folders if any(f"{folder}/{name}" in files for name in manifests)]
-    return with_manifest or [name for name in folders if f"{name}/{_PAGE}" in files and name not in _FINISHED]
+    tree = SourceTree(files)
+    folders = sorted(name for name in tree.top_names() - tree.top_files() if not name.startswith((".", "__MACOSX")))
+    manifests = _manifests(wish.runtime)
+    with_manifest = [folder for folder in folders if any(f"{folder}/{name}" in tree for name in manifests)]
+    if with_manifest or not with_pages:
+        return with_manifest
+    return [name for name in folders if f"{name}/{_PAGE}" in tree and name not in _FINISHED]
 
 
 # --- The runtime -------------------------------------------------------------------------------------------------

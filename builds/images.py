@@ -68,12 +68,12 @@ class Prepared:
     """An image that is ready: how it was had, its id, and the seconds that took."""
 
     image: RuntimeImage
-    how: Literal["present", "pulled", "found in the engine", "built locally"]
+    how: Literal["present", "pulled", "built locally"]
     image_id: str
     seconds: float = 0.0
 
     def __str__(self) -> str:
-        took = f" in {self.seconds:.0f} s" if self.how in {"pulled", "built locally"} else ""
+        took = "" if self.how == "present" else f" in {self.seconds:.0f} s"
         return f"{self.image.name}: {self.how}{took}, {self.image_id[:19]}"
 
 
@@ -105,7 +105,6 @@ def prepare(
     reasons = dict.fromkeys(missing, "pulling is off")
     if pull:
         ready += _pull(missing, store, reasons, report)
-        ready += _find_public(_without(missing, ready), store, reasons, report)
     ready += _build(_without(missing, ready), store, reasons, report)
     return ready
 
@@ -160,25 +159,6 @@ def _pull_one(image: RuntimeImage, store: ImageStore) -> Prepared:
             store.remove(image.public)
         raise
     return Prepared(image, "pulled", candidate, time.monotonic() - started)
-
-
-def _find_public(
-    images: Sequence[RuntimeImage], store: ImageStore, reasons: dict[RuntimeImage, str], report: Report
-) -> list[Prepared]:
-    """Take the public images that the engine has from earlier, when no registry can be asked for newer ones."""
-    found = []
-    for image in images:
-        candidate = store.find(image.public)
-        if candidate is None:
-            continue
-        try:
-            _adopt(candidate, image, store)
-        except TrialFailed as fault:
-            reasons[image] = f"{image.public} does not run: {fault}"
-        else:
-            found.append(Prepared(image, "found in the engine", candidate))
-            report(str(found[-1]))
-    return found
 
 
 def _build(

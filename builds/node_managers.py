@@ -110,7 +110,7 @@ def _yarn_of_lockfile(tree: SourceTree) -> Manager:
     if "__metadata:" not in lockfile:
         return Manager("yarn", "yarn@1", "yarn.lock", "Yarn 1, because yarn.lock was written by it.")
     release = re.search(r"^yarnPath:.*\byarn-(\d+\.\d+\.\d+)\.c?js", tree.text(".yarnrc.yml"), re.MULTILINE)
-    format_version = re.search(r"^__metadata:\s*\n\s+version: (\d+)", lockfile, re.MULTILINE)
+    format_version = re.search(r"^__metadata:[ \t]*\r?\n[ \t]+version: (\d+)", lockfile, re.MULTILINE)
     by_format = _YARN_BY_LOCKFILE.get(format_version[1] if format_version else "", _YARN_DEFAULT)
     version = release[1] if release else by_format
     source = ".yarnrc.yml names it" if release else "yarn.lock was written for it"

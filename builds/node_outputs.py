@@ -48,12 +48,14 @@ _BUILD_COMMANDS: Mapping[str, str] = {
 }
 _CONFIGS = {"vite": "vite.config", "astro": "astro.config", "webpack": "webpack.config"}
 _OUT_DIR = re.compile(r"\boutDir\s*:\s*(['\"`])(?P<path>[^'\"`$]+)\1")
-_VITE_ROOT = re.compile(r"^\s*root\s*:\s*(['\"`])(?P<path>[^'\"`$]+)\1", re.MULTILINE)
+_VITE_ROOT = re.compile(r"^[ \t]*root\s*:\s*(['\"`])(?P<path>[^'\"`$]+)\1", re.MULTILINE)
 _WEBPACK_PATH = re.compile(
     r"\bpath\s*:\s*(?:path\s*\.\s*)?(?:resolve|join)\(\s*__dirname\s*,\s*(['\"])(?P<path>[^'\"]+)\1"
 )
 _TSC_OUT_DIR = re.compile(r"\"outDir\"\s*:\s*\"(?P<path>[^\"]+)\"")
-_SCRIPT_FOLDER = re.compile(r"(?:--out-?dir|--output-path|--dist-dir|--dest)[= ](['\"]?)(?P<path>[^'\"\s]+)\1", re.I)
+_SCRIPT_FOLDER = re.compile(
+    r"(?:--out-?dir|--output-path|--dist-dir|--dest)[= ](['\"]?)(?P<path>[^'\"\s]+)\1", re.IGNORECASE
+)
 _SCRIPT_FILE = re.compile(r"(?:--outfile|--file|-o)[= ](['\"]?)(?P<path>[\w./-]+\.[cm]?js)\1")
 
 
@@ -128,8 +130,8 @@ def _angular_paths(tree: SourceTree) -> Iterator[str]:
 
 
 def _within(paths: Iterable[str]) -> Iterator[str]:
-    """The paths in plain form, without those that lead out of the project."""
+    """The paths in plain form, without those that lead out of the project or are none."""
     for path in paths:
         plain = posixpath.normpath(path.replace("\\", "/"))
-        if not plain.startswith(("/", "../")) and plain != "..":
+        if not plain.startswith(("/", "../")) and plain != ".." and len(plain) <= 240 and plain.isprintable():
             yield plain

@@ -22,7 +22,7 @@ _NEWEST = {"node", "stable", "current", "latest", "lts", "lts/*", "lts/-0"}
 # At the top of a folder that is itself the output: what tools leave there, and what is nobody's to publish.
 _NEVER_OUTPUT = ("node_modules", ".git", ".npm", ".cache", ".parcel-cache", ".pnpm-store", ".pnp.cjs", ".yarn")
 _ESM = re.compile(
-    r"^\s*(?:import\s+(?:[\w*{'\"]|$)|export\s+(?:default|const|let|var|function|class|async|\{|\*))", re.M
+    r"^[ \t]*(?:import\s+(?:[\w*{'\"]|$)|export\s+(?:default|const|let|var|function|class|async|\{|\*))", re.M
 )
 _COMMONJS = re.compile(r"\bmodule\.exports\b|\bexports\.\w+\s*=|\brequire\(\s*['\"]")
 
@@ -95,7 +95,7 @@ def _given_project(tree: SourceTree, dependencies: Mapping[str, str]) -> _Projec
 
 
 def _as_text(manifest: Mapping[str, Any]) -> str:
-    return json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(manifest, indent=2) + "\n"
 
 
 def read_manifest(tree: SourceTree) -> dict[str, Any]:
@@ -163,14 +163,12 @@ def _version(project: _Project, wish: Wish) -> tuple[str, str]:
         return version, f"Node {version}, as the strategy asks."
     for name in (".nvmrc", ".node-version"):
         if wanted := _first_line(project.tree.text(name)):
-            source = project.tree.full_path(name)
-            return _pinned(wanted, source), f"Node {_pinned(wanted, source)}, because {source} asks for {wanted}."
+            return _pinned(wanted, project.tree.full_path(name))
     if isinstance(wanted := _field(project.manifest, "engines"), str) and _is_range(wanted):
         version = _satisfying(wanted)
         return version, f"Node {version}, which satisfies engines.node {wanted!r} in package.json."
     if isinstance(wanted := _field(project.manifest, "volta"), str):
-        version = _pinned(wanted, "volta.node in package.json")
-        return version, f"Node {version}, because volta.node in package.json asks for {wanted}."
+        return _pinned(wanted, "volta.node in package.json")
     default = RUNTIMES["node"].default_version
     return default, f"Node {default}, the default."
 
@@ -185,13 +183,12 @@ def _first_line(text: str) -> str:
     return next((line for line in lines if line), "")
 
 
-def _pinned(wanted: str, source: str) -> str:
-    """Our version for `v20`, `20.11.1`, `lts/iron`, `lts/*` or `node`."""
+def _pinned(wanted: str, source: str) -> tuple[str, str]:
+    """Our version for `v20`, `20.11.1`, `lts/iron`, `lts/*` or `node`, and the sentence that says why."""
     name = wanted.lower()
-    if name in _NEWEST:
-        return RUNTIMES["node"].versions[-1]
-    line = _LTS.get(name.removeprefix("lts/"), name)
-    return known_version("node", line, source=source)
+    line = RUNTIMES["node"].versions[-1] if name in _NEWEST else _LTS.get(name.removeprefix("lts/"), name)
+    version = known_version("node", line, source=source)
+    return version, f"Node {version}, because {source} asks for {wanted}."
 
 
 def _satisfying(wanted: str) -> str:
@@ -211,7 +208,8 @@ def _is_allowed(version: str, wanted: str) -> bool:
 
 
 def _is_range(text: str) -> bool:
-    return nodesemver.valid_range(text, loose=True) is not None  # type: ignore[no-untyped-call]
+    # npm ignores what is no range, and so do we; its own limit on the length keeps patterns from running away.
+    return len(text) <= 256 and nodesemver.valid_range(text, loose=True) is not None  # type: ignore[no-untyped-call]
 
 
 def _satisfies(version: str, wanted: str) -> bool:

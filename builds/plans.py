@@ -127,7 +127,7 @@ class SourceTree:
 
 
 def known_version(runtime: str, wanted: str, *, source: str) -> str:
-    """Our version for the one that `source` asks for. Raises DetectionError, naming ours, when we have none."""
+    """Our version for the one that `source` asks for. Raises DetectionError, which names ours, when we have none."""
     try:
         return resolve_version(runtime, wanted)
     except UnknownRuntime as fault:

@@ -8,6 +8,7 @@ from typing import Any
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from builds.plans import TOOLBOX, TOOLS, Plan, SourceTree, Wish, command, known_version, unsupported_version
@@ -81,7 +82,9 @@ def _requirements(tree: SourceTree, dependencies: Mapping[str, str]) -> dict[str
     """The requirements.txt that preparation adds, when what is given does not stand there already."""
     present = tree.text("requirements.txt").splitlines()
     named = _names(present)
-    added = [_requirement(name, version) for name, version in dependencies.items() if _canonical(name) not in named]
+    added = [
+        _requirement(name, version) for name, version in dependencies.items() if canonicalize_name(name) not in named
+    ]
     if "requirements.txt" not in tree and "Pipfile" in tree:
         added += [line for line in _pipfile_requirements(tree) if not _names([line]) & _names(added)]
     return {"requirements.txt": "\n".join([*present, *added]) + "\n"} if added else {}
@@ -89,11 +92,7 @@ def _requirements(tree: SourceTree, dependencies: Mapping[str, str]) -> dict[str
 
 def _names(lines: Iterable[str]) -> set[str]:
     found = (re.match(r"\s*([A-Za-z0-9][\w.-]*)", line) for line in lines)
-    return {_canonical(match[1]) for match in found if match}
-
-
-def _canonical(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
+    return {canonicalize_name(match[1]) for match in found if match}
 
 
 def _requirement(name: str, version: str) -> str:

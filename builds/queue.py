@@ -67,7 +67,7 @@ def bells_waiting() -> int:
 
 
 def in_claim_order(now: Any) -> BuildQuerySet:
-    """Eligible builds in the order in which they are claimed: priority, then the owner with the fewest running, then age.
+    """Eligible builds as they are claimed: by priority, then the owner with the fewest running, then age.
 
     Builds of an owner at the limit of running builds are left out: they wait without blocking others.
     """

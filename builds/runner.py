@@ -33,7 +33,7 @@ from builds.sandbox.contract import (
     Watch,
     Workspace,
 )
-from builds.verdicts import EvidenceCollector, Verdict, verdict
+from builds.verdicts import EvidenceCollector, Verdict
 
 logger = logging.getLogger(__name__)
 
@@ -266,7 +266,7 @@ class Interrupted(Exception):
 
 def fault_code(fault: Exception) -> str:
     """The catalogue's code for a fault of ours."""
-    codes = [
+    codes: list[tuple[type[Exception] | tuple[type[Exception], ...], str]] = [
         (ImageMissing, "image_missing"),
         (EngineFault, "engine_unavailable"),
         ((DatabaseError, OSError), "storage_unavailable"),
@@ -302,7 +302,7 @@ def plan_document(plan: Plan) -> dict[str, Any]:
 
 def timeout_of(strategy: dict[str, Any]) -> float:
     """Seconds that the whole build may take; a strategy may only ask for less than the installation allows."""
-    return min(strategy.get("timeout", float("inf")) / 1000, settings.WORKER_TIMEOUT)
+    return min(float(strategy.get("timeout", float("inf"))) / 1000, float(settings.WORKER_TIMEOUT))
 
 
 def limits_of(strategy: dict[str, Any]) -> Limits:

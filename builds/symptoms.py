@@ -156,6 +156,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
         r"(?:Could not|Cannot) resolve entry module \"?(?P<module>[^\s\"]+?)\"?\.?$",
         r"Cannot find (?:module|package) '(?P<module>[^']+)'(?! or its)(?: imported from (?P<file>\S+))?",
         r"BackendUnavailable: Cannot import '(?P<module>[^']+)'",
+        r"^ERROR: Backend '(?P<module>[^']+)' is not available",
     ),
     *_symptoms("syntax_error", r"^(?:SyntaxError|IndentationError|TabError): ", before=4),
     *_symptoms(

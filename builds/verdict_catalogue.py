@@ -167,8 +167,8 @@ CATALOGUE: Mapping[str, Entry] = {
     "install_failed": Entry(
         _BUILD,
         "The installation {ending}.",
-        "The evidence shows what failed. Run `{command}` locally to see the same.",
-        facts={"ending": "failed", "command": "the installation command"},
+        "The evidence shows what failed; the same command on another machine shows it too.",
+        facts={"ending": "failed"},
     ),
     # --- The code ------------------------------------------------------------------------------------------------
     "type_error": Entry(

@@ -14,7 +14,7 @@ from typing import Any
 from builds.symptoms import FETCH_FAILED, NETWORK_ERROR, PRECEDENCE, Sign, is_error_like, place, signs
 from builds.verdict_catalogue import CATALOGUE, VerdictClass
 
-__all__ = ["EvidenceCollector", "Verdict", "VerdictClass", "verdict"]
+__all__ = ["EvidenceCollector", "Verdict", "VerdictClass", "clean", "verdict"]
 
 MAX_EVIDENCE_LINES = 10
 MAX_LINE_CHARS = 400
@@ -60,7 +60,7 @@ def verdict(
     """
     entry = CATALOGUE[code]
     known = {"limit": "", "phase": phase or "build", **entry.facts}
-    known |= {name: str(value) for name, value in facts.items() if value is not None and name != "limit"}
+    known |= {name: clean(str(value)) for name, value in facts.items() if value is not None and name != "limit"}
     limit = facts.get("limit")
     if isinstance(limit, int | float):
         known["limit"] = entry.limit_as(limit)
@@ -69,23 +69,24 @@ def verdict(
         code=code,
         phase=str(phase),
         message=entry.message.format_map(known),
-        evidence=tuple(_cut(line) for line in evidence)[:MAX_EVIDENCE_LINES],
+        evidence=tuple(clean(line) for line in evidence)[:MAX_EVIDENCE_LINES],
         hint=entry.hint.format_map(known),
         retryable=entry.retryable,
         exit_code=exit_code,
     )
 
 
-# CSI, OSC and the like, other escapes, and what is left of the control characters.
+# CSI, OSC and the like, other escapes, and every control character but the tab.
 _ESCAPES = re.compile(
-    r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[ -/]*[0-~]?|[\x00-\x08\x0b-\x1f\x7f-\x9f]"
+    r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[ -/]*[0-~]?|[\x00-\x08\x0a-\x1f\x7f-\x9f]"
 )
 
 
-def _cut(line: str) -> str:
-    """A line without escape sequences and within bounds, whatever came."""
-    text = _ESCAPES.sub("", line[: 10 * MAX_LINE_CHARS]).rstrip()
-    return text if len(text) <= MAX_LINE_CHARS else text[: MAX_LINE_CHARS - 1] + "…"
+def clean(text: str) -> str:
+    """One line for people and for every database: within bounds, without escape sequences, control characters and
+    halves of characters."""
+    line = _ESCAPES.sub("", text[: 10 * MAX_LINE_CHARS]).rstrip().encode(errors="replace").decode()
+    return line if len(line) <= MAX_LINE_CHARS else line[: MAX_LINE_CHARS - 1] + "…"
 
 
 @dataclass
@@ -117,7 +118,7 @@ class EvidenceCollector:
 
     def feed(self, line: str, stream: str = "stdout") -> None:
         """Take one line of either stream, with or without its line end. Chef's own lines are no evidence."""
-        text = _cut(line)
+        text = clean(line)
         if not text.strip() or stream == "system":
             return
         self._continue(text)

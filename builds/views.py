@@ -28,13 +28,13 @@ def build_page(request: HttpRequest, pk: UUID) -> HttpResponse:
     attempt = Attempt.objects.filter(build=build, number=build.fence).prefetch_related("phases").first()
     chunks = LogChunk.objects.filter(build=build, attempt=build.fence).order_by("-sequence")[: LOG_CHUNKS_SHOWN + 1]
     shown = list(chunks)[:LOG_CHUNKS_SHOWN][::-1]
-    artifacts = Artifact.objects.filter(build=build, attempt=build.fence) if build.status == Status.COMPLETED else []
+    kept = Artifact.objects.filter(build=build, attempt=build.fence) if build.status == Status.COMPLETED else None
     context = {
         "build": build,
         "phases": attempt.phases.all() if attempt else [],
         "log": [(chunk.stream, re.sub(r"\x1b\[[0-9;:]*m", "", chunk.text)) for chunk in shown],
         "log_is_cut": len(chunks) > LOG_CHUNKS_SHOWN,
-        "artifacts": artifacts[:ARTIFACTS_SHOWN],
-        "artifact_count": len(artifacts),
+        "artifacts": list(kept[:ARTIFACTS_SHOWN]) if kept else [],
+        "artifact_count": kept.count() if kept else 0,
     }
     return render(request, "builds/build.html", context)

@@ -9,12 +9,13 @@ import time
 from typing import Any
 
 import django_rq
-from django.conf import settings
 from django.db import connections
 from django.utils import timezone
 from rq import Worker
 from rq.worker_pool import WorkerPool
 
+import builds.sandbox.docker_sandbox
+import builds.tasks  # noqa: F401  (both: imported once here, not anew in each process that is forked for a build)
 from builds.models import WorkerHost
 from builds.queue import QUEUE_NAME
 from builds.reaper import sweep
@@ -45,7 +46,7 @@ class BuildWorker(Worker):
 
 
 def die_with_parent(sig: signal.Signals) -> None:
-    """Have the kernel send `sig` to this process when its parent dies, so that nothing outlives the pool. Linux only."""
+    """Have the kernel send `sig` to this process when its parent dies: nothing outlives the pool. Linux only."""
     try:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, sig)
     except (OSError, AttributeError):

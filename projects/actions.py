@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.conf import settings
-from django.contrib.auth.models import AbstractBaseUser
+from django.contrib.auth.models import User
 from django.db import transaction
 from django.db.models import Max
 
@@ -45,7 +45,7 @@ def check_files(files: Sequence[NewFile], *, generated: int = 0) -> None:
 
 
 @transaction.atomic
-def create_project(*, by: AbstractBaseUser, name: str) -> Project:
+def create_project(*, by: User, name: str) -> Project:
     return Project.objects.create(owner=by, name=name)
 
 

@@ -18,7 +18,9 @@ class TokenAuthentication(BaseAuthentication):
             return None
         token = _usable_token(key.strip())
         if token is None or not token.owner.is_active:
-            raise AuthenticationFailed("The token is unknown, expired or revoked: make a new one.", code="invalid_token")
+            raise AuthenticationFailed(
+                "The token is unknown, expired or revoked: make a new one.", code="invalid_token"
+            )
         return token.owner, token
 
     def authenticate_header(self, request: Request) -> str:

@@ -60,7 +60,9 @@ def upload_faults(sizes: Iterable[tuple[str, int]], *, max_files: int, max_file:
         if reason := path_fault(path):
             faults.append(Fault("invalid_path", path, reason))
         elif size > max_file:
-            detail = f"The file has {size:,} bytes, more than the {max_file:,} allowed: make it smaller or leave it out."
+            detail = (
+                f"The file has {size:,} bytes, more than the {max_file:,} allowed: make it smaller or leave it out."
+            )
             faults.append(Fault("file_too_large", path, detail))
         # Two names that differ only in case, or in how an accent is coded, are one file on many machines.
         folded = unicodedata.normalize("NFC", path).casefold()

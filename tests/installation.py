@@ -31,7 +31,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def until(check: Callable[[], T], *, seconds: float, what: str, every: float = 0.1) -> T:
+def until(check: Callable[[], T | None], *, seconds: float, what: str, every: float = 0.1) -> T:
     """The first true value of `check`; fails the test when there is none in time."""
     deadline = time.monotonic() + seconds
     while not (value := check()):
@@ -87,7 +87,12 @@ class Installation:
     def spawn(self, name: str, *argv: str, **environment: str) -> None:
         with (self.folder / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(
-                argv, cwd=ROOT, env={**self.environment, **environment}, stdout=log, stderr=log, stdin=subprocess.DEVNULL
+                argv,
+                cwd=ROOT,
+                env={**self.environment, **environment},
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
             )
 
     def end(self, name: str, *, seconds: float = 40) -> int:

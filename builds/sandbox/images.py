@@ -10,12 +10,18 @@ from types import TracebackType
 from typing import Any, Self
 
 import requests
-from docker.auth import get_config_header, resolve_repository_name
-from docker.errors import APIError, DockerException, ImageNotFound
-from docker.utils import parse_repository_tag
 
+from builds.sandbox.container import UID
 from builds.sandbox.contract import EngineFault
-from builds.sandbox.docker_sandbox import UID, new_client
+from builds.sandbox.engine import (
+    FAULTS,
+    APIError,
+    ImageNotFound,
+    get_config_header,
+    new_client,
+    parse_repository_tag,
+    resolve_repository_name,
+)
 
 # A registry that takes longer than this to name one manifest would keep a new user waiting for every layer.
 REGISTRY_SECONDS = 8
@@ -210,7 +216,7 @@ class ImageStore:
 def _engine_faults(doing: str) -> Iterator[None]:
     try:
         yield
-    except (DockerException, requests.RequestException) as fault:
+    except FAULTS as fault:
         raise EngineFault(f"Docker could not {doing}: {fault}") from fault
 
 

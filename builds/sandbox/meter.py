@@ -3,9 +3,7 @@
 import contextlib
 import threading
 
-import docker
-import requests
-from docker.errors import DockerException
+from builds.sandbox.engine import FAULTS, APIClient
 
 # Trivial commands are over before the first sample; measuring them would cost more than they do.
 FIRST_SAMPLE_SECONDS = 0.7
@@ -16,7 +14,7 @@ SAMPLES_AT_LIMIT = 2
 class Meter:
     """Reads the engine's statistics, about one sample a second, while the block runs."""
 
-    def __init__(self, client: docker.APIClient, container: str, *, pids_limit: int) -> None:
+    def __init__(self, client: APIClient, container: str, *, pids_limit: int) -> None:
         self._client = client
         self._container = container
         self._pids_limit = pids_limit
@@ -41,7 +39,7 @@ class Meter:
     def _sample(self) -> None:
         if self._ended.wait(FIRST_SAMPLE_SECONDS):
             return
-        with contextlib.suppress(DockerException, requests.RequestException, OSError, ValueError):
+        with contextlib.suppress(*FAULTS, ValueError):
             for sample in self._client.stats(self._container, stream=True, decode=True):
                 if self._ended.is_set():
                     return
@@ -49,9 +47,11 @@ class Meter:
 
     def _take(self, sample: dict[str, dict[str, object]]) -> None:
         memory = sample.get("memory_stats", {})
-        # cgroup v1 tells the peak; v2 only the present use.
-        used = memory.get("max_usage") or memory.get("usage") or 0
-        self.peak_memory_bytes = max(self.peak_memory_bytes, int(str(used)))
+        details = memory.get("stats") or {}
+        cache = details.get("total_inactive_file", details.get("inactive_file", 0)) if isinstance(details, dict) else 0
+        # As `docker stats` counts: file cache that can be dropped at any time is not use.
+        used = int(str(memory.get("usage") or 0)) - int(str(cache))
+        self.peak_memory_bytes = max(self.peak_memory_bytes, used)
         usage = sample.get("cpu_stats", {}).get("cpu_usage") or {}
         if isinstance(usage, dict):
             self.cpu_seconds = max(self.cpu_seconds, int(usage.get("total_usage") or 0) / 1e9)

@@ -172,7 +172,7 @@ class Yardstick:
             nano_cpus=int(limits.cpus * 1e9),
             pids_limit=limits.pids,
             ulimits=[
-                docker.types.Ulimit(name="nofile", soft=16_384, hard=16_384),
+                docker.types.Ulimit(name="nofile", soft=8_192, hard=8_192),
                 docker.types.Ulimit(name="core", soft=0, hard=0),
                 docker.types.Ulimit(name="fsize", soft=limits.disk_bytes, hard=limits.disk_bytes),
             ],

@@ -57,7 +57,10 @@ def test_a_submitted_project_is_queued_with_its_files(client: APIClient) -> None
     ("body", "expected"),
     [
         ({"files": {}}, {("no_files", "files")}),
-        ({"files": {"../x": "", "/etc/passwd": ""}}, {("invalid_path", "files.../x"), ("invalid_path", "files./etc/passwd")}),
+        (
+            {"files": {"../x": "", "/etc/passwd": ""}},
+            {("invalid_path", "files.../x"), ("invalid_path", "files./etc/passwd")},
+        ),
         ({"files": {"a": "", "A": ""}}, {("duplicate_path", "files.A")}),
         ({"files": {"big": "x" * (1024**2 + 1)}}, {("file_too_large", "files.big")}),
         ({"files": {str(i): "" for i in range(1001)}}, {("too_many_files", "files.")}),
@@ -82,7 +85,9 @@ def test_a_submitted_project_is_queued_with_its_files(client: APIClient) -> None
         ({"files": PAGE, "priority": "now"}, {("invalid_choice", "priority")}),
     ],
 )
-def test_bad_input_says_what_is_wrong_and_leaves_nothing(client: APIClient, body: dict[str, Any], expected: Any) -> None:
+def test_bad_input_says_what_is_wrong_and_leaves_nothing(
+    client: APIClient, body: dict[str, Any], expected: Any
+) -> None:
     answer = post(client, **body)
 
     assert errors(answer) == expected
@@ -141,9 +146,7 @@ def test_a_read_token_may_read_but_not_write(owner: User, make_client: MakeClien
 
 
 @pytest.mark.parametrize("path", ["status", "logs", "artifacts", "artifacts/index.html"])
-def test_someone_else_s_project_is_not_there(
-    path: str, other: User, make_client: MakeClient, queue_build: Any
-) -> None:
+def test_someone_else_s_project_is_not_there(path: str, other: User, make_client: MakeClient, queue_build: Any) -> None:
     build = queue_build()
 
     for project in (build.project_id, "00000000-0000-0000-0000-000000000000", "x"):

@@ -318,19 +318,6 @@ def test_image_of_a_registry_is_pulled_and_gets_our_tag(
 
 
 @pytest.mark.usefixtures("nothing_left")
-def test_public_image_in_the_engine_serves_when_no_registry_answers(
-    store: ImageStore, built: tuple[str, list[str], Path], settings: Settings
-) -> None:
-    settings.RUNTIME_REGISTRY = CLOSED
-    store.tag(built[0], STATIC.public)
-
-    [prepared] = prepare([STATIC], store=store, force=True)
-
-    assert (prepared.how, prepared.image_id) == ("found in the engine", built[0])
-    forget(store, STATIC.public)
-
-
-@pytest.mark.usefixtures("nothing_left")
 def test_pulled_image_that_does_not_run_is_removed_again(
     store: ImageStore, registry: str, settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -42,14 +42,15 @@ class Project:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def body(self) -> dict[str, Any]:
-        return {"files": [_entry(path, content) for path, content in self.files.items()], **self.options}
+        """Files that are all text go by their paths, others as entries with an encoding: the API knows both forms."""
+        try:
+            return {"files": {path: content.decode() for path, content in self.files.items()}, **self.options}
+        except UnicodeDecodeError:
+            return {"files": [_entry(path, content) for path, content in self.files.items()], **self.options}
 
 
 def _entry(path: str, content: bytes) -> dict[str, str]:
-    try:
-        return {"path": path, "content": content.decode()}
-    except UnicodeDecodeError:
-        return {"path": path, "content": base64.b64encode(content).decode(), "encoding": "base64"}
+    return {"path": path, "content": base64.b64encode(content).decode(), "encoding": "base64"}
 
 
 def project(files: Mapping[str, str], **options: Any) -> Project:

@@ -102,8 +102,9 @@ IN_THE_INSTALLATION = {
         _made(
             {
                 "package.json": manifest(
-                    scripts={"postinstall": "echo 'no compiler here' >&2; exit 3"}, dependencies={"is-number": "7.0.0"}
-                )
+                    scripts={"postinstall": "node check.cjs", "build": "true"}, dependencies={"is-number": "7.0.0"}
+                ),
+                "check.cjs": "console.log('checking'); console.error('no compiler here'); process.exitCode = 3;\n",
             }
         ),
         "install_failed",
@@ -136,13 +137,17 @@ IN_THE_MANIFEST = {
         "invalid_manifest",
         "preparation",
         None,
-        r"line 3",
+        r"^package\.json:3:\d+: ",
     ),
     "package.json is a list": Faulty(
         _made({"package.json": "[]"}), "invalid_manifest", "preparation", None, r"package\.json"
     ),
     "broken pyproject.toml": Faulty(
-        _made({"pyproject.toml": '[project]\nname = "x\n'}), "invalid_manifest", "preparation", None, r"line 2"
+        _made({"pyproject.toml": '[project]\nname = "x\n'}),
+        "invalid_manifest",
+        "preparation",
+        None,
+        r"^pyproject\.toml:2:\d+: ",
     ),
     "no build script": Faulty(
         _made({"package.json": manifest(), "index.js": "console.log(1)\n"}),

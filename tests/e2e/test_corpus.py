@@ -14,7 +14,7 @@ import time
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -38,7 +38,6 @@ from tests.installation import Installation, until
 
 BUILD_SECONDS = 240
 DOWNLOADS_AT_ONCE = 4
-# What is asked of a line is a second; five builds may be running beside this one when tests share a machine.
 LINE_SECONDS = 1.0
 
 TEMPLATES = ["react-ts", "vue-ts", "svelte-ts", "vanilla"]
@@ -51,11 +50,11 @@ class Ended:
     """A build that has ended: its document, its log, and its downloaded artifacts."""
 
     job: Job
-    project: Project
+    project: Project = field(repr=False)
     build: Json
-    log: str
+    log: str = field(repr=False)
     listing: list[ListedArtifact]
-    files: Files
+    files: Files = field(repr=False)
 
 
 # Everything that was submitted, by name, once all of it has ended.
@@ -63,7 +62,8 @@ Corpus = dict[str, Ended]
 
 
 @pytest.fixture(scope="module")
-def sources() -> Sources:
+def sources(chef: Installation) -> Sources:
+    chef.manage("prepare_runtimes")  # as an operator does: it learns from the images which registries there are
     return fetch()
 
 

@@ -21,12 +21,14 @@ STRATEGY = {
     "installCommand": "echo installing; sleep 1.5",
     "buildCommand": (
         "echo building; sleep 1.5; "
-        "node -e 'const fs=require(\"fs\"); for (const d of [\"dist\",\"junk\"]) { fs.mkdirSync(d, {recursive: true});"
+        'node -e \'const fs=require("fs"); for (const d of ["dist","junk"]) { fs.mkdirSync(d, {recursive: true});'
         'for (let i=0;i<(d=="dist"?3000:20000);i++) fs.writeFileSync(`${d}/${i}.txt`, String(i)); }\''
     ),
     "outputs": ["dist"],
 }
-TERMINAL = "SELECT count(*) FROM builds_buildevent WHERE kind='status' AND to_status IN ('completed','failed','cancelled')"
+TERMINAL = (
+    "SELECT count(*) FROM builds_buildevent WHERE kind='status' AND to_status IN ('completed','failed','cancelled')"
+)
 
 
 @pytest.fixture(scope="module")

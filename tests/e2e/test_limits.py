@@ -7,12 +7,14 @@ import pytest
 
 from tests.installation import Installation, until
 
-FORK_BOMB = "node -e 'const {spawn} = require(\"child_process\"); for (;;) spawn(\"sleep\", [\"60\"]).on(\"error\", () => {})'"
+FORK_BOMB = (
+    'node -e \'const {spawn} = require("child_process"); for (;;) spawn("sleep", ["60"]).on("error", () => {})\''
+)
 HOG = "node -e 'const hoard = []; for (;;) hoard.push(Buffer.alloc(1 << 24, 1))'"
 CHILD_HOG = f"{HOG} || true; mkdir -p dist && echo ok > dist/index.html"
 STUBBORN = "trap '' TERM INT; (setsid sleep 600 &) ; while :; do :; done"
 
-CASES = {
+CASES: dict[str, tuple[str, dict[str, Any], str]] = {
     "spins for ever": ("while :; do :; done", {"timeout": 4000}, "timeout"),
     "ignores signals and daemonises": (STUBBORN, {"timeout": 4000}, "timeout"),
     "hoards memory": (HOG, {"memory": "128m"}, "out_of_memory"),

@@ -10,7 +10,8 @@ MIB = 1024**2
 
 
 def test_lines_keep_their_order_phase_and_stream(chef: Installation) -> None:
-    script = 'for i in $(seq 1 300); do echo "line $i"; done; sleep 0.4; echo warn >&2; sleep 0.4; printf "caf\\303"; sleep 0.3; printf "\\251\\n"'
+    script = 'for i in $(seq 1 300); do echo "line $i"; done; sleep 0.4; echo warn >&2; sleep 0.4;'
+    script += 'printf "caf\\303"; sleep 0.3; printf "\\251\\n"'
     accepted = chef.submit({"index.html": "x"}, strategy={"installCommand": script, "buildCommand": "echo then"})
 
     assert chef.wait(accepted)["status"] == "completed", chef.log_text(accepted)
@@ -52,7 +53,7 @@ def test_a_line_can_be_read_while_the_build_runs(chef: Installation) -> None:
 def test_200_mb_of_output_are_capped_with_a_mark_and_flat_memory(chef: Installation) -> None:
     line = "y" * 99
     # The numbers at both ends show that what is kept is the beginning and the end, in order.
-    script = f"echo first; sleep 3; yes {line} | head -c 200000000; for i in $(seq 1 50); do echo last $i; done; echo x > index.html"
+    script = f"echo first; sleep 3; yes {line} | head -c 200000000; for i in $(seq 1 50); do echo last $i; done"
     accepted = chef.submit({"index.html": "x"}, strategy={"buildCommand": script, "timeout": 120000})
     until(lambda: "first\n" in chef.log_text(accepted), seconds=20, what="the build has begun")
     baseline = peak = _worker_memory(chef)
@@ -68,7 +69,7 @@ def test_200_mb_of_output_are_capped_with_a_mark_and_flat_memory(chef: Installat
     assert document["usage"]["logBytes"] < 11 * MIB
     assert chef.get(f"/v1/projects/{accepted['projectId']}/logs?limit=1")["truncated"] is True
     beginning, mark, end = text.partition("[chef] ")
-    assert beginning.index("first\n") < beginning.index(line)
+    assert 0 < beginning.index("\nfirst\n") < beginning.index(f"\n{line}\n")
     assert "bytes of output were left out here" in end.partition("\n")[0]
     assert mark
     assert end.count(line) > 100

@@ -44,8 +44,10 @@ function tunnel([host, port]) {
   });
 }
 
-const lookup = (name) => new Promise((resolve) => dns.lookup(name, (error, address) => resolve(error?.code ?? address)));
-const all = async (work) => Object.fromEntries(await Promise.all(targets.map(async (t) => [t.join(":"), await work(t)])));
+const lookup = (name) =>
+  new Promise((resolve) => dns.lookup(name, (error, address) => resolve(error?.code ?? address)));
+const all = async (work) =>
+  Object.fromEntries(await Promise.all(targets.map(async (t) => [t.join(":"), await work(t)])));
 
 const report = {
   uid: process.getuid(),
@@ -142,7 +144,10 @@ def test_nobody_is_root(report: dict[str, Any]) -> None:
 
 
 def test_nothing_but_the_project_can_be_written(report: dict[str, Any]) -> None:
-    assert set(report["writes"].values()) <= {"EROFS", "EACCES", "EPERM"}
+    kernel = {path: answer for path, answer in report["writes"].items() if path.startswith("/proc")}
+
+    assert {report["writes"][path] for path in report["writes"].keys() - kernel.keys()} <= {"EROFS", "EACCES"}
+    assert set(kernel.values()) <= {"EROFS", "EACCES", "EPERM", "ENOENT"}  # not every kernel has each of them
 
 
 def test_mounting_namespaces_and_devices_are_refused(report: dict[str, Any]) -> None:
@@ -175,7 +180,7 @@ def test_nothing_on_the_host_or_any_network_answers(
 
 
 def test_the_way_to_the_registries_leads_nowhere_else(reports: dict[str, dict[str, Any]]) -> None:
-    refused = {target: answer for target, answer in reports["installation"]["tunnelled"].items()}
+    refused = reports["installation"]["tunnelled"]
     egress = {(entry["host"], entry["port"]): entry["allowed"] for entry in reports["document"]["egress"]}
 
     assert all(answer.startswith(("HTTP/1.1 403", "HTTP/1.1 400")) for answer in refused.values()), refused

@@ -1,0 +1,180 @@
+"""How a container is made: which flags, and the reason beside each; which environment; and that they took effect."""
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+
+from builds.sandbox.contract import APP_DIR, TOOLBOX_DIR, WORKSPACE, Command, EngineFault, Limits
+from builds.sandbox.engine import APIClient, APIError, LogConfig, Mount, NotFound, Ulimit
+
+EGRESS_DIR = "/chef/egress"
+PROXY_PORT = 3128
+UID = 10001  # fixed and unprivileged; nothing on the host has it
+# Beyond the worker's own deadline: it is for the case that the worker is dead.
+DEADLINE_SLACK_SECONDS = 10
+
+# The forwarder in whichever language the image speaks. An image with neither has no package manager to serve.
+_FORWARDED = f"""
+if command -v python3 >/dev/null; then exec python3 -I {TOOLBOX_DIR}/forward.py "$@"; fi
+if command -v node >/dev/null; then exec node {TOOLBOX_DIR}/forward.mjs "$@"; fi
+shift 3; exec "$@"
+"""
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """What all containers of one attempt have in common."""
+
+    image: str  # by id: a tag could have moved
+    volume: str
+    labels: Mapping[str, str]
+    limits: Limits
+
+
+def create(
+    client: APIClient,
+    blueprint: Blueprint,
+    argv: list[str],
+    *,
+    environment: Mapping[str, str],
+    folder: str = "/",
+    egress_folder: Path | None = None,
+) -> str:
+    """Make a container, not started, and return its id. Raises EngineFault when a limit did not take effect."""
+    created = client.create_container(
+        blueprint.image,
+        # ENTRYPOINT and CMD of the image are replaced, so that nothing but our argv runs.
+        entrypoint=argv,
+        command=[],
+        user=f"{UID}:{UID}",
+        environment=dict(environment),
+        working_dir=folder,
+        labels=dict(blueprint.labels),
+        healthcheck={"test": ["NONE"]},  # the image's own would run beside the build
+        hostname="build",
+        network_disabled=True,
+        host_config=_host_config(client, blueprint.limits, _mounts(blueprint.volume, egress_folder)),
+    )
+    container = str(created["Id"])
+    try:
+        _verify(client, container, blueprint.limits)
+    except EngineFault:
+        remove(client, container)
+        raise
+    return container
+
+
+def remove(client: APIClient, container: str) -> None:
+    """Kill and remove a container; harmless when it is gone already."""
+    with contextlib.suppress(NotFound):
+        try:
+            client.remove_container(container, v=True, force=True)
+        except APIError as fault:
+            # 409: somebody else is removing it already; it is gone in a moment.
+            if fault.status_code != 409:
+                raise
+
+
+def argv_of(command: Command, seconds: float, *, forwarded: bool) -> list[str]:
+    """The command under a deadline of its own, and behind the forwarder where registries may be reached."""
+    # The deadline inside outlives a dead worker: nobody may spin for ever.
+    argv = ["timeout", "-s", "KILL", f"{seconds + DEADLINE_SLACK_SECONDS:.1f}", "/bin/sh", "-c", command.script]
+    if not forwarded:
+        return argv
+    return ["/bin/sh", "-c", _FORWARDED, "forward", f"{EGRESS_DIR}/proxy.sock", str(PROXY_PORT), "--", *argv]
+
+
+def folder_of(command: Command) -> str:
+    return f"{APP_DIR}/{command.folder}".rstrip("/")
+
+
+def _mounts(volume: str, egress_folder: Path | None) -> list[Any]:
+    mounts = [Mount(WORKSPACE, volume, type="volume")]
+    if egress_folder:
+        # The one way out of a container without a network: a socket whose other end only speaks to registries.
+        mounts.append(Mount(EGRESS_DIR, str(egress_folder), type="bind", read_only=True))
+    return mounts
+
+
+def _host_config(client: APIClient, limits: Limits, mounts: list[Any]) -> Any:
+    return client.create_host_config(
+        mounts=mounts,
+        network_mode="none",  # no interface but loopback: no host, no neighbour, no DNS
+        read_only=True,  # nothing outside of the workspace and /tmp can be changed
+        tmpfs={"/tmp": "rw,nosuid,nodev,size=64m,mode=1777"},  # noqa: S108  (inside; small and sized: it counts as memory)
+        cap_drop=["ALL"],  # root's powers are not even there to be regained
+        security_opt=["no-new-privileges"],  # a setuid binary gains nothing
+        mem_limit=limits.memory_bytes,
+        memswap_limit=limits.memory_bytes,  # the same number: no swap beyond memory
+        nano_cpus=int(limits.cpus * 1e9),
+        pids_limit=limits.pids,  # a fork bomb ends here
+        ulimits=[
+            Ulimit(name="nofile", soft=8_192, hard=8_192),
+            Ulimit(name="core", soft=0, hard=0),  # no memory images in the workspace
+            Ulimit(name="fsize", soft=limits.disk_bytes, hard=limits.disk_bytes),
+        ],
+        shm_size=16 * 1024**2,
+        ipc_mode="private",
+        cgroupns="private",  # the host's cgroup paths stay out of sight
+        init=True,  # reaps what the build orphans, so that zombies do not eat the PID limit
+        oom_score_adj=500,  # when the host is short, builds go before services
+        log_config=LogConfig(type="none"),  # we read the stream; nothing piles up in the engine
+        runtime=settings.DOCKER_RUNTIME or None,
+    )
+
+
+def _verify(client: APIClient, container: str, limits: Limits) -> None:
+    """Fail closed: an engine that ignored a limit (they warn, and start anyway) must not run the build."""
+    host = client.inspect_container(container)["HostConfig"]
+    taken = {
+        "Memory": host["Memory"] == limits.memory_bytes,
+        "MemorySwap": host["MemorySwap"] == limits.memory_bytes,
+        "NanoCpus": host["NanoCpus"] == int(limits.cpus * 1e9),
+        "PidsLimit": host["PidsLimit"] == limits.pids,
+        "ReadonlyRootfs": host["ReadonlyRootfs"] is True,
+        "NetworkMode": host["NetworkMode"] == "none",
+        "CapDrop": host["CapDrop"] == ["ALL"] and not host["CapAdd"],
+        "SecurityOpt": "no-new-privileges" in (host["SecurityOpt"] or []),
+        "Privileged": host["Privileged"] is False,
+    }
+    if ignored := [name for name, held in taken.items() if not held]:
+        raise EngineFault(f"the engine did not take these limits: {', '.join(ignored)}")
+
+
+def base_environment() -> dict[str, str]:
+    """What every phase finds in its environment."""
+    tools, system = f"{WORKSPACE}/tools", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    return {
+        "HOME": f"{WORKSPACE}/home",
+        "TMPDIR": f"{WORKSPACE}/tmp",  # noqa: S108  on disk: what is in /tmp counts as memory
+        "PATH": f"{tools}/node_modules/.bin:{tools}/python/bin:{system}",
+        "LANG": "C.UTF-8",
+        "CI": "true",  # tools neither ask nor draw
+        "npm_config_update_notifier": "false",
+        "npm_config_fund": "false",
+        "npm_config_audit": "false",
+        "PYTHONUSERBASE": f"{tools}/python",
+        "PIP_USER": "1",
+        "PIP_BREAK_SYSTEM_PACKAGES": "1",
+        "PIP_NO_CACHE_DIR": "1",
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        "PIP_ROOT_USER_ACTION": "ignore",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def egress_environment(registries: Mapping[str, str]) -> dict[str, str]:
+    """What an installation needs besides, to find the registries and to trust them."""
+    proxy = f"http://127.0.0.1:{PROXY_PORT}"
+    proxies = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), proxy)
+    environment = {**registries, **proxies, "no_proxy": "", "NO_PROXY": ""}
+    if settings.CA_BUNDLE:
+        bundle = f"{TOOLBOX_DIR}/ca.pem"
+        names = ("SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS", "PIP_CERT", "REQUESTS_CA_BUNDLE", "npm_config_cafile")
+        environment |= dict.fromkeys(names, bundle)
+    return environment

@@ -1,0 +1,84 @@
+"""The way to the Docker engine: the only module that imports its SDK. The rest of the sandbox takes it from here."""
+
+import contextlib
+import functools
+import time
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+import requests
+from django.conf import settings
+from docker import APIClient
+from docker.auth import get_config_header, resolve_repository_name
+from docker.errors import APIError, DockerException, ImageNotFound, NotFound
+from docker.types import LogConfig, Mount, Ulimit
+from docker.utils import parse_repository_tag
+
+from builds.sandbox.contract import EngineFault
+
+__all__ = [
+    "FAULTS",
+    "APIClient",
+    "APIError",
+    "ImageNotFound",
+    "LogConfig",
+    "Mount",
+    "NotFound",
+    "Ulimit",
+    "get_config_header",
+    "guarded",
+    "new_client",
+    "parse_repository_tag",
+    "resolve_repository_name",
+    "wait_for_engine",
+]
+
+CALL_SECONDS = 60  # the SDK's own time-out on every call
+
+# What the engine, or the way to it, may raise.
+FAULTS = (DockerException, requests.RequestException, OSError)
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def guarded(call: Callable[P, R]) -> Callable[P, R]:
+    """Turn what the engine or the way to it got wrong into EngineFault."""
+
+    @functools.wraps(call)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return call(*args, **kwargs)
+        except FAULTS as fault:
+            raise EngineFault(f"{type(fault).__name__}: {fault}") from fault
+
+    return wrapper
+
+
+@functools.cache
+def _api_version() -> str:
+    # Asked once per process, not once per client. The engine is not cached: clients must not cross a fork.
+    client = APIClient(base_url=settings.DOCKER_HOST, version="auto", timeout=10)
+    try:
+        return str(client.api_version)
+    finally:
+        client.close()
+
+
+def new_client() -> APIClient:
+    """A client of the engine that DOCKER_HOST names. Raises one of FAULTS when it does not answer."""
+    return APIClient(base_url=settings.DOCKER_HOST, version=_api_version(), timeout=CALL_SECONDS)
+
+
+def wait_for_engine(seconds: float) -> bool:
+    """Whether the engine answers within that time."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        with contextlib.suppress(*FAULTS):
+            client = APIClient(base_url=settings.DOCKER_HOST, version="auto", timeout=3)
+            try:
+                return bool(client.ping())
+            finally:
+                client.close()
+        time.sleep(0.3)
+    return False

@@ -1,0 +1,222 @@
+"""The two commands' own parts, with real processes: what they start ends with them, and they ask for what is there."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+import redis
+
+from scripts import services
+from scripts.packages import missing_packages
+from scripts.place import ROOT, Place, read_env_file
+from scripts.processes import Fault, Service, free_port, is_free, stop_together, until
+from scripts.supervisor import Supervisor
+
+SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
+# Tells that it is ready, then ignores SIGTERM.
+STUBBORN = [
+    sys.executable,
+    "-c",
+    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); time.sleep(60)",
+]
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    """A place whose environment says nothing of Redis or Docker."""
+    for name in ("REDIS_URL", "REDIS_HOST", "REDIS_PORT", "REDIS_PASSWORD", "DOCKER_HOST", "BUILD_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("CHEF_DATA_DIR", str(tmp_path))
+    return Place.from_environment()
+
+
+@pytest.fixture
+def signals_kept() -> Iterator[None]:
+    """The supervisor takes these over for a whole process, which here is the tests'."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in numbers}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def service(place: Place, argv: list[str], name: str = "sleeper", **options: float) -> Service:
+    return Service(name, argv, log=place.log(name), environment=os.environ, grace=options.get("grace", 10.0))
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"  # a zombie only waits for its parent to ask
+
+
+def test_env_example_lists_every_setting() -> None:
+    settings = set(re.findall(r'\benv(?:_\w+)?\(\s*"([A-Z_]+)"', (ROOT / "chef/settings.py").read_text()))
+    compose = set(re.findall(r"\$\{([A-Z_]+)", (ROOT / "docker-compose.yml").read_text()))
+
+    listed = set(read_env_file(ROOT / ".env.example", commented=True))
+
+    assert settings <= listed
+    assert listed <= settings | compose
+
+
+def test_env_file_gives_only_what_it_assigns(tmp_path: Path) -> None:
+    file = tmp_path / ".env"
+    file.write_text("# PORT=1\nPORT=2\nexport NAME='a b'\nQUERY=a=b\nnot an assignment\n")
+
+    found = read_env_file(file)
+
+    assert found == {"PORT": "2", "NAME": "a b", "QUERY": "a=b"}
+
+
+def test_deep_data_folder_gets_a_short_build_folder(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHEF_DATA_DIR", f"/{'deep/' * 30}")
+
+    deep = Place.from_environment()
+
+    assert len(deep.environment["BUILD_DIR"]) < 75
+    assert deep.environment["CHEF_INSTALLATION"] != place.environment["CHEF_INSTALLATION"]
+
+
+def test_certificates_are_passed_to_each_tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = tmp_path / "ca.pem"
+    bundle.touch()
+    for name in ("PIP_CERT", "NODE_EXTRA_CA_CERTS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("SSL_CERT_FILE", os.path.relpath(bundle))
+
+    environment = Place.from_environment().environment
+
+    assert {environment[name] for name in ("SSL_CERT_FILE", "PIP_CERT", "NODE_EXTRA_CA_CERTS")} == {str(bundle)}
+
+
+def test_missing_certificates_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", "/nowhere/ca.pem")
+
+    with pytest.raises(Fault, match=r"SSL_CERT_FILE=/nowhere/ca\.pem is not a file"):
+        Place.from_environment()
+
+
+def test_nothing_is_missing_once_the_tests_run(place: Place) -> None:
+    missing = missing_packages("tests", place.with_environment(DOCKER_HOST=os.environ.get("DOCKER_HOST", "")))
+
+    assert missing == {}
+
+
+def test_dead_service_is_started_again(place: Place, signals_kept: None) -> None:
+    said: list[str] = []
+    sleeper = service(place, SLEEP)
+
+    with Supervisor(said.append) as supervisor:
+        supervisor.start(sleeper)
+        first = sleeper.pid
+        os.kill(first or 0, signal.SIGKILL)
+        came_back = supervisor.watch(lambda: sleeper.is_running and sleeper.pid != first, seconds=10)
+
+    assert came_back
+    assert len(said) == 1
+    assert "sleeper ended (by signal 9) and is started again in 1 s" in said[0]
+    assert not sleeper.is_running
+
+
+def test_service_that_cannot_run_is_given_up_with_its_last_words(place: Place, signals_kept: None) -> None:
+    said: list[str] = []
+    broken = service(place, [sys.executable, "-c", "raise SystemExit('no such setting')"])
+
+    with Supervisor(said.append) as supervisor:
+        supervisor.start(broken)
+        assert supervisor.watch(lambda: bool(said), seconds=10)
+
+        with pytest.raises(Fault, match="no such setting"):
+            supervisor.give_up_after(1)
+
+
+def test_stubborn_service_is_killed_after_its_grace(place: Place) -> None:
+    stubborn = service(place, STUBBORN, grace=0.5)
+    stubborn.start()
+    assert until(lambda: "ready" in stubborn.last_words(), seconds=10)
+
+    stop_together([stubborn])
+
+    assert stubborn.exit_code == -signal.SIGKILL
+
+
+def test_services_end_with_a_killed_supervisor(place: Place) -> None:
+    program = (
+        "import sys, time; from pathlib import Path; from scripts.processes import Service\n"
+        f"service = Service('sleeper', {SLEEP!r}, log=Path({str(place.log('sleeper'))!r}), environment={{}})\n"
+        "service.start(); print(service.pid, flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        sleeper = int(parent.stdout.readline())
+
+        parent.kill()
+
+    assert until(lambda: not is_alive(sleeper), seconds=10)
+
+
+def test_own_redis_wants_its_password_and_ends_when_stopped(place: Place) -> None:
+    own, url = services.start_redis(place)
+    try:
+        with redis.Redis.from_url(url) as client, redis.Redis.from_url(re.sub(r"//.*@", "//", url)) as stranger:
+            assert client.ping()
+            with pytest.raises(redis.exceptions.AuthenticationError):
+                stranger.ping()
+    finally:
+        own.stop()
+
+    assert not services.redis_answers(url)
+    assert (place.data / "redis/redis.conf").stat().st_mode & 0o077 == 0
+
+
+def test_own_redis_keeps_its_data_for_the_next_start(place: Place) -> None:
+    own, url = services.start_redis(place)
+    with redis.Redis.from_url(url) as client:
+        client.set("bell", "rung")
+    own.stop()
+
+    own, url = services.start_redis(place)
+    try:
+        with redis.Redis.from_url(url) as client:
+            kept = client.get("bell")
+    finally:
+        own.stop()
+
+    assert kept == b"rung"
+
+
+def test_own_postgres_answers_and_ends_when_stopped(place: Place, short_folder: Path) -> None:
+    short_folder.chmod(0o711)
+    own, url = services.start_postgres(short_folder / "postgres", log=place.log("postgres"))
+    try:
+        with psycopg.connect(url) as connection:
+            answer = connection.execute("SELECT current_user").fetchone()
+    finally:
+        own.stop()
+
+    assert answer == ("postgres",)
+    with pytest.raises(psycopg.OperationalError):
+        psycopg.connect(url).close()
+
+
+def test_silent_port_is_no_redis_and_no_docker(place: Place) -> None:
+    port = free_port()
+
+    assert is_free(port)
+    assert not services.redis_answers(f"redis://127.0.0.1:{port}/0")
+    assert not services.docker_answers(f"tcp://127.0.0.1:{port}")
+    assert not services.docker_answers(f"unix://{place.data}/docker.sock")
+
+
+def test_remote_engine_that_is_silent_is_not_replaced(place: Place) -> None:
+    with pytest.raises(Fault, match=r"No Docker Engine answers at tcp://127\.0\.0\.1:1\."):
+        services.start_docker(place.with_environment(DOCKER_HOST="tcp://127.0.0.1:1"))
