@@ -115,10 +115,10 @@ def read_manifest(tree: SourceTree) -> dict[str, Any]:
 
 def _check_texts(tree: SourceTree, field: str, value: object) -> None:
     if not isinstance(value, dict):
-        raise tree.invalid(MANIFEST, f"`{field}` must be an object of texts", evidence=[f"{field}: {value!r}"])
+        raise tree.invalid(MANIFEST, f"`{field}` must be an object of texts, not {json.dumps(value)[:60]}")
     for name, text in value.items():
         if not isinstance(text, str):
-            raise tree.invalid(MANIFEST, f"`{field}.{name}` must be a text", evidence=[f"{field}.{name}: {text!r}"])
+            raise tree.invalid(MANIFEST, f"`{field}.{name}` must be a text, not {json.dumps(text)[:60]}")
 
 
 def _merge(manifest: Mapping[str, Any], dependencies: Mapping[str, str]) -> dict[str, Any]:

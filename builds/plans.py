@@ -116,8 +116,10 @@ class SourceTree:
             raise self.invalid(path, "it is not UTF-8 text", evidence=[where]) from fault
 
     def invalid(self, path: str, detail: str, *, evidence: Iterable[str] = ()) -> DetectionError:
-        """The error for a manifest that cannot be used."""
-        return refusal("invalid_manifest", evidence=evidence, file=self.full_path(path), detail=detail)
+        """The error for a manifest that cannot be used; without better evidence it names the file."""
+        full_path = self.full_path(path)
+        evidence = [*evidence] or [f"{full_path}: {detail}"]
+        return refusal("invalid_manifest", evidence=evidence, file=full_path, detail=detail)
 
     def malformed(self, path: str, problem: str, line: int, column: int) -> DetectionError:
         """The error for a manifest that cannot be parsed at a line and column, both counted from 1."""

@@ -195,7 +195,7 @@ PRECEDENCE: tuple[str, ...] = tuple(dict.fromkeys(symptom.code for symptom in SY
 _WORDS = re.compile(
     "err|fail|can't|cannot|could|missing|unavailable|memory|nomem|alloc|nospc|quota|eagain|thread|lock|json|unexpected"
     "|expected|unterminated|invalid|conflict|impossible|tunnel|proxy|retries|unable|css|transform|unreach|getaddrinfo"
-    "|not found|not in|not known|no match|no module|no candidates|space left|resolution|broken by"
+    "|exception|traceback|fatal|not found|not in|not known|no match|no module|no candidates|space left|resolution|broken by"
 )
 
 _ERROR_LIKE = re.compile(
@@ -218,10 +218,13 @@ _PLACE = re.compile(
 _PROJECT_FOLDER = re.compile(r"^(?:file://)?/workspace/app/")
 
 
+def is_suspect(line: str) -> bool:
+    """Whether a line may show a symptom at all."""
+    return bool(_WORDS.search(line.lower()))
+
+
 def signs(line: str) -> Iterator[Sign]:
-    """Every symptom that the line shows. The line is clean: cut, without escape sequences or a line end."""
-    if not _WORDS.search(line.lower()):
-        return
+    """Every symptom that a suspect line shows. The line is clean: cut, without escape sequences or a line end."""
     for symptom in SYMPTOMS:
         match = symptom.pattern.search(line)
         if match:
@@ -242,4 +245,9 @@ def _shown(fact: str) -> str:
 
 def is_error_like(line: str) -> bool:
     """Whether a line of an unknown tool looks as if it reports the failure rather than its echo."""
-    return bool(_ERROR_LIKE.search(line)) and not _NOISE.search(line)
+    return bool(_ERROR_LIKE.search(line)) and not is_noise(line)
+
+
+def is_noise(line: str) -> bool:
+    """Whether a line belongs to the failure of any command, whatever its cause."""
+    return bool(_NOISE.search(line))

@@ -11,13 +11,25 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from builds.symptoms import FETCH_FAILED, NETWORK_ERROR, PRECEDENCE, Sign, is_error_like, place, signs
+from builds.symptoms import (
+    FETCH_FAILED,
+    NETWORK_ERROR,
+    PRECEDENCE,
+    Sign,
+    is_error_like,
+    is_noise,
+    is_suspect,
+    place,
+    signs,
+)
 from builds.verdict_catalogue import CATALOGUE, VerdictClass
 
 __all__ = ["EvidenceCollector", "Verdict", "VerdictClass", "clean", "verdict"]
 
 MAX_EVIDENCE_LINES = 10
 MAX_LINE_CHARS = 400
+# Reading a suspect line closely takes a third of a millisecond, and a build may print them without end.
+MAX_CLOSE_READINGS = 20_000
 
 
 @dataclass(frozen=True)
@@ -115,6 +127,7 @@ class EvidenceCollector:
         self._errors: list[str] = []
         self._sightings: dict[str, list[_Sighting]] = {}
         self._open: list[_Sighting] = []
+        self._readings_left = MAX_CLOSE_READINGS
 
     def feed(self, line: str, stream: str = "stdout") -> None:
         """Take one line of either stream, with or without its line end. Chef's own lines are no evidence."""
@@ -124,14 +137,16 @@ class EvidenceCollector:
         self._continue(text)
         if self._last and text == self._last[-1]:
             return  # a line that repeats itself says nothing new, and there may be millions of it
-        for sign in signs(text):
-            self._note(sign, text)
-        if len(self._errors) < 20 and is_error_like(text):
-            self._errors.append(text)
+        if self._readings_left and is_suspect(text):
+            self._readings_left -= 1
+            self._read_closely(text)
         self._last.append(text)
 
     def finish(self) -> None:
         """No more output is to come."""
+        if not self._readings_left:
+            for text in list(self._last):  # the end of a flood tells most
+                self._read_closely(text)
         self._open.clear()
 
     def judge(
@@ -181,9 +196,18 @@ class EvidenceCollector:
             sighting.to_come -= 1
         self._open = [sighting for sighting in self._open if sighting.to_come > 0]
 
+    def _read_closely(self, text: str) -> None:
+        for sign in signs(text):
+            self._note(sign, text)
+        if len(self._errors) < 20 and is_error_like(text):
+            self._errors.append(text)
+
     def _note(self, sign: Sign, text: str) -> None:
         known = self._sightings.setdefault(sign.symptom.code, [])
-        if len(known) >= MAX_EVIDENCE_LINES or any(text == each.lines[0] for each in known):
+        same = next((each for each in known if each.lines[0] == text), None)
+        if same:
+            same.facts = sign.facts | same.facts
+        if same or len(known) >= MAX_EVIDENCE_LINES:
             return
         sighting = _Sighting([text], sign.facts, sign.symptom.after)
         known.append(sighting)
@@ -229,7 +253,7 @@ class EvidenceCollector:
 
     def _unrecognised(self, phase: str, exit_code: int | None) -> Verdict:
         code = "install_failed" if phase == "installation" else "build_failed"
-        last = [line for line in self._last if is_error_like(line)] or list(self._last)
+        last = [line for line in self._last if not is_noise(line)]
         evidence = list(dict.fromkeys((*self._errors[:5], *last[-5:])))
         return verdict(code, phase=phase, evidence=evidence, exit_code=exit_code, ending=_ending(exit_code))
 

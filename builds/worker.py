@@ -1,11 +1,14 @@
 """The worker processes of one machine: RQ's pool of workers, and one sweeper beside them for the engine they use."""
 
+import contextlib
 import ctypes
 import logging
 import multiprocessing
+import os
 import signal
 import socket
 import time
+from types import FrameType
 from typing import Any
 
 import django_rq
@@ -42,7 +45,26 @@ class BuildWorker(Worker):
     def handle_warm_shutdown_request(self) -> None:
         """Tell the process that runs a build: it may finish within the grace, else it hands the build back."""
         if self.horse_pid:
-            self.kill_horse(signal.SIGTERM)
+            # By its own id: before it leads a group of its own, its group is still ours.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.horse_pid, signal.SIGTERM)
+
+    def request_force_stop(self, signum: int, frame: FrameType | None) -> None:
+        """Told again. RQ would kill the running build now; it has its grace, so only an idle worker leaves at once."""
+        if self.horse_pid:
+            self.handle_warm_shutdown_request()
+        else:
+            super().request_force_stop(signum, frame)
+
+
+class BuildPool(WorkerPool):
+    """RQ's pool, which tells its workers to stop once. Code that they are just in may swallow that: tell them again."""
+
+    def all_workers_have_stopped(self) -> bool:
+        stopped = bool(super().all_workers_have_stopped())
+        if not stopped:
+            self.stop_workers()  # type: ignore[no-untyped-call]
+        return stopped
 
 
 def die_with_parent(sig: signal.Signals) -> None:
@@ -60,7 +82,7 @@ def run_workers(count: int) -> None:
     )
     connections.close_all()  # a connection must not cross a fork
     sweeper.start()
-    pool = WorkerPool(
+    pool = BuildPool(
         [QUEUE_NAME],
         connection=django_rq.get_connection(QUEUE_NAME),
         num_workers=count,

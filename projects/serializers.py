@@ -1,4 +1,4 @@
-"""What comes in over the wire, checked. Names are camelCase out there and snake_case in here: here is where they meet."""
+"""What comes in over the wire, checked. Names are camelCase out there and snake_case in here: they meet here."""
 
 import base64
 import binascii

@@ -29,8 +29,9 @@ STUBBORN = [
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
-    """A place whose environment says nothing of Redis or Docker."""
-    for name in ("REDIS_URL", "REDIS_HOST", "REDIS_PORT", "REDIS_PASSWORD", "DOCKER_HOST", "BUILD_DIR"):
+    """A place whose environment says nothing of Redis, Docker or this installation."""
+    services_settings = ("REDIS_URL", "REDIS_HOST", "REDIS_PORT", "REDIS_PASSWORD", "DOCKER_HOST")
+    for name in (*services_settings, "BUILD_DIR", "CHEF_INSTALLATION"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("CHEF_DATA_DIR", str(tmp_path))
     return Place.from_environment()

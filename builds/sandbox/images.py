@@ -28,7 +28,7 @@ REGISTRY_SECONDS = 8
 # Of silence, not in all: the engine tells its progress several times a second while it downloads and unpacks.
 PULL_SILENCE_SECONDS = 60
 IMPORT_SECONDS = 180
-TRIAL_SECONDS = 30
+TRIAL_SECONDS = 60
 _TRIAL_FOLDER = "/tmp"  # noqa: S108  (the container's own; nothing of this machine is mounted)
 
 IMAGE_LABEL = "chef.runtime"

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 
 from tests.installation import Installation
 

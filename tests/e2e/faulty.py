@@ -13,6 +13,7 @@ class Faulty:
     """How to make a project, and the verdict that it must end with.
 
     A line of the evidence matches the pattern `evidence`. `exit_code` is the tool's own, None where no command ended.
+    `seen_in` is the phase that failed, when that is an earlier one: some faults of the build are plain in the files.
     """
 
     make: Callable[[Sources], Project]
@@ -21,6 +22,7 @@ class Faulty:
     exit_code: int | None
     evidence: str
     cls: str = "build"
+    seen_in: str = ""
 
 
 def _changed(template: str, path: str, before: str, after: str) -> Callable[[Sources], Project]:
@@ -154,7 +156,8 @@ IN_THE_MANIFEST = {
         "missing_script",
         "build",
         None,
-        r"package\.json",
+        r"package\.json has no scripts",
+        seen_in="preparation",
     ),
     "nothing to build from": Faulty(
         _made({"hello.cob": "DISPLAY 'HELLO'."}), "no_runtime_detected", "preparation", None, r"hello\.cob"

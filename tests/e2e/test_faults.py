@@ -15,14 +15,14 @@ import redis
 from tests.installation import Installation, until
 
 # Each phase lasts long enough to be hit: many files in, sleeps, many files out, a large workspace to remove.
-FILES = {f"src/{index}.txt": "x" * 15_000 for index in range(900)}
+FILES = {f"src/{index}.txt": "x" * 15_000 for index in range(600)}
 STRATEGY = {
     "runtime": "node",
-    "installCommand": "echo installing; sleep 1.5",
+    "installCommand": "echo installing; sleep 1",
     "buildCommand": (
-        "echo building; sleep 1.5; "
+        "echo building; sleep 1; "
         'node -e \'const fs=require("fs"); for (const d of ["dist","junk"]) { fs.mkdirSync(d, {recursive: true});'
-        'for (let i=0;i<(d=="dist"?3000:20000);i++) fs.writeFileSync(`${d}/${i}.txt`, String(i)); }\''
+        'for (let i=0;i<(d=="dist"?1500:8000);i++) fs.writeFileSync(`${d}/${i}.txt`, String(i)); }\''
     ),
     "outputs": ["dist"],
 }
@@ -61,7 +61,7 @@ def assert_recovered(installation: Installation, accepted: dict[str, Any], *, at
     same = f"replace(cast(build_id as text), '-', '') = '{job.replace('-', '')}'"
     assert installation.rows(f"{TERMINAL} AND {same}") == [(1,)]
     listing = installation.get(f"/v1/projects/{accepted['projectId']}/artifacts")
-    assert len(listing["artifacts"]) == 3000
+    assert len(listing["artifacts"]) == 1500
     text = installation.log_text(accepted)
     assert (text.count("installing\n"), text.count("building\n")) == (1, 1)
     until(lambda: not installation.containers(job), seconds=30, what="its containers are gone")
