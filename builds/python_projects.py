@@ -1,5 +1,6 @@
 """Plans for Python projects: a package that becomes a wheel, or a folder of sources that runs with its dependencies."""
 
+import contextlib
 import json
 import re
 import tomllib
@@ -18,6 +19,7 @@ MANIFESTS = ("setup.py", "setup.cfg", "requirements.txt", "Pipfile")
 # Beside the sources rather than among them: the build lays both into one folder.
 DEPENDENCIES = f"{TOOLS}/deps"
 
+_MAX_RANGE_CHARS = 256
 _TOML_FAULT = re.compile(r"^(?P<problem>.*?) \(at line (?P<line>\d+), column (?P<column>\d+)\)$", re.DOTALL)
 
 
@@ -105,10 +107,10 @@ def _requirement(name: str, version: str) -> str:
     elif wanted[0].isdigit():
         wanted = f"=={wanted}"
     try:
-        return str(Requirement(f"{name}{wanted}"))
+        requirement = Requirement(f"{name} {wanted}")
     except InvalidRequirement as fault:
-        tree = SourceTree({})
-        raise tree.invalid("dependencies", f"{name} {version!r} is no Python requirement") from fault
+        raise SourceTree({}).invalid("dependencies", f"{name} {version!r} is no Python requirement") from fault
+    return str(requirement)
 
 
 def _next_major(version: str) -> str:
@@ -162,14 +164,18 @@ def _version_in_range(tree: SourceTree) -> tuple[str, str]:
     default = RUNTIMES["python"].default_version
     if not isinstance(wanted, str):
         return default, f"Python {default}, the default."
-    try:
-        specifiers = SpecifierSet(wanted)
-    except InvalidSpecifier as fault:
-        raise tree.invalid("pyproject.toml", f"requires-python {wanted!r} is no version range") from fault
+    specifiers = _specifiers(tree, wanted)
     for version in reversed(RUNTIMES["python"].versions):
         if any(specifiers.contains(probe) for probe in _probes(version, wanted)):
             return version, f"Python {version}, which satisfies requires-python {wanted}."
     raise unsupported_version("python", wanted, source=f"requires-python in {tree.full_path('pyproject.toml')}")
+
+
+def _specifiers(tree: SourceTree, wanted: str) -> SpecifierSet:
+    if len(wanted) <= _MAX_RANGE_CHARS:
+        with contextlib.suppress(InvalidSpecifier):
+            return SpecifierSet(wanted)
+    raise tree.invalid("pyproject.toml", f"requires-python {wanted[:60]!r} is no version range")
 
 
 def _probes(version: str, wanted: str) -> list[str]:

@@ -195,7 +195,8 @@ PRECEDENCE: tuple[str, ...] = tuple(dict.fromkeys(symptom.code for symptom in SY
 _WORDS = re.compile(
     "err|fail|can't|cannot|could|missing|unavailable|memory|nomem|alloc|nospc|quota|eagain|thread|lock|json|unexpected"
     "|expected|unterminated|invalid|conflict|impossible|tunnel|proxy|retries|unable|css|transform|unreach|getaddrinfo"
-    "|exception|traceback|fatal|not found|not in|not known|no match|no module|no candidates|space left|resolution|broken by"
+    "|exception|traceback|fatal|not found|not in|not known|no match|no module|no candidates|space left|resolution"
+    "|broken by"
 )
 
 _ERROR_LIKE = re.compile(

@@ -64,8 +64,8 @@ def make_client() -> Callable[..., APIClient]:
 def queue_build(owner: User) -> Callable[..., Build]:
     """Queue a build of one small file."""
 
-    def queue(*, by: User | None = None, **options: Any) -> Build:
+    def queue(*, by: User | None = None, name: str = "project", **options: Any) -> Build:
         upload = {"files": [NewFile("index.html", b"<h1>hi</h1>")], "dependencies": {}, "strategy": {}}
-        return actions.submit_project(by=by or owner, name="project", **{**upload, **options})
+        return actions.submit_project(by=by or owner, name=name, **{**upload, **options})
 
     return queue

@@ -21,9 +21,9 @@ from typing import Any
 import httpx
 from django.conf import settings
 
-from builds.registries import discover
 from tests.benchmarks import chef, memory, report, workloads, yardstick
-from tests.benchmarks.workloads import Recipe, Workload
+from tests.benchmarks.recipes import Recipe, recipe_of
+from tests.benchmarks.workloads import Workload
 from tests.installation import Installation
 
 PARTS = ("trivial", "react", "throughput", "memory")
@@ -44,8 +44,8 @@ class Bench:
 
     def warm_up(self, workload: Workload) -> Recipe:
         """One build on each side that does not count; the recipe is what Chef made of the workload."""
-        recipe = workloads.recipe_of(workload, chef.build(self.client, workload).document)
-        self.yardstick.build(recipe, registries() if workload.reaches_registries else None)
+        recipe = recipe_of(workload, chef.build(self.client, workload).document)
+        self.yardstick.build(recipe)
         return recipe
 
     def pairs(self, workload: Workload, *, runs: int) -> report.Pairs:
@@ -54,7 +54,7 @@ class Bench:
         mine, theirs = [], []
         for number in range(runs):
             mine.append(chef.build(self.client, workload))
-            theirs.append(self.yardstick.build(recipe, registries() if workload.reaches_registries else None))
+            theirs.append(self.yardstick.build(recipe))
             progress(f"{workload.name} {number + 1}/{runs}: {mine[-1].seconds:.3f} s and {theirs[-1]:.3f} s")
         seconds, stages = [each.seconds for each in mine], [each.stages() for each in mine]
         return report.Pairs(workload.name, AIMS[workload.name], seconds, theirs, stages)
@@ -78,22 +78,6 @@ class Bench:
         return memory.look(self.installation)
 
 
-def registries() -> yardstick.Registries:
-    """The way out that Chef's own installation phase uses."""
-    found = discover()
-    certificates = Path(settings.CA_BUNDLE).read_bytes() if settings.CA_BUNDLE else b""
-    return yardstick.Registries(found.hosts, found.environment, certificates)
-
-
-def limits() -> yardstick.Limits:
-    return yardstick.Limits(
-        memory_bytes=settings.DOCKER_MEMORY_LIMIT,
-        cpus=settings.DOCKER_CPU_LIMIT,
-        pids=settings.PIDS_LIMIT,
-        disk_bytes=settings.DISK_LIMIT,
-    )
-
-
 @contextmanager
 def ready() -> Iterator[Bench]:
     """Chef and the yardstick, side by side; all that they made is gone afterwards, whatever happened."""
@@ -101,9 +85,7 @@ def ready() -> Iterator[Bench]:
     installation = chef.install(folder / "chef", workers=WORKERS)
     # This process reads the installation's settings too, so that the yardstick keeps to the same limits.
     os.environ.update(installation.environment, DJANGO_SETTINGS_MODULE="chef.settings")
-    hand = yardstick.Yardstick(
-        base_url=settings.DOCKER_HOST, mark=installation.name, limits=limits(), scratch=folder / "yardstick"
-    )
+    hand = yardstick.Yardstick(base_url=settings.DOCKER_HOST, mark=installation.name, scratch=folder / "yardstick")
     try:
         (folder / "chef").mkdir()
         (folder / "yardstick").mkdir()

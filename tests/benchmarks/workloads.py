@@ -1,4 +1,4 @@
-"""What is built: the same files and commands for Chef and for the yardstick."""
+"""What is built, as a user would send it."""
 
 import base64
 from collections.abc import Mapping
@@ -27,32 +27,6 @@ class Workload:
             for path, content in self.files.items()
         ]
         return {"name": f"benchmark {self.name}", "files": files, "strategy": dict(self.strategy)}
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What the yardstick needs to make the same build: all that Chef decided is taken from Chef's own answer."""
-
-    files: Mapping[str, bytes]
-    image: str
-    folder: str
-    install_command: str
-    build_command: str
-    output: str
-
-
-def recipe_of(workload: Workload, build: Mapping[str, Any]) -> Recipe:
-    """The recipe of a build of `workload` that Chef has completed; `build` is its document."""
-    strategy = build["strategy"]
-    root = strategy.get("rootDir") or ""
-    return Recipe(
-        files=workload.files,
-        image=build["image"],
-        folder=root,
-        install_command=strategy.get("installCommand") or "",
-        build_command=strategy.get("buildCommand") or "",
-        output="/".join(part for part in (root, strategy["outputs"][0]) if part),
-    )
 
 
 def trivial() -> Workload:

@@ -1,8 +1,8 @@
 """The yardstick: the Docker calls of one build, made by hand, with no database, no Redis and no web server around them.
 
-It asks of the engine what Chef asks of it: the same image, commands and limits, one container a phase, files in and
-outputs out as tar streams. It writes no log, checks nothing and retries nothing. Nothing here imports Chef but the way
-to the package registries, which belongs to the build and not to what surrounds it.
+It asks of the engine what Chef asks of it: one container a phase under the same limits, files in and outputs out as
+tar streams. It keeps no log, checks nothing and retries nothing. Of Chef it uses only the way to the registries, which
+belongs to the build and not to what surrounds it.
 """
 
 import contextlib
@@ -14,7 +14,6 @@ import tarfile
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import IO, Any, cast
@@ -23,61 +22,29 @@ import docker
 
 from builds.sandbox.egress import EgressProxy
 from builds.sandbox.tar import StreamFile
-from tests.benchmarks.workloads import Recipe
+from tests.benchmarks.recipes import Limits, Recipe, Step
 
 LABEL = "chef.benchmark"
 WORKSPACE = "/workspace"
-APP_DIR = f"{WORKSPACE}/app"
+EGRESS_DIR = "/chef/egress"
 UID = 10001
-PROXY_PORT = 3128
-FORWARDER = Path(__file__).resolve().parents[2] / "builds" / "sandbox" / "inside" / "forward.mjs"
-
-_TOOLS = f"{WORKSPACE}/tools"
-_ENVIRONMENT = {
-    "HOME": f"{WORKSPACE}/home",
-    "TMPDIR": f"{WORKSPACE}/tmp",
-    "PATH": f"{_TOOLS}/node_modules/.bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-    "LANG": "C.UTF-8",
-    "CI": "true",
-    "npm_config_update_notifier": "false",
-    "npm_config_fund": "false",
-    "npm_config_audit": "false",
-}
+_HOLD = Step(argv=["/bin/true"], folder="/", environment={})
 
 
 class YardstickFailed(Exception):
     """A command of the yardstick did not end with 0, so its time means nothing."""
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What one container may use: bytes, CPUs, processes, bytes of one file."""
-
-    memory_bytes: int
-    cpus: float
-    pids: int
-    disk_bytes: int
-
-
-@dataclass(frozen=True)
-class Registries:
-    """The way to the package registries: which pairs of host and port, and the environment that leads there."""
-
-    hosts: frozenset[tuple[str, int]]
-    environment: Mapping[str, str]
-    certificates: bytes
-
-
 class Yardstick:
     """Makes builds by hand on one engine. `mark` labels what it makes; `scratch` holds outputs and sockets."""
 
-    def __init__(self, *, base_url: str, mark: str, limits: Limits, scratch: Path) -> None:
-        self._base_url, self._mark, self._limits, self._scratch = base_url, mark, limits, scratch
+    def __init__(self, *, base_url: str, mark: str, scratch: Path) -> None:
+        self._base_url, self._mark, self._scratch = base_url, mark, scratch
         self._client = docker.APIClient(base_url=base_url, version="auto", timeout=60)
 
     def again(self) -> "Yardstick":
         """The same with a connection of its own, for another process."""
-        return Yardstick(base_url=self._base_url, mark=self._mark, limits=self._limits, scratch=self._scratch)
+        return Yardstick(base_url=self._base_url, mark=self._mark, scratch=self._scratch)
 
     def close(self) -> None:
         self._client.close()
@@ -90,37 +57,30 @@ class Yardstick:
         for volume in self._client.volumes(filters=mark)["Volumes"] or []:
             self._client.remove_volume(volume["Name"], force=True)
 
-    def build(self, recipe: Recipe, registries: Registries | None = None) -> float:
-        """Make one build, and return how many seconds it took. Raises YardstickFailed, or the SDK's own errors.
-
-        Without `registries` the installation has no network at all, which is as fast as it can be.
-        """
+    def build(self, recipe: Recipe) -> float:
+        """Make one build, and return how many seconds it took. Raises YardstickFailed, or the SDK's own errors."""
         started = time.monotonic()
         name = f"chef-benchmark-{uuid.uuid4().hex}"
         self._client.create_volume(name, labels={LABEL: self._mark})
-        holder = self._create(recipe, ["/bin/true"], volume=name)
-        self._client.put_archive(holder, WORKSPACE, _workspace(recipe.files, registries))
-        self._install(recipe, name, registries)
-        self._run(recipe, _argv(recipe.build_command), volume=name)
+        holder = self._create(recipe, _HOLD, volume=name)
+        self._client.put_archive(holder, WORKSPACE, _workspace(recipe))
+        self._install(recipe, volume=name)
+        self._run(recipe, recipe.build, volume=name)
         self._take(holder, recipe.output, self._scratch / name)
         self._client.remove_container(holder, v=True, force=True)
         self._client.remove_volume(name, force=True)
         return time.monotonic() - started
 
-    def _install(self, recipe: Recipe, volume: str, registries: Registries | None) -> None:
-        if registries is None:
-            self._run(recipe, _argv(recipe.install_command), volume=volume)
+    def _install(self, recipe: Recipe, *, volume: str) -> None:
+        if not recipe.reachable:
+            self._run(recipe, recipe.install, volume=volume)
             return
         folder = self._scratch / volume[-12:]
-        argv = ["node", f"{WORKSPACE}/.chef/forward.mjs", "/chef/egress/proxy.sock", str(PROXY_PORT), "--"]
-        with EgressProxy(folder=folder, allowed=registries.hosts):
-            environment = {**registries.environment, **_proxy_environment(registries)}
-            self._run(recipe, [*argv, *_argv(recipe.install_command)], volume=volume, out=folder, more=environment)
+        with EgressProxy(folder=folder, allowed=recipe.reachable):
+            self._run(recipe, recipe.install, volume=volume, egress_folder=folder)
 
-    def _run(
-        self, recipe: Recipe, argv: list[str], *, volume: str, out: Path | None = None, more: Mapping[str, str] = {}
-    ) -> None:
-        container = self._create(recipe, argv, volume=volume, out=out, more=more)
+    def _run(self, recipe: Recipe, step: Step, *, volume: str, egress_folder: Path | None = None) -> None:
+        container = self._create(recipe, step, volume=volume, egress_folder=egress_folder)
         output = self._client.attach(container, stdout=True, stderr=True, stream=True, demux=True)
         self._client.start(container)
         printed = [part for pair in output for part in pair if part]
@@ -129,37 +89,28 @@ class Yardstick:
         self._client.remove_container(container, v=True, force=True)
         if code:
             said = b"".join(printed)[-2000:].decode(errors="replace")
-            raise YardstickFailed(f"{argv[-1]!r} ended with {code}: {said}")
+            raise YardstickFailed(f"{step.argv[-1]!r} ended with {code}: {said}")
 
-    def _create(
-        self,
-        recipe: Recipe,
-        argv: list[str],
-        *,
-        volume: str,
-        out: Path | None = None,
-        more: Mapping[str, str] = {},
-    ) -> str:
+    def _create(self, recipe: Recipe, step: Step, *, volume: str, egress_folder: Path | None = None) -> str:
         mounts = [docker.types.Mount(WORKSPACE, volume, type="volume")]
-        if out:
-            mounts.append(docker.types.Mount("/chef/egress", str(out), type="bind", read_only=True))
+        if egress_folder:
+            mounts.append(docker.types.Mount(EGRESS_DIR, str(egress_folder), type="bind", read_only=True))
         created = self._client.create_container(
             recipe.image,
-            entrypoint=argv,
+            entrypoint=step.argv,
             command=[],
             user=f"{UID}:{UID}",
-            environment={**_ENVIRONMENT, **more},
-            working_dir="/" if argv == ["/bin/true"] else f"{APP_DIR}/{recipe.folder}".rstrip("/"),
+            environment=dict(step.environment),
+            working_dir=step.folder,
             labels={LABEL: self._mark},
             healthcheck={"test": ["NONE"]},
             hostname="build",
             network_disabled=True,
-            host_config=self._host_config(mounts),
+            host_config=self._host_config(recipe.limits, mounts),
         )
         return str(created["Id"])
 
-    def _host_config(self, mounts: list[Any]) -> Any:
-        limits = self._limits
+    def _host_config(self, limits: Limits, mounts: list[Any]) -> Any:
         return self._client.create_host_config(
             mounts=mounts,
             network_mode="none",
@@ -187,43 +138,28 @@ class Yardstick:
     def _take(self, holder: str, output: str, folder: Path) -> None:
         """Every regular file of the output, written under a number, with its SHA-256."""
         folder.mkdir()
-        stream, _ = self._client.get_archive(holder, f"{APP_DIR}/{output}", chunk_size=256 * 1024)
+        stream, _ = self._client.get_archive(holder, output, chunk_size=256 * 1024)
         with contextlib.closing(stream):
             taken = [_keep(source, folder / str(index)) for index, source in enumerate(_members(stream))]
         if not taken:
             raise YardstickFailed(f"there is no file in {output}")
 
 
-def _argv(script: str) -> list[str]:
-    return ["timeout", "-s", "KILL", "310", "/bin/sh", "-c", script]
-
-
-def _proxy_environment(registries: Registries) -> dict[str, str]:
-    proxy = f"http://127.0.0.1:{PROXY_PORT}"
-    found = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), proxy)
-    if registries.certificates:
-        names = ("SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS", "npm_config_cafile")
-        found |= dict.fromkeys(names, f"{WORKSPACE}/.chef/ca.pem")
-    return found
-
-
-def _workspace(files: Mapping[str, bytes], registries: Registries | None) -> bytes:
+def _workspace(recipe: Recipe) -> bytes:
     """The tar that fills the volume: the project's files, and the way out when there is one."""
-    tools = {}
-    if registries:
-        tools = {".chef/forward.mjs": FORWARDER.read_bytes(), ".chef/ca.pem": registries.certificates}
+    files = {f"app/{path}": content for path, content in recipe.files.items()}
+    files |= {f".chef/{name}": content for name, content in recipe.tools.items()}
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as archive:
         for folder in ("app", "home", "tmp", "tools", *_folders(files)):
             archive.addfile(_entry(folder, kind=tarfile.DIRTYPE, mode=0o755))
-        for path, content in {**{f"app/{path}": text for path, text in files.items()}, **tools}.items():
+        for path, content in files.items():
             archive.addfile(_entry(path, size=len(content)), io.BytesIO(content))
     return stream.getvalue()
 
 
 def _folders(files: Mapping[str, bytes]) -> list[str]:
-    parents = {str(parent) for path in files for parent in Path("app", path).parents}
-    return sorted(parents - {".", "app"})
+    return sorted({str(parent) for path in files for parent in Path(path).parents} - {".", "app"})
 
 
 def _entry(name: str, *, kind: bytes = tarfile.REGTYPE, mode: int = 0o644, size: int = 0) -> tarfile.TarInfo:
@@ -278,7 +214,7 @@ def _work(yardstick: Yardstick, recipe: Recipe, ready: Barrier, left: Any, done:
     try:
         mine = yardstick.again()
         ready.wait(timeout=60)
-        while _take_one(left):
+        while _is_one_left(left):
             mine.build(recipe)
         fault = ""
     except Exception as caught:
@@ -287,7 +223,8 @@ def _work(yardstick: Yardstick, recipe: Recipe, ready: Barrier, left: Any, done:
         done.put(fault)
 
 
-def _take_one(left: Any) -> bool:
+def _is_one_left(left: Any) -> bool:
+    """Take one of the builds that are left, if there is one."""
     with left.get_lock():
         left.value -= 1
         return bool(left.value >= 0)

@@ -90,7 +90,7 @@ IN_THE_CODE = {
         r"lib/broken\.py.*line 1",
     ),
     "time limit": Faulty(
-        _commanded("echo 'waiting for ever'; sleep 60", timeout=3000),
+        _commanded("echo 'waiting for ever'; sleep 60", timeout=6000),
         "timeout",
         "build",
         None,

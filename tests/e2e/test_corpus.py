@@ -42,7 +42,13 @@ LINE_SECONDS = 1.0
 
 TEMPLATES = ["react-ts", "vue-ts", "svelte-ts", "vanilla"]
 PACKAGES = {"click": ("click", CLICK), "attrs": ("attr", ATTRS)}
-MANAGERS = {"npm": "npm ci", "pnpm": "pnpm install", "pnpm by its field": "pnpm install", "yarn": "yarn install"}
+# The manager, what installation has to call, and what that manager alone prints.
+MANAGERS = {
+    "npm": ("npm", "$ npm ci", "added 1 package in"),
+    "pnpm": ("pnpm", "&& pnpm install --frozen-lockfile", "using pnpm v9."),
+    "pnpm by its field": ("pnpm", " pnpm@9.15.9 && pnpm install", "using pnpm v9.15.9"),
+    "yarn": ("yarn", "&& yarn install --frozen-lockfile", "yarn install v1."),
+}
 
 
 @dataclass(frozen=True)
@@ -186,11 +192,13 @@ def test_a_source_release_gives_the_same_modules_in_both_forms(corpus: Corpus, n
 @pytest.mark.parametrize("name", MANAGERS)
 def test_the_package_manager_is_the_one_that_the_project_says(corpus: Corpus, name: str) -> None:
     ended = corpus[name]
+    manager, called, said = MANAGERS[name]
 
     command = next(line for line in ended.log.splitlines() if line.startswith("$ "))
 
-    assert MANAGERS[name] in command
-    assert ended.build["strategy"]["packageManager"] == MANAGERS[name].split()[0]
+    assert ended.build["strategy"]["packageManager"] == manager
+    assert called in command
+    assert said in ended.log
     assert ended.files == {"dist/index.html": b"<h1>Built</h1>\n<p>with <em>care</em></p>\n"}
 
 

@@ -1,0 +1,60 @@
+# The one image that web, workers, reaper and migrations run from; docker-compose.yml says how each is run.
+#
+#   docker build -t chef:local .
+#
+# An index other than pip's own:  --build-arg PIP_INDEX_URL=...  (PIP_EXTRA_INDEX_URL and PIP_TRUSTED_HOST likewise).
+# Behind a proxy that inspects TLS: put its certificate authority, in PEM form, into certs/NAME.crt beside this file.
+# Neither stays in the image: both are of the first stage alone. At run time, SSL_CERT_FILE says what to trust.
+
+FROM python:3.11-slim-bookworm AS build
+# By which `docker image prune --filter label=chef.stage=build` finds what the builder keeps of this stage.
+LABEL chef.stage=build
+ARG PIP_INDEX_URL
+ARG PIP_EXTRA_INDEX_URL
+ARG PIP_TRUSTED_HOST
+
+# The pattern lets the folder be missing. What is in it is copied, the folder itself is not.
+WORKDIR /build
+COPY requirements.lock cert[s] ./
+RUN { cat "$(python -c 'from pip._vendor.certifi import where; print(where())')" \
+   && find . -name '*.crt' -exec sed -s '$a\' {} +; } > authorities.pem
+
+# Wheels alone, by hash: no package's code runs during the build. The environment gets no pip: nothing is added later.
+RUN python -m venv --without-pip /opt/chef \
+ && python -m pip --python /opt/chef/bin/python --cert authorities.pem --disable-pip-version-check install \
+    --progress-bar off --no-cache-dir --only-binary=:all: --require-hashes --requirement requirements.lock
+
+# Static files are collected here, so that they always match the code beside them. The key signs nothing.
+WORKDIR /app
+COPY . .
+RUN rm -rf requirements.lock certs \
+ && SECRET_KEY=not-used CHEF_DATA_DIR=/var/lib/chef \
+    /opt/chef/bin/python manage.py collectstatic --noinput --verbosity 0 \
+ && /opt/chef/bin/python -m compileall -q . \
+ && chmod -R a+rX,go-w . /var/lib/chef
+
+
+FROM python:3.11-slim-bookworm
+
+# Not 10001: that is who builds are, and nobody else. The artifacts' folder lends its owner to the volume mounted there.
+RUN groupadd --gid 10000 chef \
+ && useradd --uid 10000 --gid chef --no-create-home --home-dir /var/lib/chef --shell /usr/sbin/nologin chef \
+ && install -d -o chef -g chef /srv/artifacts
+
+COPY --from=build /opt/chef /opt/chef
+COPY --from=build /var/lib/chef /var/lib/chef
+COPY --from=build /app /app
+
+ENV PATH=/opt/chef/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    CHEF_DATA_DIR=/var/lib/chef \
+    ARTIFACTS_DIR=/srv/artifacts
+WORKDIR /app
+USER chef
+EXPOSE 3001
+
+# The bundle that docker-compose.yml mounts counts only when it has something in it: without one, /dev/null is there.
+ENTRYPOINT ["sh", "-c", "[ ! -s /etc/chef/ca.pem ] || export SSL_CERT_FILE=/etc/chef/ca.pem; exec \"$@\"", "chef"]
+CMD ["uvicorn", "chef.asgi:application", "--host", "0.0.0.0", "--port", "3001", "--no-access-log", \
+     "--timeout-graceful-shutdown", "10"]

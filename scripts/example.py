@@ -1,0 +1,202 @@
+"""A client of the v1 API for the terminal: sends a folder, shows the build as it goes, and what came out.
+
+    python -m scripts.example FOLDER...
+
+CHEF_URL and CHEF_TOKEN say where and as whom. Standard library only, and nothing of Chef: any program could do this.
+Exits with 0 only if every build has completed.
+"""
+
+import base64
+import json
+import os
+import re
+import shutil
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+Json = dict[str, Any]
+
+LEFT_OUT = {".git", "node_modules", "dist", "build", "__pycache__", ".venv"}
+ENDED = {"completed", "failed", "cancelled"}
+POLL_SECONDS = 0.4
+# How long the server may be away, because it is being started again, before we give up.
+PATIENCE_SECONDS = 30.0
+ARTIFACTS_SHOWN = 12
+_COLOUR = re.compile(r"\x1b\[[0-9;:]*m")
+
+
+class Refused(Exception):
+    """The server's answer was no; the text is what it said."""
+
+
+class Server:
+    """One installation, by its address and a token. Every call may raise Refused."""
+
+    def __init__(self, url: str, token: str) -> None:
+        self.url = url.rstrip("/")
+        self._token = token
+        # A proxy of the environment is for the outside, not for a server on this machine.
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+    def submit(self, name: str, files: list[Json]) -> Json:
+        return self._ask("/v1/projects", {"name": name, "files": files})
+
+    def get(self, path: str) -> Json:
+        """Ask, and ask again while the server is away for a moment."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            try:
+                return self._ask(path)
+            except OSError as fault:
+                if time.monotonic() > deadline:
+                    raise Refused(f"{self.url} does not answer: {fault}") from fault
+                time.sleep(1)
+
+    def _ask(self, path: str, body: Json | None = None) -> Json:
+        headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
+        content = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.url + path, data=content, headers=headers)  # noqa: S310 (ours)
+        try:
+            with self._opener.open(request, timeout=30) as answer:
+                document: Json = json.load(answer)
+                return document
+        except urllib.error.HTTPError as refusal:
+            raise Refused(f"{refusal.code} {path}: {refusal.read().decode(errors='replace')[:2000]}") from refusal
+
+
+class Screen:
+    """What the user sees: log lines that scroll by, and below them, on a terminal, one line of progress."""
+
+    def __init__(self) -> None:
+        self._live = sys.stdout.isatty()
+        self._told = ""
+
+    def lines(self, text: str) -> None:
+        self._wipe()
+        for line in text.splitlines():
+            print("  │ " + (line if self._live else _COLOUR.sub("", line)))
+
+    def progress(self, build: Json) -> None:
+        state = f"{build['status']}, {build['phase']}" if build["phase"] else str(build["status"])
+        percent = int(build["progress"])
+        if not self._live:
+            if state != self._told:
+                print(f"  {percent:3} % {state}", flush=True)
+            self._told = state
+            return
+        width = max(10, min(30, shutil.get_terminal_size().columns - 40))
+        done = width * percent // 100
+        print(f"\r\x1b[K  [{'█' * done}{'·' * (width - done)}] {percent:3} % {state}", end="", flush=True)
+
+    def say(self, text: str = "") -> None:
+        self._wipe()
+        print(text, flush=True)
+
+    def _wipe(self) -> None:
+        if self._live:
+            print("\r\x1b[K", end="")
+
+
+def files_of(folder: Path) -> list[Json]:
+    """Every file below a folder as the API takes it; what tools leave behind is left out. Raises OSError."""
+    if not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is not a folder.")
+    return [
+        {
+            "path": path.relative_to(folder).as_posix(),
+            "content": base64.b64encode(path.read_bytes()).decode(),
+            "encoding": "base64",
+            "executable": os.access(path, os.X_OK),
+        }
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and LEFT_OUT.isdisjoint(path.relative_to(folder).parts)
+    ]
+
+
+def follow(server: Server, accepted: Json, screen: Screen) -> Json:
+    """Show status and log until the build has ended, and return its last status."""
+    project, query = accepted["projectId"], f"jobId={accepted['jobId']}"
+    cursor, build, logged = "", {}, False
+    while not logged:
+        build = server.get(f"/v1/projects/{project}/status?{query}")
+        logged = build["status"] in ENDED
+        for page in _log_pages(server, f"/v1/projects/{project}/logs?{query}", cursor):
+            screen.lines("".join(entry["text"] for entry in page["entries"]))
+            cursor = page["nextCursor"]
+        screen.progress(build)
+        time.sleep(0 if logged else POLL_SECONDS)
+    return build
+
+
+def _log_pages(server: Server, path: str, cursor: str) -> Iterator[Json]:
+    """Pages from the cursor to the log's present end."""
+    while True:
+        page = server.get(f"{path}&after={cursor}" if cursor else path)
+        if not page["entries"]:
+            return
+        yield page
+        cursor = page["nextCursor"]
+
+
+def build_folder(server: Server, folder: Path, screen: Screen) -> bool:
+    """Send one folder and show all there is to see. Whether the build completed."""
+    files = files_of(folder)
+    accepted = server.submit(folder.name, files)
+    screen.say(f"\n{folder.name}: {len(files)} files sent, build {accepted['jobId']}")
+    screen.say(f"  page: {accepted['links']['page']}")
+    started = time.monotonic()
+    build = follow(server, accepted, screen)
+    screen.say(f"  {build['status']} after {time.monotonic() - started:.1f} s")
+    if build["status"] != "completed":
+        _tell_verdict(build, screen)
+        return False
+    _tell_artifacts(server, accepted, screen)
+    return True
+
+
+def _tell_verdict(build: Json, screen: Screen) -> None:
+    verdict = build["verdict"] or {}
+    screen.say(f"  {verdict.get('code', '')}: {verdict.get('message', '')}")
+    screen.say(f"  {verdict.get('hint', '')}")
+
+
+def _tell_artifacts(server: Server, accepted: Json, screen: Screen) -> None:
+    project, query = accepted["projectId"], f"jobId={accepted['jobId']}"
+    listing = server.get(f"/v1/projects/{project}/artifacts?{query}")
+    artifacts = listing["artifacts"]
+    screen.say(f"  {len(artifacts)} artifacts, {listing['totalSize']:,} bytes:")
+    for artifact in artifacts[:ARTIFACTS_SHOWN]:
+        screen.say(f"    {artifact['size']:>11,}  {artifact['name']}\n                 {artifact['url']}")
+    screen.say("  To ask for it yourself, paste:")
+    authorized = 'curl -sS -H "Authorization: Bearer $CHEF_TOKEN"'
+    for what in ("status", "logs", "artifacts"):
+        screen.say(f'    {authorized} "$CHEF_URL/v1/projects/{project}/{what}?{query}"')
+    if artifacts:
+        name = artifacts[0]["name"]
+        screen.say(f'    {authorized} -OJ "{artifacts[0]["url"]}"   # {name}')
+
+
+def main(folders: Sequence[str]) -> int:
+    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # build tools print what a terminal may lack
+    screen = Screen()
+    try:
+        server = Server(os.environ["CHEF_URL"], os.environ["CHEF_TOKEN"])
+        results = [build_folder(server, Path(folder), screen) for folder in folders]
+    except KeyError as missing:
+        print(f"Set {missing.args[0]}: quickstart.env in the data folder has it.", file=sys.stderr)
+        return 2
+    except (Refused, OSError) as fault:
+        print(f"\n{fault}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0 if all(results) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,242 @@
+"""`./scripts/start.sh`: set this machine up, start Chef in the foreground, and build the examples as a client would."""
+
+import argparse
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from shlex import quote
+from typing import Any
+
+from scripts import services
+from scripts.packages import VENV_PYTHON, set_up
+from scripts.place import ROOT, Place, read_env_file
+from scripts.processes import Fault, Service, free_port, is_free, tie_to_parent
+from scripts.steps import Step, run_together, tell_seconds
+from scripts.supervisor import Interrupted, Supervisor
+
+EXAMPLES = ("react-ts-vite", "python-package")
+_PREPARED_FILE = "quickstart.env"
+_READY_SECONDS = 60.0
+_PORTS_TRIED = 50
+# What the workers need after their grace to hand back, clean up and leave.
+_AFTER_GRACE_SECONDS = 15.0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="start.sh", description=__doc__)
+    parser.add_argument("--once", action="store_true", help="build the examples, stop all, and exit")
+    parser.add_argument("--no-example", action="store_true", help="start, and build nothing")
+    options = parser.parse_args()
+    began = time.monotonic()
+    try:
+        place = _without_stale_url(Place.from_environment())
+        with _only_one(place), Supervisor(_tell) as supervisor:
+            return run(place, supervisor, began, once=options.once, example=not options.no_example)
+    except Fault as fault:
+        print(f"\n{fault}", file=sys.stderr)
+        return 1
+    except Interrupted as interrupted:
+        return 0 if interrupted.args == ("ready",) else 130
+
+
+def run(place: Place, supervisor: Supervisor, began: float, *, once: bool, example: bool) -> int:
+    """All steps in order; returns the exit code. Stopping is left to the supervisor."""
+    set_up("start", place)
+    _make_secret_key(place)
+    place = _with_services(place, supervisor)
+    port = _choose_port(place)
+    place = place.with_environment(PORT=str(port))
+    url = f"http://127.0.0.1:{port}"
+    is_new = "CHEF_PASSWORD" not in read_env_file(place.data / _PREPARED_FILE)
+    run_together(*_preparations(place, url))
+    _start_chef(place, supervisor, port)
+    _wait_until_ready(supervisor, url)
+    _welcome(place, time.monotonic() - began, with_password=is_new)
+    code = _build_examples(place, supervisor) if example else 0
+    if not once:
+        _tell(f"\nChef keeps running at {url}. Ctrl-C stops it.")
+        try:
+            supervisor.watch()
+        except Interrupted:
+            raise Interrupted("ready") from None
+    return code
+
+
+# --- Before it starts ----------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _only_one(place: Place) -> Iterator[None]:
+    """Two installations in one data folder would write the same files."""
+    place.data.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with (place.data / "start.lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            holder = lock.read().strip() or "unknown"
+            hint = "Stop it, or set CHEF_DATA_DIR to another folder."
+            raise Fault(f"Chef already runs from {place.data} (process {holder}). {hint}") from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+def _without_stale_url(place: Place) -> Place:
+    """A shell that has read quickstart.env carries the last start's CHEF_URL, which would end up in new links."""
+    known = read_env_file(place.data / _PREPARED_FILE)
+    stale = known.get("CHEF_URL") and known["CHEF_URL"] == place.environment.get("CHEF_URL")
+    kept = {name: value for name, value in place.environment.items() if not (stale and name == "CHEF_URL")}
+    return replace(place, environment=kept)
+
+
+def _make_secret_key(place: Place) -> None:
+    """In the data folder, so that sessions survive the next start; chef.settings looks for it there."""
+    with contextlib.suppress(FileExistsError):
+        handle = os.open(place.data / "secret-key", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "w") as file:
+            file.write(secrets.token_urlsafe(60))
+
+
+def _with_services(place: Place, supervisor: Supervisor) -> Place:
+    """Docker Engine and Redis: those that answer are used, others started, and stopped with us."""
+    started = time.monotonic()
+    if not services.docker_answers(place.docker_host):
+        supervisor.adopt(services.start_docker(place))
+        tell_seconds(time.monotonic() - started, "Docker Engine started")
+    if services.redis_answers(place.redis_url):
+        return place
+    if not services.is_on_this_machine(place.redis_url):
+        raise Fault(f"No Redis answers at {place.redis_address}. Start it there, or unset REDIS_URL and REDIS_HOST.")
+    started = time.monotonic()
+    redis, url = services.start_redis(place)
+    supervisor.adopt(redis)
+    tell_seconds(time.monotonic() - started, "Redis started")
+    return place.with_environment(REDIS_URL=url)
+
+
+def _choose_port(place: Place) -> int:
+    if is_free(place.port):
+        return place.port
+    following = range(place.port + 1, min(place.port + _PORTS_TRIED, 65536))
+    port = next((port for port in following if is_free(port)), None) or free_port()
+    _tell(f"Port {place.port} is taken: using {port}. Set PORT to choose another.")
+    return port
+
+
+def _is_news(line: str) -> bool:
+    """Of what prepare_runtimes says: the images that had to be had, and why it takes long."""
+    return any(words in line for words in (": built", ": pulled", ": found", "No registry can be reached"))
+
+
+def _preparations(place: Place, url: str) -> list[Step]:
+    """The database and the images have nothing to do with each other, so they are prepared at once."""
+    python = str(VENV_PYTHON)
+    database = [python, "-m", "scripts.prepare", url]
+    images = [python, "manage.py", "prepare_runtimes"]
+    return [
+        Step("database, static files, user and token", database, place.log("prepare"), place.environment),
+        Step("the runtimes' images", images, place.log("images"), place.environment, shows=_is_news),
+    ]
+
+
+# --- The processes -------------------------------------------------------------------------------------------------
+
+
+def _start_chef(place: Place, supervisor: Supervisor, port: int) -> None:
+    grace = float(place.environment.get("CHEF_SHUTDOWN_GRACE_SECONDS") or 20) + _AFTER_GRACE_SECONDS
+    uvicorn = ["-m", "uvicorn", "chef.asgi:application", "--host", "127.0.0.1", "--port", str(port)]
+    uvicorn += ["--no-access-log", "--lifespan", "off", "--timeout-graceful-shutdown", "5"]
+    commands: dict[str, tuple[list[str], float]] = {
+        "web": (uvicorn, 10),
+        "workers": (["manage.py", "run_workers"], grace),
+        "reaper": (["manage.py", "run_reaper"], 10),
+    }
+    for name, (arguments, seconds) in commands.items():
+        # Only the web process may pool connections: workers fork.
+        environment = {**place.environment, "CHEF_DB_POOL": "1" if name == "web" else "0"}
+        argv = [str(VENV_PYTHON), *arguments]
+        supervisor.start(Service(name, argv, log=place.log(name), environment=environment, folder=ROOT, grace=seconds))
+
+
+def _wait_until_ready(supervisor: Supervisor, url: str) -> None:
+    """Until /health has nothing to complain of. Raises Fault with its complaint when it goes on complaining."""
+    health: dict[str, Any] = {}
+
+    def is_ready() -> bool:
+        nonlocal health
+        supervisor.give_up_after(3)
+        health = _health(url) or health
+        return health.get("status") == "ok"
+
+    started = time.monotonic()
+    if not supervisor.watch(is_ready, seconds=_READY_SECONDS):
+        complaint = json.dumps(health, indent=1)
+        raise Fault(f"Chef did not become ready in {_READY_SECONDS:.0f} s. /health says: {complaint}")
+    tell_seconds(time.monotonic() - started, "web, workers and reaper")
+
+
+def _health(url: str) -> dict[str, Any] | None:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(f"{url}/health", timeout=3) as answer:
+            found: dict[str, Any] = json.load(answer)
+            return found
+    except urllib.error.HTTPError as unwell:
+        with contextlib.suppress(ValueError):
+            complaint: dict[str, Any] = json.load(unwell)
+            return complaint
+    except (OSError, ValueError):
+        pass
+    return None
+
+
+# --- What the user sees --------------------------------------------------------------------------------------------
+
+
+def _tell(text: str) -> None:
+    print(text, flush=True)
+
+
+def _welcome(place: Place, seconds: float, *, with_password: bool) -> None:
+    file = place.data / _PREPARED_FILE
+    known = read_env_file(file)
+    password = known["CHEF_PASSWORD"] if with_password else f"in {file}"
+    _tell(
+        f"\nChef is ready after {seconds:.1f} s: {known['CHEF_URL']}\n"
+        f"  web login  {known['CHEF_USER']}, password {password}\n"
+        f"  API token  in {file}; read it into your shell:  . {quote(str(file))}\n"
+        f"  logs       {place.data / 'log'}"
+    )
+
+
+def _build_examples(place: Place, supervisor: Supervisor) -> int:
+    """Have the example client build the examples while we tend the others. Returns its exit code."""
+    known = read_env_file(place.data / _PREPARED_FILE)
+    environment = {**place.environment, "CHEF_URL": known["CHEF_URL"], "CHEF_TOKEN": known["CHEF_TOKEN"]}
+    argv = [str(VENV_PYTHON), "-m", "scripts.example", *(str(Path("examples") / name) for name in EXAMPLES)]
+    client = subprocess.Popen(argv, env=environment, cwd=ROOT, preexec_fn=tie_to_parent(signal.SIGTERM))
+    try:
+        supervisor.watch(lambda: client.poll() is not None)
+    finally:
+        client.terminate()
+        client.wait()
+    if client.returncode != 0:
+        _tell("The examples were not all built: the reason is above, and the workers' log may tell more.")
+    return client.returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())

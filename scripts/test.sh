@@ -1,0 +1,5 @@
+#!/usr/bin/env bash
+# Set up this machine and run every test, on SQLite and on PostgreSQL. Arguments go to pytest.
+set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+exec "$PYTHON" -m scripts.run_tests "$@"

@@ -1,0 +1,116 @@
+"""The pages: what is shown, to whom, and that nothing a build printed comes alive."""
+
+from collections.abc import Callable
+
+import pytest
+from django.contrib.auth.models import User
+from django.test import Client
+from django.utils import timezone
+from pytest_django import DjangoAssertNumQueries, Settings
+
+from builds.models import Artifact, Build, LogChunk, PhaseRun, Status
+from builds.queue import claim
+from builds.verdicts import verdict
+
+QueueBuild = Callable[..., Build]
+
+
+@pytest.fixture(autouse=True)
+def _plain_static_files(settings: Settings) -> None:
+    plain = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
+    settings.STORAGES = {**settings.STORAGES, "staticfiles": plain}
+
+
+@pytest.fixture
+def browser(owner: User) -> Client:
+    client = Client()
+    client.force_login(owner)
+    return client
+
+
+def test_pages_ask_strangers_to_sign_in(queue_build: QueueBuild) -> None:
+    build = queue_build()
+
+    for path in ("/", f"/builds/{build.pk}"):
+        assert Client().get(path).headers["Location"] == f"/login?next={path}"
+    assert "Sign in" in Client().get("/login").content.decode()
+
+
+def test_someone_else_s_build_is_not_there(queue_build: QueueBuild, other: User) -> None:
+    build = queue_build()
+    stranger = Client()
+    stranger.force_login(other)
+
+    assert stranger.get(f"/builds/{build.pk}").status_code == 404
+    assert f"/builds/{build.pk}" not in stranger.get("/").content.decode()
+
+
+def test_a_running_build_s_page_reloads_itself_and_an_ended_one_does_not(
+    queue_build: QueueBuild, browser: Client
+) -> None:
+    build = queue_build()
+
+    waiting = browser.get(f"/builds/{build.pk}").content.decode()
+    lease = claim("w")
+    assert lease
+    PhaseRun.objects.create(attempt=lease.attempt, name="preparation")
+    running = browser.get(f"/builds/{build.pk}").content.decode()
+    lease.end(Status.COMPLETED)
+    Artifact.objects.create(build=build, attempt=1, name="dist/a b.html", size=5, sha256="x", storage_key="k")
+    ended = browser.get(f"/builds/{build.pk}").content.decode()
+
+    assert 'http-equiv="refresh"' in waiting
+    assert "Waiting for a worker" in waiting
+    assert 'http-equiv="refresh"' in running
+    assert 'http-equiv="refresh"' not in ended
+    assert f"/v1/projects/{build.project_id}/artifacts/dist/a%20b.html" in ended
+    assert build.project.name in browser.get("/").content.decode()
+
+
+def test_what_a_build_printed_stays_inert_and_its_verdict_is_told(queue_build: QueueBuild, browser: Client) -> None:
+    build = queue_build(name="<script>alert(0)</script>")
+    lease = claim("w")
+    assert lease
+    LogChunk.objects.create(
+        build=build,
+        attempt=1,
+        sequence=1,
+        phase="build",
+        stream="stderr",
+        timestamp=timezone.now(),
+        text="\x1b[31m<script>alert(1)</script>\x1b[0m\n",
+    )
+    why = verdict("type_error", phase="build", evidence=["<img src=x onerror=alert(2)>"], exit_code=2)
+    lease.end(Status.FAILED, verdict=why.as_json())
+
+    page = browser.get(f"/builds/{build.pk}").content.decode()
+
+    assert "<script>" not in page
+    assert "<img" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert "\x1b" not in page
+    assert "TypeScript refuses the code" in page
+    assert "exit code 2" in page
+
+
+def test_pages_need_few_queries_whatever_there_is(
+    queue_build: QueueBuild, browser: Client, django_assert_max_num_queries: DjangoAssertNumQueries
+) -> None:
+    builds = [queue_build() for _ in range(15)]
+
+    with django_assert_max_num_queries(12):
+        browser.get("/")
+    with django_assert_max_num_queries(12):
+        browser.get(f"/builds/{builds[0].pk}")
+
+
+def test_the_admin_shows_builds_but_lets_nobody_change_them(queue_build: QueueBuild, db: None) -> None:
+    build = queue_build()
+    staff = Client()
+    staff.force_login(User.objects.create_superuser("root"))
+
+    assert str(build.pk) in staff.get("/admin/builds/build/").content.decode()
+    page = staff.get(f"/admin/builds/build/{build.pk}/change/")
+    assert page.status_code == 200
+    assert 'name="_save"' not in page.content.decode()
+    assert staff.get("/admin/queue/").status_code == 200
