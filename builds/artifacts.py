@@ -69,20 +69,17 @@ def collect(
     plan: Plan,
     lease: Lease,
     *,
-    all_outputs: bool,
     max_files: int,
     max_bytes: int,
     must_stop: Callable[[], bool],
 ) -> Taken:
     """Store the plan's outputs under the attempt's own prefix. Rows are not written here: see `record`.
-
-    `all_outputs`: the user named them, so all that exist are taken; else the first that exists is.
     Raises OutputRefused with the verdict `no_output`, `unsafe_output`, `too_many_artifacts` or `artifacts_too_large`;
     nothing of the attempt stays in the store then.
     """
     taken = Taken()
     try:
-        for output in _present(workspace, plan, all_outputs=all_outputs):
+        for output in _present(workspace, plan):
             with workspace.take(_join(plan.root_dir, output)) as stream:
                 for member, source in _members(stream):
                     if must_stop():
@@ -120,7 +117,7 @@ def discard_attempt(build_id: UUID, fence: int) -> None:
             default_storage.delete(f"{folder}/{name}")
 
 
-def _present(workspace: Workspace, plan: Plan, *, all_outputs: bool) -> list[str]:
+def _present(workspace: Workspace, plan: Plan) -> list[str]:
     """The outputs that are there: all that the user named, or else the first folder of the candidates."""
     found = []
     for output in plan.outputs:
@@ -131,9 +128,9 @@ def _present(workspace: Workspace, plan: Plan, *, all_outputs: bool) -> list[str
         except OutputUnsafe as unsafe:
             evidence = [f"{unsafe} is a link or a special file"]
             raise OutputRefused(verdict("unsafe_output", phase=PhaseName.ARTIFACTS, evidence=evidence)) from unsafe
-        if all_outputs or is_folder:
+        if plan.outputs_chosen or is_folder:
             found.append(output)
-        if found and not all_outputs:
+        if found and not plan.outputs_chosen:
             break
     return found
 

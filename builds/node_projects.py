@@ -10,7 +10,7 @@ import nodesemver
 
 from builds.node_managers import Manager, choose_manager
 from builds.node_outputs import build_script, output_candidates, present_output
-from builds.plans import Plan, SourceTree, Wish, command, known_version, refusal, unsupported_version
+from builds.plans import Plan, SourceTree, Wish, command, known_version, unsupported_version
 from builds.runtimes import RUNTIMES
 
 MANIFEST = "package.json"
@@ -209,11 +209,11 @@ def _is_allowed(version: str, wanted: str) -> bool:
 
 def _is_range(text: str) -> bool:
     # npm ignores what is no range, and so do we; its own limit on the length keeps patterns from running away.
-    return len(text) <= 256 and nodesemver.valid_range(text, loose=True) is not None  # type: ignore[no-untyped-call]
+    return len(text) <= 256 and nodesemver.valid_range(text, loose=True) is not None
 
 
 def _satisfies(version: str, wanted: str) -> bool:
-    return bool(nodesemver.satisfies(version, wanted, loose=True))  # type: ignore[no-untyped-call]
+    return bool(nodesemver.satisfies(version, wanted, loose=True))
 
 
 # --- The commands ------------------------------------------------------------------------------------------------
@@ -243,12 +243,8 @@ def _build(project: _Project, manager: Manager, wish: Wish) -> tuple[str | None,
         return None, (folder,), f"There is no build script, and {folder} is there already: nothing is built."
     if not project.is_given:
         return None, (".",), "No build tool is known among the dependencies: the files are the output as they are."
-    raise refusal("missing_script", phase="build", script="build", evidence=[_scripts_there_are(project)])
-
-
-def _scripts_there_are(project: _Project) -> str:
-    path = project.tree.full_path(MANIFEST)
-    return f"{path} has these scripts: {', '.join(project.scripts)}" if project.scripts else f"{path} has no scripts"
+    # The package manager itself says that the script is missing, and which ones there are.
+    return manager.run_command("build"), candidates, "Nothing says how to build: package.json has no build script."
 
 
 def _exclude(tree: SourceTree) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ Pure data. The planners in `node_projects`, `python_projects` and `detection` ma
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from builds.runtimes import RUNTIMES, UnknownRuntime, resolve_version
@@ -50,14 +50,17 @@ class Plan:
     reasons: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
-        """The plan with the API's names; a tuple is a list."""
-        names = {"package_manager": "packageManager", "install_command": "installCommand", "root_dir": "rootDir"}
-        names |= {"build_command": "buildCommand", "outputs_chosen": "outputsChosen"}
-        return {names.get(name, name): _plain(value) for name, value in asdict(self).items()}
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+        """The resolved strategy, in the API's words."""
+        return {
+            "runtime": self.runtime,
+            "version": self.version,
+            "packageManager": self.package_manager,
+            "installCommand": self.install_command,
+            "buildCommand": self.build_command,
+            "outputs": list(self.outputs),
+            "rootDir": self.root_dir,
+            "reasons": list(self.reasons),
+        }
 
 
 class DetectionError(Exception):

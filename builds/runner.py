@@ -91,7 +91,7 @@ class Run:
             plan = self.resolve({file.path: file.content for file in files})
             sandbox = self.open_sandbox()
             image = sandbox.image_id(runtime_tag(plan.runtime, plan.version))
-            with self.lease.writing(plan=plan_document(plan), image=image):
+            with self.lease.writing(plan=plan.as_json(), image=image):
                 pass
             for reason in plan.reasons:
                 self.log.say(reason)
@@ -118,7 +118,6 @@ class Run:
                     self.workspace,
                     plan,
                     self.lease,
-                    all_outputs=bool(self.strategy.get("outputs")),
                     max_files=settings.MAX_ARTIFACTS,
                     max_bytes=settings.MAX_ARTIFACT_BYTES,
                     must_stop=lambda: self.lease.must_stop,
@@ -130,7 +129,7 @@ class Run:
                 self.log.say(f"not kept: {skipped}")
             artifacts.record(taken, self.lease)
             self.usage |= artifacts.usage_of(taken)
-            self.log.say(f"{len(taken.artifacts):,} artifacts, {taken.total_bytes:,} bytes")
+            self.log.say(f"Artifacts: {len(taken.artifacts):,} files, {taken.total_bytes:,} bytes.")
 
     def clean_up(self) -> None:
         """Containers, volumes and networks gone, whatever happened. A fault here is left to the sweeper."""
@@ -191,9 +190,10 @@ class Run:
         )
 
     def account(self, outcome: Outcome) -> None:
-        peak, cpu = self.usage.get("peakMemoryBytes", 0), self.usage.get("cpuSeconds", 0.0)
-        self.usage["peakMemoryBytes"] = max(peak, outcome.peak_memory_bytes)
-        self.usage["cpuSeconds"] = round(cpu + outcome.cpu_seconds, 3)
+        if outcome.peak_memory_bytes:  # else it was over before it could be measured
+            peak, cpu = self.usage.get("peakMemoryBytes", 0), self.usage.get("cpuSeconds", 0.0)
+            self.usage["peakMemoryBytes"] = max(peak, outcome.peak_memory_bytes)
+            self.usage["cpuSeconds"] = round(cpu + outcome.cpu_seconds, 3)
         self.egress += [asdict(entry) for entry in outcome.egress]
 
     @contextmanager
@@ -284,20 +284,6 @@ def wish_of(strategy: dict[str, Any]) -> Wish:
         outputs=tuple(strategy.get("outputs") or ()),
         root_dir=strategy.get("rootDir"),
     )
-
-
-def plan_document(plan: Plan) -> dict[str, Any]:
-    """The resolved strategy, in the API's words."""
-    return {
-        "runtime": plan.runtime,
-        "version": plan.version,
-        "packageManager": plan.package_manager,
-        "installCommand": plan.install_command,
-        "buildCommand": plan.build_command,
-        "outputs": list(plan.outputs),
-        "rootDir": plan.root_dir,
-        "reasons": list(plan.reasons),
-    }
 
 
 def timeout_of(strategy: dict[str, Any]) -> float:

@@ -2,7 +2,7 @@
 
 from django.contrib.auth.models import AbstractBaseUser
 from rest_framework.authentication import BaseAuthentication, get_authorization_header
-from rest_framework.exceptions import AuthenticationFailed
+from rest_framework.exceptions import AuthenticationFailed, NotAuthenticated
 from rest_framework.permissions import SAFE_METHODS, BasePermission
 from rest_framework.request import Request
 
@@ -43,6 +43,6 @@ class HasScope(BasePermission):
 
     def has_permission(self, request: Request, view: object) -> bool:
         if not request.user or not request.user.is_authenticated:
-            return False
+            raise NotAuthenticated("Send `Authorization: Bearer <token>`; `manage.py create_token` makes one.")
         needed = ApiToken.Scope.READ if request.method in SAFE_METHODS else ApiToken.Scope.WRITE
         return not isinstance(request.auth, ApiToken) or request.auth.allows(needed)

@@ -185,7 +185,7 @@ check_doors() {
         [ "$service" = worker ] || ! docker inspect --format '{{.Mounts}}' "$container" | grep -q docker.sock ||
             fail "$service has the Docker socket"
     done
-    [ "$(docker port "$(compose ps --quiet web)")" = "3001/tcp -> 127.0.0.1:$PORT" ] || fail "web is published elsewhere"
+    [ "$(docker port "$(compose ps --quiet web)")" = "3001/tcp -> 127.0.0.1:$PORT" ] || fail "web is elsewhere"
     for service in postgres redis web worker reaper; do
         [ "$(compose exec -T "$service" id -u)" != 0 ] || fail "$service runs as root"
     done

@@ -71,6 +71,7 @@ class Installation:
         self.start_redis()
         self.manage("migrate", "--verbosity=0")
         self.manage("collectstatic", "--noinput", "--verbosity=0")
+        self.manage("prepare_runtimes")
         self.token = self.make_token("tester")
         self.start_web()
         self.start_workers()

@@ -172,6 +172,8 @@ def egress_environment(registries: Mapping[str, str]) -> dict[str, str]:
     """What an installation needs besides, to find the registries and to trust them."""
     proxy = f"http://127.0.0.1:{PROXY_PORT}"
     proxies = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), proxy)
+    # Yarn from version 2 on reads its own names alone.
+    proxies |= {"YARN_HTTP_PROXY": proxy, "YARN_HTTPS_PROXY": proxy}
     environment = {**registries, **proxies, "no_proxy": "", "NO_PROXY": ""}
     if settings.CA_BUNDLE:
         bundle = f"{TOOLBOX_DIR}/ca.pem"

@@ -20,7 +20,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import docker
-import psutil  # type: ignore[import-untyped]
+import psutil
 import pytest
 from docker.models.containers import Container
 

@@ -13,7 +13,6 @@ class Faulty:
     """How to make a project, and the verdict that it must end with.
 
     A line of the evidence matches the pattern `evidence`. `exit_code` is the tool's own, None where no command ended.
-    `seen_in` is the phase that failed, when that is an earlier one: some faults of the build are plain in the files.
     """
 
     make: Callable[[Sources], Project]
@@ -22,7 +21,6 @@ class Faulty:
     exit_code: int | None
     evidence: str
     cls: str = "build"
-    seen_in: str = ""
 
 
 def _changed(template: str, path: str, before: str, after: str) -> Callable[[Sources], Project]:
@@ -155,9 +153,8 @@ IN_THE_MANIFEST = {
         _made({"package.json": manifest(), "index.js": "console.log(1)\n"}),
         "missing_script",
         "build",
-        None,
-        r"package\.json has no scripts",
-        seen_in="preparation",
+        1,
+        r"Missing script",
     ),
     "nothing to build from": Faulty(
         _made({"hello.cob": "DISPLAY 'HELLO'."}), "no_runtime_detected", "preparation", None, r"hello\.cob"
