@@ -175,6 +175,16 @@ async def _pieces(key: str) -> AsyncIterator[bytes]:
         await asyncio.to_thread(file.close)
 
 
+class LiveView(APIView):
+    """Answers as long as the process runs, whatever else does not."""
+
+    authentication_classes = ()
+    permission_classes = (AllowAny,)
+
+    def get(self, request: Request) -> Response:
+        return Response({"status": "ok"})
+
+
 class HealthView(APIView):
     """Open to all: it tells nothing that a stranger could use."""
 

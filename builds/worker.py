@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import time
+from datetime import timedelta
 from types import FrameType
 from typing import Any
 
@@ -28,6 +29,8 @@ from builds.sandbox.contract import EngineFault
 logger = logging.getLogger(__name__)
 
 SWEEP_SECONDS = 10
+# A container's name is new each time it is made: hosts that are gone do not come back.
+FORGOTTEN_AFTER = timedelta(days=1)
 _PR_SET_PDEATHSIG = 1
 
 
@@ -113,6 +116,8 @@ def sweep_and_tell(workers: int) -> None:
     except EngineFault as caught:
         logger.warning("the engine does not answer: %s", caught)
         fault = str(caught)[:300] or "no answer"
+    now = timezone.now()
     WorkerHost.objects.update_or_create(
-        name=socket.gethostname(), defaults={"workers": workers, "engine_fault": fault, "seen_at": timezone.now()}
+        name=socket.gethostname(), defaults={"workers": workers, "engine_fault": fault, "seen_at": now}
     )
+    WorkerHost.objects.filter(seen_at__lt=now - FORGOTTEN_AFTER).delete()

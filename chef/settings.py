@@ -6,6 +6,7 @@ sentence that says what to write instead; nothing here falls back to an insecure
 
 import os
 from pathlib import Path
+from urllib.parse import quote
 
 import dj_database_url
 import django_stubs_ext
@@ -171,7 +172,7 @@ elif env_bool("CHEF_DB_POOL"):
 def redis_url() -> str:
     """REDIS_URL, or one made of REDIS_HOST, REDIS_PORT and REDIS_PASSWORD."""
     password = env("REDIS_PASSWORD")
-    auth = f":{password}@" if password else ""
+    auth = f":{quote(password, safe='')}@" if password else ""
     host, port = env("REDIS_HOST", "127.0.0.1"), int(env_number("REDIS_PORT", 6379, least=1, most=65535))
     return env("REDIS_URL", f"redis://{auth}{host}:{port}/0")
 

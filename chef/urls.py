@@ -5,7 +5,7 @@ from django.contrib.auth.views import LoginView, LogoutView
 from django.urls import include, path
 
 from builds import views
-from builds.api import HealthView, ProjectViewSet
+from builds.api import HealthView, LiveView, ProjectViewSet
 
 status, logs, artifacts, artifact = (
     ProjectViewSet.as_view({"get": name}) for name in ("status", "logs", "artifacts", "artifact")
@@ -19,6 +19,7 @@ urlpatterns = [
     path("admin/queue/", include("django_rq.urls")),
     path("admin/", admin.site.urls),
     path("health", HealthView.as_view(), name="health"),
+    path("health/live", LiveView.as_view(), name="health-live"),
     path("v1/projects", ProjectViewSet.as_view({"post": "create"}), name="projects"),
     path("v1/projects/<str:pk>/status", status, name="status"),
     path("v1/projects/<str:pk>/logs", logs, name="logs"),
