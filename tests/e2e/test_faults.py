@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,42 @@ import redis
 
 from tests.installation import Installation, until
 
-# Each phase lasts long enough to be hit: many files in, sleeps, many files out, a large workspace to remove.
-FILES = {f"src/{index}.txt": "x" * 15_000 for index in range(600)}
-STRATEGY = {
-    "runtime": "node",
-    "installCommand": "echo installing; sleep 1",
-    "buildCommand": (
-        "echo building; sleep 1; "
-        'node -e \'const fs=require("fs"); for (const d of ["dist","junk"]) { fs.mkdirSync(d, {recursive: true});'
-        'for (let i=0;i<(d=="dist"?1500:8000);i++) fs.writeFileSync(`${d}/${i}.txt`, String(i)); }\''
-    ),
-    "outputs": ["dist"],
+WRITE = (
+    'node -e \'const fs=require("fs"); for (const [folder, count] of Object.entries({COUNTS}))'
+    " { fs.mkdirSync(folder, {recursive: true});"
+    " for (let i=0;i<count;i++) fs.writeFileSync(`${folder}/${i}.txt`, String(i)); }'"
+)
+
+
+@dataclass(frozen=True)
+class Slow:
+    """A project whose build dwells in one phase for long enough to be hit there, by real work."""
+
+    files: int = 1
+    outputs: int = 20
+    junk: int = 0
+    install_seconds: float = 0.7
+    build_seconds: float = 0.7
+
+    def submit(self, installation: Installation) -> dict[str, Any]:
+        write = WRITE.replace("{COUNTS}", f"{{dist: {self.outputs}, junk: {self.junk}}}")
+        return installation.submit(
+            {f"src/{index}.txt": "x" * 15_000 for index in range(self.files)},
+            strategy={
+                "runtime": "node",
+                "installCommand": f"echo installing; sleep {self.install_seconds}",
+                "buildCommand": f"echo building; sleep {self.build_seconds}; {write}",
+                "outputs": ["dist"],
+            },
+        )
+
+
+DWELLING = {
+    "preparation": Slow(files=600),
+    "installation": Slow(install_seconds=2),
+    "build": Slow(build_seconds=2),
+    "artifacts": Slow(outputs=1500),
+    "cleanup": Slow(junk=8000),
 }
 TERMINAL = (
     "SELECT count(*) FROM builds_buildevent WHERE kind='status' AND to_status IN ('completed','failed','cancelled')"
@@ -52,7 +78,9 @@ def horses(installation: Installation) -> list[psutil.Process]:
     return found
 
 
-def assert_recovered(installation: Installation, accepted: dict[str, Any], *, attempts: int = 2) -> None:
+def assert_recovered(
+    installation: Installation, accepted: dict[str, Any], *, attempts: int = 2, outputs: int = 20
+) -> None:
     """Completed on a later attempt, ended once, complete artifacts and log of that attempt only, nothing left."""
     document = installation.wait(accepted, seconds=90)
     assert document["status"] == "completed", document["verdict"]
@@ -61,16 +89,17 @@ def assert_recovered(installation: Installation, accepted: dict[str, Any], *, at
     same = f"replace(cast(build_id as text), '-', '') = '{job.replace('-', '')}'"
     assert installation.rows(f"{TERMINAL} AND {same}") == [(1,)]
     listing = installation.get(f"/v1/projects/{accepted['projectId']}/artifacts")
-    assert len(listing["artifacts"]) == 1500
+    assert len(listing["artifacts"]) == outputs
     text = installation.log_text(accepted)
     assert (text.count("installing\n"), text.count("building\n")) == (1, 1)
     until(lambda: not installation.containers(job), seconds=30, what="its containers are gone")
     until(lambda: not [n for n in installation.leftovers() if job in n], seconds=30, what="its volumes are gone")
 
 
-@pytest.mark.parametrize("phase", ["preparation", "installation", "build", "artifacts", "cleanup"])
+@pytest.mark.parametrize("phase", DWELLING)
 def test_kill_9_of_the_build_s_process_and_its_worker(fragile: Installation, phase: str) -> None:
-    accepted = fragile.submit(FILES, strategy=STRATEGY)
+    project = DWELLING[phase]
+    accepted = project.submit(fragile)
     _wait_for_phase(fragile, accepted, phase)
 
     for horse in horses(fragile):
@@ -79,11 +108,11 @@ def test_kill_9_of_the_build_s_process_and_its_worker(fragile: Installation, pha
         if worker:
             worker.kill()
 
-    assert_recovered(fragile, accepted)
+    assert_recovered(fragile, accepted, outputs=project.outputs)
 
 
 def test_kill_9_of_the_build_s_process_alone(fragile: Installation) -> None:
-    accepted = fragile.submit(FILES, strategy=STRATEGY)
+    accepted = DWELLING["build"].submit(fragile)
     _wait_for_phase(fragile, accepted, "build")
 
     for horse in horses(fragile):
@@ -93,7 +122,7 @@ def test_kill_9_of_the_build_s_process_alone(fragile: Installation) -> None:
 
 
 def test_kill_9_of_the_worker_alone_hands_the_build_back(fragile: Installation) -> None:
-    accepted = fragile.submit(FILES, strategy=STRATEGY)
+    accepted = DWELLING["installation"].submit(fragile)
     _wait_for_phase(fragile, accepted, "installation")
 
     for horse in horses(fragile):
@@ -105,7 +134,7 @@ def test_kill_9_of_the_worker_alone_hands_the_build_back(fragile: Installation) 
 
 
 def test_flushall_with_builds_queued_and_running(fragile: Installation) -> None:
-    builds = [fragile.submit(FILES, strategy=STRATEGY) for _ in range(4)]
+    builds = [DWELLING["build"].submit(fragile) for _ in range(4)]
     _wait_for_phase(fragile, builds[0], "build")
 
     redis.Redis(port=fragile.redis_port).flushall()
@@ -117,7 +146,7 @@ def test_flushall_with_builds_queued_and_running(fragile: Installation) -> None:
 def test_redis_is_down_when_a_build_is_submitted(fragile: Installation) -> None:
     fragile.end("redis")
 
-    accepted = fragile.submit(FILES, strategy=STRATEGY)
+    accepted = DWELLING["build"].submit(fragile)
     time.sleep(1.5)
     assert fragile.status(accepted)["status"] == "queued"
     fragile.start_redis()
@@ -126,7 +155,7 @@ def test_redis_is_down_when_a_build_is_submitted(fragile: Installation) -> None:
 
 
 def test_a_stopped_process_that_wakes_up_late_writes_nothing(fragile: Installation) -> None:
-    accepted = fragile.submit(FILES, strategy=STRATEGY)
+    accepted = DWELLING["build"].submit(fragile)
     _wait_for_phase(fragile, accepted, "build")
     [horse] = horses(fragile)
 
@@ -139,7 +168,7 @@ def test_a_stopped_process_that_wakes_up_late_writes_nothing(fragile: Installati
 
 
 def test_workers_told_to_stop_hand_back_what_they_cannot_finish(fragile: Installation) -> None:
-    accepted = fragile.submit(FILES, strategy={**STRATEGY, "installCommand": "echo installing; sleep 5"})
+    accepted = Slow(install_seconds=5).submit(fragile)
     _wait_for_phase(fragile, accepted, "installation")
 
     assert fragile.end("workers") == 0
