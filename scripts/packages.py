@@ -10,6 +10,7 @@ import hashlib
 import importlib.util
 import os
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -17,9 +18,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from scripts import docker_engine, postgres, redis_server
 from scripts.place import ROOT, Place
 from scripts.processes import Fault
-from scripts.services import docker_answers, postgres_programs, redis_answers
 from scripts.steps import Step, run_together
 
 VENV = ROOT / ".venv"
@@ -45,15 +46,15 @@ def missing_packages(purpose: str, place: Place) -> dict[str, str]:
     missing = {}
     if not VENV_PYTHON.exists() and importlib.util.find_spec("ensurepip") is None:
         missing["python3-venv"] = "the virtual environment"
-    if not docker_answers(place.docker_host):
+    if not docker_engine.answers(place.docker_host):
         programs = {"dockerd": "docker.io", "iptables": "iptables", "tini": "tini"}
         wanted = {package for name, package in programs.items() if program(name) is None}
         missing |= dict.fromkeys(sorted(wanted), f"Docker Engine, which does not answer at {place.docker_host}")
-    if program("redis-server") is None and (testing or not redis_answers(place.redis_url)):
+    if program("redis-server") is None and (testing or not redis_server.answers(place.redis_url)):
         missing["redis-server"] = "Redis" if testing else f"Redis, which does not answer at {place.redis_address}"
     if program("mmdebstrap") is None and _is_root_on_debian():
         missing["mmdebstrap"] = "the runtimes' images, where no image registry can be reached"
-    if testing and postgres_programs() is None:
+    if testing and postgres.programs_folder() is None:
         missing["postgresql"] = "the tests on PostgreSQL"
     if testing and program("docker-registry") is None:
         missing["docker-registry"] = "the tests of pulling images"
@@ -177,6 +178,8 @@ def _run(argv: Sequence[str]) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
+    # A plain SIGTERM would leave the file behind that keeps services from being started.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     match list(arguments):
         case ["set-up", ("start" | "tests") as purpose]:
             set_up(purpose, Place.from_environment())

@@ -15,6 +15,7 @@ import django
 from django.core.management import call_command
 
 from scripts.place import Place, read_env_file
+from scripts.processes import write_secret
 
 USER = "chef"
 FILE = "quickstart.env"
@@ -68,10 +69,7 @@ def _password(known: str) -> str:
 def _write(file: Path, found: dict[str, str]) -> None:
     """Whole or not at all: a client may be reading it."""
     new = file.with_suffix(".new")
-    new.unlink(missing_ok=True)
-    handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "w") as stream:
-        stream.writelines(f"{name}={value}\n" for name, value in found.items())
+    write_secret(new, "".join(f"{name}={value}\n" for name, value in found.items()))
     new.replace(file)
 
 

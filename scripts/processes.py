@@ -13,6 +13,8 @@ from typing import BinaryIO
 
 _PR_SET_PDEATHSIG = 1
 _LOG_BYTES = 5_000_000
+# The stage of what all others need: it ends last.
+FIRST_STAGE = 0
 
 
 class Fault(Exception):
@@ -99,6 +101,19 @@ class Service:
         return last_lines(self.log, lines)
 
 
+def bring_up(service: Service, answers: Callable[[], bool], *, seconds: float) -> None:
+    """Start a service and wait until it answers. Raises Fault, with its last words, when it does not."""
+    try:
+        service.start()
+    except OSError as fault:
+        raise Fault(f"{service.name} cannot be started: {fault}.") from fault
+    until(lambda: answers() or not service.is_running, seconds=seconds)
+    if service.is_running and answers():
+        return
+    service.stop()
+    raise Fault(f"{service.name} was started and does not answer. {service.log} ends:\n{service.last_words()}")
+
+
 def stop_together(services: Sequence[Service], *, hurry: Callable[[], bool] = lambda: False) -> None:
     """Stop services, the highest stage first and each stage at once. `hurry` turning true cuts every grace short."""
     for stage in sorted({service.stage for service in services}, reverse=True):
@@ -171,3 +186,11 @@ def last_lines(path: Path, count: int) -> str:
     except OSError:
         return ""
     return "\n".join(f"    {line}" for line in text.splitlines()[-count:])
+
+
+def write_secret(path: Path, text: str) -> None:
+    """Put a new file there that only its owner can read."""
+    path.unlink(missing_ok=True)
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(handle, "w") as file:
+        file.write(text)

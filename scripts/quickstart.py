@@ -18,10 +18,10 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from scripts import services
+from scripts import docker_engine, redis_server
 from scripts.packages import VENV_PYTHON, set_up
 from scripts.place import ROOT, Place, read_env_file
-from scripts.processes import Fault, Service, free_port, is_free, tie_to_parent
+from scripts.processes import Fault, Service, free_port, is_free, tie_to_parent, write_secret
 from scripts.steps import Step, run_together, tell_seconds
 from scripts.supervisor import Interrupted, Supervisor
 
@@ -104,24 +104,23 @@ def _without_stale_url(place: Place) -> Place:
 
 def _make_secret_key(place: Place) -> None:
     """In the data folder, so that sessions survive the next start; chef.settings looks for it there."""
-    with contextlib.suppress(FileExistsError):
-        handle = os.open(place.data / "secret-key", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "w") as file:
-            file.write(secrets.token_urlsafe(60))
+    file = place.data / "secret-key"
+    if not file.exists():
+        write_secret(file, secrets.token_urlsafe(60))
 
 
 def _with_services(place: Place, supervisor: Supervisor) -> Place:
     """Docker Engine and Redis: those that answer are used, others started, and stopped with us."""
     started = time.monotonic()
-    if not services.docker_answers(place.docker_host):
-        supervisor.adopt(services.start_docker(place))
+    if not docker_engine.answers(place.docker_host):
+        supervisor.adopt(docker_engine.start(place))
         tell_seconds(time.monotonic() - started, "Docker Engine started")
-    if services.redis_answers(place.redis_url):
+    if redis_server.answers(place.redis_url):
         return place
-    if not services.is_on_this_machine(place.redis_url):
+    if not redis_server.is_on_this_machine(place.redis_url):
         raise Fault(f"No Redis answers at {place.redis_address}. Start it there, or unset REDIS_URL and REDIS_HOST.")
     started = time.monotonic()
-    redis, url = services.start_redis(place)
+    redis, url = redis_server.start(place)
     supervisor.adopt(redis)
     tell_seconds(time.monotonic() - started, "Redis started")
     return place.with_environment(REDIS_URL=url)

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from scripts import services
+from scripts import docker_engine, postgres, redis_server
 from scripts.packages import VENV_PYTHON, set_up
 from scripts.place import ROOT, Place, read_env_file
 from scripts.processes import Fault, Service, stop_together, tie_to_parent
@@ -36,16 +36,16 @@ def main(arguments: Sequence[str]) -> int:
         place = Place.from_environment()
         set_up("tests", place)
         with _bench(place) as (bench, postgres_url):
-            sqlite = _run("SQLite", bench, f"sqlite:///{bench.data / 'chef.sqlite3'}", arguments)
-            postgres = _run("PostgreSQL", bench, postgres_url, arguments)
+            on_sqlite = _run("SQLite", bench, f"sqlite:///{bench.data / 'chef.sqlite3'}", arguments)
+            on_postgres = _run("PostgreSQL", bench, postgres_url, arguments)
     except Fault as fault:
         print(f"\n{fault}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
-    told = ", ".join(f"{name} {'passed' if code == 0 else 'FAILED'}" for name, code in (sqlite, postgres))
+    told = ", ".join(f"{name} {'passed' if code == 0 else 'FAILED'}" for name, code in (on_sqlite, on_postgres))
     print(f"{told}, after {time.monotonic() - began:.0f} s in all", flush=True)
-    return sqlite[1] or postgres[1]
+    return on_sqlite[1] or on_postgres[1]
 
 
 @contextlib.contextmanager
@@ -56,12 +56,12 @@ def _bench(place: Place) -> Iterator[tuple[Place, str]]:
     started: list[Service] = []
     try:
         bench = Place(folder, _environment(place, folder))
-        if not services.docker_answers(bench.docker_host):
-            started.append(services.start_docker(bench))
-        redis, redis_url = services.start_redis(bench, keep=False)
+        if not docker_engine.answers(bench.docker_host):
+            started.append(docker_engine.start(bench))
+        redis, redis_url = redis_server.start(bench, keep=False)
         started.append(redis)
-        postgres, postgres_url = services.start_postgres(folder / "postgres", log=bench.log("postgres"))
-        started.append(postgres)
+        cluster, postgres_url = postgres.start(folder / "postgres", log=bench.log("postgres"))
+        started.append(cluster)
         bench = bench.with_environment(REDIS_URL=redis_url)
         _prepare(bench)
         yield bench, postgres_url

