@@ -108,18 +108,23 @@ def _said_in_container(runtime: str, script: str) -> bytes:
         mounts = [f"{settings.CA_BUNDLE}:{CA_IN_CONTAINER}:ro"]
         environment |= {"NODE_EXTRA_CA_CERTS": CA_IN_CONTAINER, "PIP_CERT": CA_IN_CONTAINER}
     with contextlib.closing(docker.DockerClient(base_url=settings.DOCKER_HOST, timeout=FETCH_SECONDS)) as engine:
-        said = engine.containers.run(
+        container = engine.containers.run(
             runtime_tag(runtime, RUNTIMES[runtime].default_version),
-            # As text: the engine keeps what a container prints in JSON.
-            ["sh", "-c", f"{{ {script}\n}} > said && base64 -w0 said"],
+            ["sh", "-c", f"{{ {script}\n}} > /tmp/said"],
             environment=environment,
             volumes=mounts,
             network_mode="host",
             working_dir="/tmp",
             init=True,
-            remove=True,
+            detach=True,
         )
-    return base64.b64decode(said)
+        try:
+            assert container.wait()["StatusCode"] == 0, container.logs().decode(errors="replace")
+            # As a file: what a container prints goes through the engine's log, which is made for text.
+            stream, _ = container.get_archive("/tmp/said")
+            return unpacked(b"".join(stream))["said"]
+        finally:
+            container.remove(force=True, v=True)
 
 
 def unpacked(archive: bytes) -> Files:
