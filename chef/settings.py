@@ -161,10 +161,13 @@ if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
         "timeout": 20,
         "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
     }
-elif env_bool("CHEF_DB_POOL"):
-    # For the web process alone: a pool does not survive the fork that starts each build.
-    DATABASES["default"]["OPTIONS"] = {"pool": {"min_size": 1, "max_size": 16}}
-    DATABASES["default"]["CONN_MAX_AGE"] = 0
+else:
+    # A process that is stopped in the middle of a transaction must not hold its locks against the reaper.
+    DATABASES["default"].setdefault("OPTIONS", {})["options"] = "-c idle_in_transaction_session_timeout=5s"
+    if env_bool("CHEF_DB_POOL"):
+        # For the web process alone: a pool does not survive the fork that starts each build.
+        DATABASES["default"]["OPTIONS"]["pool"] = {"min_size": 1, "max_size": 16}
+        DATABASES["default"]["CONN_MAX_AGE"] = 0
 
 # --- The doorbell ------------------------------------------------------------------------------------------------
 

@@ -158,6 +158,8 @@ def test_redis_is_down_when_a_build_is_submitted(fragile: Installation) -> None:
 def test_a_stopped_process_that_wakes_up_late_writes_nothing(fragile: Installation) -> None:
     accepted = DWELLING["build"].submit(fragile)
     _wait_for_phase(fragile, accepted, "build")
+    until(lambda: fragile.containers(accepted["jobId"], running=True), seconds=10, what="its container runs")
+    time.sleep(0.5)  # past its last write: SQLite has one lock for all, and a stopped holder keeps it
     [horse] = horses(fragile)
 
     os.kill(horse.pid, signal.SIGSTOP)
