@@ -20,7 +20,7 @@ from django.core.files.storage import default_storage
 from builds.detection import Plan
 from builds.models import Artifact, PhaseName
 from builds.queue import Lease
-from builds.sandbox.contract import OutputMissing, OutputUnsafe, Workspace
+from builds.sandbox.contract import Output, OutputMissing, OutputUnsafe, Workspace
 from builds.sandbox.tar import StreamFile
 from builds.verdicts import Verdict, verdict
 
@@ -74,17 +74,23 @@ def collect(
     must_stop: Callable[[], bool],
 ) -> Taken:
     """Store the plan's outputs under the attempt's own prefix. Rows are not written here: see `record`.
+
+    All that the user named are taken; of the candidates, the first that is a folder.
     Raises OutputRefused with the verdict `no_output`, `unsafe_output`, `too_many_artifacts` or `artifacts_too_large`;
     nothing of the attempt stays in the store then.
     """
     taken = Taken()
     try:
-        for output in _present(workspace, plan):
-            with workspace.take(_join(plan.root_dir, output)) as stream:
-                for member, source in _members(stream):
+        for path in plan.outputs:
+            with _taken(workspace, plan, path) as output:
+                if output is None or not (plan.outputs_chosen or output.is_folder):
+                    continue
+                for member, source in _members(output.stream):
                     if must_stop():
                         break
-                    _store_member(member, source, output, plan, lease, taken, max_files, max_bytes)
+                    _store_member(member, source, path, plan, lease, taken, max_files, max_bytes)
+            if not plan.outputs_chosen:
+                break
         if not taken.artifacts and not must_stop():
             raise OutputRefused(verdict("no_output", phase=PhaseName.ARTIFACTS, evidence=[_looked_for(plan)]))
     except BaseException:
@@ -117,22 +123,17 @@ def discard_attempt(build_id: UUID, fence: int) -> None:
             default_storage.delete(f"{folder}/{name}")
 
 
-def _present(workspace: Workspace, plan: Plan) -> list[str]:
-    """The outputs that are there: all that the user named, or else the first folder of the candidates."""
-    found = []
-    for output in plan.outputs:
-        try:
-            is_folder = workspace.is_folder(_join(plan.root_dir, output))
-        except OutputMissing:
-            continue
-        except OutputUnsafe as unsafe:
-            evidence = [f"{unsafe} is a link or a special file"]
-            raise OutputRefused(verdict("unsafe_output", phase=PhaseName.ARTIFACTS, evidence=evidence)) from unsafe
-        if plan.outputs_chosen or is_folder:
-            found.append(output)
-        if found and not plan.outputs_chosen:
-            break
-    return found
+@contextlib.contextmanager
+def _taken(workspace: Workspace, plan: Plan, path: str) -> Iterator[Output | None]:
+    """One output of the plan, or None when there is nothing at its path."""
+    try:
+        with workspace.take(_join(plan.root_dir, path)) as output:
+            yield output
+    except OutputMissing:
+        yield None
+    except OutputUnsafe as unsafe:
+        evidence = [f"{unsafe} is a link or a special file"]
+        raise OutputRefused(verdict("unsafe_output", phase=PhaseName.ARTIFACTS, evidence=evidence)) from unsafe
 
 
 def _members(stream: Iterator[bytes]) -> Iterator[tuple[tarfile.TarInfo, IO[bytes] | None]]:

@@ -96,6 +96,14 @@ class Outcome:
         )
 
 
+@dataclass(frozen=True)
+class Output:
+    """A folder or a file as a tar stream, whose members' names start with the last part of its path."""
+
+    is_folder: bool
+    stream: Iterator[bytes]
+
+
 @dataclass
 class Watch:
     """What a running command is watched by: its output's sink, the time left, and whether to stop."""
@@ -114,11 +122,8 @@ class Workspace(Protocol):
     def run(self, command: Command, watch: Watch) -> Outcome:
         """Run to the end, to the limit, or until told to stop; the container is gone when this returns."""
 
-    def is_folder(self, path: str) -> bool:
-        """Whether `path` is a folder. Raises OutputMissing or OutputUnsafe; never follows a link."""
-
-    def take(self, path: str) -> contextlib.AbstractContextManager[Iterator[bytes]]:
-        """A tar stream of what is at `path`, whose members' names start with its last part."""
+    def take(self, path: str) -> contextlib.AbstractContextManager[Output]:
+        """What is at `path`, read before the block ends. Raises OutputMissing or OutputUnsafe; follows no link."""
 
     def remove(self) -> None:
         """Remove every container, volume and network of the attempt. Harmless when repeated."""

@@ -6,6 +6,7 @@ How a container is made is in `container`, how one is watched in `execution`.
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 from django.conf import settings
@@ -23,6 +24,7 @@ from builds.sandbox.contract import (
     InputFile,
     Limits,
     Outcome,
+    Output,
     OutputMissing,
     OutputUnsafe,
     Watch,
@@ -117,37 +119,29 @@ class DockerWorkspace:
     def put(self, files: Iterable[InputFile]) -> None:
         self._client.put_archive(self._holder, WORKSPACE, tar.workspace_stream(files, uid=container.UID))
 
-    @guarded
-    def is_folder(self, path: str) -> bool:
-        parts = path.split("/") if path not in ("", ".") else []
-        mode = _MODE_DIR
-        for depth in range(len(parts) + 1):
-            mode = self._mode("/".join([APP_DIR, *parts[:depth]]))
-            if mode & _MODE_SPECIAL:
-                raise OutputUnsafe("/".join(parts[:depth]))
-        return bool(mode & _MODE_DIR)
-
-    def _mode(self, path: str) -> int:
-        try:
-            stream, stat = self._client.get_archive(self._holder, path)
-        except NotFound:
-            raise OutputMissing(path) from None
-        stream.close()
-        return int(stat["mode"])
-
     @contextlib.contextmanager
-    def take(self, path: str) -> Iterator[Iterator[bytes]]:
-        target = APP_DIR if path in ("", ".") else f"{APP_DIR}/{path}"
+    def take(self, path: str) -> Iterator[Output]:
+        parts = path.split("/") if path not in ("", ".") else []
+        # A folder above the output could be a link; the project's own folder cannot, since its parent is root's.
+        for depth in range(1, len(parts)):
+            self._open("/".join(parts[:depth]))[0].close()
+        stream, mode = self._open("/".join(parts))
         try:
-            stream, _ = self._client.get_archive(self._holder, target, chunk_size=256 * 1024)
-        except NotFound:
-            raise OutputMissing(path) from None
-        except FAULTS as fault:
-            raise EngineFault(str(fault)) from fault
-        try:
-            yield _engine_stream(stream)
+            yield Output(bool(mode & _MODE_DIR), _engine_stream(stream))
         finally:
             stream.close()
+
+    @guarded
+    def _open(self, path: str) -> tuple[Any, int]:
+        """The engine's tar stream of a path within the project, and its mode. Each call mounts the volume anew."""
+        try:
+            stream, stat = self._client.get_archive(self._holder, f"{APP_DIR}/{path}".rstrip("/"), 256 * 1024)
+        except NotFound:
+            raise OutputMissing(path) from None
+        if stat["mode"] & _MODE_SPECIAL:
+            stream.close()
+            raise OutputUnsafe(path)
+        return stream, stat["mode"]
 
     @guarded
     def remove(self) -> None:
