@@ -57,7 +57,7 @@ def _bench(place: Place) -> Iterator[tuple[Place, str]]:
     try:
         bench = Place(folder, _environment(place, folder))
         if not docker_engine.answers(bench.docker_host):
-            started.append(docker_engine.start(bench))
+            started.append(docker_engine.start(place))  # its images are worth keeping for the next run
         redis, redis_url = redis_server.start(bench, keep=False)
         started.append(redis)
         cluster, postgres_url = postgres.start(folder / "postgres", log=bench.log("postgres"))

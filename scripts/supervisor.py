@@ -50,7 +50,7 @@ class Supervisor:
         running = [ward.service for ward in self._wards]
         slowest = max((service.grace for service in running), default=0)
         if kind is Interrupted and running:
-            self._tell(f"\nStopping, which takes up to {slowest:.0f} s while builds run. Ctrl-C again stops at once.")
+            self._tell(f"\nStopping. If builds run, this takes up to {slowest:.0f} s; Ctrl-C again stops at once.")
         stop_together(running, hurry=lambda: self._impatient)
 
     def adopt(self, service: Service) -> None:

@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -29,7 +30,7 @@ from tests.installation import Installation
 PARTS = ("trivial", "react", "throughput", "memory")
 TRIVIAL_RUNS, REACT_RUNS = 15, 5
 WORKERS = 5
-ROUNDS = 2  # of throughput: Chef, the yardstick, Chef, the yardstick
+ROUNDS = 3  # of throughput: Chef, the yardstick, Chef, the yardstick, ...
 BUILDS_A_ROUND = 45
 SLOW_SECONDS = 6
 AIMS = {"trivial": 1.6, "react": 1.10, "throughput": 0.75}
@@ -103,6 +104,7 @@ def ready() -> Iterator[Bench]:
 
 def main() -> None:
     options = parse_arguments()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a plain SIGTERM would leave all of it running
     machine: dict[str, Any] = {"cpus": os.cpu_count(), "loadBefore": os.getloadavg()}
     trivial = workloads.trivial(options.runtime)
     pairs, throughput, processes = [], None, []
@@ -148,6 +150,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument(
         "--runtime",
+        choices=("static", "node", "python"),
         default="static",
         help="of the trivial build. static: its image has no interpreter, so both sides run the very same commands. "
         "node, python: Chef's installation also starts the forwarder to the registries, and the yardstick's does not",
