@@ -204,6 +204,7 @@ class Run:
         with self.lease.writing(phase=name, progress=PROGRESS[name]):
             run.save()
             self.event(name)
+        self.build.phase = name
         self.log.start_phase(name, on_line)
         try:
             yield run

@@ -2,7 +2,9 @@
 
 import contextlib
 import ctypes
+import gc
 import logging
+import mimetypes
 import multiprocessing
 import os
 import signal
@@ -25,6 +27,7 @@ from builds.queue import QUEUE_NAME
 from builds.reaper import sweep
 from builds.sandbox import open_sandbox
 from builds.sandbox.contract import EngineFault
+from builds.sandbox.engine import FAULTS, api_version
 
 logger = logging.getLogger(__name__)
 
@@ -78,11 +81,21 @@ def die_with_parent(sig: signal.Signals) -> None:
         logger.debug("this system cannot tie a process to its parent")
 
 
+def warm_up() -> None:
+    """Do once, before the forks, what each process that runs a build would otherwise do for itself."""
+    mimetypes.init()
+    with contextlib.suppress(*FAULTS):
+        api_version()
+    gc.collect()
+    gc.freeze()  # a collection in a forked process would copy every page that it looks at
+
+
 def run_workers(count: int) -> None:
     """Run `count` workers and the sweeper until SIGTERM or SIGINT; then wait for what they run."""
     sweeper = multiprocessing.get_context("fork").Process(
         target=sweep_for_ever, args=(count,), name="sweeper", daemon=True
     )
+    warm_up()
     connections.close_all()  # a connection must not cross a fork
     sweeper.start()
     pool = BuildPool(

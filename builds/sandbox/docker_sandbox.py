@@ -124,7 +124,10 @@ class DockerWorkspace:
         parts = path.split("/") if path not in ("", ".") else []
         # A folder above the output could be a link; the project's own folder cannot, since its parent is root's.
         for depth in range(1, len(parts)):
-            self._open("/".join(parts[:depth]))[0].close()
+            stream, mode = self._open("/".join(parts[:depth]))
+            stream.close()
+            if not mode & _MODE_DIR:
+                raise OutputMissing(path)  # nothing can be below a file
         stream, mode = self._open("/".join(parts))
         try:
             yield Output(bool(mode & _MODE_DIR), _engine_stream(stream))

@@ -25,6 +25,7 @@ __all__ = [
     "Mount",
     "NotFound",
     "Ulimit",
+    "api_version",
     "get_config_header",
     "guarded",
     "new_client",
@@ -56,7 +57,8 @@ def guarded(call: Callable[P, R]) -> Callable[P, R]:
 
 
 @functools.cache
-def _api_version() -> str:
+def api_version() -> str:
+    """The version that the engine speaks. Raises one of FAULTS."""
     # Asked once per process, not once per client. The engine is not cached: clients must not cross a fork.
     client = APIClient(base_url=settings.DOCKER_HOST, version="auto", timeout=10)
     try:
@@ -67,7 +69,10 @@ def _api_version() -> str:
 
 def new_client() -> APIClient:
     """A client of the engine that DOCKER_HOST names. Raises one of FAULTS when it does not answer."""
-    return APIClient(base_url=settings.DOCKER_HOST, version=_api_version(), timeout=CALL_SECONDS)
+    client = APIClient(base_url=settings.DOCKER_HOST, version=api_version(), timeout=CALL_SECONDS)
+    # Else requests looks through the whole environment for a proxy at every call.
+    client.trust_env = False
+    return client
 
 
 def wait_for_engine(seconds: float) -> bool:
