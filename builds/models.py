@@ -99,8 +99,10 @@ class Build(models.Model):
     phase = models.CharField(max_length=16, choices=PhaseName, blank=True)
     progress = models.PositiveSmallIntegerField(default=0)
     plan = models.JSONField(null=True, blank=True)  # the resolved strategy, see builds.detection.Plan
+    runtime = models.CharField(max_length=20, blank=True)  # the plan's, for lists
     image = models.CharField(max_length=100, blank=True)
     verdict = models.JSONField(null=True, blank=True)
+    verdict_class = models.CharField(max_length=10, blank=True)  # the verdict's, for lists
     usage = models.JSONField(default=dict)
     egress = models.JSONField(default=list)
     log_bytes = models.PositiveBigIntegerField(default=0)
@@ -141,6 +143,14 @@ class Build(models.Model):
             ),
             # builds.reaper.reap_abandoned
             models.Index(fields=["lease_expires_at"], name="build_lease", condition=Q(status=Status.RUNNING)),
+            # builds.api: an owner's builds, newest first, and with each filter
+            models.Index(fields=["owner", "-created_at", "-id"], name="build_by_owner"),
+            models.Index(fields=["owner", "status", "-created_at", "-id"], name="build_by_status"),
+            models.Index(fields=["owner", "runtime", "-created_at", "-id"], name="build_by_runtime"),
+            models.Index(fields=["owner", "verdict_class", "-created_at", "-id"], name="build_by_verdict"),
+            models.Index(fields=["project", "-created_at", "-id"], name="build_by_project"),
+            # builds.forecast: how long builds took of late
+            models.Index(fields=["-finished_at"], name="build_finished", condition=Q(status=Status.COMPLETED)),
             # builds.queue.claim: how many builds each owner has running
             models.Index(fields=["owner"], name="build_running_by_owner", condition=Q(status=Status.RUNNING)),
         ]
@@ -166,6 +176,8 @@ class Build(models.Model):
         changes |= {"status": status, "finished_at": now if status in TERMINAL else None}
         if status != Status.RUNNING:
             changes["lease_expires_at"] = None
+        if changes.get("verdict"):
+            changes["verdict_class"] = changes["verdict"]["class"]
         with transaction.atomic():
             # The old status and fence stand in the WHERE clause: no row means that someone was first.
             if not Build.objects.filter(pk=self.pk, status=before, fence=self.fence).update(**changes):
@@ -313,6 +325,16 @@ class Artifact(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+
+class OwnerTurn(models.Model):
+    """When an owner last had a build claimed: whoever has waited longest is next among equals."""
+
+    owner = models.OneToOneField(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, primary_key=True)
+    claimed_at = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return f"{self.owner_id} at {self.claimed_at}"
 
 
 class WorkerHost(models.Model):

@@ -91,7 +91,7 @@ class Run:
             plan = self.resolve({file.path: file.content for file in files})
             sandbox = self.open_sandbox()
             image = sandbox.image_id(runtime_tag(plan.runtime, plan.version))
-            with self.lease.writing(plan=plan.as_json(), image=image):
+            with self.lease.writing(plan=plan.as_json(), runtime=plan.runtime, image=image):
                 pass
             for reason in plan.reasons:
                 self.log.say(reason)

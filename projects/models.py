@@ -5,6 +5,7 @@ import uuid
 from django.conf import settings
 from django.db import models
 from django.db.models import F, Q
+from django.utils import timezone
 from rest_framework_api_key.models import AbstractAPIKey
 
 
@@ -70,6 +71,55 @@ class SourceFile(models.Model):
 
     def __str__(self) -> str:
         return self.path
+
+
+class EnvironmentVariable(models.Model):
+    """A variable that the project's builds are given. A secret's value is never shown again, and is masked in logs."""
+
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="variables")
+    name = models.CharField(max_length=100)
+    sealed_value = models.TextField()  # see projects.sealing
+    is_secret = models.BooleanField(default=False)
+    # Plain variables are given to both phases, a secret to installation only where it was asked for by name.
+    for_installation = models.BooleanField(default=False)
+
+    class Meta:
+        ordering = ["name"]
+        constraints = [
+            models.UniqueConstraint(fields=["project", "name"], name="variable_name_once"),
+            models.CheckConstraint(condition=Q(is_secret=True) | Q(for_installation=True), name="variable_plain_is_open"),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class IdempotencyKey(models.Model):
+    """A POST that may be sent twice: what was asked, and, once it was done, what was answered."""
+
+    owner = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="idempotency_keys")
+    key = models.CharField(max_length=255)
+    fingerprint = models.CharField(max_length=64)  # of method, path and body
+    created_at = models.DateTimeField(default=timezone.now)
+    # Until when the request that came first may be under way; afterwards its process is taken for dead.
+    locked_until = models.DateTimeField(null=True, blank=True)
+    status_code = models.PositiveSmallIntegerField(null=True, blank=True)
+    answer = models.BinaryField(default=b"")
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["owner", "key"], name="idempotency_key_once"),
+            models.CheckConstraint(
+                condition=Q(status_code__isnull=True, locked_until__isnull=False)
+                | Q(status_code__isnull=False, locked_until__isnull=True),
+                name="idempotency_answered_iff_unlocked",
+            ),
+        ]
+        # projects.idempotency: those that are too old
+        indexes = [models.Index(fields=["created_at"], name="idempotency_by_age")]
+
+    def __str__(self) -> str:
+        return self.key
 
 
 class ApiToken(AbstractAPIKey):
