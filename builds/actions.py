@@ -1,26 +1,46 @@
 """The verbs on builds. API, pages, admin and tasks all call these."""
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from django.conf import settings
 from django.contrib.auth.models import User
 from django.db import transaction
 from django.db.models import Max
 
-from builds.models import Build, BuildEvent, Priority, Status, TransitionRefused
-from builds.queue import ring
+from builds.artifacts import discard_keys
+from builds.forecast import seconds_to_room
+from builds.models import Artifact, Build, BuildEvent, Priority, Status, TransitionRefused
+from builds.queue import OwnerQueueFull, QueueFull, ring
 from builds.verdicts import verdict
 from projects.actions import add_revision, create_project
+from projects.environment import Secret, set_environment
 from projects.models import Project, Revision
 
 
 @transaction.atomic
-def submit_project(*, by: User, name: str, priority: Priority = Priority.NORMAL, **upload: Any) -> Build:
-    """A new project, its first revision and its first build, all or nothing.
+def submit_project(
+    *,
+    by: User,
+    name: str,
+    priority: Priority = Priority.NORMAL,
+    env: Mapping[str, str] | None = None,
+    secrets: Mapping[str, Secret] | None = None,
+    **upload: Any,
+) -> Build:
+    """A new project with its environment, its first revision and its first build, all or nothing.
 
-    `upload` is what projects.actions.add_revision takes. Raises its UploadRefused.
+    `upload` is what projects.actions.add_revision takes. Raises its UploadRefused, and what queue_build raises.
     """
     project = create_project(by=by, name=name)
+    set_environment(project, env=env, secrets=secrets)
+    return submit_revision(project, by=by, priority=priority, **upload)
+
+
+@transaction.atomic
+def submit_revision(project: Project, *, by: User, priority: Priority = Priority.NORMAL, **upload: Any) -> Build:
+    """A new snapshot of a project, and its build. Raises like submit_project."""
     return queue_build(add_revision(project, **upload), by=by, priority=priority)
 
 
@@ -28,9 +48,13 @@ def submit_project(*, by: User, name: str, priority: Priority = Priority.NORMAL,
 def queue_build(
     revision: Revision, *, by: User, priority: Priority = Priority.NORMAL, retry_of: Build | None = None
 ) -> Build:
-    """Queue a build of a revision. The bell rings after the commit; when it cannot, the reaper rings later."""
+    """Queue a build of a revision. The bell rings after the commit; when it cannot, the reaper rings later.
+
+    Raises QueueFull and OwnerQueueFull. Builds that a fault puts back do not come here: they are never refused.
+    """
     # The project's row is the lock that keeps two builds from taking one number.
     project = Project.objects.select_for_update().get(pk=revision.project_id)
+    _make_sure_of_room(project.owner_id)
     last = project.builds.aggregate(last=Max("number"))["last"] or 0
     build = Build.objects.create(
         project=project,
@@ -51,6 +75,18 @@ def queue_build(
     return build
 
 
+def _make_sure_of_room(owner: int) -> None:
+    """Refuse when the queue is full: exactly for the owner; for all, give or take what is being queued just now."""
+    # Locked until the commit, so that whoever queues next counts this build too. Rows that point to the owner, such
+    # as those of this transaction, do not conflict with this kind of lock.
+    User.objects.select_for_update(no_key=True).only("pk").get(pk=owner)
+    queued = Build.objects.filter(status=Status.QUEUED)
+    if queued.filter(owner=owner).count() >= settings.OWNER_MAX_QUEUED:
+        raise OwnerQueueFull(seconds_to_room(owner))
+    if queued.count() >= settings.MAX_QUEUED:
+        raise QueueFull(seconds_to_room())
+
+
 def cancel_build(build: Build, *, by: User) -> Build:
     """Cancel a build that has not ended; one that has is left as it is. The worker notices within a second."""
     while not build.is_terminal:
@@ -60,3 +96,30 @@ def cancel_build(build: Build, *, by: User) -> Build:
         except TransitionRefused:
             build.refresh_from_db()
     return build
+
+
+class NotFinished(Exception):
+    """The build has not ended, so there is nothing to try again."""
+
+
+def retry_build(build: Build, *, by: User) -> Build:
+    """Build the same revision again, as a new build. Raises NotFinished, and what queue_build raises."""
+    if not build.is_terminal:
+        raise NotFinished(f"The build is {build.status}: wait for its end, or cancel it first.")
+    return queue_build(build.revision, by=by, priority=Priority(build.priority), retry_of=build)
+
+
+def delete_project(project: Project, *, by: User) -> None:
+    """Cancel what runs, then delete the project with all that belongs to it, stored bytes included.
+
+    A worker that still runs one of its builds finds its lease gone, and removes its own container and outputs.
+    """
+    with transaction.atomic():
+        # The lock under which builds are queued: none can come in between.
+        Project.objects.select_for_update().get(pk=project.pk)
+        for build in project.builds.active():
+            cancel_build(build, by=by)
+        keys = list(Artifact.objects.filter(build__project=project).values_list("storage_key", flat=True))
+        project.builds.all().delete()
+        project.delete()
+        transaction.on_commit(partial(discard_keys, keys))

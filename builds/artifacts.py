@@ -9,7 +9,7 @@ import mimetypes
 import re
 import tarfile
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import IO, Any, cast
 from uuid import UUID
@@ -110,9 +110,14 @@ def record(taken: Taken, lease: Lease) -> None:
 
 
 def discard(artifacts: Sequence[Artifact]) -> None:
-    for artifact in artifacts:
+    discard_keys(artifact.storage_key for artifact in artifacts)
+
+
+def discard_keys(keys: Iterable[str]) -> None:
+    """Remove stored bytes; what is gone already is no fault."""
+    for key in keys:
         with contextlib.suppress(OSError):
-            default_storage.delete(artifact.storage_key)
+            default_storage.delete(key)
 
 
 def discard_attempt(build_id: UUID, fence: int) -> None:

@@ -7,20 +7,26 @@ past it only the last lines are remembered, and a mark says how much was left ou
 import codecs
 import re
 import threading
+import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from uuid import UUID
 
-from django.db import connection
+from django.db import connection, transaction
 from django.db.models import F, QuerySet
 from django.utils import timezone
 
+from builds.announcements import announce
 from builds.models import Build, LogChunk
 from builds.queue import Lease, LeaseLost
+from builds.redaction import Redaction, StreamRedactor
 
-FLUSH_SECONDS = 0.2
+# A line is stored at once, unless something has been stored so shortly before: then with what comes until then.
+FLUSH_SECONDS = 0.09
+UNFINISHED_SECONDS = 0.2  # how long text may wait for the end of its line: a prompt, a progress bar
 CHUNK_CHARS = 32 * 1024
 LINE_CHARS = 8 * 1024  # a longer line is stored in pieces
 TAIL_BYTES = 256 * 1024
@@ -56,9 +62,10 @@ class _Piece:
 
 
 class _LineReader:
-    """Bytes of one stream → cleaned text that ends at line ends, however the bytes were split."""
+    """Bytes of one stream → cleaned text without secrets that ends at line ends, however the bytes were split."""
 
-    def __init__(self) -> None:
+    def __init__(self, redaction: Redaction) -> None:
+        self._redactor = StreamRedactor(redaction)
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._rest = ""
 
@@ -70,15 +77,19 @@ class _LineReader:
             escape = text.rfind("\x1b", len(text) - 64)
             cut = escape if escape > 0 else len(text) - text.endswith("\r")
         self._rest = text[cut:]
-        return clean(text[:cut])
+        return self._redactor.feed(clean(text[:cut]))
 
     def drain(self, *, final: bool = False) -> str:
-        """What waits for its line end: all of it at the end, or when a prompt or a progress bar stays unfinished."""
+        """What waits for its line end: all of it at the end, or when a prompt or a progress bar stays unfinished.
+
+        What may be the beginning of a secret waits until the end.
+        """
         text = self._rest + self._decoder.decode(b"", final=final)
         if not final and "\x1b" in text[-64:]:
             return ""
         self._rest = ""
-        return clean(text)
+        given = self._redactor.feed(clean(text))
+        return given + self._redactor.finish() if final else given
 
 
 class LogWriter:
@@ -91,12 +102,14 @@ class LogWriter:
     def __init__(self, lease: Lease, *, max_bytes: int) -> None:
         self._lease = lease
         self._phase = ""
+        self._redaction = Redaction(())
         # Installation and build share the limit, so that a noisy installation cannot silence the build.
         self._phase_budget = max(max_bytes // 2, 2 * TAIL_BYTES)
         self._lock = threading.RLock()
         self._sequence = 0
         self._pending: list[_Piece] = []
         self._on_line: Callable[[str, str], None] = lambda line, stream: None
+        self._news = threading.Event()
         self._stop = threading.Event()
         self._flusher = threading.Thread(target=self._flush_regularly, name="log-flusher", daemon=True)
         self._begin("")
@@ -107,15 +120,25 @@ class LogWriter:
 
     def __exit__(self, *exc: object) -> None:
         self._stop.set()
+        self._news.set()
         self._flusher.join(timeout=10)
 
     def _begin(self, phase: str) -> None:
         self._phase = phase
-        self._readers = {"stdout": _LineReader(), "stderr": _LineReader()}
+        self._readers = {stream: _LineReader(self._redaction) for stream in ("stdout", "stderr")}
         self._budget = self._phase_budget - TAIL_BYTES
         self._tail: deque[_Piece] = deque()
         self._tail_size = self._left_out = 0
         self._partial = {"stdout": "", "stderr": ""}
+
+    def mask(self, secrets: Sequence[tuple[str, str]]) -> None:
+        """Have these (name, value) masked from the next phase on, and in `say` at once."""
+        with self._lock:
+            self._redaction = Redaction(secrets)
+
+    def masked(self, text: str) -> str:
+        """A text as the log may hold it."""
+        return self._redaction.redact(clean(text))
 
     def start_phase(self, phase: str, on_line: Callable[[str, str], None] | None = None) -> None:
         with self._lock:
@@ -128,11 +151,13 @@ class LogWriter:
             self._keep(stream, self._readers[stream].feed(data))
             if sum(piece.size for piece in self._pending) > 4 * CHUNK_CHARS:
                 self._store()
+        self._news.set()
 
     def say(self, text: str) -> None:
         """A line of Chef's own, in the stream `system`."""
         with self._lock:
-            self._pending.append(_Piece("system", timezone.now(), clean(text) + "\n", 0))
+            self._pending.append(_Piece("system", timezone.now(), self.masked(text) + "\n", 0))
+        self._news.set()
 
     def end_phase(self) -> None:
         """Store all that is left of the phase; the mark and the remembered last lines, if the limit was reached."""
@@ -189,11 +214,18 @@ class LogWriter:
 
     def _flush_regularly(self) -> None:
         try:
-            while not self._stop.wait(FLUSH_SECONDS):
+            drained = 0.0
+            while not self._stop.is_set():
+                has_news = self._news.wait(UNFINISHED_SECONDS)
+                self._news.clear()
                 with self._lock:
-                    for stream, reader in self._readers.items():
-                        self._keep(stream, reader.drain())
+                    if not has_news or time.monotonic() - drained >= UNFINISHED_SECONDS:
+                        drained = time.monotonic()
+                        for stream, reader in self._readers.items():
+                            self._keep(stream, reader.drain())
                     self._store()
+                if has_news:
+                    self._stop.wait(FLUSH_SECONDS)
         except LeaseLost:
             pass  # the lease's own event tells the runner
         finally:
@@ -222,6 +254,7 @@ class LogWriter:
             changes["log_truncated"] = True  # type: ignore[assignment]
         with self._lease.writing(**changes):
             LogChunk.objects.bulk_create(rows)
+            transaction.on_commit(partial(announce, self._lease.build.pk))
 
 
 def read(build: Build, *, after: str = "", phase: str = "", limit: int = 500) -> tuple[list[LogChunk], str]:

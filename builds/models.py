@@ -1,15 +1,17 @@
 """The durable record of every build, and the one place where its status changes."""
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from django.conf import settings
 from django.db import models, transaction
-from django.db.models import Q
+from django.db.models import OuterRef, Q, Subquery
 from django.utils import timezone
 
+from builds.announcements import announce
 from projects.models import Project, Revision
 
 
@@ -70,6 +72,18 @@ class BuildQuerySet(models.QuerySet["Build"]):
     def abandoned(self, now: datetime) -> "BuildQuerySet":
         """Running, but not heard of since its lease ran out."""
         return self.filter(status=Status.RUNNING, lease_expires_at__lt=now)
+
+    def with_details(self) -> "BuildQuerySet":
+        """With all that a build's document is made of, whatever the number of builds: three queries."""
+        return (
+            self.select_related("revision", "project").prefetch_related("attempts__phases").defer("revision__strategy")
+        )
+
+    def latest_of(self, projects: Iterable[Project]) -> "dict[uuid.UUID, Build]":
+        """The latest build of each project that has one, by the project's id: one query."""
+        last = Build.objects.filter(project=OuterRef("project")).order_by("-number").values("number")[:1]
+        rows = self.filter(project__in=list(projects), number=Subquery(last))
+        return {build.project_id: build for build in rows}
 
     def held(self, build_id: uuid.UUID, fence: int) -> "BuildQuerySet":
         """The build while it runs under this fence: the WHERE clause of every write that an attempt makes."""
@@ -192,6 +206,7 @@ class Build(models.Model):
                 fence=changes.get("fence", self.fence),
                 data={"verdict": changes["verdict"]} if changes.get("verdict") else {},
             )
+            transaction.on_commit(partial(announce, self.pk))
         for name, value in changes.items():
             setattr(self, name, value)
 

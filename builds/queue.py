@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import cache
 from typing import Any
 
@@ -17,13 +17,13 @@ import redis
 import rq
 from django.conf import settings
 from django.db import DatabaseError, close_old_connections, connection, transaction
-from django.db.models import Count, IntegerField, OuterRef, Subquery
+from django.db.models import Count, F, IntegerField, OuterRef, Subquery
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from builds.models import Attempt, Build, BuildQuerySet, Status, TransitionRefused
+from builds.models import Attempt, Build, BuildQuerySet, OwnerTurn, Status, TransitionRefused
 from builds.verdicts import verdict
 
 logger = logging.getLogger(__name__)
@@ -33,6 +33,28 @@ QUEUE_NAME = "builds"
 
 class LeaseLost(Exception):
     """The build is no longer this attempt's: kill your own container and leave, writing nothing."""
+
+
+class QueueFull(Exception):
+    """The installation has as many queued builds as it takes. `retry_after`: seconds until there may be room."""
+
+    def __init__(self, retry_after: int) -> None:
+        super().__init__(
+            f"The queue is full: {settings.MAX_QUEUED:,} builds wait, as many as this installation takes. "
+            f"Nothing has been kept of this request: send it again in {retry_after} s."
+        )
+        self.retry_after = retry_after
+
+
+class OwnerQueueFull(Exception):
+    """The owner has as many queued builds as one may. `retry_after`: seconds until there may be room."""
+
+    def __init__(self, retry_after: int) -> None:
+        super().__init__(
+            f"You have {settings.OWNER_MAX_QUEUED:,} builds waiting, as many as one owner may. Nothing has been kept "
+            f"of this request: cancel builds that you no longer need, or send it again in {retry_after} s."
+        )
+        self.retry_after = retry_after
 
 
 # --- The doorbell ------------------------------------------------------------------------------------------------
@@ -67,9 +89,12 @@ def bells_waiting() -> int:
 
 
 def in_claim_order(now: Any) -> BuildQuerySet:
-    """Eligible builds as they are claimed: by priority, then the owner with the fewest running, then age.
+    """Eligible builds as they are claimed: by priority, then the owner's running builds, the owner's last turn, age.
 
-    Builds of an owner at the limit of running builds are left out: they wait without blocking others.
+    The fewest running go first, then who was served longest ago, or never: with one worker, nothing runs when it
+    claims, and turns alone keep a long queue of one owner from starving the others. Builds of an owner at the limit
+    of running builds are left out: they wait without blocking others. `owner_turn` is the owner's last turn.
+    builds.forecast predicts this order: change both.
     """
     running = (
         Build.objects.filter(owner=OuterRef("owner"), status=Status.RUNNING)
@@ -79,18 +104,21 @@ def in_claim_order(now: Any) -> BuildQuerySet:
         .values("count")
     )
     queued = Build.objects.eligible(now).annotate(
-        owner_running=Coalesce(Subquery(running, output_field=IntegerField()), 0)
+        owner_running=Coalesce(Subquery(running, output_field=IntegerField()), 0),
+        owner_turn=F("owner__ownerturn__claimed_at"),
     )
     if settings.OWNER_MAX_RUNNING:
         queued = queued.filter(owner_running__lt=settings.OWNER_MAX_RUNNING)
-    return queued.order_by("-priority", "owner_running", "created_at", "pk")
+    turn = F("owner_turn").asc(nulls_first=True)
+    return queued.order_by("-priority", "owner_running", turn, "created_at", "pk")
 
 
 def claim(worker: str) -> "Lease | None":
     """Take the best eligible build, or None when there is nothing to do.
 
     PostgreSQL skips rows that another worker is claiming; SQLite has one writer at a time, so plain
-    compare-and-set suffices there.
+    compare-and-set suffices there. Claims of one owner's builds go one after the other, by the owner's turn: each
+    sees what the one before has started, so that the order and the limit hold however many claim at once.
     """
     while True:
         try:
@@ -101,9 +129,27 @@ def claim(worker: str) -> "Lease | None":
                 build = queued.first()
                 if build is None:
                     return None
+                _take_turn(build.owner_id, since=build.owner_turn)  # type: ignore[attr-defined]  # annotated
                 return Lease(build, _start_attempt(build, worker))
         except TransitionRefused:
             continue  # another worker was first: look again
+
+
+def _take_turn(owner: int, *, since: datetime | None) -> None:
+    """Note that the owner is served now. Raises TransitionRefused when that has happened after the turn `since`.
+
+    The row is locked until the claim is committed. Nobody waits for another lock while holding it: every claim locks
+    a build that others skip, then this, so claims cannot deadlock.
+    """
+    now = timezone.now()
+    if since is None:
+        is_first = OwnerTurn.objects.get_or_create(owner_id=owner, defaults={"claimed_at": now})[1]
+    else:
+        # Later than the last turn even where clocks differ: an unchanged turn has to mean that nobody was served.
+        later = max(now, since + timedelta(microseconds=1))
+        is_first = bool(OwnerTurn.objects.filter(owner=owner, claimed_at=since).update(claimed_at=later))
+    if not is_first:
+        raise TransitionRefused(f"owner {owner} has been served since")
 
 
 def _start_attempt(build: Build, worker: str) -> Attempt:

@@ -9,13 +9,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from django.conf import settings
-from django.db import DatabaseError
+from django.db import DatabaseError, transaction
 from django.utils import timezone
 
 from builds import artifacts
+from builds.announcements import announce
 from builds.detection import DetectionError, Plan, Wish, detect
 from builds.logs import LogWriter
 from builds.models import PROGRESS, BuildEvent, PhaseName, PhaseRun, Status
@@ -33,7 +35,8 @@ from builds.sandbox.contract import (
     Watch,
     Workspace,
 )
-from builds.verdicts import EvidenceCollector, Verdict
+from builds.verdicts import EvidenceCollector, Verdict, verdict
+from projects.environment import BuildEnvironment, EnvironmentUnreadable, environment_for
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +63,7 @@ class Run:
         self.usage: dict[str, Any] = {}
         self.egress: list[dict[str, Any]] = []
         self.workspace: Workspace | None = None
+        self.environment = BuildEnvironment()
 
     def execute(self) -> None:
         """Run the phases to a terminal status, or give the build back. Raises LeaseLost when it is no longer ours."""
@@ -87,11 +91,13 @@ class Run:
     def prepare(self) -> Plan:
         """Files in: resolve the strategy, open the sandbox and lay the files."""
         with self.phase(PhaseName.PREPARATION):
+            self.environment = self.read_environment()
+            self.log.mask(self.environment.secrets)
             files = [InputFile(f.path, bytes(f.content), f.executable) for f in self.build.revision.files.all()]
             plan = self.resolve({file.path: file.content for file in files})
             sandbox = self.open_sandbox()
             image = sandbox.image_id(runtime_tag(plan.runtime, plan.version))
-            with self.lease.writing(plan=plan.as_json(), runtime=plan.runtime, image=image):
+            with self.lease.writing(plan=resolved_strategy(plan, self.strategy), runtime=plan.runtime, image=image):
                 pass
             for reason in plan.reasons:
                 self.log.say(reason)
@@ -148,6 +154,16 @@ class Run:
         except EngineFault as fault:
             logger.warning("build %s: clean-up is left to the sweeper: %s", self.build.pk, fault)
 
+    def read_environment(self) -> BuildEnvironment:
+        try:
+            return environment_for(self.build.project)
+        except EnvironmentUnreadable as unreadable:
+            # A key that is gone does not come back by itself: further attempts would end here too.
+            names = ", ".join(unreadable.names)
+            raise BuildEnded(
+                verdict("environment_unreadable", phase=PhaseName.PREPARATION, names=names)
+            ) from unreadable
+
     def resolve(self, files: dict[str, bytes]) -> Plan:
         try:
             return detect(files, dependencies=self.build.revision.dependencies, wish=wish_of(self.strategy))
@@ -162,7 +178,13 @@ class Run:
         evidence = EvidenceCollector()
         with self.phase(name, on_line=evidence.feed) as run:
             self.log.say(f"$ {script}")
-            command = Command(phase=name, script=script, folder=plan.root_dir, with_registries=with_registries)
+            command = Command(
+                phase=name,
+                script=script,
+                folder=plan.root_dir,
+                environment=self.environment.for_phase(name),
+                with_registries=with_registries,
+            )
             watch = Watch(
                 on_output=self.log.write,
                 seconds_left=lambda: self.deadline - time.monotonic(),
@@ -237,6 +259,7 @@ class Run:
             fence=self.lease.fence,
             data={"phase": name, "progress": PROGRESS[name]},
         )
+        transaction.on_commit(partial(announce, self.build.pk))
 
     def stop_if_told(self, *, unless: bool = False) -> None:
         if self.lease.lost.is_set():
@@ -257,7 +280,7 @@ class Run:
     def retry_later(self, fault: Exception) -> None:
         """A fault of ours: the build is tried again, by itself, until its attempts are spent."""
         logger.warning("build %s: attempt %s faulted", self.build.pk, self.lease.fence, exc_info=fault)
-        status, changes = after_fault(self.build, fault_code(fault), evidence=str(fault)[:400])
+        status, changes = after_fault(self.build, fault_code(fault), evidence=self.log.masked(str(fault))[:400])
         self.lease.end(status, **changes)
 
 
@@ -285,6 +308,13 @@ def wish_of(strategy: dict[str, Any]) -> Wish:
         outputs=tuple(strategy.get("outputs") or ()),
         root_dir=strategy.get("rootDir"),
     )
+
+
+def resolved_strategy(plan: Plan, strategy: dict[str, Any]) -> dict[str, Any]:
+    """What a build does, with what, and within which limits: timeout in milliseconds, memory in bytes."""
+    limits = limits_of(strategy)
+    timeout = round(timeout_of(strategy) * 1000)
+    return plan.as_json() | {"timeout": timeout, "memory": limits.memory_bytes, "cpus": limits.cpus}
 
 
 def timeout_of(strategy: dict[str, Any]) -> float:

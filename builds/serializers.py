@@ -1,95 +1,216 @@
-"""What goes out over the wire about builds: plain functions from rows to the documents that the API describes."""
+"""What goes out over the wire about builds: DRF serializers, so that the schema tells the same."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from django.conf import settings
 from django.http import HttpRequest
-from django.urls import reverse
-from django.utils import timezone
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
 
-from builds.models import Artifact, Attempt, Build, LogChunk, PhaseRun, Status
-from builds.queue import in_claim_order
-
-
-def address(request: HttpRequest, name: str, *args: Any) -> str:
-    """An absolute URL: below CHEF_URL when that is set, else below what the client itself used."""
-    path = reverse(name, args=args)
-    return f"{settings.CHEF_URL}{path}" if settings.CHEF_URL else request.build_absolute_uri(path)
-
-
-def links(request: HttpRequest, build: Build) -> dict[str, str]:
-    project = build.project_id
-    query = f"?jobId={build.pk}"
-    return {
-        "status": address(request, "status", project) + query,
-        "logs": address(request, "logs", project) + query,
-        "artifacts": address(request, "artifacts", project) + query,
-        "page": address(request, "build-page", build.pk),
-    }
+from builds.forecast import queue_documents
+from builds.models import Artifact, Build, LogChunk, PhaseName, PhaseRun, Status
+from builds.runtimes import RUNTIMES
+from builds.verdicts import VerdictClass
+from projects import documents
+from projects.documents import Document, StoredDocument
+from projects.models import Project
 
 
-def accepted(request: HttpRequest, build: Build) -> dict[str, Any]:
-    return {
-        "projectId": build.project_id,
-        "jobId": build.pk,
-        "status": build.status,
-        "message": "The build is queued. Ask `links.status` how it is getting on.",
-        "links": links(request, build),
-    }
+class ChoiceOrNull(serializers.ChoiceField):
+    """One of the choices; null when there is none yet, which the database keeps as an empty text."""
+
+    def __init__(self, choices: Any, **kwargs: Any) -> None:
+        super().__init__(choices, allow_null=True, **kwargs)
+
+    def to_representation(self, value: Any) -> Any:
+        return value or None
+
+
+class TextOrNull(serializers.CharField):
+    """Null when there is none yet."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(allow_null=True, **kwargs)
+
+    def to_representation(self, value: Any) -> Any:
+        return value or None
+
+
+class Links(Document):
+    """Where to go on from a build."""
+
+    self = serializers.URLField()
+    status = serializers.URLField()
+    logs = serializers.URLField()
+    events = serializers.URLField()
+    artifacts = serializers.URLField()
+    page = serializers.URLField()
+
+    def to_representation(self, build: Build) -> dict[str, str]:
+        query = f"?jobId={build.pk}"
+        return {
+            "self": self.address("build-detail", build.pk),
+            "status": self.address("project-status", build.project_id) + query,
+            "logs": self.address("project-logs", build.project_id) + query,
+            "events": self.address("build-events", build.pk),
+            "artifacts": self.address("project-artifacts", build.project_id) + query,
+            "page": self.address("build-page", build.pk),
+        }
+
+
+class Accepted(Document):
+    """A build that has been queued."""
+
+    project_id = serializers.UUIDField()
+    job_id = serializers.UUIDField(source="pk")
+    status = serializers.ChoiceField(choices=Status.choices)
+    message = serializers.SerializerMethodField()
+    links = Links(source="*")
+
+    def get_message(self, build: Build) -> str:
+        return "The build is queued. Ask `links.status` how it is getting on."
+
+
+class EtaDocument(StoredDocument):
+    p50 = serializers.IntegerField(help_text="Seconds until it starts; as often less as more.")
+    p90 = serializers.IntegerField(help_text="Seconds within which nine of ten such builds have started.")
+
+
+class QueueDocument(StoredDocument):
+    """Where a queued build stands."""
+
+    position = serializers.IntegerField(min_value=1)
+    eta_seconds = EtaDocument(allow_null=True)
+    blocked_by = serializers.ChoiceField(
+        choices=["owner_limit", "all_workers_busy", "no_workers", "backoff"], allow_null=True
+    )
+
+
+class StrategyDocument(StoredDocument):
+    """The strategy that a build uses, once it has been resolved; `reasons` say why it is this one."""
+
+    runtime = serializers.ChoiceField(choices=list(RUNTIMES))
+    version = serializers.CharField()
+    package_manager = serializers.CharField(allow_null=True)
+    install_command = serializers.CharField(allow_null=True)
+    build_command = serializers.CharField(allow_null=True)
+    outputs = serializers.ListField(child=serializers.CharField())
+    root_dir = serializers.CharField()
+    timeout = serializers.IntegerField(allow_null=True, help_text="Milliseconds.")
+    memory = serializers.IntegerField(allow_null=True, help_text="Bytes.")
+    cpus = serializers.FloatField(allow_null=True)
+    reasons = serializers.ListField(child=serializers.CharField())
+
+
+class PhaseDocument(Document):
+    name = serializers.ChoiceField(choices=PhaseName.choices)
+    status = serializers.ChoiceField(choices=PhaseRun.Status.choices)
+    started_at = serializers.DateTimeField()
+    finished_at = serializers.DateTimeField(allow_null=True)
+    duration_ms = serializers.SerializerMethodField()
+    exit_code = serializers.IntegerField(allow_null=True)
+
+    def get_duration_ms(self, run: PhaseRun) -> int | None:
+        return _milliseconds(run)
+
+
+class VerdictDocument(StoredDocument):
+    """Why a build ended otherwise than completed. Codes are stable; the docs page lists them."""
+
+    code = serializers.CharField()
+    phase = serializers.CharField(allow_blank=True)
+    message = serializers.CharField()
+    evidence = serializers.ListField(
+        child=serializers.CharField(), help_text="Lines of the log, the most telling first."
+    )
+    hint = serializers.CharField()
+    retryable = serializers.BooleanField()
+    exit_code = serializers.IntegerField(allow_null=True)
+
+    def get_fields(self) -> dict[str, Any]:
+        # `class` is no name for an attribute.
+        kind = serializers.ChoiceField(choices=[kind.value for kind in VerdictClass])
+        return {"class": kind, **super().get_fields()}
+
+
+class UsageDocument(StoredDocument):
+    """What the build used; null where it was over before it could be measured."""
+
+    peak_memory_bytes = serializers.IntegerField(allow_null=True)
+    cpu_seconds = serializers.FloatField(allow_null=True)
+    disk_bytes = serializers.IntegerField(allow_null=True)
+    log_bytes = serializers.IntegerField()
+
+
+class EgressDocument(StoredDocument):
+    """A host that installation asked for."""
+
+    host = serializers.CharField()
+    port = serializers.IntegerField()
+    allowed = serializers.BooleanField()
+    count = serializers.IntegerField()
+
+
+class BuildDocument(Document):
+    """A build: its state, and everything about how it got there."""
+
+    project_id = serializers.UUIDField()
+    job_id = serializers.UUIDField(source="pk")
+    number = serializers.IntegerField(min_value=1)
+    status = serializers.ChoiceField(choices=Status.choices)
+    phase = ChoiceOrNull(PhaseName.choices)
+    progress = serializers.IntegerField(min_value=0, max_value=100, help_text="Per cent.")
+    attempt = serializers.IntegerField(source="fence")
+    max_attempts = serializers.SerializerMethodField()
+    priority = serializers.CharField(source="get_priority_display")
+    queue = serializers.SerializerMethodField()
+    strategy = StrategyDocument(source="plan", allow_null=True)
+    image = TextOrNull()
+    revision = serializers.IntegerField(source="revision.number")
+    retry_of = serializers.UUIDField(source="retry_of_id", allow_null=True)
+    created_at = serializers.DateTimeField()
+    started_at = serializers.DateTimeField(allow_null=True)
+    finished_at = serializers.DateTimeField(allow_null=True)
+    duration_ms = serializers.SerializerMethodField()
+    phases = serializers.SerializerMethodField()
+    verdict = VerdictDocument(allow_null=True)
+    usage = serializers.SerializerMethodField()
+    egress = EgressDocument(many=True)
+    links = Links(source="*")
+
+    def get_max_attempts(self, build: Build) -> int:
+        return settings.MAX_ATTEMPTS
+
+    @extend_schema_field(QueueDocument(allow_null=True))
+    def get_queue(self, build: Build) -> dict[str, Any] | None:
+        found: dict[str, Any] | None = self.context["queue"].get(build.pk)
+        return found
+
+    def get_duration_ms(self, build: Build) -> int | None:
+        return _milliseconds(build)
+
+    @extend_schema_field(PhaseDocument(many=True))
+    def get_phases(self, build: Build) -> Any:
+        runs: Iterable[PhaseRun] = next(
+            (attempt.phases.all() for attempt in build.attempts.all() if attempt.number == build.fence), []
+        )
+        return PhaseDocument(runs, many=True, context=self.context).data
+
+    @extend_schema_field(UsageDocument)
+    def get_usage(self, build: Build) -> dict[str, Any]:
+        return UsageDocument({**build.usage, "logBytes": build.log_bytes}).data
+
+
+def build_documents(request: HttpRequest, builds: Iterable[Build]) -> list[dict[str, Any]]:
+    """Documents of builds that were read `with_details`; where they stand in the queue is asked once for all."""
+    rows = list(builds)
+    context = {"request": request, "queue": queue_documents(rows)}
+    return list(BuildDocument(rows, many=True, context=context).data)
 
 
 def build_document(request: HttpRequest, build: Build) -> dict[str, Any]:
-    return {
-        "projectId": build.project_id,
-        "jobId": build.pk,
-        "number": build.number,
-        "status": build.status,
-        "phase": build.phase or None,
-        "progress": build.progress,
-        "attempt": build.fence,
-        "maxAttempts": settings.MAX_ATTEMPTS,
-        "queue": _queue(build),
-        "strategy": build.plan,
-        "image": build.image or None,
-        "revision": build.revision.number,
-        "retryOf": build.retry_of_id,
-        "createdAt": build.created_at,
-        "startedAt": build.started_at,
-        "finishedAt": build.finished_at,
-        "durationMs": _milliseconds(build),
-        "phases": [_phase(run) for run in _current_phases(build)],
-        "verdict": build.verdict,
-        "usage": {**_NO_USAGE, **build.usage, "logBytes": build.log_bytes},
-        "egress": build.egress,
-        "links": links(request, build),
-    }
-
-
-_NO_USAGE = {"peakMemoryBytes": None, "cpuSeconds": None, "diskBytes": None}
-
-
-def _queue(build: Build) -> dict[str, Any] | None:
-    if build.status != Status.QUEUED:
-        return None
-    # Those that are claimed before this one, and itself; nobody while it waits out a back-off.
-    order = list(in_claim_order(timezone.now()).values_list("pk", flat=True)[:1000])
-    return {"position": order.index(build.pk) + 1 if build.pk in order else None}
-
-
-def _current_phases(build: Build) -> list[PhaseRun]:
-    attempt = Attempt.objects.filter(build=build, number=build.fence).prefetch_related("phases").first()
-    return list(attempt.phases.all()) if attempt else []
-
-
-def _phase(run: PhaseRun) -> dict[str, Any]:
-    return {
-        "name": run.name,
-        "status": run.status,
-        "startedAt": run.started_at,
-        "finishedAt": run.finished_at,
-        "durationMs": _milliseconds(run),
-        "exitCode": run.exit_code,
-    }
+    return build_documents(request, [build])[0]
 
 
 def _milliseconds(row: Build | PhaseRun) -> int | None:
@@ -98,7 +219,56 @@ def _milliseconds(row: Build | PhaseRun) -> int | None:
     return round((row.finished_at - row.started_at).total_seconds() * 1000)
 
 
+class LatestBuild(Document):
+    job_id = serializers.UUIDField(source="pk")
+    number = serializers.IntegerField()
+    status = serializers.ChoiceField(choices=Status.choices)
+    created_at = serializers.DateTimeField()
+    finished_at = serializers.DateTimeField(allow_null=True)
+
+
+class ProjectDocument(documents.ProjectDocument):
+    """A project with its latest build. `context["latest"]` maps the project's id to that build."""
+
+    latest_build = serializers.SerializerMethodField()
+
+    @extend_schema_field(LatestBuild(allow_null=True))
+    def get_latest_build(self, project: Project) -> dict[str, Any] | None:
+        build = self.context["latest"].get(project.pk)
+        return LatestBuild(build).data if build else None
+
+
+class ProjectDetail(ProjectDocument):
+    """A project with its environment, `context["environment"]`. Of secrets, only the names."""
+
+    env = serializers.SerializerMethodField()
+    secrets = serializers.SerializerMethodField()
+
+    @extend_schema_field(serializers.DictField(child=serializers.CharField(allow_blank=True, allow_null=True)))
+    def get_env(self, project: Project) -> Any:
+        return self.context["environment"]["env"]
+
+    @extend_schema_field(documents.SecretDocument(many=True))
+    def get_secrets(self, project: Project) -> Any:
+        return self.context["environment"]["secrets"]
+
+
+class LogEntry(Document):
+    """Consecutive output of one stream: one or more lines, in the order of `sequence`."""
+
+    sequence = serializers.IntegerField()
+    attempt = serializers.IntegerField()
+    phase = serializers.ChoiceField(choices=PhaseName.choices)
+    stream = serializers.ChoiceField(choices=LogChunk.Stream.choices)
+    timestamp = serializers.DateTimeField()
+    text = serializers.CharField(allow_blank=True)
+
+    def to_representation(self, chunk: LogChunk) -> dict[str, Any]:
+        return log_entry(chunk)
+
+
 def log_entry(chunk: LogChunk) -> dict[str, Any]:
+    """A LogEntry, made by hand: there are thousands of them, and each reader of a live log is given the same."""
     return {
         "sequence": chunk.sequence,
         "attempt": chunk.attempt,
@@ -109,11 +279,97 @@ def log_entry(chunk: LogChunk) -> dict[str, Any]:
     }
 
 
-def artifact_document(request: HttpRequest, artifact: Artifact, build: Build) -> dict[str, Any]:
-    return {
-        "name": artifact.name,
-        "size": artifact.size,
-        "sha256": artifact.sha256,
-        "contentType": artifact.content_type,
-        "url": address(request, "artifact", build.project_id, artifact.name) + f"?jobId={build.pk}",
-    }
+class LogPage(Document):
+    project_id = serializers.UUIDField()
+    job_id = serializers.UUIDField()
+    entries = LogEntry(many=True)
+    next_cursor = serializers.CharField(help_text="Send it as `after` to go on from here.")
+    complete = serializers.BooleanField(help_text="Whether the build has ended and nothing comes after these entries.")
+    truncated = serializers.BooleanField(help_text="Whether the log reached its limit; a mark says where.")
+
+
+class ArtifactDocument(Document):
+    """One output file."""
+
+    name = serializers.CharField(help_text="Its path within the outputs.")
+    size = serializers.IntegerField(help_text="In bytes.")
+    sha256 = serializers.CharField(help_text="In hexadecimal.")
+    content_type = serializers.CharField()
+    url = serializers.SerializerMethodField()
+
+    @extend_schema_field(serializers.URLField)
+    def get_url(self, artifact: Artifact) -> str:
+        build: Build = self.context["build"]
+        return self.address("project-artifact", build.project_id, artifact.name) + f"?jobId={build.pk}"
+
+
+class ArtifactList(Document):
+    project_id = serializers.UUIDField()
+    job_id = serializers.UUIDField()
+    artifacts = ArtifactDocument(many=True)
+    total_size = serializers.IntegerField(help_text="In bytes.")
+
+
+class Detected(Document):
+    """What a build of these files would do."""
+
+    strategy = StrategyDocument()
+
+
+class RuntimeDocument(Document):
+    name = serializers.CharField()
+    versions = serializers.ListField(child=serializers.CharField())
+    default_version = serializers.CharField()
+
+
+class LimitsDocument(StoredDocument):
+    """What this installation allows: sizes in bytes, times in milliseconds."""
+
+    files = serializers.IntegerField()
+    file_bytes = serializers.IntegerField()
+    project_bytes = serializers.IntegerField()
+    path_bytes = serializers.IntegerField()
+    path_depth = serializers.IntegerField()
+    timeout = serializers.IntegerField()
+    memory = serializers.IntegerField()
+    cpus = serializers.FloatField()
+    processes = serializers.IntegerField()
+    log_bytes = serializers.IntegerField()
+    artifacts = serializers.IntegerField()
+    artifact_bytes = serializers.IntegerField()
+    queued_per_owner = serializers.IntegerField()
+
+
+class RuntimeList(Document):
+    runtimes = RuntimeDocument(many=True)
+    limits = LimitsDocument()
+
+
+class WorkersHealth(StoredDocument):
+    alive = serializers.IntegerField()
+    busy = serializers.IntegerField()
+
+
+class QueueHealth(StoredDocument):
+    depth = serializers.IntegerField()
+    oldest_seconds = serializers.IntegerField()
+
+
+class HealthChecks(StoredDocument):
+    """`ok`, or what is wrong."""
+
+    database = serializers.CharField()
+    redis = serializers.CharField()
+    docker = serializers.CharField()
+    storage = serializers.CharField()
+    workers = WorkersHealth()
+    queue = QueueHealth()
+
+
+class HealthDocument(StoredDocument):
+    status = serializers.ChoiceField(choices=["ok", "degraded", "down"])
+    checks = HealthChecks()
+
+
+class LiveDocument(StoredDocument):
+    status = serializers.ChoiceField(choices=["ok"])

@@ -61,6 +61,14 @@ CATALOGUE: Mapping[str, Entry] = {
     "image_missing": Entry(
         _INFRA, "The runtime's image is not on this machine.", "The operator runs `manage.py prepare_runtimes`.", True
     ),
+    "environment_unreadable": Entry(
+        _INFRA,
+        "The project's variables {names} cannot be read: Chef has lost the key that they were sealed with.",
+        "Set them again by a PATCH of the project, or have the operator put the old key into "
+        "CHEF_SECRETS_KEY or SECRET_KEY_FALLBACKS; then retry the build.",
+        True,
+        facts={"names": "or secrets"},
+    ),
     "internal_error": Entry(_INFRA, "Chef failed in a way that it does not know.", _OURS, True),
     # --- Limits --------------------------------------------------------------------------------------------------
     "timeout": Entry(

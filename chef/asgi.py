@@ -18,6 +18,8 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
     """Django, behind a limit on request bodies: Django itself would first put all of any body on disk."""
     from django.conf import settings
 
+    from chef import streams
+
     if scope["type"] != "http":
         await django_application(scope, receive, send)
         return
@@ -36,7 +38,7 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
     try:
         if declared.isdigit() and int(declared) > most:
             raise BodyTooLarge
-        await django_application(scope, bounded_receive, send)
+        await streams.serve(django_application, scope, receive, send, body_of=bounded_receive)
     except BodyTooLarge:
         await _refuse(send, f"The request has more than {most:,} bytes: send less, or fewer files.")
 

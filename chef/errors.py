@@ -1,7 +1,15 @@
-"""Errors that no view answers, in the API's own shape for its paths: an unknown path, a fault of ours."""
+"""Every error in one shape: those that views raise, and on the API's paths those that no view answers."""
 
+from dataclasses import replace
+from typing import Any
+
+from django.core.exceptions import SuspiciousOperation
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views import defaults
+from drf_standardized_errors.formatter import ExceptionFormatter
+from drf_standardized_errors.handler import ExceptionHandler
+from rest_framework.exceptions import APIException, ParseError
+from rest_framework.response import Response
 
 
 def error_response(status: int, kind: str, code: str, detail: str) -> JsonResponse:
@@ -10,6 +18,42 @@ def error_response(status: int, kind: str, code: str, detail: str) -> JsonRespon
 
 def _is_for_programs(request: HttpRequest) -> bool:
     return request.path.startswith(("/v1/", "/health"))
+
+
+class ApiExceptionHandler(ExceptionHandler):
+    """The library's shape, with a next step in every text and the headers that go with a status."""
+
+    def convert_known_exceptions(self, exc: Exception) -> Exception:
+        if isinstance(exc, SuspiciousOperation):
+            return ParseError("The request cannot be read: check its headers and its address.")
+        return super().convert_known_exceptions(exc)
+
+    def convert_unhandled_exceptions(self, exc: Exception) -> APIException:
+        if isinstance(exc, APIException):
+            return exc
+        return APIException("The server made a mistake; it has been written to its log. Try again.")
+
+    def report_exception(self, exc: APIException, response: Response) -> None:
+        if exc is not self.exc or exc.status_code == 500:  # 503s that we raise ourselves are no mistake of the server
+            super().report_exception(exc, response)
+
+    def get_headers(self, exc: APIException) -> dict[str, Any]:
+        return {**super().get_headers(exc), **getattr(exc, "headers", {})}
+
+
+class ApiExceptionFormatter(ExceptionFormatter):
+    """The library's list of errors; a fault of a field as a whole has no part's name behind a dot."""
+
+    def get_errors(self) -> list[Any]:
+        errors = super().get_errors()
+        return [replace(error, attr=error.attr.removesuffix(".")) if error.attr else error for error in errors]
+
+
+def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
+    if _is_for_programs(request):
+        detail = "The request cannot be read: check its headers and its address."
+        return error_response(400, "client_error", "bad_request", detail)
+    return defaults.bad_request(request, exception)
 
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:

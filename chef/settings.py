@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import dj_database_url
 import django_stubs_ext
+import limits
 from django.core.exceptions import ImproperlyConfigured
 
 from chef.units import parse_bytes
@@ -49,6 +50,15 @@ def env_bytes(name: str, default: str) -> int:
         raise ImproperlyConfigured(f"{name}: {fault}") from fault
 
 
+def env_rate(name: str, default: str) -> str:
+    """Such as 600/minute; empty where there is no limit."""
+    rate = env(name, default)
+    try:
+        return "" if rate == "0" else str(rate if limits.parse(rate).amount else "")
+    except ValueError as fault:
+        raise ImproperlyConfigured(f"{name}={rate!r} is no rate: write 600/minute or the like, or 0.") from fault
+
+
 def env_list(name: str, default: str = "") -> list[str]:
     return [part.strip() for part in env(name, default).split(",") if part.strip()]
 
@@ -72,6 +82,18 @@ def secret_key() -> str:
 
 
 SECRET_KEY = secret_key()
+SECRET_KEY_FALLBACKS = env_list("SECRET_KEY_FALLBACKS")  # keys of before: what they signed and sealed is still good
+
+
+def secrets_keys() -> list[str]:
+    """What seals projects' variables in the database: the first key seals, all unseal."""
+    keys = env_list("CHEF_SECRETS_KEY")
+    if any(len(key) < 32 for key in keys):
+        raise ImproperlyConfigured("CHEF_SECRETS_KEY: a key is too short: make one with openssl rand -hex 32.")
+    return [*keys, SECRET_KEY, *SECRET_KEY_FALLBACKS]
+
+
+SECRETS_KEYS = secrets_keys()
 ALLOWED_HOSTS = env_list("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
 CSRF_TRUSTED_ORIGINS = env_list("CSRF_TRUSTED_ORIGINS")
 ROOT_URLCONF = "chef.urls"
@@ -92,6 +114,8 @@ INSTALLED_APPS = [
     "rest_framework",
     "rest_framework_api_key",
     "drf_standardized_errors",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
     "django_rq",
     "projects",
     "builds",
@@ -139,7 +163,8 @@ HTTPS = env_bool("CHEF_HTTPS")
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = HTTPS
 SECURE_HSTS_SECONDS = 31_536_000 if HTTPS else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = HTTPS
-SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if env_bool("CHEF_BEHIND_PROXY") else None
+BEHIND_PROXY = env_bool("CHEF_BEHIND_PROXY")
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if BEHIND_PROXY else None
 
 # --- Where the data lives ----------------------------------------------------------------------------------------
 
@@ -192,6 +217,8 @@ LEASE_SECONDS = env_number("CHEF_LEASE_SECONDS", 15, least=2, most=3600)
 SHUTDOWN_GRACE_SECONDS = env_number("CHEF_SHUTDOWN_GRACE_SECONDS", 20, least=0, most=3600)
 MAX_ATTEMPTS = 3
 OWNER_MAX_RUNNING = int(env_number("CHEF_OWNER_MAX_RUNNING", 0, least=0))  # 0: no limit
+MAX_QUEUED = int(env_number("CHEF_MAX_QUEUED", 5_000, least=1))
+OWNER_MAX_QUEUED = int(env_number("CHEF_OWNER_MAX_QUEUED", 500, least=1))
 
 # --- The sandbox -------------------------------------------------------------------------------------------------
 
@@ -213,6 +240,8 @@ CA_BUNDLE = env("SSL_CERT_FILE")  # given, read-only, to the installation phase
 MAX_FILES = int(env_number("CHEF_MAX_FILES", 1_000, least=1))
 MAX_FILE_BYTES = env_bytes("CHEF_MAX_FILE_BYTES", "1m")
 MAX_PROJECT_BYTES = env_bytes("CHEF_MAX_PROJECT_BYTES", "20m")
+MAX_PATH_BYTES = int(env_number("CHEF_MAX_PATH_BYTES", 240, least=1, most=1000))
+MAX_PATH_DEPTH = int(env_number("CHEF_MAX_PATH_DEPTH", 20, least=1, most=100))
 MAX_LOG_BYTES = env_bytes("CHEF_MAX_LOG_BYTES", "10m")
 MAX_ARTIFACTS = int(env_number("CHEF_MAX_ARTIFACTS", 20_000, least=1))
 MAX_ARTIFACT_BYTES = env_bytes("CHEF_MAX_ARTIFACT_BYTES", "1g")
@@ -228,12 +257,41 @@ REST_FRAMEWORK = {
     ],
     "DEFAULT_PERMISSION_CLASSES": ["projects.authentication.HasScope"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_PARSER_CLASSES": ["projects.parsers.JSONParser"],
+    "DEFAULT_SCHEMA_CLASS": "chef.schema.ApiSchema",
+    "URL_FORMAT_OVERRIDE": None,  # the form of an answer is chosen by Accept
+    "DEFAULT_METADATA_CLASS": None,  # the schema says it better than OPTIONS
     "EXCEPTION_HANDLER": "drf_standardized_errors.handler.exception_handler",
     "TEST_REQUEST_DEFAULT_FORMAT": "json",
 }
+# How long the answer to a POST with an Idempotency-Key is kept.
+IDEMPOTENCY_HOURS = env_number("CHEF_IDEMPOTENCY_HOURS", 24, least=0.01, most=8760)
+# Longer than any handler takes: a request whose process is silent for longer is taken for dead.
+IDEMPOTENCY_LOCK_SECONDS = env_number("CHEF_IDEMPOTENCY_LOCK_SECONDS", 60, least=1, most=3600)
+# Requests of one owner, and of one address without a valid token; empty: no limit.
+RATE_READ = env_rate("CHEF_RATE_READ", "6000/minute")
+RATE_WRITE = env_rate("CHEF_RATE_WRITE", "600/minute")
+RATE_ANONYMOUS = env_rate("CHEF_RATE_ANONYMOUS", "120/minute")
+# Live streams at once in one web process; each costs a connection and a little memory, but no thread.
+MAX_LIVE_READERS = int(env_number("CHEF_MAX_LIVE_READERS", 1_000, least=1))
+LIVE_PING_SECONDS = env_number("CHEF_LIVE_PING_SECONDS", 15, least=0.1, most=3600)
 DRF_STANDARDIZED_ERRORS = {
-    "ALLOWED_ERROR_STATUS_CODES": ["400", "401", "403", "404", "405", "413", "429", "500", "503"]
+    "EXCEPTION_HANDLER_CLASS": "chef.errors.ApiExceptionHandler",
+    "EXCEPTION_FORMATTER_CLASS": "chef.errors.ApiExceptionFormatter",
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Chef",
+    "DESCRIPTION": "Turns a folder of source files into a built app: projects in, builds, logs and artifacts out.",
+    "VERSION": "1",
+    "OAS_VERSION": "3.1.1",
+    "SCHEMA_PATH_PREFIX": "/v1",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SERVE_AUTHENTICATION": [],
+    "COMPONENT_SPLIT_REQUEST": True,
+    "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
+    "SWAGGER_UI_DIST": "SIDECAR",  # the page works without the internet
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "POSTPROCESSING_HOOKS": [],
 }
 
 LOGGING = {

@@ -3,13 +3,17 @@
 from django.contrib import admin
 from django.contrib.auth.views import LoginView, LogoutView
 from django.urls import include, path
+from drf_spectacular.views import SpectacularJSONAPIView, SpectacularSwaggerSplitView
+from rest_framework.routers import SimpleRouter
 
 from builds import views
-from builds.api import HealthView, LiveView, ProjectViewSet
+from builds.api.builds import BuildViewSet
+from builds.api.projects import ProjectViewSet
+from builds.api.service import DetectViewSet, HealthView, LiveView, RuntimesViewSet
 
-status, logs, artifacts, artifact = (
-    ProjectViewSet.as_view({"get": name}) for name in ("status", "logs", "artifacts", "artifact")
-)
+api = SimpleRouter(trailing_slash=False, use_regex_path=False)
+api.register("projects", ProjectViewSet, basename="project")
+api.register("builds", BuildViewSet, basename="build")
 
 urlpatterns = [
     path("", views.home, name="home"),
@@ -20,12 +24,13 @@ urlpatterns = [
     path("admin/", admin.site.urls),
     path("health", HealthView.as_view(), name="health"),
     path("health/live", LiveView.as_view(), name="health-live"),
-    path("v1/projects", ProjectViewSet.as_view({"post": "create"}), name="projects"),
-    path("v1/projects/<str:pk>/status", status, name="status"),
-    path("v1/projects/<str:pk>/logs", logs, name="logs"),
-    path("v1/projects/<str:pk>/artifacts", artifacts, name="artifacts"),
-    path("v1/projects/<str:pk>/artifacts/<path:name>", artifact, name="artifact"),
+    path("v1/", include(api.urls)),
+    path("v1/detect", DetectViewSet.as_view({"post": "create"}), name="detect"),
+    path("v1/runtimes", RuntimesViewSet.as_view({"get": "retrieve"}), name="runtimes"),
+    path("v1/schema", SpectacularJSONAPIView.as_view(), name="schema"),
+    path("v1/docs", SpectacularSwaggerSplitView.as_view(), name="docs"),
 ]
 
+handler400 = "chef.errors.bad_request"
 handler404 = "chef.errors.not_found"
 handler500 = "chef.errors.server_error"

@@ -1,6 +1,6 @@
 """The verbs on projects. Doors call these; these write the database, in one transaction each."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,8 +9,9 @@ from django.contrib.auth.models import User
 from django.db import transaction
 from django.db.models import Max
 
+from projects.environment import Secret, set_environment
 from projects.models import Project, Revision, SourceFile
-from projects.paths import Fault, upload_faults
+from projects.paths import Fault, told, upload_faults
 
 
 @dataclass(frozen=True)
@@ -23,21 +24,28 @@ class NewFile:
 
 
 class UploadRefused(ValueError):
-    """The files cannot be kept. `faults` names everything that is wrong with them."""
+    """The files cannot be kept. `faults` names what is wrong with them; of very many, the first and their number."""
 
     def __init__(self, faults: Sequence[Fault]) -> None:
-        super().__init__("; ".join(f"{fault.path or 'files'}: {fault.detail}" for fault in faults))
-        self.faults = tuple(faults)
+        self.faults = told(faults)
+        super().__init__("; ".join(f"{fault.path or 'files'}: {fault.detail}" for fault in self.faults))
+
+
+def limit_faults(sizes: Iterable[tuple[str, int]]) -> list[Fault]:
+    """All that is wrong with (path, size in bytes) pairs, by what this installation allows."""
+    return upload_faults(
+        sizes,
+        max_files=settings.MAX_FILES,
+        max_file=settings.MAX_FILE_BYTES,
+        max_total=settings.MAX_PROJECT_BYTES,
+        max_path_bytes=settings.MAX_PATH_BYTES,
+        max_depth=settings.MAX_PATH_DEPTH,
+    )
 
 
 def check_files(files: Sequence[NewFile], *, generated: int = 0) -> None:
     """Raise UploadRefused unless the files are within the limits; `generated` is how many more come by themselves."""
-    faults = upload_faults(
-        ((file.path, len(file.content)) for file in files),
-        max_files=settings.MAX_FILES,
-        max_file=settings.MAX_FILE_BYTES,
-        max_total=settings.MAX_PROJECT_BYTES,
-    )
+    faults = limit_faults((file.path, len(file.content)) for file in files)
     if not files and not generated:
         faults.append(Fault("no_files", "", "There is nothing to build: send at least one file."))
     if faults:
@@ -47,6 +55,22 @@ def check_files(files: Sequence[NewFile], *, generated: int = 0) -> None:
 @transaction.atomic
 def create_project(*, by: User, name: str) -> Project:
     return Project.objects.create(owner=by, name=name)
+
+
+@transaction.atomic
+def update_project(
+    project: Project,
+    *,
+    name: str | None = None,
+    env: Mapping[str, str | None] | None = None,
+    secrets: Mapping[str, Secret | None] | None = None,
+) -> Project:
+    """Change what is given. Of the environment, the named variables are set, and removed where they are None."""
+    if name is not None:
+        project.name = name
+    project.save(update_fields=["name", "updated_at"])
+    set_environment(project, env=env, secrets=secrets)
+    return project
 
 
 @transaction.atomic

@@ -60,7 +60,7 @@ class SourceFile(models.Model):
     """One file of a revision: a safe relative path and its bytes."""
 
     revision = models.ForeignKey(Revision, on_delete=models.CASCADE, related_name="files")
-    path = models.CharField(max_length=240)
+    path = models.CharField(max_length=1000)
     content = models.BinaryField()
     size = models.PositiveIntegerField()
     executable = models.BooleanField(default=False)
@@ -87,7 +87,9 @@ class EnvironmentVariable(models.Model):
         ordering = ["name"]
         constraints = [
             models.UniqueConstraint(fields=["project", "name"], name="variable_name_once"),
-            models.CheckConstraint(condition=Q(is_secret=True) | Q(for_installation=True), name="variable_plain_is_open"),
+            models.CheckConstraint(
+                condition=Q(is_secret=True) | Q(for_installation=True), name="variable_plain_is_open"
+            ),
         ]
 
     def __str__(self) -> str:

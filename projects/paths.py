@@ -1,15 +1,18 @@
 """Safe relative paths and size limits: pure functions, the one gate that every source file passes.
 
-A path is refused, never repaired: a repaired name is a file that the user did not ask for.
+A path is refused, never repaired: a repaired name is a file that the user did not ask for. Knows no settings: what an
+installation allows is passed in.
 """
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 MAX_PATH_BYTES = 240
 MAX_DEPTH = 20
+MAX_NAME_BYTES = 255  # of one part of a path: what file systems allow
+MAX_TOLD = 100
 
 # Directional and zero-width characters make one name look like another (Unicode TR 36).
 _INVISIBLE = re.compile("[\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
@@ -26,10 +29,13 @@ class Fault:
     detail: str
 
 
-def path_fault(path: str) -> str | None:
+def path_fault(path: str, *, max_bytes: int = MAX_PATH_BYTES, max_depth: int = MAX_DEPTH) -> str | None:
     """Why `path` cannot name a source file, as a sentence that says what to do; None when it can."""
     if not path:
         return "A file's path is empty: give each file a name."
+    # First, because all that follows takes longer the longer a path is.
+    if len(path.encode("utf-8", "surrogatepass")) > max_bytes:
+        return f"The path is longer than {max_bytes} bytes: shorten it."
     if any(unicodedata.category(char) in {"Cc", "Cs"} for char in path) or _INVISIBLE.search(path):
         return "The path holds control or invisible characters: use plain characters."
     if "\\" in path or re.match(r"[A-Za-z]:", path):
@@ -41,25 +47,39 @@ def path_fault(path: str) -> str | None:
         return "The path leaves the project's folder: remove the '..'."
     if "." in parts or "" in parts:
         return "The path has an empty or '.' part: write it in its shortest form."
-    if len(path.encode()) > MAX_PATH_BYTES:
-        return f"The path is longer than {MAX_PATH_BYTES} bytes: shorten it."
-    if len(parts) > MAX_DEPTH:
-        return f"The path is deeper than {MAX_DEPTH} levels: flatten the folders."
+    if any(len(part.encode()) > MAX_NAME_BYTES for part in parts):
+        return f"A name in the path is longer than {MAX_NAME_BYTES} bytes: shorten it."
+    if len(parts) > max_depth:
+        return f"The path is deeper than {max_depth} levels: flatten the folders."
     if parts[0].lower() in _CONTROL_FOLDERS:
         return f"Files in {parts[0]} are version control's own: leave that folder out."
     return None
 
 
-def upload_faults(sizes: Iterable[tuple[str, int]], *, max_files: int, max_file: int, max_total: int) -> list[Fault]:
-    """All that is wrong with a set of (path, size in bytes) pairs, in the order given; [] when it can be kept."""
+def upload_faults(
+    sizes: Iterable[tuple[str, int]],
+    *,
+    max_files: int,
+    max_file: int,
+    max_total: int,
+    max_path_bytes: int = MAX_PATH_BYTES,
+    max_depth: int = MAX_DEPTH,
+) -> list[Fault]:
+    """All that is wrong with a set of (path, size in bytes) pairs, in the order given; [] when it can be kept.
+
+    Of more files than are allowed, those beyond the limit are only counted: millions of names cost no more than that.
+    """
     faults: list[Fault] = []
     seen: dict[str, str] = {}
     count = total = 0
     for path, size in sizes:
         count, total = count + 1, total + size
-        if reason := path_fault(path):
+        if count > max_files:
+            continue
+        if reason := path_fault(path, max_bytes=max_path_bytes, max_depth=max_depth):
             faults.append(Fault("invalid_path", path, reason))
-        elif size > max_file:
+            continue
+        if size > max_file:
             detail = (
                 f"The file has {size:,} bytes, more than the {max_file:,} allowed: make it smaller or leave it out."
             )
@@ -71,11 +91,24 @@ def upload_faults(sizes: Iterable[tuple[str, int]], *, max_files: int, max_file:
         seen.setdefault(folded, path)
     faults += _folder_clashes(seen)
     if count > max_files:
-        faults.append(Fault("too_many_files", "", f"{count:,} files, more than the {max_files:,} allowed."))
+        faults.append(too_many_files(count, max_files))
     if total > max_total:
-        detail = f"The files have {total:,} bytes in all, more than the {max_total:,} allowed."
+        detail = f"The files have {total:,} bytes in all, more than the {max_total:,} allowed: leave some out."
         faults.append(Fault("project_too_large", "", detail))
     return faults
+
+
+def too_many_files(count: int, most: int) -> Fault:
+    return Fault("too_many_files", "", f"{count:,} files, more than the {most:,} allowed: leave some out.")
+
+
+def told(faults: Sequence[Fault]) -> tuple[Fault, ...]:
+    """What a user can read of a long list of faults: the upload's own first, and how many more there are."""
+    if len(faults) <= MAX_TOLD:
+        return tuple(faults)
+    ordered = sorted(faults, key=lambda fault: fault.path != "")
+    detail = f"There are {len(faults) - MAX_TOLD:,} more faults: mend these first."
+    return (*ordered[:MAX_TOLD], Fault("more_faults", "", detail))
 
 
 def _folder_clashes(seen: dict[str, str]) -> list[Fault]:

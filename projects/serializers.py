@@ -4,19 +4,23 @@ import base64
 import binascii
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from django.conf import settings
+from django.core.files.uploadedfile import UploadedFile
 from rest_framework import serializers
 from rest_framework.exceptions import ErrorDetail
 from rest_framework.fields import Field
 
 from chef.units import parse_bytes
-from projects.actions import NewFile, UploadRefused, check_files
-from projects.paths import path_fault
+from projects.actions import NewFile, UploadRefused, limit_faults
+from projects.archives import unpack
+from projects.paths import Fault, path_fault, too_many_files
 
 MAX_COMMAND_CHARS = 4000
 MAX_DEPENDENCIES = 500
+MAX_UNKNOWN_TOLD = 20
+MAX_NAME_CHARS = 240  # of what an error repeats of a path
 # npm's own rule for names, with a scope; PyPI's names are a part of it.
 _DEPENDENCY_NAME = re.compile(r"(@[a-z0-9~-][a-z0-9._~-]*/)?[A-Za-z0-9~_-][A-Za-z0-9._~-]*")
 
@@ -37,6 +41,8 @@ class CamelSerializer(serializers.Serializer[Any]):
         for name, field in super().get_fields().items():
             if camel(name) != name:
                 field.source = field.source or name
+                if isinstance(field, serializers.SerializerMethodField):
+                    field.method_name = field.method_name or f"get_{name}"
             renamed[camel(name)] = field
         return renamed
 
@@ -44,9 +50,9 @@ class CamelSerializer(serializers.Serializer[Any]):
         faults: dict[str, Any] = {}
         if isinstance(data, Mapping):
             known = ", ".join(self.fields)
-            for name in data.keys() - self.fields.keys():
-                detail = f"There is no field {str(name)[:60]!r} here. Known: {known}."
-                faults[str(name)[:60]] = [ErrorDetail(detail, code="unknown_field")]
+            unknown = sorted(str(name)[:60] for name in data.keys() - self.fields.keys())
+            for name in unknown[:MAX_UNKNOWN_TOLD]:
+                faults[name] = [ErrorDetail(f"There is no field {name!r} here. Known: {known}.", code="unknown_field")]
         try:
             value = super().to_internal_value(data)
         except serializers.ValidationError as error:
@@ -69,6 +75,20 @@ class SafePathField(serializers.CharField):
 class OutputField(SafePathField):
     def to_internal_value(self, data: Any) -> str:
         return super().to_internal_value(data) or "."
+
+
+class OutputsField(serializers.ListField):
+    """1 to 50 outputs; how many is looked at first, whatever they are."""
+
+    most = 50
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(child=OutputField(max_length=240), min_length=1, max_length=self.most, **kwargs)
+
+    def to_internal_value(self, data: Any) -> list[Any]:
+        if isinstance(data, list) and len(data) > self.most:
+            raise serializers.ValidationError(f"Name at most {self.most} outputs.", code="too_many")
+        return super().to_internal_value(data)
 
 
 class CommandField(serializers.CharField):
@@ -103,20 +123,19 @@ class FilesField(serializers.Field[list[NewFile], Any, None, None]):
         if not isinstance(data, list):
             detail = 'Send {"path": "text"} or [{"path": "…", "content": "…"}].'
             raise serializers.ValidationError(detail, code="shape")
-        faults: dict[str, list[ErrorDetail]] = {}
-        files = []
-        for index, entry in enumerate(data):
+        files: list[NewFile] = []
+        faults: list[Fault] = []
+        for index, entry in enumerate(data[: settings.MAX_FILES]):  # further ones are only counted
             try:
                 files.append(_file(entry))
             except ValueError as fault:
                 name = entry.get("path") if isinstance(entry, Mapping) else None
-                faults[str(name or index)[:240]] = [ErrorDetail(str(fault), code="invalid_file")]
-        try:
-            check_files(files, generated=1)
-        except UploadRefused as refused:
-            faults |= faults_by_path(refused)
+                faults.append(Fault("invalid_file", str(name or index), str(fault)))
+        faults += limit_faults((file.path, len(file.content)) for file in files)
+        if len(data) > settings.MAX_FILES:
+            faults.append(too_many_files(len(data), settings.MAX_FILES))
         if faults:
-            raise serializers.ValidationError(faults)
+            raise serializers.ValidationError(faults_by_path(UploadRefused(faults)))
         return files
 
 
@@ -147,10 +166,25 @@ def _decoded(content: str, encoding: Any) -> bytes:
         raise ValueError("The text holds half a character: send the file as base64.") from fault
 
 
-def faults_by_path(refused: UploadRefused) -> dict[str, list[ErrorDetail]]:
+class ArchiveField(serializers.Field[list[NewFile], Any, None, None]):
+    """The file of a form: a tar, tar.gz or zip."""
+
+    def to_internal_value(self, data: Any) -> list[NewFile]:
+        if not isinstance(data, UploadedFile):
+            detail = "An archive is a file of a form (multipart/form-data); in JSON, send `files`."
+            raise serializers.ValidationError(detail, code="shape")
+        try:
+            with data:
+                return unpack(cast("BinaryIO", data))
+        except UploadRefused as refused:
+            raise serializers.ValidationError(faults_by_path(refused)) from refused
+
+
+def faults_by_path(refused: UploadRefused) -> Any:
+    """The faults as details of one field: of the field itself, or by the path of the file."""
     faults: dict[str, list[ErrorDetail]] = {}
     for fault in refused.faults:
-        faults.setdefault(fault.path, []).append(ErrorDetail(fault.detail, code=fault.code))
+        faults.setdefault(fault.path[:MAX_NAME_CHARS], []).append(ErrorDetail(fault.detail, code=fault.code))
     return faults
 
 
@@ -161,14 +195,17 @@ class DependenciesField(serializers.DictField):
         super().__init__(child=serializers.CharField(max_length=200, allow_blank=True), **kwargs)
 
     def to_internal_value(self, data: Any) -> dict[str, str]:
-        value = super().to_internal_value(data)
-        if len(value) > MAX_DEPENDENCIES:
+        if isinstance(data, Mapping) and len(data) > MAX_DEPENDENCIES:
             raise serializers.ValidationError(f"Name at most {MAX_DEPENDENCIES} dependencies.", code="too_many")
-        for name in value:
-            if len(name) > 214 or not _DEPENDENCY_NAME.fullmatch(name):
-                raise serializers.ValidationError(
-                    {name[:214]: [ErrorDetail("This is not a package's name.", code="invalid_dependency")]}
-                )
+        value = super().to_internal_value(data)
+        not_a_name = "This is not a package's name: write it as the registry does, such as react or @types/node."
+        faults = {
+            name[:214]: [ErrorDetail(not_a_name, code="invalid_dependency")]
+            for name in value
+            if len(name) > 214 or not _DEPENDENCY_NAME.fullmatch(name)
+        }
+        if faults:
+            raise serializers.ValidationError(faults)
         return value
 
 
@@ -179,7 +216,7 @@ class StrategySerializer(CamelSerializer):
     version = serializers.CharField(max_length=40, required=False)
     install_command = CommandField(required=False)
     build_command = CommandField(required=False)
-    outputs = serializers.ListField(child=OutputField(max_length=240), required=False, min_length=1, max_length=50)
+    outputs = OutputsField(required=False)
     root_dir = SafePathField(max_length=240, allow_blank=True, required=False)
     timeout = serializers.IntegerField(min_value=1000, required=False)
     memory = MemoryField(required=False)
@@ -199,15 +236,21 @@ class StrategySerializer(CamelSerializer):
 
 
 class UploadSerializer(CamelSerializer):
-    """The body of `POST /v1/projects` as JSON."""
+    """Source files by themselves or as an archive, what they depend on, and how to build them.
 
-    name = serializers.CharField(max_length=100, default="project")
-    files = FilesField(default=list)
+    However they came, `validated_data["files"]` has them.
+    """
+
+    files = FilesField(required=False)
+    archive = ArchiveField(required=False)
     dependencies = DependenciesField(default=dict)
     strategy = StrategySerializer(default=dict)
-    priority = serializers.ChoiceField(choices=["low", "normal", "high"], default="normal")
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if "files" in attrs and "archive" in attrs:
+            detail = "Send the files either by themselves or as an archive, not both."
+            raise serializers.ValidationError({"files": [ErrorDetail(detail, code="files_and_archive")]})
+        attrs["files"] = attrs.pop("archive", None) or attrs.get("files", [])
         if not attrs["files"] and not attrs["dependencies"]:
             detail = "There is nothing to build: send at least one file."
             raise serializers.ValidationError({"files": [ErrorDetail(detail, code="no_files")]})

@@ -10,7 +10,7 @@ import pytest
 from django.contrib.auth.models import User
 from rest_framework.test import APIClient
 
-from builds import actions
+from builds import actions, forecast
 from builds.models import Build
 from projects.actions import NewFile
 from projects.models import ApiToken
@@ -35,6 +35,12 @@ def chef(short_folder: Path) -> Iterator[Installation]:
         yield installation.start()
     finally:
         installation.stop()
+
+
+@pytest.fixture(autouse=True)
+def nothing_foreseen() -> None:
+    """What the test before has foreseen of its queue is not for this one."""
+    forecast.forget()
 
 
 @pytest.fixture

@@ -6,54 +6,63 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('auth', '0012_alter_user_first_name_max_length'),
-        ('builds', '0001_builds_and_their_records'),
-        ('projects', '0002_environment_and_idempotency'),
+        ("auth", "0012_alter_user_first_name_max_length"),
+        ("builds", "0001_builds_and_their_records"),
+        ("projects", "0002_environment_and_idempotency"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='OwnerTurn',
+            name="OwnerTurn",
             fields=[
-                ('owner', models.OneToOneField(on_delete=django.db.models.deletion.CASCADE, primary_key=True, serialize=False, to=settings.AUTH_USER_MODEL)),
-                ('claimed_at', models.DateTimeField()),
+                (
+                    "owner",
+                    models.OneToOneField(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        primary_key=True,
+                        serialize=False,
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+                ("claimed_at", models.DateTimeField()),
             ],
         ),
         migrations.AddField(
-            model_name='build',
-            name='runtime',
+            model_name="build",
+            name="runtime",
             field=models.CharField(blank=True, max_length=20),
         ),
         migrations.AddField(
-            model_name='build',
-            name='verdict_class',
+            model_name="build",
+            name="verdict_class",
             field=models.CharField(blank=True, max_length=10),
         ),
         migrations.AddIndex(
-            model_name='build',
-            index=models.Index(fields=['owner', '-created_at', '-id'], name='build_by_owner'),
+            model_name="build",
+            index=models.Index(fields=["owner", "-created_at", "-id"], name="build_by_owner"),
         ),
         migrations.AddIndex(
-            model_name='build',
-            index=models.Index(fields=['owner', 'status', '-created_at', '-id'], name='build_by_status'),
+            model_name="build",
+            index=models.Index(fields=["owner", "status", "-created_at", "-id"], name="build_by_status"),
         ),
         migrations.AddIndex(
-            model_name='build',
-            index=models.Index(fields=['owner', 'runtime', '-created_at', '-id'], name='build_by_runtime'),
+            model_name="build",
+            index=models.Index(fields=["owner", "runtime", "-created_at", "-id"], name="build_by_runtime"),
         ),
         migrations.AddIndex(
-            model_name='build',
-            index=models.Index(fields=['owner', 'verdict_class', '-created_at', '-id'], name='build_by_verdict'),
+            model_name="build",
+            index=models.Index(fields=["owner", "verdict_class", "-created_at", "-id"], name="build_by_verdict"),
         ),
         migrations.AddIndex(
-            model_name='build',
-            index=models.Index(fields=['project', '-created_at', '-id'], name='build_by_project'),
+            model_name="build",
+            index=models.Index(fields=["project", "-created_at", "-id"], name="build_by_project"),
         ),
         migrations.AddIndex(
-            model_name='build',
-            index=models.Index(condition=models.Q(('status', 'completed')), fields=['-finished_at'], name='build_finished'),
+            model_name="build",
+            index=models.Index(
+                condition=models.Q(("status", "completed")), fields=["-finished_at"], name="build_finished"
+            ),
         ),
     ]

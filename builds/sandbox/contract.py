@@ -64,7 +64,7 @@ class Command:
     phase: str
     script: str
     folder: str = ""  # relative to the project's folder
-    environment: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)  # holds secrets: never in a message
     with_registries: bool = False
 
 

@@ -7,43 +7,70 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('projects', '0001_projects_revisions_tokens'),
+        ("projects", "0001_projects_revisions_tokens"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='EnvironmentVariable',
+            name="EnvironmentVariable",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('name', models.CharField(max_length=100)),
-                ('sealed_value', models.TextField()),
-                ('is_secret', models.BooleanField(default=False)),
-                ('for_installation', models.BooleanField(default=False)),
-                ('project', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='variables', to='projects.project')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("name", models.CharField(max_length=100)),
+                ("sealed_value", models.TextField()),
+                ("is_secret", models.BooleanField(default=False)),
+                ("for_installation", models.BooleanField(default=False)),
+                (
+                    "project",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="variables", to="projects.project"
+                    ),
+                ),
             ],
             options={
-                'ordering': ['name'],
-                'constraints': [models.UniqueConstraint(fields=('project', 'name'), name='variable_name_once'), models.CheckConstraint(condition=models.Q(('is_secret', True), ('for_installation', True), _connector='OR'), name='variable_plain_is_open')],
+                "ordering": ["name"],
+                "constraints": [
+                    models.UniqueConstraint(fields=("project", "name"), name="variable_name_once"),
+                    models.CheckConstraint(
+                        condition=models.Q(("is_secret", True), ("for_installation", True), _connector="OR"),
+                        name="variable_plain_is_open",
+                    ),
+                ],
             },
         ),
         migrations.CreateModel(
-            name='IdempotencyKey',
+            name="IdempotencyKey",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('key', models.CharField(max_length=255)),
-                ('fingerprint', models.CharField(max_length=64)),
-                ('created_at', models.DateTimeField(default=django.utils.timezone.now)),
-                ('locked_until', models.DateTimeField(blank=True, null=True)),
-                ('status_code', models.PositiveSmallIntegerField(blank=True, null=True)),
-                ('answer', models.BinaryField(default=b'')),
-                ('owner', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='idempotency_keys', to=settings.AUTH_USER_MODEL)),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("key", models.CharField(max_length=255)),
+                ("fingerprint", models.CharField(max_length=64)),
+                ("created_at", models.DateTimeField(default=django.utils.timezone.now)),
+                ("locked_until", models.DateTimeField(blank=True, null=True)),
+                ("status_code", models.PositiveSmallIntegerField(blank=True, null=True)),
+                ("answer", models.BinaryField(default=b"")),
+                (
+                    "owner",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="idempotency_keys",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
             ],
             options={
-                'indexes': [models.Index(fields=['created_at'], name='idempotency_by_age')],
-                'constraints': [models.UniqueConstraint(fields=('owner', 'key'), name='idempotency_key_once'), models.CheckConstraint(condition=models.Q(models.Q(('locked_until__isnull', False), ('status_code__isnull', True)), models.Q(('locked_until__isnull', True), ('status_code__isnull', False)), _connector='OR'), name='idempotency_answered_iff_unlocked')],
+                "indexes": [models.Index(fields=["created_at"], name="idempotency_by_age")],
+                "constraints": [
+                    models.UniqueConstraint(fields=("owner", "key"), name="idempotency_key_once"),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(("locked_until__isnull", False), ("status_code__isnull", True)),
+                            models.Q(("locked_until__isnull", True), ("status_code__isnull", False)),
+                            _connector="OR",
+                        ),
+                        name="idempotency_answered_iff_unlocked",
+                    ),
+                ],
             },
         ),
     ]

@@ -13,6 +13,7 @@ from rest_framework.test import APIClient
 from builds.models import Build, LogChunk, Status
 from builds.queue import claim
 from projects.models import Project
+from tests.answers import body_of
 
 MakeClient = Callable[..., APIClient]
 PAGE = {"index.html": "<h1>hi</h1>"}
@@ -63,7 +64,7 @@ def test_a_submitted_project_is_queued_with_its_files(client: APIClient) -> None
         ),
         ({"files": {"a": "", "A": ""}}, {("duplicate_path", "files.A")}),
         ({"files": {"big": "x" * (1024**2 + 1)}}, {("file_too_large", "files.big")}),
-        ({"files": {str(i): "" for i in range(1001)}}, {("too_many_files", "files.")}),
+        ({"files": {str(i): "" for i in range(1001)}}, {("too_many_files", "files")}),
         ({"files": {"a": 1}}, {("invalid_file", "files.a")}),
         ({"files": [{"path": "a", "content": "!", "encoding": "base64"}]}, {("invalid_file", "files.a")}),
         ({"files": [{"path": "a", "content": "", "mode": 1}]}, {("invalid_file", "files.a")}),
@@ -133,8 +134,8 @@ def test_a_revoked_or_expired_token_is_refused(owner: User, make_client: MakeCli
         created=timezone.now() - timedelta(days=2), expiry_date=timezone.now() - timedelta(days=1)
     )
 
-    assert revoked.get("/v1/projects/x/status").status_code == 401
-    assert expired.get("/v1/projects/x/status").status_code == 401
+    assert revoked.get("/v1/builds").status_code == 401
+    assert expired.get("/v1/builds").status_code == 401
 
 
 def test_a_read_token_may_read_but_not_write(owner: User, make_client: MakeClient, queue_build: Any) -> None:
@@ -214,10 +215,10 @@ def test_the_log_of_a_lost_attempt_is_not_part_of_the_build(client: APIClient, q
     Build.objects.filter(pk=build.pk).update(fence=2)
 
     page = client.get(f"/v1/projects/{build.project_id}/logs?after=1.1").json()
-    text = client.get(f"/v1/projects/{build.project_id}/logs", headers={"Accept": "text/plain"}).content
+    text = client.get(f"/v1/projects/{build.project_id}/logs", headers={"Accept": "text/plain"})
 
     assert [entry["text"] for entry in page["entries"]] == ["kept\n"]
-    assert text == b"kept\n"
+    assert body_of(text) == b"kept\n"
 
 
 def test_health_tells_what_is_missing(db: None) -> None:

@@ -9,6 +9,7 @@ from django.core.management.base import BaseCommand
 from django.db import DatabaseError, close_old_connections
 
 from builds.reaper import reap_abandoned, ring_for_waiting
+from projects.idempotency import forget_old_keys
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +27,7 @@ class Command(BaseCommand):
             try:
                 reap_abandoned()
                 ring_for_waiting()
+                forget_old_keys()
             except DatabaseError as fault:
                 logger.warning("the database does not answer: %s", fault)
                 close_old_connections()

@@ -1,0 +1,1 @@
+"""The API's doors: parse, call one action, render."""

@@ -1,0 +1,126 @@
+"""Doors to builds."""
+
+from typing import Any
+
+from django.db.models import QuerySet
+from django.http import HttpResponseBase
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
+from rest_framework.decorators import action
+from rest_framework.exceptions import APIException
+from rest_framework.renderers import JSONRenderer
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from builds import actions
+from builds.api.logs import LOG_FORMS, EventStream, PlainText, answer_logs, last_event_id
+from builds.api.requests import BuildsQuery, LogQuery, Nothing, WatchQuery
+from builds.live import event_stream
+from builds.models import Build
+from builds.queue import OwnerQueueFull, QueueFull
+from builds.serializers import BuildDocument, build_document, build_documents
+from chef.streams import hand_over
+from projects.api import ApiViewSet
+from projects.environment import EnvironmentRefused
+from projects.environment_fields import as_validation_error
+
+
+class Conflict(APIException):
+    status_code = 409
+    default_code = "conflict"
+
+
+class Busy(APIException):
+    """A queue is full: 429 when it is the owner's, 503 when it is everyone's."""
+
+    def __init__(self, full: OwnerQueueFull | QueueFull) -> None:
+        is_owners = isinstance(full, OwnerQueueFull)
+        self.status_code = 429 if is_owners else 503
+        super().__init__(str(full), code="owner_queue_full" if is_owners else "queue_full")
+        self.wait = full.retry_after
+
+
+class BuildDoors(ApiViewSet):
+    """What doors to builds share."""
+
+    def builds(self) -> QuerySet[Build]:
+        return Build.objects.filter(owner=self.user.pk).with_details()
+
+    def handle_exception(self, exc: Exception) -> Response:
+        if isinstance(exc, OwnerQueueFull | QueueFull):
+            exc = Busy(exc)
+        elif isinstance(exc, actions.NotFinished):
+            exc = Conflict(str(exc), code="build_not_finished")
+        elif isinstance(exc, EnvironmentRefused):
+            exc = as_validation_error(exc)
+        return super().handle_exception(exc)
+
+    def answer(self, build: Build, *, status: int = 200) -> Response:
+        """The build's document, read anew with all that belongs to it."""
+        document = build_document(self.request, self.one(self.builds(), pk=build.pk))
+        headers = {"Location": document["links"]["self"]} if status == 201 else {}
+        return Response(document, status=status, headers=headers)
+
+
+class BuildViewSet(BuildDoors):
+    """Builds of all of one's projects."""
+
+    lookup_value_converter = "uuid"
+
+    @extend_schema(operation_id="listBuilds", parameters=[BuildsQuery], responses=BuildDocument(many=True))
+    def list(self, request: Request) -> Response:
+        """Builds, newest first; filtered by state, project, runtime or the class of the verdict."""
+        query = BuildsQuery.of(request)
+        where = {name: query[name] for name in ("status", "project", "runtime", "verdict_class") if name in query}
+        shown = self.paginate_queryset(self.builds().filter(**where))
+        return self.get_paginated_response(build_documents(request, shown or []))
+
+    @extend_schema(operation_id="getBuild", responses=BuildDocument)
+    def retrieve(self, request: Request, pk: Any) -> Response:
+        """One build."""
+        return Response(build_document(request, self.one(self.builds(), pk=pk)))
+
+    @extend_schema(
+        operation_id="cancelBuild",
+        request=Nothing,
+        responses={
+            202: OpenApiResponse(BuildDocument, description="Cancelled now; its container is stopped within seconds."),
+            200: OpenApiResponse(BuildDocument, description="It had ended before: nothing was changed."),
+        },
+    )
+    @action(detail=True, methods=["post"])
+    def cancel(self, request: Request, pk: Any) -> Response:
+        """Cancel a build, queued or running. Cancelling again is harmless."""
+        build = self.one(self.builds(), pk=pk)
+        had_ended = build.is_terminal
+        actions.cancel_build(build, by=self.user)
+        return self.answer(build, status=200 if had_ended else 202)
+
+    @extend_schema(operation_id="retryBuild", request=Nothing, responses={201: BuildDocument})
+    @action(detail=True, methods=["post"])
+    def retry(self, request: Request, pk: Any) -> Response:
+        """Build the same revision again, as a new build that names this one in `retryOf`."""
+        build = self.one(self.builds(), pk=pk)
+        return self.answer(actions.retry_build(build, by=self.user), status=201)
+
+    @extend_schema(operation_id="getBuildLogs", parameters=[LogQuery], responses=LOG_FORMS)
+    @action(detail=True, renderer_classes=[JSONRenderer, PlainText, EventStream])
+    def logs(self, request: Request, pk: Any) -> HttpResponseBase:
+        """The log, as `Accept` asks: JSON entries, plain text, or live events."""
+        return answer_logs(request, self.one(self.builds(), pk=pk), LogQuery.of(request))
+
+    @extend_schema(
+        operation_id="watchBuild",
+        parameters=[
+            WatchQuery,
+            OpenApiParameter("Last-Event-ID", int, OpenApiParameter.HEADER, description="Go on after this one."),
+        ],
+        responses={
+            (200, "text/event-stream"): OpenApiResponse(str, description="Events `status` and `phase`, then `end`.")
+        },
+    )
+    @action(detail=True, renderer_classes=[EventStream])
+    def events(self, request: Request, pk: Any) -> HttpResponseBase:
+        """Status, phase and progress, live (server-sent events)."""
+        build = self.one(self.builds(), pk=pk)
+        after = WatchQuery.of(request).get("after", 0)
+        return hand_over(request, event_stream(build.pk, after=int(last_event_id(request, r"\d{1,18}") or after)))

@@ -1,0 +1,180 @@
+"""Doors to projects: submit one, change it, build it again, and read its latest build, or that of `?jobId=`."""
+
+from typing import Any
+
+from django.http import Http404, HttpResponseBase
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import extend_schema
+from rest_framework.decorators import action
+from rest_framework.parsers import BaseParser
+from rest_framework.renderers import JSONRenderer
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from builds import actions
+from builds.api.artifacts import artifacts_of, content_of, zip_of
+from builds.api.builds import BuildDoors
+from builds.api.logs import LOG_FORMS, EventStream, PlainText, answer_logs
+from builds.api.requests import NewBuild, NewProject, NewRevision, OfBuild, Page, ProjectChanges, ProjectLogQuery
+from builds.models import Build, Priority
+from builds.serializers import Accepted, ArtifactList, BuildDocument, ProjectDetail, ProjectDocument, build_document
+from chef.downloads import send, send_stream
+from projects.actions import update_project
+from projects.api import RevisionDoors
+from projects.environment import environment_document
+from projects.models import Project
+from projects.parsers import ArchiveParser, JSONParser
+from projects.serializers import camel
+
+
+class ProjectViewSet(RevisionDoors, BuildDoors):
+    """One's projects."""
+
+    lookup_value_converter = "uuid"
+
+    def get_parsers(self) -> list[BaseParser]:
+        # On a request, this is asked before DRF has named the action.
+        action = self.action_map.get((self.request.method or "").lower()) if self.request else self.action
+        return [JSONParser(), ArchiveParser()] if action in {"create", "add_revision"} else [JSONParser()]
+
+    # --- Projects ------------------------------------------------------------------------------------------------
+
+    @extend_schema(operation_id="listProjects", parameters=[Page], responses=ProjectDocument(many=True))
+    def list(self, request: Request) -> Response:
+        """Projects, newest first, each with its latest build."""
+        Page.of(request)
+        shown = self.paginate_queryset(self.projects()) or []
+        context = {"request": request, "latest": Build.objects.latest_of(shown)}
+        return self.get_paginated_response(ProjectDocument(shown, many=True, context=context).data)
+
+    @extend_schema(operation_id="createProject", request=NewProject, responses={201: Accepted})
+    def create(self, request: Request) -> Response:
+        """Send a project's files, by themselves or as an archive, and have them built."""
+        data = _checked(NewProject, request)
+        build = actions.submit_project(
+            by=self.user, name=data["name"], env=data.get("env"), secrets=data.get("secrets"), **_build_of(data)
+        )
+        return self.accepted(build)
+
+    @extend_schema(operation_id="getProject", responses=ProjectDetail)
+    def retrieve(self, request: Request, pk: Any) -> Response:
+        """One project with its environment; of secrets, only the names."""
+        return Response(self._detail(self.one(self.projects(), pk=pk)))
+
+    @extend_schema(operation_id="changeProject", request=ProjectChanges, responses=ProjectDetail)
+    def partial_update(self, request: Request, pk: Any) -> Response:
+        """Change a project's name, or its environment from the next build on."""
+        project = self.one(self.projects(), pk=pk)
+        update_project(project, **_checked(ProjectChanges, request))
+        return Response(self._detail(project))
+
+    @extend_schema(operation_id="deleteProject", responses={204: None})
+    def destroy(self, request: Request, pk: Any) -> Response:
+        """Delete a project with its builds, logs and artifacts. Builds that run are cancelled."""
+        actions.delete_project(self.one(self.projects(), pk=pk), by=self.user)
+        return Response(status=204)
+
+    @extend_schema(operation_id="addRevision", request=NewRevision, responses={201: Accepted})
+    @RevisionDoors.revisions.mapping.post
+    def add_revision(self, request: Request, pk: Any) -> Response:
+        """Send a new snapshot of a project's files, and have it built."""
+        project = self.one(self.projects(), pk=pk)
+        return self.accepted(
+            actions.submit_revision(project, by=self.user, **_build_of(_checked(NewRevision, request)))
+        )
+
+    # --- Their builds --------------------------------------------------------------------------------------------
+
+    @extend_schema(operation_id="rebuildProject", request=NewBuild, responses={201: BuildDocument})
+    @action(detail=True, methods=["post"], url_path="builds", url_name="builds")
+    def rebuild(self, request: Request, pk: Any) -> Response:
+        """Build a revision that the project has, by default its last."""
+        project = self.one(self.projects(), pk=pk)
+        data = _checked(NewBuild, request)
+        rows = project.revisions.order_by("-number")
+        revision = self.one(rows, number=data["revision"]) if "revision" in data else self.one(rows)
+        build = actions.queue_build(revision, by=self.user, priority=Priority[data["priority"].upper()])
+        return self.answer(build, status=201)
+
+    @extend_schema(operation_id="getProjectStatus", parameters=[OfBuild], responses=BuildDocument)
+    @action(detail=True)
+    def status(self, request: Request, pk: Any) -> Response:
+        """The project's latest build, or the one that `jobId` names."""
+        return Response(build_document(request, self._build(pk, OfBuild.of(request))))
+
+    @extend_schema(operation_id="getProjectLogs", parameters=[ProjectLogQuery], responses=LOG_FORMS)
+    @action(detail=True, renderer_classes=[JSONRenderer, PlainText, EventStream])
+    def logs(self, request: Request, pk: Any) -> HttpResponseBase:
+        """The log, as `Accept` asks: JSON entries, plain text, or live events."""
+        query = ProjectLogQuery.of(request)
+        return answer_logs(request, self._build(pk, query), query)
+
+    @extend_schema(operation_id="listArtifacts", parameters=[OfBuild], responses=ArtifactList)
+    @action(detail=True)
+    def artifacts(self, request: Request, pk: Any) -> Response:
+        """The output files of a completed build."""
+        build = self._build(pk, OfBuild.of(request))
+        rows = list(artifacts_of(build))
+        told = {
+            "project_id": build.project_id,
+            "job_id": build.pk,
+            "artifacts": rows,
+            "total_size": sum(row.size for row in rows),
+        }
+        return Response(ArtifactList(told, context={"request": request, "build": build}).data)
+
+    @extend_schema(operation_id="getArtifact", parameters=[OfBuild], responses={200: OpenApiTypes.BINARY})
+    @action(detail=True, url_path="artifacts/<path:name>", url_name="artifact")
+    def artifact(self, request: Request, pk: Any, name: str) -> HttpResponseBase:
+        """One output file, as an attachment, with ETag and ranges."""
+        if "\0" in name:
+            raise Http404
+        artifact = self.one(artifacts_of(self._build(pk, OfBuild.of(request))), name=name)
+        return send(request, content_of(artifact), file_name=name.rpartition("/")[2])
+
+    @extend_schema(
+        operation_id="getArtifactsZip", parameters=[OfBuild], responses={(200, "application/zip"): OpenApiTypes.BINARY}
+    )
+    @action(detail=True, url_path="artifacts.zip", url_name="artifacts-zip")
+    def artifacts_zip(self, request: Request, pk: Any) -> HttpResponseBase:
+        """All output files in one zip, made while it is sent."""
+        build = self._build(pk, OfBuild.of(request))
+        if not artifacts_of(build).exists():
+            raise Http404
+        name, size, pieces = zip_of(build)
+        return send_stream(request, pieces, media_type="application/zip", file_name=name, size=size)
+
+    # --- What they lean on ---------------------------------------------------------------------------------------
+
+    def accepted(self, build: Build) -> Response:
+        document = Accepted(build, context={"request": self.request}).data
+        return Response(document, status=201, headers={"Location": document["links"]["self"]})
+
+    def _build(self, pk: Any, query: dict[str, Any]) -> Build:
+        builds = self.builds().filter(project=pk).order_by("-number")
+        found: Build = self.one(builds, pk=query["job_id"]) if "job_id" in query else self.one(builds)
+        return found
+
+    def _detail(self, project: Project) -> dict[str, Any]:
+        context = {
+            "request": self.request,
+            "latest": Build.objects.latest_of([project]),
+            "environment": environment_document(project),
+        }
+        return dict(ProjectDetail(project, context=context).data)
+
+
+def _checked(serializer: type[Any], request: Request) -> dict[str, Any]:
+    body = serializer(data=request.data)
+    body.is_valid(raise_exception=True)
+    return dict(body.validated_data)
+
+
+def _build_of(data: dict[str, Any]) -> dict[str, Any]:
+    """What an upload and its build are made of, in the words of `builds.actions`."""
+    return {
+        "priority": Priority[data["priority"].upper()],
+        "files": data["files"],
+        "dependencies": data["dependencies"],
+        "strategy": {camel(name): value for name, value in data["strategy"].items()},
+    }

@@ -1,0 +1,119 @@
+"""What comes in over the wire about builds, checked: bodies and query parameters."""
+
+from typing import Any, cast
+
+from rest_framework import serializers
+from rest_framework.exceptions import ErrorDetail, ValidationError
+from rest_framework.request import Request
+
+from builds.models import PhaseName, Status
+from builds.runtimes import RUNTIMES, UnknownRuntime, resolve_version
+from builds.verdicts import VerdictClass
+from projects.environment_fields import EnvField, SecretsField
+from projects.serializers import CamelSerializer, UploadSerializer
+
+PRIORITIES = ["low", "normal", "high"]
+
+
+def checked_strategy(strategy: dict[str, Any]) -> dict[str, Any]:
+    """The strategy, if it names a runtime and a version that this installation has. Raises ValidationError."""
+    runtime = strategy.get("runtime")
+    if strategy.get("version") and not runtime:
+        detail = "A version alone says little: name the runtime too."
+        raise ValidationError({"runtime": [ErrorDetail(detail, code="required")]})
+    try:
+        if runtime:
+            resolve_version(runtime, strategy.get("version"))
+    except UnknownRuntime as unknown:
+        field = "runtime" if unknown.code == "unknown_runtime" else "version"
+        raise ValidationError({field: [ErrorDetail(str(unknown), code=unknown.code)]}) from unknown
+    return strategy
+
+
+class Sources(UploadSerializer):
+    """The files of a project, by themselves or as an archive, and how to build them. The body of `POST /v1/detect`."""
+
+    def validate_strategy(self, strategy: dict[str, Any]) -> dict[str, Any]:
+        return checked_strategy(strategy)
+
+
+class NewRevision(Sources):
+    """The body of `POST /v1/projects/{id}/revisions`."""
+
+    priority = serializers.ChoiceField(choices=PRIORITIES, default="normal")
+
+
+class NewProject(NewRevision):
+    """The body of `POST /v1/projects`."""
+
+    name = serializers.CharField(max_length=100, default="project")
+    env = EnvField(required=False)
+    secrets = SecretsField(required=False)
+
+
+class ProjectChanges(CamelSerializer):
+    """The body of `PATCH /v1/projects/{id}`. Of `env` and `secrets`, the named ones are set, and removed by null."""
+
+    name = serializers.CharField(max_length=100, required=False)
+    env = EnvField(required=False, allow_removal=True)
+    secrets = SecretsField(required=False, allow_removal=True)
+
+
+class NewBuild(CamelSerializer):
+    """The body of `POST /v1/projects/{id}/builds`."""
+
+    revision = serializers.IntegerField(
+        min_value=1, max_value=2**31 - 1, required=False, help_text="By default the last."
+    )
+    priority = serializers.ChoiceField(choices=PRIORITIES, default="normal")
+
+
+class Nothing(CamelSerializer):
+    """A body without fields."""
+
+
+class Query(CamelSerializer):
+    """Parameters of an address: those that it has are checked, others are refused."""
+
+    @classmethod
+    def of(cls, request: Request) -> dict[str, Any]:
+        query = cls(data=request.query_params.dict())
+        query.is_valid(raise_exception=True)
+        return cast("dict[str, Any]", query.validated_data)
+
+
+class Page(Query):
+    limit = serializers.IntegerField(min_value=1, max_value=100, required=False)
+    cursor = serializers.CharField(required=False)
+
+
+class BuildsQuery(Page):
+    status = serializers.ChoiceField(choices=Status.choices, required=False)
+    project = serializers.UUIDField(required=False)
+    runtime = serializers.ChoiceField(choices=list(RUNTIMES), required=False)
+    verdict_class = serializers.ChoiceField(choices=[kind.value for kind in VerdictClass], required=False)
+
+
+class OfBuild(Query):
+    job_id = serializers.UUIDField(required=False, help_text="A build of the project; by default the latest.")
+
+
+class LogQuery(Query):
+    after = serializers.RegexField(
+        r"^\d{1,9}\.\d{1,9}$", required=False, help_text="A `nextCursor`, or an `id` of the live stream."
+    )
+    limit = serializers.IntegerField(min_value=1, max_value=1000, default=500)
+    phase = serializers.ChoiceField(choices=PhaseName.choices, required=False)
+    ansi = serializers.ChoiceField(
+        choices=["keep", "strip"], default="keep", help_text="As text: whether colours are taken out."
+    )
+
+
+class WatchQuery(Query):
+    after = serializers.IntegerField(
+        min_value=0, max_value=10**18 - 1, required=False, help_text="Go on after the event with this `id`."
+    )
+
+
+class ProjectLogQuery(LogQuery, OfBuild):
+    pass

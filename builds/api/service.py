@@ -1,0 +1,99 @@
+"""Doors to what belongs to nobody: health, runtimes, and what a build of some files would do."""
+
+from typing import Any
+
+from django.conf import settings
+from drf_spectacular.utils import OpenApiResponse, extend_schema
+from rest_framework.exceptions import ErrorDetail, ValidationError
+from rest_framework.permissions import AllowAny
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from builds import health
+from builds.api.requests import Sources
+from builds.detection import DetectionError, detect
+from builds.runner import resolved_strategy, wish_of
+from builds.runtimes import RUNTIMES
+from builds.serializers import Detected, HealthDocument, LiveDocument, RuntimeList
+from projects.api import AnyAccept, ApiViewSet
+from projects.parsers import ArchiveParser, JSONParser
+from projects.serializers import camel
+
+
+class DetectViewSet(ApiViewSet):
+    """Asks what a build would do, without building."""
+
+    parser_classes = (JSONParser, ArchiveParser)
+
+    @extend_schema(operation_id="detect", request=Sources, responses={200: Detected})
+    def create(self, request: Request) -> Response:
+        """The strategy that a build of these files would use, and why."""
+        body = Sources(data=request.data)
+        body.is_valid(raise_exception=True)
+        data = body.validated_data
+        strategy = {camel(name): value for name, value in data["strategy"].items()}
+        files = {file.path: file.content for file in data["files"]}
+        try:
+            plan = detect(files, dependencies=data["dependencies"], wish=wish_of(strategy))
+        except DetectionError as error:
+            detail = f"{error.message} {error.hint}"
+            raise ValidationError({"files": [ErrorDetail(detail, code=error.code)]}) from error
+        return Response(Detected({"strategy": resolved_strategy(plan, strategy)}).data)
+
+
+class RuntimesViewSet(ApiViewSet):
+    """What can be built here."""
+
+    pagination_class = None
+
+    @extend_schema(operation_id="listRuntimes", responses=RuntimeList)
+    def retrieve(self, request: Request) -> Response:
+        """The runtimes with their versions, and the limits of this installation."""
+        return Response(RuntimeList({"runtimes": list(RUNTIMES.values()), "limits": limits()}).data)
+
+
+def limits() -> dict[str, Any]:
+    return {
+        "files": settings.MAX_FILES,
+        "fileBytes": settings.MAX_FILE_BYTES,
+        "projectBytes": settings.MAX_PROJECT_BYTES,
+        "pathBytes": settings.MAX_PATH_BYTES,
+        "pathDepth": settings.MAX_PATH_DEPTH,
+        "timeout": int(settings.WORKER_TIMEOUT * 1000),
+        "memory": settings.DOCKER_MEMORY_LIMIT,
+        "cpus": settings.DOCKER_CPU_LIMIT,
+        "processes": settings.PIDS_LIMIT,
+        "logBytes": settings.MAX_LOG_BYTES,
+        "artifacts": settings.MAX_ARTIFACTS,
+        "artifactBytes": settings.MAX_ARTIFACT_BYTES,
+        "queuedPerOwner": settings.OWNER_MAX_QUEUED,
+    }
+
+
+class OpenView(APIView):
+    """Open to all: it tells nothing that a stranger could use."""
+
+    authentication_classes = ()
+    permission_classes = (AllowAny,)
+    throttle_classes = ()
+    content_negotiation_class = AnyAccept
+
+
+class LiveView(OpenView):
+    @extend_schema(operation_id="getLiveness", auth=[], responses=LiveDocument)
+    def get(self, request: Request) -> Response:
+        """Answers as long as the process runs, whatever else does not."""
+        return Response({"status": "ok"})
+
+
+class HealthView(OpenView):
+    @extend_schema(
+        operation_id="getHealth",
+        auth=[],
+        responses={200: HealthDocument, 503: OpenApiResponse(HealthDocument, description="Degraded or down.")},
+    )
+    def get(self, request: Request) -> Response:
+        """Whether the installation can do its work, in under a second even when what it needs hangs."""
+        status, checks = health.report()
+        return Response({"status": status, "checks": checks}, status=200 if status == "ok" else 503)

@@ -1,0 +1,123 @@
+"""Live readers of builds: their logs and events as server-sent events, resumable.
+
+One listener in each web process hears which builds have changed, and rings the feeds of those that are read. A
+reader is a generator that follows its feed. Knows nothing of HTTP: chef.streams sends what it yields.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from uuid import UUID
+
+from django.conf import settings
+
+from builds.announcements import listen
+from builds.feeds import Feed, as_event
+
+RETRY = b"retry: 1000\n\n"  # a reader that was cut off comes back after a second
+PING = b": ping\n\n"
+
+
+class Hub:
+    """The feeds of one event loop, and the listener that rings them."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.feeds: dict[UUID, Feed] = {}
+        self._followers: dict[UUID, asyncio.Task[None]] = {}
+        self._listener: asyncio.Task[None] | None = None
+        self._is_told = False
+
+    @contextlib.asynccontextmanager
+    async def reading(self, build_id: UUID) -> AsyncIterator[Feed]:
+        """The build's feed, followed for as long as anyone reads it."""
+        feed = self.feeds.get(build_id) or self._follow(build_id)
+        feed.readers += 1
+        try:
+            yield feed
+        finally:
+            feed.readers -= 1
+            if not feed.readers:
+                del self.feeds[build_id]
+                self._followers.pop(build_id).cancel()
+
+    def _follow(self, build_id: UUID) -> Feed:
+        if self._listener is None:
+            self._listener = asyncio.create_task(listen(self._on_change, self._on_link))
+        feed = self.feeds[build_id] = Feed(build_id)
+        self._followers[build_id] = asyncio.create_task(feed.follow(lambda: self._is_told))
+        return feed
+
+    def _on_change(self, build_id: UUID) -> None:
+        if feed := self.feeds.get(build_id):
+            feed.ring()
+
+    def _on_link(self, is_told: bool) -> None:
+        self._is_told = is_told
+        for feed in self.feeds.values():
+            feed.ring()
+
+
+_hubs: list[Hub] = []  # of the one loop that a web process has
+
+
+def hub() -> Hub:
+    if not _hubs or _hubs[0].loop is not asyncio.get_running_loop():
+        _hubs[:] = [Hub()]
+    return _hubs[0]
+
+
+async def log_stream(build_id: UUID, *, after: str = "", phase: str = "") -> AsyncGenerator[bytes]:
+    """The log of the build's current attempt from a cursor of builds.logs.read on, live; a last event `end`."""
+    attempt, sequence = (int(part) for part in (after or "0.0").split("."))
+    yield RETRY
+    async with hub().reading(build_id) as feed:
+        quiet_until = _ping_time()
+        while True:
+            data = b""
+            if feed.has_been_read:
+                data, attempt, sequence = await feed.log_after(attempt, sequence, phase)
+            if data:
+                yield data
+                quiet_until = _ping_time()
+            elif (attempt, sequence) < (feed.attempt, feed.tip):
+                continue  # past entries of other phases, or more came while a page was read
+            elif feed.is_whole:
+                yield _end(feed)
+                return
+            elif time.monotonic() >= quiet_until:
+                yield PING
+                quiet_until = _ping_time()
+            else:
+                await feed.look()
+
+
+async def event_stream(build_id: UUID, *, after: int = 0) -> AsyncGenerator[bytes]:
+    """Changes of the build's status and phase, those after an event's id, live; a last event `end`."""
+    yield RETRY
+    async with hub().reading(build_id) as feed:
+        quiet_until = _ping_time()
+        while True:
+            data = b"".join(data for number, data in feed.events if number > after)
+            if data:
+                after = feed.events[-1][0]
+                yield data
+                quiet_until = _ping_time()
+            elif feed.is_whole:
+                yield _end(feed)
+                return
+            elif time.monotonic() >= quiet_until:
+                yield PING
+                quiet_until = _ping_time()
+            else:
+                await feed.look()
+
+
+def _ping_time() -> float:
+    # A feed looks three times in the time between two pings: this is the last look before it is over.
+    return time.monotonic() + settings.LIVE_PING_SECONDS * 2 / 3
+
+
+def _end(feed: Feed) -> bytes:
+    return as_event("end", {"jobId": feed.build_id, "status": feed.status})

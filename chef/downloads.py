@@ -1,0 +1,111 @@
+"""Bytes on their way out: whole, in part (RFC 9110 ranges), or not at all (the client has them, or asked by HEAD).
+
+The body is an asynchronous iterator, so that it is sent as it is read: Django would gather a synchronous one in memory.
+"""
+
+import re
+from collections.abc import AsyncIterator, Callable, Generator
+from dataclasses import dataclass
+from functools import partial
+
+from asgiref.sync import sync_to_async
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
+from django.utils.http import content_disposition_header, parse_etags
+from rest_framework.exceptions import APIException
+
+_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
+
+
+class RangeNotSatisfiable(APIException):
+    status_code = 416
+    default_detail = "The range lies beyond the end: ask for one that starts within the content."
+    default_code = "range_not_satisfiable"
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.headers = {"Content-Range": f"bytes */{size}"}
+
+
+@dataclass(frozen=True)
+class Content:
+    """What can be sent: its size in bytes, its media type, a strong ETag without quotes, and how to read a part of it.
+
+    `read(start, length)` gives `length` bytes from `start`, in pieces.
+    """
+
+    size: int
+    media_type: str
+    etag: str
+    read: Callable[[int, int], AsyncIterator[bytes]]
+
+
+def send(request: HttpRequest, content: Content, *, file_name: str = "") -> HttpResponseBase:
+    """The answer to a GET or HEAD. With a file name it is an attachment, which no browser shows on our own origin.
+
+    Raises RangeNotSatisfiable. Several ranges at once are answered with the whole, as RFC 9110 allows.
+    """
+    etag = f'"{content.etag}"'
+    headers = {
+        "ETag": etag,
+        "Accept-Ranges": "bytes",
+        "X-Content-Type-Options": "nosniff",
+        "Content-Security-Policy": "sandbox; default-src 'none'",
+    }
+    if file_name:
+        headers["Content-Disposition"] = str(content_disposition_header(True, file_name))
+    known = {tag.removeprefix("W/") for tag in parse_etags(request.headers.get("If-None-Match", ""))}
+    if known & {etag, "*"}:
+        return HttpResponse(status=304, headers=headers)
+    part = _part(request, content.size, etag)
+    start, length = part or (0, content.size)
+    headers["Content-Length"] = str(length)
+    if part:
+        headers["Content-Range"] = f"bytes {start}-{start + length - 1}/{content.size}"
+    status = 206 if part else 200
+    if request.method == "HEAD":
+        return HttpResponse(status=status, headers=headers, content_type=content.media_type)
+    body = content.read(start, length)
+    return StreamingHttpResponse(body, status=status, headers=headers, content_type=content.media_type)
+
+
+def send_stream(
+    request: HttpRequest, pieces: Generator[bytes], *, media_type: str, file_name: str, size: int | None = None
+) -> HttpResponseBase:
+    """An attachment that is made while it is sent. `size` in bytes, where it is known beforehand."""
+    headers = {
+        "Content-Disposition": str(content_disposition_header(True, file_name)),
+        "X-Content-Type-Options": "nosniff",
+    }
+    if size is not None:
+        headers["Content-Length"] = str(size)
+    if request.method == "HEAD":
+        pieces.close()
+        return HttpResponse(headers=headers, content_type=media_type)
+    return StreamingHttpResponse(_in_thread(pieces), headers=headers, content_type=media_type)
+
+
+async def _in_thread(pieces: Generator[bytes]) -> AsyncIterator[bytes]:
+    """The same pieces, each made in the request's own thread: what they read from the database needs one thread."""
+    try:
+        following = sync_to_async(partial(next, pieces, None))
+        while (piece := await following()) is not None:
+            yield piece
+    finally:
+        await sync_to_async(pieces.close)()
+
+
+def _part(request: HttpRequest, size: int, etag: str) -> tuple[int, int] | None:
+    """(start, length) of the range that was asked for; None for the whole."""
+    match = _RANGE.fullmatch(request.headers.get("Range", "").strip())
+    if not match or match.groups() == ("", "") or request.headers.get("If-Range", etag) != etag:
+        return None
+    first, last = match.groups()
+    if not first:  # the last so many bytes
+        start, end = max(size - int(last), 0), size
+    else:
+        start, end = int(first), min(int(last) + 1 if last else size, size)
+        if last and int(last) < int(first):
+            return None
+    if start >= size or start >= end:
+        raise RangeNotSatisfiable(size)
+    return start, end - start

@@ -1,0 +1,199 @@
+"""Answers that go on for minutes: a view says what follows, and it is sent when Django is done with the request.
+
+Django keeps a thread for as long as a request is under way. So it only decides, like for any other request, who may
+and with which status and headers; then its thread is free, and the body costs no more than a task. Knows nothing of
+what is sent.
+"""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import threading
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from types import FrameType
+from typing import Any
+
+from django.conf import settings
+from django.http import HttpResponse
+from rest_framework.exceptions import APIException, NotAcceptable
+from rest_framework.request import Request
+
+logger = logging.getLogger(__name__)
+
+Message = dict[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Body = AsyncGenerator[bytes]
+
+_KEY = "chef.handover"
+# A reader that takes nothing for so long is gone, or does not read: it keeps its place from others.
+STUCK_SECONDS = 60.0
+
+
+class TooManyReaders(APIException):
+    status_code = 503
+    default_code = "too_many_readers"
+    default_detail = "As many live streams are open as this server takes: come back later, or read without streaming."
+    wait = 10
+
+
+class _Places:
+    """How many streams there may be at once in this process. Taken in a request's thread, given back in the loop's."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._taken = 0
+
+    def take(self) -> None:
+        with self._lock:
+            if self._taken >= settings.MAX_LIVE_READERS:
+                raise TooManyReaders
+            self._taken += 1
+
+    def give_back(self) -> None:
+        with self._lock:
+            self._taken -= 1
+
+
+_places = _Places()
+_sending: set["asyncio.Task[None]"] = set()
+
+
+class _Handover:
+    """One request, from Django to the stream that follows."""
+
+    def __init__(self) -> None:
+        self.body: Body | None = None
+        self.head: Message | None = None
+
+    def take(self, body: Body) -> None:
+        _places.take()
+        self.body = body
+
+    async def close(self) -> None:
+        if self.body is not None:
+            _places.give_back()
+            await self.body.aclose()
+
+
+def hand_over(request: Request, body: Body, *, media_type: str = "text/event-stream") -> HttpResponse:
+    """The answer to a GET whose body is sent after Django has let go of the request; a HEAD gets the headers alone.
+
+    Raises TooManyReaders, and NotAcceptable where the server is not chef.asgi.
+    """
+    response = HttpResponse(content_type=media_type)
+    response.headers["Cache-Control"] = "no-store"
+    response.headers["X-Accel-Buffering"] = "no"  # nginx would gather events, and send them late
+    if request.method == "HEAD":
+        return response
+    handover = getattr(request, "scope", {}).get(_KEY)
+    if handover is None:
+        raise NotAcceptable("Live streams need the ASGI server: start Chef with uvicorn.")
+    handover.take(body)
+    return response
+
+
+async def serve(application: Any, scope: Message, receive: Receive, send: Send, *, body_of: Receive) -> None:
+    """Answer one HTTP request by Django, and then by what its view has handed over, if it has.
+
+    Django reads the request's body from `body_of`; that the client has left is learnt from `receive`.
+    """
+    handover = _Handover()
+
+    async def send_or_keep(message: Message) -> None:
+        if handover.body is None:
+            await send(message)
+        elif message["type"] == "http.response.start":
+            handover.head = message  # and there is no body of Django's
+
+    try:
+        await application({**scope, _KEY: handover}, body_of, send_or_keep)
+        if handover.body is not None and handover.head is not None:
+            await send({**handover.head, "headers": _without_length(handover.head["headers"])})
+            await _stream(handover.body, receive, send)
+    finally:
+        await handover.close()
+
+
+def _without_length(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    return [(name, value) for name, value in headers if name.lower() != b"content-length"]
+
+
+async def _stream(body: Body, receive: Receive, send: Send) -> None:
+    """Send the body until it ends, the client leaves, or the server stops."""
+    _end_with_the_server()
+    sender = _Sender(body, send)
+    sending = asyncio.create_task(sender.run())
+    leaving, stuck = asyncio.create_task(_until_gone(receive)), asyncio.create_task(sender.until_stuck())
+    _sending.add(sending)
+    try:
+        await asyncio.wait({sending, leaving, stuck}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        _sending.discard(sending)
+        for task in (sending, leaving, stuck):
+            task.cancel()
+        await asyncio.gather(sending, leaving, stuck, return_exceptions=True)
+    if stuck.done() and not stuck.cancelled():
+        logger.warning("a live reader has taken nothing for %g s: its connection is closed", STUCK_SECONDS)
+        return  # the server closes what has not been ended
+    if not sending.cancelled() and (fault := sending.exception()):
+        raise fault  # the server closes the connection: nobody takes this for the end
+    await send({"type": "http.response.body", "body": b""})
+
+
+class _Sender:
+    """Sends a body, and notes how far it is."""
+
+    def __init__(self, body: Body, send: Send) -> None:
+        self._body, self._send = body, send
+        self.begun = self.done = 0
+
+    async def run(self) -> None:
+        async for piece in self._body:
+            self.begun += 1
+            await self._send({"type": "http.response.body", "body": piece, "more_body": True})
+            self.done += 1
+
+    async def until_stuck(self) -> None:
+        """Until one piece has not been taken for so long. A timer for each piece would cost more than sending it."""
+        seen = -1
+        while self.begun == self.done or self.begun != seen:
+            seen = self.begun
+            await asyncio.sleep(STUCK_SECONDS)
+
+
+async def _until_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+# --- The end of the server ---------------------------------------------------------------------------------------
+
+_watched: list[asyncio.AbstractEventLoop] = []
+
+
+def _end_with_the_server() -> None:
+    """End all streams on SIGTERM. uvicorn tells nobody that it stops: it waits until every answer has ended."""
+    loop = asyncio.get_running_loop()
+    before = signal.getsignal(signal.SIGTERM)
+    if loop in _watched or not callable(before) or threading.current_thread() is not threading.main_thread():
+        return
+    _watched[:] = [loop]
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _ending_first(loop, signal.getsignal(number)))
+
+
+def _ending_first(loop: asyncio.AbstractEventLoop, before: Any) -> Callable[[int, FrameType | None], None]:
+    def handle(number: int, frame: FrameType | None) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed already
+            loop.call_soon_threadsafe(_end_all)
+        if callable(before):
+            before(number, frame)
+
+    return handle
+
+
+def _end_all() -> None:
+    for task in _sending:
+        task.cancel()

@@ -1,0 +1,257 @@
+"""The environment that a project's builds are given: what may be in it, how it is kept, and which phase sees what.
+
+Plain variables go to both phases. Secrets go to the build phase, to installation only where that was asked for by
+name, and their values never come back out. Knows nothing of how logs are masked or containers are made.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.db import transaction
+
+from projects.models import EnvironmentVariable, Project
+from projects.sealing import Unreadable, seal, unseal
+
+MAX_NAME_CHARS = 100
+MAX_VARIABLES = 100
+MAX_VALUE_BYTES = 32 * 1024
+MAX_TOTAL_BYTES = 64 * 1024
+# A shorter text turns up in any log by chance: masking it would tell more than it hides.
+MIN_SECRET_CHARS = 8
+
+NAME_PATTERN = "[A-Za-z_][A-Za-z0-9_]*"
+_NAME = re.compile(NAME_PATTERN)
+
+_IN_A_COMMAND = "Set it in the command that needs it instead, as in `{name}=value command`."
+# Names, upper-cased, and why they are refused.
+_REFUSED: list[tuple[re.Pattern[str], str]] = [
+    (
+        re.compile(r"PATH|HOME|USER|LOGNAME|SHELL|PWD|TMPDIR|TMP|TEMP|PYTHONUSERBASE"),
+        "Chef sets this itself, to where the build finds its tools and files. " + _IN_A_COMMAND,
+    ),
+    (
+        re.compile(r"LD_.*|GLIBC_TUNABLES|GCONV_PATH|NODE_OPTIONS|PYTHONHOME|PYTHONSTARTUP"),
+        "This changes every program that a phase starts, Chef's own among them. " + _IN_A_COMMAND,
+    ),
+    (
+        re.compile(r"BASH_ENV|ENV|IFS|SHELLOPTS|BASHOPTS|PS4"),
+        "This changes how the shell reads commands. " + _IN_A_COMMAND,
+    ),
+    (
+        re.compile(r".*_PROXY|SSL_CERT_FILE|SSL_CERT_DIR|NODE_EXTRA_CA_CERTS|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE"),
+        "Installations reach the package registries in one way only, which Chef sets up: leave this out.",
+    ),
+    (
+        re.compile(r"NPM_CONFIG_.*|PIP_.*|YARN_NPM_.*|COREPACK_.*"),
+        "Chef sets up the package managers. Write the option into the project's own file, such as .npmrc, or into "
+        "`strategy.installCommand`.",
+    ),
+    (re.compile(r"CHEF_.*"), "Names that begin with CHEF_ are Chef's own: choose another one."),
+]
+
+
+@dataclass(frozen=True)
+class Secret:
+    """A value that is never shown again. `installation`: whether that phase is given it too."""
+
+    value: str = field(repr=False)
+    installation: bool = False
+
+
+@dataclass(frozen=True)
+class EnvironmentFault:
+    """One thing that is wrong: in `env` or in `secrets`, at which name if at one, and what to do. Never the value."""
+
+    where: str
+    name: str
+    detail: str
+
+
+class EnvironmentRefused(ValueError):
+    """The environment cannot be kept. `faults` names everything that is wrong with it."""
+
+    def __init__(self, faults: Iterable[EnvironmentFault]) -> None:
+        self.faults = tuple(faults)
+        super().__init__("; ".join(f"{fault.where}.{fault.name}: {fault.detail}" for fault in self.faults))
+
+
+class EnvironmentUnreadable(Exception):
+    """These variables were sealed with a key that this installation does not have any more."""
+
+    def __init__(self, names: list[str]) -> None:
+        super().__init__(f"no key opens {', '.join(names)}")
+        self.names = names
+
+
+@dataclass(frozen=True)
+class BuildEnvironment:
+    """What each phase of one build is given, and what has to be masked wherever the build prints it."""
+
+    installation: Mapping[str, str] = field(default_factory=dict, repr=False)
+    build: Mapping[str, str] = field(default_factory=dict, repr=False)
+    secrets: tuple[tuple[str, str], ...] = field(default=(), repr=False)  # (name, value)
+
+    def for_phase(self, phase: str) -> dict[str, str]:
+        given = {"installation": self.installation, "build": self.build}
+        return dict(given.get(phase, {}))
+
+
+# --- What may be in it -------------------------------------------------------------------------------------------
+
+
+def name_fault(name: str) -> str | None:
+    """What is wrong with a variable's name, and what to do about it."""
+    if not _NAME.fullmatch(name) or len(name) > MAX_NAME_CHARS:
+        return (
+            f"A name has letters, digits and _, does not start with a digit, and at most {MAX_NAME_CHARS} characters."
+        )
+    reason = next((reason for pattern, reason in _REFUSED if pattern.fullmatch(name.upper())), None)
+    return f"{name} cannot be set here. {reason.format(name=name)}" if reason else None
+
+
+def value_fault(value: str) -> str | None:
+    """What is wrong with a value. The text never tells the value itself."""
+    if "\0" in value:
+        return "The value holds a NUL character, which no environment can hold: take it out, or encode it as base64."
+    try:
+        size = len(value.encode())
+    except UnicodeEncodeError:
+        return "The value holds half a character: send whole ones, or encode it as base64."
+    if size > MAX_VALUE_BYTES:
+        return f"The value has {size:,} bytes, at most {MAX_VALUE_BYTES:,} fit: put it into a file of the project."
+    return None
+
+
+def secret_fault(value: str) -> str | None:
+    """What is wrong with a secret's value."""
+    if fault := value_fault(value):
+        return fault
+    if len(re.sub(r"[\x00-\x20\x7f-\xa0]", "", value)) < MIN_SECRET_CHARS:
+        return (
+            f"A secret needs at least {MIN_SECRET_CHARS} characters besides spaces: a shorter one cannot be masked in "
+            "logs. Make it longer, or send it in `env` if it need not be kept secret."
+        )
+    return None
+
+
+def environment_faults(env: Mapping[str, str | None], secrets: Mapping[str, Secret | None]) -> list[EnvironmentFault]:
+    """All that is wrong with what is to be set, as far as it can be told without what is set already."""
+    found = [
+        ("env", name, name_fault(name) or (value_fault(value) if value is not None else None))
+        for name, value in env.items()
+    ]
+    found += [
+        ("secrets", name, name_fault(name) or (secret_fault(secret.value) if secret else None))
+        for name, secret in secrets.items()
+    ]
+    twice = "This name is in `env` too: a variable is either plain or secret, so leave it out of one of them."
+    found += [("secrets", name, twice) for name in secrets if name in env]
+    return [EnvironmentFault(where, name, detail) for where, name, detail in found if detail]
+
+
+# --- How it is kept ----------------------------------------------------------------------------------------------
+
+
+@transaction.atomic
+def set_environment(
+    project: Project, *, env: Mapping[str, str | None] | None, secrets: Mapping[str, Secret | None] | None
+) -> None:
+    """Set the named variables and leave all others as they are; None takes a variable away.
+
+    A name that is given in the other kind than before changes its kind. Raises EnvironmentRefused, and changes
+    nothing then.
+    """
+    env, secrets = env or {}, secrets or {}
+    if faults := environment_faults(env, secrets):
+        raise EnvironmentRefused(faults)
+    if not env and not secrets:
+        return
+    Project.objects.select_for_update().get(pk=project.pk)  # so that the limits hold for two changes at once
+    for kind, changes in ((False, env), (True, secrets)):
+        gone = [name for name, value in changes.items() if value is None]
+        project.variables.filter(is_secret=kind, name__in=gone).delete()
+    _write(project, env, secrets)
+    _check_totals(project, where="env" if env else "secrets")
+
+
+def _write(project: Project, env: Mapping[str, str | None], secrets: Mapping[str, Secret | None]) -> None:
+    rows = [
+        EnvironmentVariable(project=project, name=name, sealed_value=seal(value), for_installation=True)
+        for name, value in env.items()
+        if value is not None
+    ]
+    rows += [
+        EnvironmentVariable(
+            project=project,
+            name=name,
+            sealed_value=seal(secret.value),
+            is_secret=True,
+            for_installation=secret.installation,
+        )
+        for name, secret in secrets.items()
+        if secret is not None
+    ]
+    EnvironmentVariable.objects.bulk_create(
+        rows,
+        update_conflicts=True,
+        unique_fields=["project", "name"],
+        update_fields=["sealed_value", "is_secret", "for_installation"],
+    )
+
+
+def _check_totals(project: Project, *, where: str) -> None:
+    variables = _opened(project)
+    total = sum(len(row.name) + len((value or "").encode()) for row, value in variables)
+    faults = []
+    if (count := len(variables)) > MAX_VARIABLES:
+        detail = (
+            f"The project would have {count} variables and may have {MAX_VARIABLES}: leave some out or remove some."
+        )
+        faults.append(EnvironmentFault(where, "", detail))
+    if total > MAX_TOTAL_BYTES:
+        detail = (
+            f"All variables together would take {total:,} bytes and may take {MAX_TOTAL_BYTES:,}: shorten some, or put "
+            "large values into files of the project."
+        )
+        faults.append(EnvironmentFault(where, "", detail))
+    if faults:
+        raise EnvironmentRefused(faults)
+
+
+# --- What is made of it ------------------------------------------------------------------------------------------
+
+
+def environment_for(project: Project) -> BuildEnvironment:
+    """What the phases of a build are given. Raises EnvironmentUnreadable when a key is missing."""
+    variables = _opened(project)
+    if unreadable := [row.name for row, value in variables if value is None]:
+        raise EnvironmentUnreadable(unreadable)
+    known = [(row, value or "") for row, value in variables]
+    return BuildEnvironment(
+        installation={row.name: value for row, value in known if row.for_installation},
+        build={row.name: value for row, value in known},
+        secrets=tuple((row.name, value) for row, value in known if row.is_secret),
+    )
+
+
+def environment_document(project: Project) -> dict[str, Any]:
+    """`{"env": {name: value}, "secrets": [{"name", "installation"}]}`; a value that no key opens any more is None."""
+    variables = _opened(project)
+    return {
+        "env": {row.name: value for row, value in variables if not row.is_secret},
+        "secrets": [{"name": row.name, "installation": row.for_installation} for row, _ in variables if row.is_secret],
+    }
+
+
+def _opened(project: Project) -> list[tuple[EnvironmentVariable, str | None]]:
+    """The project's variables by name with their values; None where no key opens one."""
+    return [(row, _value_of(row)) for row in project.variables.order_by("name")]
+
+
+def _value_of(row: EnvironmentVariable) -> str | None:
+    try:
+        return unseal(row.sealed_value)
+    except Unreadable:
+        return None

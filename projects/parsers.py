@@ -1,0 +1,86 @@
+"""Bodies as they come in: JSON, or a form with an archive of the files and all else as JSON in `options`.
+
+Django has bounded the body before it comes here, see chef.asgi. A form gives the same document as JSON would, with
+the upload as `archive` in place of `files`, so that serializers know one shape.
+"""
+
+import re
+from collections.abc import Mapping
+from itertools import islice
+from typing import IO, Any
+
+import orjson
+from rest_framework.exceptions import ErrorDetail, ParseError, ValidationError
+from rest_framework.parsers import BaseParser, MultiPartParser
+
+FORM_FIELDS = {"archive", "options"}
+# What the values of a document take in memory must not be many times what its bytes do. No project needs so many.
+MAX_TOKENS = 200_000
+# A string, or what stands before a value. Possessive, and also taking a string that never ends: whatever comes costs
+# one pass.
+_TOKEN = re.compile(rb'"[^"\\]*+(?:\\(?:.|\Z)[^"\\]*+)*+(?:"|\Z)|[,\[{]', re.DOTALL)
+
+
+class JSONParser(BaseParser):
+    """A JSON document, as RFC 8259 has it: neither NaN nor half a character."""
+
+    media_type = "application/json"
+
+    def parse(
+        self, stream: IO[Any], media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
+    ) -> Any:
+        """What the document says; an empty body is an empty object. Raises ParseError."""
+        body = stream.read()
+        return _read(body) if body else {}
+
+
+class ArchiveParser(MultiPartParser):
+    """`multipart/form-data` with the file `archive`, and `options` with the other fields as a JSON object."""
+
+    def parse(
+        self, stream: IO[Any], media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
+    ) -> Any:
+        """The options with `archive` beside them. Raises ParseError or ValidationError."""
+        form: Any = super().parse(stream, media_type, parser_context)
+        if faults := _form_faults(form.data, form.files):
+            raise ValidationError(faults)
+        options = _options(form.data.get("options"))
+        return {**options, "archive": form.files["archive"]}
+
+
+def _form_faults(data: Any, files: Any) -> dict[str, list[ErrorDetail]]:
+    faults = {}
+    for name in sorted((set(data) | set(files)) - FORM_FIELDS):
+        detail = "A form has the file `archive`, and all other fields as JSON in `options`: put it there."
+        faults[name[:60]] = [ErrorDetail(detail, code="unknown_field")]
+    if "archive" not in files:
+        detail = "Send a tar, tar.gz or zip as the file `archive`, or the files themselves as JSON."
+        faults["archive"] = [ErrorDetail(detail, code="required")]
+    twice = [name for form in (data, files) for name in form if name in FORM_FIELDS and len(form.getlist(name)) > 1]
+    for name in twice:
+        faults[name] = [ErrorDetail("This is there more than once: send one.", code="invalid")]
+    if "options" in files:
+        faults["options"] = [ErrorDetail("Send the options as a plain field, not as a file.", code="invalid")]
+    return faults
+
+
+def _options(text: str | None) -> dict[str, Any]:
+    if not text:
+        return {}
+    try:
+        options = _read(text.encode())
+    except ParseError as fault:
+        raise ValidationError({"options": [ErrorDetail(str(fault.detail), code="invalid")]}) from fault
+    if not isinstance(options, dict):
+        detail = 'The options are one JSON object, such as {"name": "todo"}.'
+        raise ValidationError({"options": [ErrorDetail(detail, code="not_a_dict")]})
+    return options
+
+
+def _read(text: bytes) -> Any:
+    if next(islice(_TOKEN.finditer(text), MAX_TOKENS, None), None):
+        raise ParseError(f"The JSON has more than {MAX_TOKENS:,} values: send files as text, not as lists of numbers.")
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError as fault:
+        raise ParseError(f"The body is not JSON: {fault}.") from fault

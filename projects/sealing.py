@@ -1,0 +1,47 @@
+"""Text that is stored so that the database alone does not tell it. Knows keys, and nothing of what is sealed.
+
+The first of `settings.SECRETS_KEYS` seals and every one of them unseals, so that a key can be replaced: put the new
+one first, run `manage.py reseal_environment`, then take the old one away.
+"""
+
+import base64
+from functools import lru_cache
+
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from django.conf import settings
+
+# Another purpose needs another label: what SECRET_KEY signs elsewhere must say nothing about these keys.
+_PURPOSE = b"chef: environment variables at rest"
+
+
+class Unreadable(Exception):
+    """The text was sealed with a key that this installation does not have, or it is not what was sealed."""
+
+
+def seal(text: str) -> str:
+    return _keys(tuple(settings.SECRETS_KEYS)).encrypt(text.encode()).decode()
+
+
+def unseal(sealed: str) -> str:
+    """The text that was sealed. Raises Unreadable."""
+    try:
+        return _keys(tuple(settings.SECRETS_KEYS)).decrypt(sealed).decode()
+    except InvalidToken:
+        raise Unreadable("no key of this installation opens it") from None
+
+
+def reseal(sealed: str) -> str:
+    """The same text under the first key. Raises Unreadable."""
+    return seal(unseal(sealed))
+
+
+@lru_cache(maxsize=4)
+def _keys(materials: tuple[str, ...]) -> MultiFernet:
+    return MultiFernet([Fernet(base64.urlsafe_b64encode(_derived(material))) for material in materials])
+
+
+def _derived(material: str) -> bytes:
+    # Keys are long random texts, so that nothing slow is needed against guessing.
+    return HKDF(algorithm=SHA256(), length=32, salt=None, info=_PURPOSE).derive(material.encode())
