@@ -4,12 +4,30 @@ from typing import Any
 
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.openapi import AutoSchema
-from drf_spectacular.utils import OpenApiResponse
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse
 from rest_framework import serializers
+
+from builds.verdict_catalogue import CATALOGUE
+from chef.error_codes import CODES
+from projects.idempotency import KEY_PATTERN
+
+INTRODUCTION = """
+Projects in; builds, logs and artifacts out. Send `Authorization: Bearer <token>`; `manage.py create_token` makes one.
+Names are camelCase, times are RFC 3339 in UTC, ids are UUIDs. Lists come in pages: follow `next` and `previous`.
+
+**Sending twice.** A POST with an `Idempotency-Key` is done once: the same request with the same key gets the first
+answer again, for a day.
+
+**Sending much.** `RateLimit-Policy` and `RateLimit` tell how many requests are left. A refusal says in `Retry-After`
+when to come back.
+
+**Errors** have one shape, and tell all that is wrong at once. `detail` is for people; programs go by `code`, and codes
+stay as they are.
+"""
 
 
 class ErrorItem(serializers.Serializer[Any]):
-    code = serializers.CharField(help_text="Stable: programs may go by it.")
+    code = serializers.ChoiceField(choices=list(CODES), help_text="Stable: programs may go by it.")
     detail = serializers.CharField(help_text="What is wrong, and what to do.")
     attr = serializers.CharField(allow_null=True, help_text="The field, path or parameter that is at fault.")
 
@@ -29,8 +47,28 @@ class TokenScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-ca
         return {"type": "http", "scheme": "bearer"}
 
 
+class AnonymousScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
+    """Where anyone is let in, the schema still says what to send elsewhere."""
+
+    target_class = "projects.authentication.LocalUserAuthentication"
+    name = "local"
+
+    def get_security_definition(self, auto_schema: AutoSchema) -> list[Any]:
+        return []
+
+    def get_security_requirement(self, auto_schema: AutoSchema) -> dict[str, list[Any]]:
+        return {}
+
+
 class ApiSchema(AutoSchema):
-    """Adds to every operation the errors that it may answer with."""
+    """Adds to every operation the headers that it takes, and the errors that it may answer with."""
+
+    def get_override_parameters(self) -> list[Any]:
+        if self.method != "POST" or not self.view.get_authenticators():
+            return []
+        description = "The same key with the same request is done once, and answered the same for a day."
+        key = {"type": "string", "pattern": KEY_PATTERN}
+        return [OpenApiParameter("Idempotency-Key", key, OpenApiParameter.HEADER, description=description)]
 
     def _get_response_bodies(self, direction: str = "response") -> dict[str, Any]:
         bodies: dict[str, Any] = super()._get_response_bodies(direction=direction)  # type: ignore[arg-type]
@@ -41,9 +79,10 @@ class ApiSchema(AutoSchema):
         return bodies
 
     def _errors(self) -> dict[str, str]:
+        errors = {"405": "This path does not know the method."}
         if not self.view.get_authenticators():
-            return {}
-        errors = {
+            return errors
+        errors |= {
             "400": "The request is not right: each error says what to do.",
             "401": "No token, or none that is usable.",
             "403": "The token's scope does not reach this far.",
@@ -51,10 +90,26 @@ class ApiSchema(AutoSchema):
         }
         if "{" in self.path:
             errors["404"] = "There is no such thing, or it is someone else's."
-        if self.method == "POST":
-            errors["409"] = "Not in this state; or a request with this `Idempotency-Key` is still under way."
+        if self.method in {"POST", "PATCH"}:
             errors["413"] = "The body is larger than any request may be."
             errors["415"] = "The body is of a kind that is not read here."
+        if self.method == "POST":
+            errors["409"] = "Not in this state; or a request with this `Idempotency-Key` is still under way."
             errors["422"] = "This `Idempotency-Key` came with another body before."
             errors["503"] = "The queue is full: come back after `Retry-After`."
         return errors
+
+
+def with_codes(result: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+    """A hook of drf-spectacular: lists every code of errors and verdicts on the docs page."""
+    verdicts = {code: entry.message.replace("{", "<").replace("}", ">") for code, entry in CATALOGUE.items()}
+    classes = {code: entry.cls.value for code, entry in CATALOGUE.items()}
+    errors = "\n".join(f"| `{code}` | {meaning} |" for code, meaning in CODES.items())
+    ends = "\n".join(f"| `{code}` | {classes[code]} | {meaning} |" for code, meaning in verdicts.items())
+    result["info"]["description"] = (
+        f"{INTRODUCTION}\n"
+        f"<details><summary>Codes of errors</summary>\n\n| code | meaning |\n|---|---|\n{errors}\n\n</details>\n\n"
+        f"<details><summary>Codes of verdicts</summary>\n\n"
+        f"| code | class | meaning |\n|---|---|---|\n{ends}\n\n</details>\n"
+    )
+    return result

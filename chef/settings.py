@@ -250,10 +250,17 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = 2 * MAX_PROJECT_BYTES + 1_048_576
 
 # --- The API -----------------------------------------------------------------------------------------------------
 
+ALLOW_ANONYMOUS = env_bool("CHEF_ALLOW_ANONYMOUS")
+if ALLOW_ANONYMOUS and not DEBUG:
+    raise ImproperlyConfigured("CHEF_ALLOW_ANONYMOUS=1 lets anyone in: it is for trying out, and needs DEBUG=1.")
+_AUTHENTICATION = [
+    "projects.authentication.TokenAuthentication",
+    "rest_framework.authentication.SessionAuthentication",
+]
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [
-        "projects.authentication.TokenAuthentication",
-        "rest_framework.authentication.SessionAuthentication",
+        *_AUTHENTICATION,
+        *(["projects.authentication.LocalUserAuthentication"] if ALLOW_ANONYMOUS else []),
     ],
     "DEFAULT_PERMISSION_CLASSES": ["projects.authentication.HasScope"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
@@ -281,7 +288,6 @@ DRF_STANDARDIZED_ERRORS = {
 }
 SPECTACULAR_SETTINGS = {
     "TITLE": "Chef",
-    "DESCRIPTION": "Turns a folder of source files into a built app: projects in, builds, logs and artifacts out.",
     "VERSION": "1",
     "OAS_VERSION": "3.1.1",
     "SCHEMA_PATH_PREFIX": "/v1",
@@ -291,7 +297,7 @@ SPECTACULAR_SETTINGS = {
     "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
     "SWAGGER_UI_DIST": "SIDECAR",  # the page works without the internet
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
-    "POSTPROCESSING_HOOKS": [],
+    "POSTPROCESSING_HOOKS": ["chef.schema.with_codes"],
 }
 
 LOGGING = {

@@ -10,7 +10,7 @@ def parse_bytes(text: str) -> int:
 
     Raises ValueError, with a sentence that says what to write, for anything else, for zero and for less.
     """
-    match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,6})?)\s*([bkmgt]?)(?:i?b)?", text.strip().lower())
+    match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,6})?)\s*([bkmgt]?)(?:i?b)?", text.strip().lower())
     amount = int(float(match[1]) * _FACTORS[match[2]]) if match else 0
     if amount <= 0:
         raise ValueError(f"{text!r} is not an amount of memory: write a number with k, m or g, such as 512m.")

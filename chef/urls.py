@@ -3,13 +3,13 @@
 from django.contrib import admin
 from django.contrib.auth.views import LoginView, LogoutView
 from django.urls import include, path
-from drf_spectacular.views import SpectacularJSONAPIView, SpectacularSwaggerSplitView
 from rest_framework.routers import SimpleRouter
 
 from builds import views
 from builds.api.builds import BuildViewSet
 from builds.api.projects import ProjectViewSet
 from builds.api.service import DetectViewSet, HealthView, LiveView, RuntimesViewSet
+from chef.docs import DocsView, SchemaView
 
 api = SimpleRouter(trailing_slash=False, use_regex_path=False)
 api.register("projects", ProjectViewSet, basename="project")
@@ -27,8 +27,8 @@ urlpatterns = [
     path("v1/", include(api.urls)),
     path("v1/detect", DetectViewSet.as_view({"post": "create"}), name="detect"),
     path("v1/runtimes", RuntimesViewSet.as_view({"get": "retrieve"}), name="runtimes"),
-    path("v1/schema", SpectacularJSONAPIView.as_view(), name="schema"),
-    path("v1/docs", SpectacularSwaggerSplitView.as_view(), name="docs"),
+    path("v1/schema", SchemaView.as_view(), name="schema"),
+    path("v1/docs", DocsView.as_view(), name="docs"),
 ]
 
 handler400 = "chef.errors.bad_request"

@@ -88,7 +88,7 @@ class RevisionDoors(ApiViewSet):
         """One revision: what was asked for, and its files."""
         return Response(RevisionDetail(self._revision(pk, number), context={"request": request}).data)
 
-    @extend_schema(operation_id="getSourceFile", responses={200: OpenApiTypes.BINARY})
+    @extend_schema(operation_id="getSourceFile", responses={(200, "application/octet-stream"): OpenApiTypes.BINARY})
     @action(detail=True, url_path="revisions/<int:number>/files/<path:path>", url_name="file")
     def file(self, request: Request, pk: Any, number: int, path: str) -> HttpResponseBase:
         """One source file, as an attachment, with ETag and ranges."""

@@ -1,6 +1,6 @@
 """Who may: bearer tokens with scopes, for the API. Sessions are Django's own."""
 
-from django.contrib.auth.models import AbstractBaseUser
+from django.contrib.auth.models import AbstractBaseUser, User
 from rest_framework.authentication import BaseAuthentication, get_authorization_header
 from rest_framework.exceptions import AuthenticationFailed, NotAuthenticated
 from rest_framework.permissions import SAFE_METHODS, BasePermission
@@ -25,6 +25,22 @@ class TokenAuthentication(BaseAuthentication):
 
     def authenticate_header(self, request: Request) -> str:
         return 'Bearer realm="chef"'
+
+
+class LocalUserAuthentication(BaseAuthentication):
+    """One local user for whoever comes, for trying Chef out on a machine of one's own: `CHEF_ALLOW_ANONYMOUS`.
+
+    Not for pages of other sites, which a browser lets send forms to this machine.
+    """
+
+    def authenticate(self, request: Request) -> tuple[AbstractBaseUser, None] | None:
+        if request.headers.get("Sec-Fetch-Site", "none") not in {"none", "same-origin"}:
+            return None
+        user, is_new = User.objects.get_or_create(username="local")
+        if is_new:
+            user.set_unusable_password()
+            user.save(update_fields=["password"])
+        return user, None
 
 
 def _usable_token(key: str) -> ApiToken | None:

@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from drf_spectacular.extensions import OpenApiSerializerFieldExtension
 from rest_framework import serializers
 from rest_framework.exceptions import ErrorDetail
 
+from projects.described import Described
 from projects.environment import (
     MAX_NAME_CHARS,
     MAX_VALUE_BYTES,
@@ -41,7 +41,7 @@ def as_validation_error(refused: EnvironmentRefused) -> serializers.ValidationEr
     )
 
 
-class _ByName(serializers.DictField):
+class _ByName(Described, serializers.DictField):
     """An object from variables' names to something; null removes a variable where that is allowed."""
 
     where = ""
@@ -125,14 +125,3 @@ class SecretsField(_ByName):
 
     def faults_of(self, values: dict[str, Any]) -> list[EnvironmentFault]:
         return environment_faults({}, values)
-
-
-class _Schema(OpenApiSerializerFieldExtension):  # type: ignore[no-untyped-call]
-    """Has the schema tell what the names may be, and whether null is allowed."""
-
-    target_class = _ByName
-    match_subclasses = True
-
-    def map_serializer_field(self, auto_schema: Any, direction: Any) -> dict[str, Any]:
-        schema: dict[str, Any] = self.target.schema()
-        return schema

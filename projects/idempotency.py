@@ -31,7 +31,8 @@ logger = logging.getLogger(__name__)
 
 RETRY_AFTER_SECONDS = 1
 KEPT_HEADERS = ("Content-Type", "Location", "Preference-Applied", "ETag")
-VISIBLE = re.compile(r"[\x21-\x7e]{1,255}")
+# Visible ASCII; in quotes, as the IETF's draft has it, or without.
+KEY_PATTERN = '^(?:[!#-~]{1,255}|"[!#-~]{1,255}")$'
 
 
 class InvalidKey(ValidationError):
@@ -39,7 +40,7 @@ class InvalidKey(ValidationError):
 
     def __init__(self) -> None:
         super().__init__(
-            "Send an Idempotency-Key of 1 to 255 visible ASCII characters, such as a UUID.",
+            "Send an Idempotency-Key of 1 to 255 visible ASCII characters other than quotes, such as a UUID.",
             code="invalid_idempotency_key",
         )
 
@@ -198,11 +199,9 @@ def key_of(request: Request) -> str | None:
     key = request.headers.get("Idempotency-Key")
     if key is None:
         return None
-    if len(key) >= 2 and key[0] == key[-1] == '"':
-        key = key[1:-1]
-    if not VISIBLE.fullmatch(key):
+    if not re.fullmatch(KEY_PATTERN, key):
         raise InvalidKey
-    return key
+    return key.strip('"')
 
 
 class IdempotentMixin:

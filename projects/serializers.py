@@ -15,10 +15,14 @@ from rest_framework.fields import Field
 from chef.units import parse_bytes
 from projects.actions import NewFile, UploadRefused, limit_faults
 from projects.archives import unpack
+from projects.described import Described
 from projects.paths import Fault, path_fault, too_many_files
+from projects.typed_fields import Real, Text, Whole
 
 MAX_COMMAND_CHARS = 4000
+LEAST_MEMORY = 16 * 1024**2
 MAX_DEPENDENCIES = 500
+MAX_DEPENDENCY_CHARS = 214
 MAX_UNKNOWN_TOLD = 20
 MAX_NAME_CHARS = 240  # of what an error repeats of a path
 # npm's own rule for names, with a scope; PyPI's names are a part of it.
@@ -62,8 +66,11 @@ class CamelSerializer(serializers.Serializer[Any]):
         return value
 
 
-class SafePathField(serializers.CharField):
+class SafePathField(Text):
     """A relative path inside of the project; "." is the project's folder itself."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(max_length=240, **kwargs)
 
     def to_internal_value(self, data: Any) -> str:
         path = super().to_internal_value(data).removesuffix("/")
@@ -83,7 +90,7 @@ class OutputsField(serializers.ListField):
     most = 50
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(child=OutputField(max_length=240), min_length=1, max_length=self.most, **kwargs)
+        super().__init__(child=OutputField(), min_length=1, max_length=self.most, **kwargs)
 
     def to_internal_value(self, data: Any) -> list[Any]:
         if isinstance(data, list) and len(data) > self.most:
@@ -91,20 +98,32 @@ class OutputsField(serializers.ListField):
         return super().to_internal_value(data)
 
 
-class CommandField(serializers.CharField):
+class CommandField(Text):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(max_length=MAX_COMMAND_CHARS, allow_blank=True, **kwargs)
 
 
-class MemoryField(serializers.Field[int, Any, int, int]):
+class MemoryField(Described, serializers.Field[int, Any, int, int]):
     """Bytes, as a number or as Docker writes them ("256m"); from 16m to the installation's limit."""
 
+    def schema(self) -> dict[str, Any]:
+        least, most = LEAST_MEMORY, settings.DOCKER_MEMORY_LIMIT
+        return {
+            "description": "Bytes, as a number, or as text with a unit.",
+            "oneOf": [
+                {"type": "integer", "minimum": least, "maximum": most},
+                {"type": "string", "pattern": "^[0-9]+(\\.[0-9]+)?[kmgKMG]?[bB]?$", "examples": ["256m"]},
+            ],
+        }
+
     def to_internal_value(self, data: Any) -> int:
+        if isinstance(data, bool) or not isinstance(data, int | float | str):
+            raise serializers.ValidationError('Send bytes as a number, or text such as "256m".', code="invalid")
         try:
             amount = parse_bytes(str(data))
         except ValueError as fault:
             raise serializers.ValidationError(str(fault), code="invalid") from fault
-        least, most = 16 * 1024**2, settings.DOCKER_MEMORY_LIMIT
+        least, most = LEAST_MEMORY, settings.DOCKER_MEMORY_LIMIT
         if not least <= amount <= most:
             detail = f"Ask for {least:,} to {most:,} bytes of memory: this installation allows no more."
             raise serializers.ValidationError(detail, code="out_of_range")
@@ -114,8 +133,30 @@ class MemoryField(serializers.Field[int, Any, int, int]):
         return value
 
 
-class FilesField(serializers.Field[list[NewFile], Any, None, None]):
+class FilesField(Described, serializers.Field[list[NewFile], Any, None, None]):
     """`{"path": "text"}` or `[{"path", "content", "encoding", "executable"}]`."""
+
+    def schema(self) -> dict[str, Any]:
+        path = {"type": "string", "minLength": 1, "maxLength": settings.MAX_PATH_BYTES}
+        file = {
+            "type": "object",
+            "properties": {
+                "path": path,
+                "content": {"type": "string"},
+                "encoding": {"enum": ["utf-8", "base64"], "default": "utf-8"},
+                "executable": {"type": "boolean", "default": False},
+            },
+            "required": ["path", "content"],
+            "additionalProperties": False,
+        }
+        texts = {"type": "object", "propertyNames": path, "additionalProperties": {"type": "string"}}
+        return {
+            "description": "The files by their paths, as texts, or as a list where some are binary or executable.",
+            "oneOf": [
+                {**texts, "maxProperties": settings.MAX_FILES, "examples": [{"index.html": "<h1>Hello</h1>"}]},
+                {"type": "array", "items": file, "maxItems": settings.MAX_FILES},
+            ],
+        }
 
     def to_internal_value(self, data: Any) -> list[NewFile]:
         if isinstance(data, Mapping):
@@ -166,8 +207,11 @@ def _decoded(content: str, encoding: Any) -> bytes:
         raise ValueError("The text holds half a character: send the file as base64.") from fault
 
 
-class ArchiveField(serializers.Field[list[NewFile], Any, None, None]):
+class ArchiveField(Described, serializers.Field[list[NewFile], Any, None, None]):
     """The file of a form: a tar, tar.gz or zip."""
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "string", "contentMediaType": "application/octet-stream"}
 
     def to_internal_value(self, data: Any) -> list[NewFile]:
         if not isinstance(data, UploadedFile):
@@ -188,11 +232,21 @@ def faults_by_path(refused: UploadRefused) -> Any:
     return faults
 
 
-class DependenciesField(serializers.DictField):
+class DependenciesField(Described, serializers.DictField):
     """`{"react": "^18"}`: names and version ranges, which the package manager reads."""
 
+    def schema(self) -> dict[str, Any]:
+        return {
+            "type": "object",
+            "description": "Packages to install besides those of the manifest, with the versions that will do.",
+            "propertyNames": {"pattern": f"^{_DEPENDENCY_NAME.pattern}$", "maxLength": MAX_DEPENDENCY_CHARS},
+            "additionalProperties": {"type": "string", "maxLength": 200, "pattern": "^[^\\u0000]*$"},
+            "maxProperties": MAX_DEPENDENCIES,
+            "examples": [{"react": "^18"}],
+        }
+
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(child=serializers.CharField(max_length=200, allow_blank=True), **kwargs)
+        super().__init__(child=Text(max_length=200, allow_blank=True), **kwargs)
 
     def to_internal_value(self, data: Any) -> dict[str, str]:
         if isinstance(data, Mapping) and len(data) > MAX_DEPENDENCIES:
@@ -200,9 +254,9 @@ class DependenciesField(serializers.DictField):
         value = super().to_internal_value(data)
         not_a_name = "This is not a package's name: write it as the registry does, such as react or @types/node."
         faults = {
-            name[:214]: [ErrorDetail(not_a_name, code="invalid_dependency")]
+            name[:MAX_DEPENDENCY_CHARS]: [ErrorDetail(not_a_name, code="invalid_dependency")]
             for name in value
-            if len(name) > 214 or not _DEPENDENCY_NAME.fullmatch(name)
+            if len(name) > MAX_DEPENDENCY_CHARS or not _DEPENDENCY_NAME.fullmatch(name)
         }
         if faults:
             raise serializers.ValidationError(faults)
@@ -212,15 +266,15 @@ class DependenciesField(serializers.DictField):
 class StrategySerializer(CamelSerializer):
     """What the user wishes for a build; all of it optional. `runtimes` in the context: name → versions."""
 
-    runtime = serializers.CharField(max_length=20, required=False)
-    version = serializers.CharField(max_length=40, required=False)
+    runtime = Text(max_length=20, required=False)
+    version = Text(max_length=40, required=False)
     install_command = CommandField(required=False)
     build_command = CommandField(required=False)
     outputs = OutputsField(required=False)
-    root_dir = SafePathField(max_length=240, allow_blank=True, required=False)
-    timeout = serializers.IntegerField(min_value=1000, required=False)
+    root_dir = SafePathField(allow_blank=True, required=False)
+    timeout = Whole(min_value=1000, required=False, help_text="Milliseconds.")
     memory = MemoryField(required=False)
-    cpus = serializers.FloatField(min_value=0.05, required=False)
+    cpus = Real(min_value=0.05, required=False)
 
     def validate_timeout(self, value: int) -> int:
         if value > (most := int(settings.WORKER_TIMEOUT * 1000)):

@@ -12,7 +12,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from builds import actions
-from builds.api.logs import LOG_FORMS, EventStream, PlainText, answer_logs, last_event_id
+from builds.api.logs import LOG_FORMS, EventStream, PlainText, answer_logs, events, last_event_id
 from builds.api.requests import BuildsQuery, LogQuery, Nothing, WatchQuery
 from builds.live import event_stream
 from builds.models import Build
@@ -91,9 +91,8 @@ class BuildViewSet(BuildDoors):
     def cancel(self, request: Request, pk: Any) -> Response:
         """Cancel a build, queued or running. Cancelling again is harmless."""
         build = self.one(self.builds(), pk=pk)
-        had_ended = build.is_terminal
-        actions.cancel_build(build, by=self.user)
-        return self.answer(build, status=200 if had_ended else 202)
+        is_cancelled_now = actions.cancel_build(build, by=self.user)
+        return self.answer(build, status=202 if is_cancelled_now else 200)
 
     @extend_schema(operation_id="retryBuild", request=Nothing, responses={201: BuildDocument})
     @action(detail=True, methods=["post"])
@@ -112,10 +111,10 @@ class BuildViewSet(BuildDoors):
         operation_id="watchBuild",
         parameters=[
             WatchQuery,
-            OpenApiParameter("Last-Event-ID", int, OpenApiParameter.HEADER, description="Go on after this one."),
+            OpenApiParameter("Last-Event-ID", int, OpenApiParameter.HEADER, description="Go on after this event."),
         ],
         responses={
-            (200, "text/event-stream"): OpenApiResponse(str, description="Events `status` and `phase`, then `end`.")
+            (200, "text/event-stream"): events("status", "phase", description="Live: an event for each change.")
         },
     )
     @action(detail=True, renderer_classes=[EventStream])

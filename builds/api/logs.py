@@ -19,10 +19,25 @@ from builds.serializers import LogPage
 from chef.downloads import send
 from chef.streams import hand_over
 
+
+def events(*kinds: str, description: str) -> OpenApiResponse:
+    """For the schema: what each event of a live stream is made of."""
+    event = {
+        "type": "object",
+        "properties": {
+            "event": {"enum": [*kinds, "end"]},
+            "id": {"type": "string", "description": "Send it as `Last-Event-ID` to go on after this event."},
+            "data": {"type": "string", "contentMediaType": "application/json"},
+        },
+        "required": ["event", "data"],
+    }
+    return OpenApiResponse(event, description=f"{description} A last event `end` closes the stream.")
+
+
 LOG_FORMS: dict[Any, Any] = {
     (200, "application/json"): LogPage,
     (200, "text/plain"): OpenApiResponse(str, description="The log as text, with byte ranges and an ETag."),
-    (200, "text/event-stream"): OpenApiResponse(str, description="Events `log`, with ids to resume from, then `end`."),
+    (200, "text/event-stream"): events("log", description="Live: an event `log` for each entry."),
 }
 
 

@@ -15,7 +15,18 @@ from builds import actions
 from builds.api.artifacts import artifacts_of, content_of, zip_of
 from builds.api.builds import BuildDoors
 from builds.api.logs import LOG_FORMS, EventStream, PlainText, answer_logs
-from builds.api.requests import NewBuild, NewProject, NewRevision, OfBuild, Page, ProjectChanges, ProjectLogQuery
+from builds.api.requests import (
+    PROJECT_EXAMPLES,
+    SOURCES_EXAMPLE,
+    NewBuild,
+    NewProject,
+    NewRevision,
+    OfBuild,
+    Page,
+    ProjectChanges,
+    ProjectLogQuery,
+    uploaded,
+)
 from builds.models import Build, Priority
 from builds.serializers import Accepted, ArtifactList, BuildDocument, ProjectDetail, ProjectDocument, build_document
 from chef.downloads import send, send_stream
@@ -47,7 +58,12 @@ class ProjectViewSet(RevisionDoors, BuildDoors):
         context = {"request": request, "latest": Build.objects.latest_of(shown)}
         return self.get_paginated_response(ProjectDocument(shown, many=True, context=context).data)
 
-    @extend_schema(operation_id="createProject", request=NewProject, responses={201: Accepted})
+    @extend_schema(
+        operation_id="createProject",
+        request=uploaded(NewProject),
+        responses={201: Accepted},
+        examples=PROJECT_EXAMPLES,
+    )
     def create(self, request: Request) -> Response:
         """Send a project's files, by themselves or as an archive, and have them built."""
         data = _checked(NewProject, request)
@@ -74,7 +90,12 @@ class ProjectViewSet(RevisionDoors, BuildDoors):
         actions.delete_project(self.one(self.projects(), pk=pk), by=self.user)
         return Response(status=204)
 
-    @extend_schema(operation_id="addRevision", request=NewRevision, responses={201: Accepted})
+    @extend_schema(
+        operation_id="addRevision",
+        request=uploaded(NewRevision),
+        responses={201: Accepted},
+        examples=[SOURCES_EXAMPLE],
+    )
     @RevisionDoors.revisions.mapping.post
     def add_revision(self, request: Request, pk: Any) -> Response:
         """Send a new snapshot of a project's files, and have it built."""
@@ -123,7 +144,7 @@ class ProjectViewSet(RevisionDoors, BuildDoors):
         }
         return Response(ArtifactList(told, context={"request": request, "build": build}).data)
 
-    @extend_schema(operation_id="getArtifact", parameters=[OfBuild], responses={200: OpenApiTypes.BINARY})
+    @extend_schema(operation_id="getArtifact", parameters=[OfBuild], responses={(200, "*/*"): OpenApiTypes.BINARY})
     @action(detail=True, url_path="artifacts/<path:name>", url_name="artifact")
     def artifact(self, request: Request, pk: Any, name: str) -> HttpResponseBase:
         """One output file, as an attachment, with ETag and ranges."""

@@ -2,6 +2,7 @@
 
 from typing import Any, cast
 
+from drf_spectacular.utils import OpenApiExample, extend_schema_serializer
 from rest_framework import serializers
 from rest_framework.exceptions import ErrorDetail, ValidationError
 from rest_framework.request import Request
@@ -10,7 +11,8 @@ from builds.models import PhaseName, Status
 from builds.runtimes import RUNTIMES, UnknownRuntime, resolve_version
 from builds.verdicts import VerdictClass
 from projects.environment_fields import EnvField, SecretsField
-from projects.serializers import CamelSerializer, UploadSerializer
+from projects.serializers import ArchiveField, CamelSerializer, UploadSerializer
+from projects.typed_fields import Choice, Text, Whole
 
 PRIORITIES = ["low", "normal", "high"]
 
@@ -37,16 +39,52 @@ class Sources(UploadSerializer):
         return checked_strategy(strategy)
 
 
+_PAGE = {"files": {"index.html": "<h1>Hello</h1>"}}
+SOURCES_EXAMPLE = OpenApiExample("A page", value=_PAGE, request_only=True, media_type="application/json")
+PROJECT_EXAMPLES = [
+    OpenApiExample(
+        "A Node.js project",
+        value={
+            "name": "hello",
+            "files": {
+                "package.json": '{"scripts": {"build": "mkdir dist && node make.js > dist/index.html"}}',
+                "make.js": 'console.log("<h1>Hello</h1>")',
+            },
+            "strategy": {"runtime": "node", "timeout": 120000},
+            "env": {"MODE": "production"},
+        },
+        request_only=True,
+        media_type="application/json",
+    ),
+    OpenApiExample("A page", value={"name": "page", **_PAGE}, request_only=True, media_type="application/json"),
+]
+
+
+def uploaded(body: type[Sources]) -> dict[str, type[serializers.Serializer[Any]]]:
+    """For the schema: such a body as JSON, or as a form with an archive of the files and all else in `options`."""
+
+    def without(name: str, *fields: str) -> type[Sources]:
+        return extend_schema_serializer(exclude_fields=fields)(type(name, (body,), {"__doc__": body.__doc__}))
+
+    options = without(f"{body.__name__}Options", "archive", "files")
+    form = type(
+        f"{body.__name__}Form",
+        (serializers.Serializer,),
+        {"archive": ArchiveField(), "options": options(required=False)},
+    )
+    return {"application/json": without(body.__name__, "archive"), "multipart/form-data": form}
+
+
 class NewRevision(Sources):
     """The body of `POST /v1/projects/{id}/revisions`."""
 
-    priority = serializers.ChoiceField(choices=PRIORITIES, default="normal")
+    priority = Choice(choices=PRIORITIES, default="normal")
 
 
 class NewProject(NewRevision):
     """The body of `POST /v1/projects`."""
 
-    name = serializers.CharField(max_length=100, default="project")
+    name = Text(max_length=100, default="project")
     env = EnvField(required=False)
     secrets = SecretsField(required=False)
 
@@ -54,7 +92,7 @@ class NewProject(NewRevision):
 class ProjectChanges(CamelSerializer):
     """The body of `PATCH /v1/projects/{id}`. Of `env` and `secrets`, the named ones are set, and removed by null."""
 
-    name = serializers.CharField(max_length=100, required=False)
+    name = Text(max_length=100, required=False)
     env = EnvField(required=False, allow_removal=True)
     secrets = SecretsField(required=False, allow_removal=True)
 
@@ -62,10 +100,8 @@ class ProjectChanges(CamelSerializer):
 class NewBuild(CamelSerializer):
     """The body of `POST /v1/projects/{id}/builds`."""
 
-    revision = serializers.IntegerField(
-        min_value=1, max_value=2**31 - 1, required=False, help_text="By default the last."
-    )
-    priority = serializers.ChoiceField(choices=PRIORITIES, default="normal")
+    revision = Whole(min_value=1, max_value=2**31 - 1, required=False, help_text="By default the last.")
+    priority = Choice(choices=PRIORITIES, default="normal")
 
 
 class Nothing(CamelSerializer):
@@ -100,7 +136,7 @@ class OfBuild(Query):
 
 class LogQuery(Query):
     after = serializers.RegexField(
-        r"^\d{1,9}\.\d{1,9}$", required=False, help_text="A `nextCursor`, or an `id` of the live stream."
+        "^[0-9]{1,9}\\.[0-9]{1,9}$", required=False, help_text="A `nextCursor`, or an `id` of the live stream."
     )
     limit = serializers.IntegerField(min_value=1, max_value=1000, default=500)
     phase = serializers.ChoiceField(choices=PhaseName.choices, required=False)

@@ -11,7 +11,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from builds import health
-from builds.api.requests import Sources
+from builds.api.requests import SOURCES_EXAMPLE, Sources, uploaded
 from builds.detection import DetectionError, detect
 from builds.runner import resolved_strategy, wish_of
 from builds.runtimes import RUNTIMES
@@ -26,7 +26,9 @@ class DetectViewSet(ApiViewSet):
 
     parser_classes = (JSONParser, ArchiveParser)
 
-    @extend_schema(operation_id="detect", request=Sources, responses={200: Detected})
+    @extend_schema(
+        operation_id="detect", request=uploaded(Sources), responses={200: Detected}, examples=[SOURCES_EXAMPLE]
+    )
     def create(self, request: Request) -> Response:
         """The strategy that a build of these files would use, and why."""
         body = Sources(data=request.data)

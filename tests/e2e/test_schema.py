@@ -1,0 +1,93 @@
+"""The running API against its own schema: requests made from the schema, valid and not, and every check on the answers."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from django.urls import resolve
+
+from tests.installation import Installation
+
+# What no schema can say, so that a request that is valid by it may still be refused: whether files fit together and
+# can be built, whether variables may be set, whether a cursor is one that the list gave.
+_SOURCES = ["createProject", "addRevision", "detect", "changeProject"]
+_LISTS = ["listProjects", "listBuilds", "listRevisions"]
+_ACCEPTED = ["2xx", "3xx", "401", "403", "404", "409", "422", "429"]
+NODE = {"runtime": "node", "buildCommand": "mkdir dist && echo built && echo '<h1>hi</h1>' > dist/index.html"}
+
+
+@pytest.fixture(scope="module")
+def api(short_folder: Path) -> Iterator[Installation]:
+    """One of its own: what is sent here keeps its worker busy, and would spend the shared one's budgets."""
+    folder = short_folder / "schema"
+    folder.mkdir()
+    unlimited = {"CHEF_RATE_READ": "0", "CHEF_RATE_WRITE": "0", "CHEF_RATE_ANONYMOUS": "0"}
+    installation = Installation(folder, WORKER_CONCURRENCY="1", CHEF_OWNER_MAX_QUEUED="5000", **unlimited)
+    try:
+        yield installation.start()
+    finally:
+        installation.stop()
+
+
+def test_requests_made_from_the_schema_find_no_fault(api: Installation, tmp_path: Path) -> None:
+    done, doomed = api.wait(api.submit({"index.js": ""}, strategy=NODE)), api.submit({"index.html": "<h1>bye</h1>"})
+    assert done["status"] == "completed"
+    config, report = tmp_path / "schemathesis.toml", tmp_path / "report.har"
+    config.write_text(_config(done, doomed))
+
+    argv = [str(Path(sys.executable).parent / "schemathesis"), "--config-file", str(config), "run"]
+    argv += [f"{api.url}/v1/schema", "--url", api.url, "--header", f"Authorization: Bearer {api.token}"]
+    argv += ["--checks=all", "--phases=examples,coverage,fuzzing", "--max-examples=5", "--generation-deterministic"]
+    argv += ["--no-color", "--warnings=off", "--report-har-path", str(report)]
+    run = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+
+    assert run.returncode == 0, run.stdout[-12_000:] + run.stderr[-2000:]
+    assert _operations_that_succeeded(report) == _operations_of_schema(api)
+
+
+def _operations_of_schema(api: Installation) -> set[str]:
+    paths = api.get("/v1/schema")["paths"]
+    return {f"{method} {path}" for path, operations in paths.items() for method in operations}
+
+
+def _operations_that_succeeded(report: Path) -> set[str]:
+    """A check of answers that are all refusals would say little."""
+    found = set()
+    for entry in json.loads(report.read_text())["log"]["entries"]:
+        if entry["response"]["status"] < 300:
+            route = resolve(unquote(urlsplit(entry["request"]["url"]).path)).route
+            path = re.sub(r"<(?:[a-z]+:)?([a-z]+)>", r"{\1}", route).replace("{pk}", "{id}")
+            found.add(f"{entry['request']['method'].lower()} /{path}")
+    return found
+
+
+def _config(done: dict[str, Any], doomed: dict[str, Any]) -> str:
+    """Ids of things that are there, so that requests get past the 404."""
+    artifact = "dist/index.html"
+    of_project = {"id": done["projectId"], "number": 1, "path": "index.js", "name": artifact}
+    of_project["query.jobId"] = done["jobId"]
+    parts = [
+        "request-timeout = 20\n[checks]\npositive_data_acceptance.expected-statuses = " + repr(_ACCEPTED),
+        _operations("include-path-regex", "^/v1/projects/", of_project),
+        _operations("include-path-regex", "^/v1/builds/", {"id": done["jobId"]}),
+        _operations("include-operation-id", "deleteProject", {"id": doomed["projectId"]}),
+    ]
+    # An unknown header is no fault, whatever the schema says of the known ones.
+    parts.append(_operations("include-operation-id", "watchBuild", {}))
+    parts.append("checks.negative_data_rejection.expected-statuses = " + repr(["2xx", "4xx"]))
+    for name in _SOURCES + _LISTS:
+        parts.append(_operations("include-operation-id", name, {}))
+        parts.append("checks.positive_data_acceptance.expected-statuses = " + repr([*_ACCEPTED, "400"]))
+    return "\n".join(parts) + "\n"
+
+
+def _operations(kind: str, which: str, values: dict[str, Any]) -> str:
+    named = {name if "." in name else f"path.{name}": value for name, value in values.items()}
+    parameters = ", ".join(f'"{name}" = {json.dumps(value)}' for name, value in named.items())
+    return f'[[operations]]\n{kind} = "{which}"\n' + (f"parameters = {{ {parameters} }}" if values else "")
