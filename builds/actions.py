@@ -87,15 +87,20 @@ def _make_sure_of_room(owner: int) -> None:
         raise QueueFull(seconds_to_room())
 
 
-def cancel_build(build: Build, *, by: User) -> Build:
-    """Cancel a build that has not ended; one that has is left as it is. The worker notices within a second."""
+def cancel_build(build: Build, *, by: User) -> bool:
+    """Cancel a build that has not ended. False when it has, were it only a moment ago: it is left as it is then.
+
+    The worker notices within a second.
+    """
     while not build.is_terminal:
         reason = verdict("cancelled", phase=build.phase, evidence=[f"cancelled by {by.get_username()}"])
         try:
             build.transition_to(Status.CANCELLED, verdict=reason.as_json())
         except TransitionRefused:
             build.refresh_from_db()
-    return build
+        else:
+            return True
+    return False
 
 
 class NotFinished(Exception):

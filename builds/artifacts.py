@@ -9,7 +9,7 @@ import mimetypes
 import re
 import tarfile
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import IO, Any, cast
 from uuid import UUID
@@ -46,11 +46,12 @@ class Taken:
 
 
 class _Hashing(File[bytes]):
-    """A stream that is hashed while the store reads it."""
+    """A stream that is hashed while the store reads it, for as long as `check` lets it."""
 
-    def __init__(self, source: IO[bytes], size: int) -> None:
+    def __init__(self, source: IO[bytes], size: int, check: Callable[[], None]) -> None:
         super().__init__(source)
         self._size = size
+        self._check = check
         self.digest = hashlib.sha256()
 
     @property
@@ -60,6 +61,7 @@ class _Hashing(File[bytes]):
     def chunks(self, chunk_size: int | None = None) -> Iterator[bytes]:
         source = cast("IO[bytes]", self.file)
         while data := source.read(chunk_size or 256 * 1024):
+            self._check()  # one file may take many seconds
             self.digest.update(data)
             yield data
 
@@ -71,13 +73,13 @@ def collect(
     *,
     max_files: int,
     max_bytes: int,
-    must_stop: Callable[[], bool],
+    check: Callable[[], None],
 ) -> Taken:
     """Store the plan's outputs under the attempt's own prefix. Rows are not written here: see `record`.
 
     All that the user named are taken; of the candidates, the first that is a folder.
-    Raises OutputRefused with the verdict `no_output`, `unsafe_output`, `too_many_artifacts` or `artifacts_too_large`;
-    nothing of the attempt stays in the store then.
+    Raises OutputRefused with the verdict `no_output`, `unsafe_output`, `too_many_artifacts` or `artifacts_too_large`,
+    and whatever `check` raises to end it; nothing of the attempt stays in the store then.
     """
     taken = Taken()
     try:
@@ -86,15 +88,14 @@ def collect(
                 if output is None or not (plan.outputs_chosen or output.is_folder):
                     continue
                 for member, source in _members(output.stream):
-                    if must_stop():
-                        break
-                    _store_member(member, source, path, plan, lease, taken, max_files, max_bytes)
+                    check()
+                    _store_member(member, source, path, plan, lease, taken, max_files, max_bytes, check)
             if not plan.outputs_chosen:
                 break
-        if not taken.artifacts and not must_stop():
+        if not taken.artifacts:
             raise OutputRefused(verdict("no_output", phase=PhaseName.ARTIFACTS, evidence=[_looked_for(plan)]))
     except BaseException:
-        discard(taken.artifacts)
+        discard_attempt(lease.build.pk, lease.fence)
         raise
     return taken
 
@@ -105,12 +106,8 @@ def record(taken: Taken, lease: Lease) -> None:
         with lease.writing():
             Artifact.objects.bulk_create(taken.artifacts, batch_size=500)
     except BaseException:
-        discard(taken.artifacts)
+        discard_attempt(lease.build.pk, lease.fence)
         raise
-
-
-def discard(artifacts: Sequence[Artifact]) -> None:
-    discard_keys(artifact.storage_key for artifact in artifacts)
 
 
 def discard_keys(keys: Iterable[str]) -> None:
@@ -121,7 +118,10 @@ def discard_keys(keys: Iterable[str]) -> None:
 
 
 def discard_attempt(build_id: UUID, fence: int) -> None:
-    """Remove the bytes that an attempt stored before it was lost. Its rows, if any, are not part of the build."""
+    """Remove the bytes that an attempt stored before its end, a half-written one among them.
+
+    Its rows, if any, are not part of the build.
+    """
     folder = f"{build_id}/{fence}"
     with contextlib.suppress(OSError):
         for name in default_storage.listdir(folder)[1]:
@@ -157,6 +157,7 @@ def _store_member(
     taken: Taken,
     max_files: int,
     max_bytes: int,
+    check: Callable[[], None],
 ) -> None:
     name = _artifact_name(member.name, output)
     if member.isdir() or _is_excluded(name, output, plan):
@@ -172,18 +173,17 @@ def _store_member(
     taken.total_bytes += member.size
     if taken.total_bytes > max_bytes:
         raise OutputRefused(verdict("artifacts_too_large", phase=PhaseName.ARTIFACTS, limit=max_bytes))
-    taken.artifacts.append(_store(name, source, member.size, lease, len(taken.artifacts)))
+    taken.artifacts.append(_store(name, _Hashing(source, member.size, check), lease, len(taken.artifacts)))
 
 
-def _store(name: str, source: IO[bytes], size: int, lease: Lease, index: int) -> Artifact:
-    content = _Hashing(source, size)
+def _store(name: str, content: _Hashing, lease: Lease, index: int) -> Artifact:
     # Never the user's name: what a store does with '..', ':' or a trailing dot is then of no interest.
     key = default_storage.save(f"{lease.build.pk}/{lease.fence}/{index}", content)
     return Artifact(
         build=lease.build,
         attempt=lease.fence,
         name=name,
-        size=size,
+        size=content.size,
         sha256=content.digest.hexdigest(),
         content_type=media_type(name),
         storage_key=key,

@@ -82,6 +82,9 @@ class Run:
         except Interrupted:
             self.hand_back()
         except LeaseLost:
+            artifacts.discard_attempt(
+                self.build.pk, self.lease.fence
+            )  # as of a build that is cancelled at its very end
             raise
         except Exception as fault:
             self.retry_later(fault)
@@ -126,11 +129,10 @@ class Run:
                     self.lease,
                     max_files=settings.MAX_ARTIFACTS,
                     max_bytes=settings.MAX_ARTIFACT_BYTES,
-                    must_stop=lambda: self.lease.must_stop,
+                    check=self.stop_if_told,
                 )
             except artifacts.OutputRefused as refused:
                 raise BuildEnded(refused.verdict) from refused
-            self.stop_if_told()
             for skipped in taken.skipped[:100]:
                 self.log.say(f"not kept: {skipped}")
             artifacts.record(taken, self.lease)
@@ -282,6 +284,7 @@ class Run:
         logger.warning("build %s: attempt %s faulted", self.build.pk, self.lease.fence, exc_info=fault)
         status, changes = after_fault(self.build, fault_code(fault), evidence=self.log.masked(str(fault))[:400])
         self.lease.end(status, **changes)
+        artifacts.discard_attempt(self.build.pk, self.lease.fence)
 
 
 class Interrupted(Exception):

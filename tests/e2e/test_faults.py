@@ -5,7 +5,6 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,48 +12,8 @@ import psutil
 import pytest
 import redis
 
+from tests.e2e.dwelling import DWELLING, Slow, terminal_events, wait_for_phase
 from tests.installation import Installation, until
-
-WRITE = (
-    'node -e \'const fs=require("fs"); for (const [folder, count] of Object.entries({COUNTS}))'
-    " { fs.mkdirSync(folder, {recursive: true});"
-    " for (let i=0;i<count;i++) fs.writeFileSync(`${folder}/${i}.txt`, String(i)); }'"
-)
-
-
-@dataclass(frozen=True)
-class Slow:
-    """A project whose build dwells in one phase for long enough to be hit there, by real work."""
-
-    files: int = 1
-    outputs: int = 20
-    junk: int = 0
-    install_seconds: float = 0.7
-    build_seconds: float = 0.7
-
-    def submit(self, installation: Installation) -> dict[str, Any]:
-        write = WRITE.replace("{COUNTS}", f"{{dist: {self.outputs}, junk: {self.junk}}}")
-        return installation.submit(
-            {f"src/{index}.txt": "x" * 15_000 for index in range(self.files)},
-            strategy={
-                "runtime": "node",
-                "installCommand": f"echo installing; sleep {self.install_seconds}",
-                "buildCommand": f"echo building; sleep {self.build_seconds}; {write}",
-                "outputs": ["dist"],
-            },
-        )
-
-
-DWELLING = {
-    "preparation": Slow(files=600),
-    "installation": Slow(install_seconds=2),
-    "build": Slow(build_seconds=2),
-    "artifacts": Slow(outputs=1500),
-    "cleanup": Slow(junk=8000),
-}
-TERMINAL = (
-    "SELECT count(*) FROM builds_buildevent WHERE kind='status' AND to_status IN ('completed','failed','cancelled')"
-)
 
 
 @pytest.fixture(scope="module")
@@ -87,8 +46,7 @@ def assert_recovered(
     # On a busy machine a lease of five seconds may run out once more.
     assert document["attempt"] == 1 if attempts == 1 else document["attempt"] >= attempts
     job = accepted["jobId"]
-    same = f"replace(cast(build_id as text), '-', '') = '{job.replace('-', '')}'"
-    assert installation.rows(f"{TERMINAL} AND {same}") == [(1,)]
+    assert terminal_events(installation, accepted) == ["completed"]
     listing = installation.get(f"/v1/projects/{accepted['projectId']}/artifacts")
     assert len(listing["artifacts"]) == outputs
     text = installation.log_text(accepted)
@@ -101,7 +59,7 @@ def assert_recovered(
 def test_kill_9_of_the_build_s_process_and_its_worker(fragile: Installation, phase: str) -> None:
     project = DWELLING[phase]
     accepted = project.submit(fragile)
-    _wait_for_phase(fragile, accepted, phase)
+    wait_for_phase(fragile, accepted, phase)
 
     for horse in horses(fragile):
         worker = horse.parent()
@@ -114,7 +72,7 @@ def test_kill_9_of_the_build_s_process_and_its_worker(fragile: Installation, pha
 
 def test_kill_9_of_the_build_s_process_alone(fragile: Installation) -> None:
     accepted = DWELLING["build"].submit(fragile)
-    _wait_for_phase(fragile, accepted, "build")
+    wait_for_phase(fragile, accepted, "build")
 
     for horse in horses(fragile):
         horse.kill()
@@ -124,7 +82,7 @@ def test_kill_9_of_the_build_s_process_alone(fragile: Installation) -> None:
 
 def test_kill_9_of_the_worker_alone_hands_the_build_back(fragile: Installation) -> None:
     accepted = DWELLING["installation"].submit(fragile)
-    _wait_for_phase(fragile, accepted, "installation")
+    wait_for_phase(fragile, accepted, "installation")
 
     for horse in horses(fragile):
         worker = horse.parent()
@@ -136,7 +94,7 @@ def test_kill_9_of_the_worker_alone_hands_the_build_back(fragile: Installation) 
 
 def test_flushall_with_builds_queued_and_running(fragile: Installation) -> None:
     builds = [DWELLING["build"].submit(fragile) for _ in range(4)]
-    _wait_for_phase(fragile, builds[0], "build")
+    wait_for_phase(fragile, builds[0], "build")
 
     redis.Redis(port=fragile.redis_port).flushall()
 
@@ -157,7 +115,7 @@ def test_redis_is_down_when_a_build_is_submitted(fragile: Installation) -> None:
 
 def test_a_stopped_process_that_wakes_up_late_writes_nothing(fragile: Installation) -> None:
     accepted = DWELLING["build"].submit(fragile)
-    _wait_for_phase(fragile, accepted, "build")
+    wait_for_phase(fragile, accepted, "build")
     until(lambda: fragile.containers(accepted["jobId"], running=True), seconds=10, what="its container runs")
     time.sleep(0.5)  # past its last write: SQLite has one lock for all, and a stopped holder keeps it
     [horse] = horses(fragile)
@@ -172,7 +130,7 @@ def test_a_stopped_process_that_wakes_up_late_writes_nothing(fragile: Installati
 
 def test_workers_told_to_stop_hand_back_what_they_cannot_finish(fragile: Installation) -> None:
     accepted = Slow(install_seconds=5).submit(fragile)
-    _wait_for_phase(fragile, accepted, "installation")
+    wait_for_phase(fragile, accepted, "installation")
 
     assert fragile.end("workers") == 0
     assert fragile.status(accepted)["status"] == "queued"
@@ -180,32 +138,3 @@ def test_workers_told_to_stop_hand_back_what_they_cannot_finish(fragile: Install
     fragile.start_workers()
 
     assert_recovered(fragile, accepted)
-
-
-def test_cancelling_a_running_build_removes_its_container_within_three_seconds(fragile: Installation) -> None:
-    accepted = fragile.submit({"index.html": "x"}, strategy={"buildCommand": "sleep 60"})
-    _wait_for_phase(fragile, accepted, "build")
-    until(lambda: len(fragile.containers(accepted["jobId"], running=True)) == 1, seconds=5, what="it runs")
-
-    fragile.manage("shell", "-c", CANCEL.format(job=accepted["jobId"]))
-
-    until(lambda: not fragile.containers(accepted["jobId"]), seconds=3, what="its containers are gone")
-    assert fragile.status(accepted)["verdict"]["code"] == "cancelled"
-
-
-CANCEL = (
-    "from builds.models import Build; from builds.actions import cancel_build;"
-    "build = Build.objects.get(pk='{job}'); cancel_build(build, by=build.owner)"
-)
-
-
-def _wait_for_phase(installation: Installation, accepted: dict[str, Any], phase: str) -> None:
-    same = f"replace(cast(id as text), '-', '') = '{accepted['jobId'].replace('-', '')}'"
-    query = f"SELECT phase, status FROM builds_build WHERE {same}"
-
-    def reached() -> bool:
-        [(now, status)] = installation.rows(query)
-        assert status in ("queued", "running"), f"it was {status} before {phase} was seen"
-        return bool(now == phase)
-
-    until(reached, seconds=60, what=f"the build is in {phase}", every=0.005)
