@@ -60,15 +60,49 @@ class AnonymousScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untype
         return {}
 
 
+_IDEMPOTENCY_KEY = OpenApiParameter(
+    "Idempotency-Key",
+    {"type": "string", "pattern": KEY_PATTERN},
+    OpenApiParameter.HEADER,
+    description="The same request with the same key is done once, and answered the same for a day.",
+)
+_RESPONSE_HEADERS = [
+    OpenApiParameter(
+        "Retry-After",
+        int,
+        OpenApiParameter.HEADER,
+        description="Seconds after which to come back.",
+        response=[429, 503],
+    ),
+    *(
+        OpenApiParameter(name, str, OpenApiParameter.HEADER, description=description, response=True)
+        for name, description in (
+            ("RateLimit-Policy", 'How many requests may be made in how many seconds, as `"write";q=600;w=60`.'),
+            ("RateLimit", 'How many are left, and seconds until all are there again, as `"write";r=599;t=60`.'),
+        )
+    ),
+]
+
+
 class ApiSchema(AutoSchema):
     """Adds to every operation the headers that it takes, and the errors that it may answer with."""
 
+    def get_summary(self) -> str:
+        return self._told()[0]
+
+    def get_description(self) -> str:  # type: ignore[override]
+        return self._told()[1]
+
+    def _told(self) -> tuple[str, str]:
+        """The docstring's first sentence, and all that follows."""
+        text = " ".join(super().get_description().split())
+        summary, dot, rest = text.partition(". ")
+        return (f"{summary}.", rest) if dot else (text, "")
+
     def get_override_parameters(self) -> list[Any]:
-        if self.method != "POST" or not self.view.get_authenticators():
+        if not self.view.get_authenticators():
             return []
-        description = "The same key with the same request is done once, and answered the same for a day."
-        key = {"type": "string", "pattern": KEY_PATTERN}
-        return [OpenApiParameter("Idempotency-Key", key, OpenApiParameter.HEADER, description=description)]
+        return [*_RESPONSE_HEADERS, *([_IDEMPOTENCY_KEY] if self.method == "POST" else [])]
 
     def _get_response_bodies(self, direction: str = "response") -> dict[str, Any]:
         bodies: dict[str, Any] = super()._get_response_bodies(direction=direction)  # type: ignore[arg-type]

@@ -1,0 +1,73 @@
+"""Every door of the API, as its schema lists them: nobody without a token, no writing to read, nothing of others."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from rest_framework.test import APIClient
+
+from builds.models import Build
+from chef.docs import document
+from projects.models import Project
+
+OPEN = {"/health", "/health/live"}
+
+
+DOORS = [(method, path) for path, methods in document()["paths"].items() for method in methods if path not in OPEN]
+
+
+def knock(client: APIClient, method: str, path: str, build: Build) -> Any:
+    """A request to a door, with ids and numbers of things that are there."""
+    known = {"id": build.pk if path.startswith("/v1/builds") else build.project_id, "number": 1}
+    known |= {"path": "index.html", "name": "dist/index.html"}
+    address = re.sub(r"\{(\w+)\}", lambda match: str(known[match[1]]), path)
+    return getattr(client, method)(address)
+
+
+def codes(answer: Any) -> tuple[int, set[str]]:
+    document = answer.json()
+    assert set(document) == {"type", "errors"}
+    return answer.status_code, {error["code"] for error in document["errors"]}
+
+
+@pytest.mark.parametrize(("method", "path"), DOORS)
+def test_without_a_token_nobody_comes_in(method: str, path: str, queue_build: Callable[..., Build]) -> None:
+    answer = knock(APIClient(), method, path, queue_build())
+
+    assert codes(answer) == (401, {"not_authenticated"})
+    assert answer["WWW-Authenticate"] == 'Bearer realm="chef"'
+
+
+@pytest.mark.parametrize(("method", "path"), [door for door in DOORS if door[0] != "get"])
+def test_a_read_token_does_not_write(
+    method: str, path: str, owner: User, make_client: Callable[..., APIClient], queue_build: Callable[..., Build]
+) -> None:
+    build = queue_build()
+
+    answer = knock(make_client(owner, scope="read"), method, path, build)
+
+    assert codes(answer) == (403, {"insufficient_scope"})
+    assert (Project.objects.count(), Build.objects.count(), Build.objects.get().status) == (1, 1, "queued")
+
+
+@pytest.mark.parametrize(("method", "path"), [door for door in DOORS if "{" in door[1]])
+def test_what_is_someone_else_s_is_not_there(
+    method: str, path: str, other: User, make_client: Callable[..., APIClient], queue_build: Callable[..., Build]
+) -> None:
+    build = queue_build()
+
+    answer = knock(make_client(other, scope="publish"), method, path, build)
+
+    assert codes(answer) == (404, {"not_found"})
+    assert (Project.objects.count(), Build.objects.get().status) == (1, "queued")
+
+
+def test_lists_hold_nothing_of_others(
+    other: User, make_client: Callable[..., APIClient], queue_build: Callable[..., Build]
+) -> None:
+    build, client = queue_build(), make_client(other)
+
+    for path in ("/v1/projects", "/v1/builds", f"/v1/builds?project={build.project_id}"):
+        assert client.get(path).json() == {"results": [], "next": None, "previous": None}
