@@ -13,6 +13,7 @@ Service = dict[str, Any]
 
 # Of a bare installation, or of one process in it: compose decides these itself, inside the containers.
 DECIDED_BY_COMPOSE = {"ARTIFACTS_DIR", "CHEF_DATA_DIR", "DEBUG", "DOCKER_HOST", "REDIS_PORT", "REDIS_URL"}
+DECIDED_BY_COMPOSE |= {"CHEF_ALLOW_ANONYMOUS"}  # it goes with DEBUG
 # These mean something of the host, and reach the containers as a port and a mounted file.
 OF_THE_HOST = {"PORT", "SSL_CERT_FILE"}
 
