@@ -1,5 +1,6 @@
 """The web process: `uvicorn chef.asgi:application`."""
 
+import asyncio
 import json
 import os
 from typing import Any
@@ -18,7 +19,7 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
     """Django, behind a limit on request bodies: Django itself would first put all of any body on disk."""
     from django.conf import settings
 
-    from chef import streams
+    from chef import memory, streams
 
     if scope["type"] != "http":
         await django_application(scope, receive, send)
@@ -41,6 +42,9 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
         await streams.serve(django_application, scope, receive, send, body_of=bounded_receive)
     except BodyTooLarge:
         await _refuse(send, f"The request has more than {most:,} bytes: send less, or fewer files.")
+    finally:
+        if received > settings.FILE_UPLOAD_MAX_MEMORY_SIZE:
+            await asyncio.to_thread(memory.give_back)
 
 
 async def _refuse(send: Any, detail: str) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 from django.core.exceptions import SuspiciousOperation
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views import defaults
+from django.views.decorators.csrf import csrf_exempt
 from drf_standardized_errors.formatter import ExceptionFormatter
 from drf_standardized_errors.handler import ExceptionHandler
 from rest_framework.exceptions import APIException, ParseError
@@ -56,9 +57,14 @@ def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
     return defaults.bad_request(request, exception)
 
 
+@csrf_exempt
+def nothing_here(request: HttpRequest) -> HttpResponse:
+    return error_response(404, "client_error", "not_found", "There is nothing at this path: see /v1/docs.")
+
+
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
     if _is_for_programs(request):
-        return error_response(404, "client_error", "not_found", "There is nothing at this path.")
+        return nothing_here(request)
     return defaults.page_not_found(request, exception)
 
 

@@ -2,13 +2,14 @@
 
 from django.contrib import admin
 from django.contrib.auth.views import LoginView, LogoutView
-from django.urls import include, path
+from django.urls import include, path, re_path
 from rest_framework.routers import SimpleRouter
 
 from builds import views
 from builds.api.builds import BuildViewSet
 from builds.api.projects import ProjectViewSet
 from builds.api.service import DetectViewSet, HealthView, LiveView, RuntimesViewSet
+from chef import errors
 from chef.docs import DocsView, SchemaView
 
 api = SimpleRouter(trailing_slash=False, use_regex_path=False)
@@ -29,6 +30,8 @@ urlpatterns = [
     path("v1/runtimes", RuntimesViewSet.as_view({"get": "retrieve"}), name="runtimes"),
     path("v1/schema", SchemaView.as_view(), name="schema"),
     path("v1/docs", DocsView.as_view(), name="docs"),
+    # Also with DEBUG on, when Django would answer with a page of its own.
+    re_path("^v1/", errors.nothing_here),
 ]
 
 handler400 = "chef.errors.bad_request"

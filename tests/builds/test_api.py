@@ -158,6 +158,8 @@ def test_someone_else_s_project_is_not_there(path: str, other: User, make_client
 def test_errors_have_one_shape_everywhere(client: APIClient) -> None:
     for answer in (
         client.get("/v1/nothing"),
+        client.post("/v1/"),
+        client.get("/health/nothing"),
         client.delete("/v1/projects"),
         client.generic("POST", "/v1/projects", "{", content_type="application/json"),
         client.generic("POST", "/v1/projects", "x", content_type="text/plain"),
