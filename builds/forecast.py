@@ -144,12 +144,12 @@ def look_ahead() -> Outlook:
 def _documents(
     ids: Sequence[UUID], scene: Scene, predictions: Sequence[Prediction], *, workers: int, has_eta: bool
 ) -> dict[UUID, dict[str, Any]]:
-    blocks = _Blocks(scene, workers)
+    blocks = _Blocks(scene, predictions, workers)
     return {
         pk: {
             "position": prediction.position,
             "etaSeconds": _eta(prediction) if has_eta else None,
-            "blockedBy": blocks.of(build, prediction.position),
+            "blockedBy": blocks.of(build, prediction),
         }
         for pk, build, prediction in zip(ids, scene.waiting, predictions, strict=True)
     }
@@ -231,16 +231,20 @@ class _History:
 class _Blocks:
     """What keeps a build from starting now, if anything does."""
 
-    def __init__(self, scene: Scene, workers: int) -> None:
+    def __init__(self, scene: Scene, predictions: Sequence[Prediction], workers: int) -> None:
         self._of_owner = scene.running_of
         self._workers = workers
-        self._idle = workers - len(scene.running)
+        starting = sum(prediction.is_now for prediction in predictions)
+        self._leaves_idle = workers > len(scene.running) + starting
 
-    def of(self, build: Waiting, position: int) -> str | None:
+    def of(self, build: Waiting, prediction: Prediction) -> str | None:
         if not self._workers:
             return "no_workers"
         if build.available_in > 0:
             return "backoff"
+        if prediction.is_now:
+            return None
         if settings.OWNER_MAX_RUNNING and self._of_owner[build.owner] >= settings.OWNER_MAX_RUNNING:
             return "owner_limit"
-        return "all_workers_busy" if position > self._idle else None
+        # A worker that is left idle is kept from it by the owner's builds that start now.
+        return "owner_limit" if self._leaves_idle else "all_workers_busy"

@@ -58,6 +58,10 @@ class Prediction(NamedTuple):
     p50: float
     p90: float
 
+    @property
+    def is_now(self) -> bool:
+        return self.p50 == 0
+
 
 @dataclass(frozen=True)
 class Scene:
@@ -171,12 +175,13 @@ class Play:
         if ends == returns == inf:
             return False
         self._now = min(ends, returns)
-        if ends <= returns:
+        if returns < ends:
+            self._offer(self._return(self._returning.pop()[1]))
+        # With mean durations many end at once, and whose is looked at first must not be served before the others.
+        while self._busy and self._busy[0][0] <= self._now:
             owner = heappop(self._busy)[1]
             self._running[owner] -= 1
-        else:
-            owner = self._return(self._returning.pop()[1])
-        self._offer(owner)
+            self._offer(owner)
         return True
 
     def _return(self, index: int) -> int:
