@@ -51,6 +51,9 @@ class Crowd:
             for queued in client.get(f"/v1/builds?status=queued&limit={count}").json()["results"]:
                 assert client.post(f"/v1/builds/{queued['jobId']}/cancel").status_code == 202
 
+    def running(self) -> int:
+        return int(self.chef.rows("SELECT count(*) FROM builds_build WHERE status = 'running'")[0][0])
+
     def started(self) -> int:
         """How many of the owner's builds have ever started."""
         [(count,)] = self.chef.rows(
@@ -70,7 +73,7 @@ class Crowd:
 
 
 @pytest.fixture(scope="module")
-def crowd(short_folder: Path) -> Iterator[Crowd]:
+def filled(short_folder: Path) -> Iterator[Crowd]:
     folder = short_folder / "crowd"
     folder.mkdir()
     limits = {
@@ -88,6 +91,13 @@ def crowd(short_folder: Path) -> Iterator[Crowd]:
         until(lambda: not installation.containers(), seconds=10, what="no container is left")
     finally:
         installation.stop()
+
+
+@pytest.fixture
+def crowd(filled: Crowd) -> Crowd:
+    """Once the workers that the test before has freed have found something."""
+    until(lambda: filled.running() == WORKERS, seconds=15, what="all workers are busy")
+    return filled
 
 
 def fill(chef: Installation) -> Crowd:
