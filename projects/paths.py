@@ -16,7 +16,7 @@ MAX_TOLD = 100
 
 # Directional and zero-width characters make one name look like another (Unicode TR 36).
 _INVISIBLE = re.compile("[\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
-# Version control folders hold hooks that tools run by themselves.
+# Version control folders hold hooks that tools run by themselves, wherever in a project they are.
 _CONTROL_FOLDERS = {".git", ".hg", ".svn"}
 
 
@@ -51,8 +51,8 @@ def path_fault(path: str, *, max_bytes: int = MAX_PATH_BYTES, max_depth: int = M
         return f"A name in the path is longer than {MAX_NAME_BYTES} bytes: shorten it."
     if len(parts) > max_depth:
         return f"The path is deeper than {max_depth} levels: flatten the folders."
-    if parts[0].lower() in _CONTROL_FOLDERS:
-        return f"Files in {parts[0]} are version control's own: leave that folder out."
+    if folder := next((part for part in parts if part.lower() in _CONTROL_FOLDERS), None):
+        return f"Files in {folder} are version control's own: leave that folder out."
     return None
 
 

@@ -19,6 +19,8 @@ DAMAGED = "The archive is damaged, or holds something else than a tar: pack it a
 
 _PLAIN = {tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE}
 _PAX = {tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE}
+# Of a pax header's records, these alone are kept: a header of a few megabytes can hold hundreds of thousands.
+_PATH, _SIZE, _SPARSE = b"path", b"size", b"GNU.sparse."
 _KINDS: Mapping[bytes, str] = {
     tarfile.SYMTYPE: "a symbolic link",
     tarfile.LNKTYPE: "a hard link",
@@ -48,7 +50,7 @@ def read_tar(stream: BinaryIO, intake: Intake) -> None:
         if header.type in _PAX:
             long |= _records(tape.read_extension(header.size))
         elif header.type == tarfile.GNUTYPE_LONGNAME:
-            long[b"path"] = tape.read_extension(header.size).partition(b"\0")[0]
+            long[_PATH] = tape.read_extension(header.size).partition(b"\0")[0]
         elif header.type in {tarfile.GNUTYPE_LONGLINK, tarfile.XGLTYPE}:
             tape.read_extension(header.size)  # only links have long link names; git's comment is of no interest
         elif not _take(tape, header, long, intake):
@@ -110,7 +112,7 @@ def _take(tape: _Tape, header: tarfile.TarInfo, long: Mapping[bytes, bytes], int
     if header.type == tarfile.DIRTYPE:
         if name not in {"", "."}:
             intake.folder(name.removesuffix("/"))
-    elif header.type == tarfile.GNUTYPE_SPARSE or any(key.startswith(b"GNU.sparse.") for key in long):
+    elif header.type == tarfile.GNUTYPE_SPARSE or _SPARSE in long:
         intake.refuse_kind(name, "a sparse file")
         return False  # the headers that follow it are of many kinds
     elif header.type not in _PLAIN:
@@ -128,12 +130,12 @@ def _take(tape: _Tape, header: tarfile.TarInfo, long: Mapping[bytes, bytes], int
 
 def _named(header: tarfile.TarInfo, long: Mapping[bytes, bytes]) -> str:
     """`tar -c .` writes `./` before each name; there it means nothing."""
-    name = text_of(long[b"path"]) if b"path" in long else header.name
+    name = text_of(long[_PATH]) if _PATH in long else header.name
     return name.removeprefix("./")
 
 
 def _sized(header: tarfile.TarInfo, long: Mapping[bytes, bytes]) -> int:
-    told = long.get(b"size")
+    told = long.get(_SIZE)
     if told is not None and (not told.isdigit() or len(told) > 20):
         raise Unreadable(DAMAGED)
     size = header.size if told is None else int(told)
@@ -157,7 +159,7 @@ def _is_header(block: bytes) -> bool:
 
 
 def _records(data: bytes) -> dict[bytes, bytes]:
-    """The records of a pax header, `length key=value` each."""
+    """The records of a pax header, `length key=value` each, that say something about the member."""
     records: dict[bytes, bytes] = {}
     at = 0
     while at < len(data):
@@ -168,6 +170,9 @@ def _records(data: bytes) -> dict[bytes, bytes]:
         key, equals, value = data[space + 1 : end - 1].partition(b"=")
         if not equals or end > len(data) or data[end - 1 : end] != b"\n":
             raise Unreadable(DAMAGED)
-        records[key] = value
+        if key in {_PATH, _SIZE}:
+            records[key] = value
+        elif key.startswith(_SPARSE):
+            records[_SPARSE] = value
         at = end
     return records

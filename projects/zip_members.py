@@ -14,6 +14,7 @@ from typing import BinaryIO
 from projects.intake import Intake, Unreadable, most_headers, text_of
 
 CUT_OFF = "The archive ends in the middle, or its directory is damaged: send it whole."
+OVERLAP = "The file overlaps with what comes after it: pack the archive anew."
 STORED, DEFLATED = 0, 8
 
 _END = struct.Struct("<4s4H2LH")
@@ -104,6 +105,8 @@ def _content(stream: BinaryIO, entry: _Entry, most: int, intake: Intake) -> byte
 
 def _packed(stream: BinaryIO, entry: _Entry, most: int) -> bytes:
     """The entry's bytes as they are in the archive; they end before `most`, where the next entry starts."""
+    if entry.offset + _LOCAL.size > most:
+        raise Unreadable(OVERLAP)
     stream.seek(entry.offset)
     head = stream.read(_LOCAL.size)
     if len(head) < _LOCAL.size:
@@ -116,7 +119,7 @@ def _packed(stream: BinaryIO, entry: _Entry, most: int) -> bytes:
         raise Unreadable("The archive's directory and the file's own header do not agree: pack it anew.")
     start = entry.offset + _LOCAL.size + name_length + extra_length
     if start + entry.packed > most:
-        raise Unreadable("The file overlaps with what comes after it: pack the archive anew.")
+        raise Unreadable(OVERLAP)
     stream.seek(start)
     return stream.read(entry.packed)
 

@@ -7,7 +7,10 @@ from projects.paths import path_fault, upload_faults
 LIMITS = {"max_files": 3, "max_file": 10, "max_total": 20}
 
 
-@pytest.mark.parametrize("path", ["a", "src/App.tsx", "a b/ü.txt", ".env", "..a/b..", "x" * 240, "/".join("a" * 20)])
+@pytest.mark.parametrize(
+    "path",
+    ["a", "src/App.tsx", "a b/ü.txt", ".env", "..a/b..", ".github/x.yml", ".gitignore", "x" * 240, "/".join("a" * 20)],
+)
 def test_plain_relative_paths_are_kept(path: str) -> None:
     assert path_fault(path) is None
 
@@ -31,6 +34,8 @@ def test_plain_relative_paths_are_kept(path: str) -> None:
         ("a/", "shortest"),
         (".git/hooks/x", "version control"),
         (".GIT/config", "version control"),
+        ("lib/.git/hooks/x", "version control"),
+        ("lib/.svn", "version control"),
         ("x" * 241, "240 bytes"),
         ("/".join("a" * 21), "20 levels"),
     ],
