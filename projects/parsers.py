@@ -6,10 +6,14 @@ the upload as `archive` in place of `files`, so that serializers know one shape.
 
 import re
 from collections.abc import Mapping
-from itertools import islice
+from contextlib import ExitStack
+from tempfile import SpooledTemporaryFile
 from typing import IO, Any
 
 import orjson
+from django.conf import settings
+from django.core.files.uploadedfile import UploadedFile
+from django.core.files.uploadhandler import FileUploadHandler
 from rest_framework.exceptions import ErrorDetail, ParseError, ValidationError
 from rest_framework.parsers import BaseParser, MultiPartParser
 
@@ -41,11 +45,34 @@ class ArchiveParser(MultiPartParser):
         self, stream: IO[Any], media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
     ) -> Any:
         """The options with `archive` beside them. Raises ParseError or ValidationError."""
+        request = (parser_context or {})["request"]
+        request.upload_handlers = [_NamelessFiles()]
         form: Any = super().parse(stream, media_type, parser_context)
-        if faults := _form_faults(form.data, form.files):
-            raise ValidationError(faults)
-        options = _options(form.data.get("options"))
+        with ExitStack() as refused:
+            for _, files in form.files.lists():
+                for file in files:
+                    refused.callback(file.close)
+            if faults := _form_faults(form.data, form.files):
+                raise ValidationError(faults)
+            options = _options(form.data.get("options"))
+            refused.pop_all()  # who reads the archive closes it
         return {**options, "archive": form.files["archive"]}
+
+
+class _NamelessFiles(FileUploadHandler):
+    """Keeps what is large on disk, like Django's own, but without a name: a killed process leaves nothing behind."""
+
+    def new_file(self, *args: Any, **kwargs: Any) -> None:
+        super().new_file(*args, **kwargs)
+        most = settings.FILE_UPLOAD_MAX_MEMORY_SIZE
+        self.file = SpooledTemporaryFile(max_size=most, dir=settings.FILE_UPLOAD_TEMP_DIR)
+
+    def receive_data_chunk(self, raw_data: bytes, start: int) -> None:
+        self.file.write(raw_data)
+
+    def file_complete(self, file_size: int) -> "UploadedFile[Any]":
+        self.file.seek(0)
+        return UploadedFile(self.file, self.file_name, self.content_type, file_size, self.charset)
 
 
 def _form_faults(data: Any, files: Any) -> dict[str, list[ErrorDetail]]:
@@ -56,8 +83,7 @@ def _form_faults(data: Any, files: Any) -> dict[str, list[ErrorDetail]]:
     if "archive" not in files:
         detail = "Send a tar, tar.gz or zip as the file `archive`, or the files themselves as JSON."
         faults["archive"] = [ErrorDetail(detail, code="required")]
-    twice = [name for form in (data, files) for name in form if name in FORM_FIELDS and len(form.getlist(name)) > 1]
-    for name in twice:
+    for name in (name for name in FORM_FIELDS if len(data.getlist(name)) + len(files.getlist(name)) > 1):
         faults[name] = [ErrorDetail("This is there more than once: send one.", code="invalid")]
     if "options" in files:
         faults["options"] = [ErrorDetail("Send the options as a plain field, not as a file.", code="invalid")]
@@ -74,12 +100,17 @@ def _options(text: str | None) -> dict[str, Any]:
     if not isinstance(options, dict):
         detail = 'The options are one JSON object, such as {"name": "todo"}.'
         raise ValidationError({"options": [ErrorDetail(detail, code="not_a_dict")]})
+    if "archive" in options:
+        detail = "The archive is a file of the form, beside its options: leave it out of them."
+        raise ValidationError({"archive": [ErrorDetail(detail, code="shape")]})
     return options
 
 
 def _read(text: bytes) -> Any:
-    if next(islice(_TOKEN.finditer(text), MAX_TOKENS, None), None):
-        raise ParseError(f"The JSON has more than {MAX_TOKENS:,} values: send files as text, not as lists of numbers.")
+    for count, _ in enumerate(_TOKEN.finditer(text)):  # not by islice: other threads would have to wait for all of it
+        if count >= MAX_TOKENS:
+            detail = f"The JSON has more than {MAX_TOKENS:,} values: send files as text, not as lists of numbers."
+            raise ParseError(detail)
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError as fault:
