@@ -5,10 +5,30 @@ import json
 import os
 from typing import Any
 
-from django.core.asgi import get_asgi_application
+import django
+from django.core.handlers.asgi import ASGIHandler
+from django.urls import get_resolver
+
+from chef import memory
+
+
+class _Handler(ASGIHandler):
+    """Django's, for bodies without a length too: `tar cz . | curl -F archive=@-` sends such a one."""
+
+    def create_request(self, scope: Any, body_file: Any) -> Any:
+        # Django has gathered the body by now; REST framework takes one without a length for empty.
+        if all(name != b"content-length" for name, _ in scope["headers"]):
+            length = str(body_file.seek(0, os.SEEK_END)).encode()
+            body_file.seek(0)
+            scope = {**scope, "headers": [*scope["headers"], (b"content-length", length)]}
+        return super().create_request(scope, body_file)
+
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "chef.settings")
-django_application: Any = get_asgi_application()
+django.setup(set_prefix=False)
+django_application: Any = _Handler()
+get_resolver().url_patterns  # noqa: B018 - loads all views now, so that the next line finds them
+memory.settle()
 
 
 class BodyTooLarge(Exception):
@@ -19,7 +39,7 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
     """Django, behind a limit on request bodies: Django itself would first put all of any body on disk."""
     from django.conf import settings
 
-    from chef import memory, streams
+    from chef import streams
 
     if scope["type"] != "http":
         await django_application(scope, receive, send)
