@@ -1,6 +1,6 @@
 """The verbs on projects. Doors call these; these write the database, in one transaction each."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,8 @@ from django.db.models import Max
 from projects.environment import Secret, set_environment
 from projects.models import Project, Revision, SourceFile
 from projects.paths import Fault, told, upload_faults
+
+BATCH_BYTES, BATCH_FILES = 1024**2, 200
 
 
 @dataclass(frozen=True)
@@ -99,8 +101,8 @@ def add_revision(
         file_count=len(files),
         total_bytes=sum(len(file.content) for file in files),
     )
-    SourceFile.objects.bulk_create(
-        [
+    for batch in _batches(files):
+        SourceFile.objects.bulk_create(
             SourceFile(
                 revision=revision,
                 path=file.path,
@@ -108,8 +110,20 @@ def add_revision(
                 size=len(file.content),
                 executable=file.executable,
             )
-            for file in files
-        ],
-        batch_size=200,
-    )
+            for file in batch
+        )
     return revision
+
+
+def _batches(files: Iterable[NewFile]) -> Iterator[list[NewFile]]:
+    """The files in groups of a megabyte or so: a statement is in memory several times over while it is sent."""
+    batch: list[NewFile] = []
+    size = 0
+    for file in files:
+        if batch and (size + len(file.content) > BATCH_BYTES or len(batch) == BATCH_FILES):
+            yield batch
+            batch, size = [], 0
+        batch.append(file)
+        size += len(file.content)
+    if batch:
+        yield batch
