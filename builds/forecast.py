@@ -67,7 +67,7 @@ class Outlook:
 
     taken_at: datetime
     documents: Mapping[UUID, dict[str, Any]]
-    queued: Mapping[int, int]  # how many, by priority
+    queued: Mapping[tuple[int, int], int]  # how many, by (priority, owner)
     next_start_of: Mapping[int, float]  # the owner's next, in seconds
     next_start: float | None
     cost: float
@@ -76,11 +76,17 @@ class Outlook:
         """For a build that was not among the queued: it has since been claimed, or has come in since."""
         if max(build.created_at, build.available_at) < self.taken_at:
             return {"position": 1, "etaSeconds": {"p50": 0, "p90": 0}, "blockedBy": None}
-        # Behind all of its priority: the next reading, within a second, knows better.
-        before = sum(count for priority, count in self.queued.items() if priority >= build.priority)
-        last = max(self.documents.values(), key=lambda document: int(document["position"]), default=None)
-        told = {"etaSeconds": last["etaSeconds"], "blockedBy": last["blockedBy"]} if last else {}
-        return {"position": before + 1, "etaSeconds": None, "blockedBy": None, **told}
+        # By turns, whoever was served last: the next reading, within a second, knows better.
+        own = self.queued.get((build.priority, build.owner_id), 0)
+        position = 1 + sum(
+            count if priority > build.priority else min(count, own)
+            for (priority, _), count in self.queued.items()
+            if priority >= build.priority
+        )
+        # What was shown of the one whose place it takes, or of the last.
+        places = (document for document in self.documents.values() if document["position"] <= position)
+        nearest = max(places, key=lambda document: int(document["position"]), default={})
+        return {"position": position, "etaSeconds": nearest.get("etaSeconds"), "blockedBy": nearest.get("blockedBy")}
 
 
 _lock = threading.Lock()
@@ -134,7 +140,7 @@ def look_ahead() -> Outlook:
     return Outlook(
         taken_at=now,
         documents=_documents([row.pk for row in rows], scene, predictions, workers=workers, has_eta=has_eta),
-        queued=Counter(build.priority for build in scene.waiting),
+        queued=Counter((build.priority, build.owner) for build in scene.waiting),
         next_start_of=first,
         next_start=min(first.values(), default=None),
         cost=time.perf_counter() - started,

@@ -304,22 +304,46 @@ def test_a_build_that_came_since_is_read_for_at_once(queue_build: QueueBuild, re
     assert reading.count == 2
 
 
-def test_where_reading_is_costly_a_build_that_came_since_is_placed_behind_its_priority(
+def test_where_reading_is_costly_a_build_that_came_since_is_placed_by_turns(
+    owners: list[User], monkeypatch: pytest.MonkeyPatch, reading: Reading
+) -> None:
+    reading.cost = 0.15
+    queue = VirtualQueue(monkeypatch, 1, spread=0)
+    mine, theirs, new = (queue.kind(owner, seconds=10) for owner in owners)
+    queue.add(mine, 5)
+    queue.add(theirs, 2)
+    queue.add(theirs, 3, priority=Priority.LOW)
+    queue_documents(Build.objects.filter(status=Status.QUEUED))
+    reading.clock += 0.5
+
+    came = {
+        "their third": queue.add(theirs, 1),
+        "the first of a third owner": queue.add(new, 1),
+        "before all": queue.add(new, 1, priority=Priority.HIGH),
+        "behind all": queue.add(new, 1, priority=Priority.LOW),
+    }
+    shown = {name: queue_documents([build])[build.pk] for name, [build] in came.items()}
+
+    assert reading.count == 1
+    assert {name: document["position"] for name, document in shown.items()} == {
+        "their third": 5,
+        "the first of a third owner": 1,
+        "before all": 1,
+        "behind all": 8,
+    }
+    # As it was shown of those whose places they take.
+    starts = [document["etaSeconds"]["p50"] for document in shown.values()]
+    assert starts == [40, 0, 0, 70]
+
+
+def test_where_reading_is_costly_the_first_build_of_all_has_no_other_to_go_by(
     queue_build: QueueBuild, reading: Reading
 ) -> None:
     reading.cost = 0.15
-    waiting = [queue_build(), queue_build(), queue_build(priority=Priority.LOW)]
-    last = queue_documents(waiting)[waiting[-1].pk]
-    reading.clock += 0.5
+    seconds_to_room()
 
-    normal, urgent = queue_build(), queue_build(priority=Priority.HIGH)
-    shown = queue_documents([normal, urgent])
-
+    assert queue_document(queue_build()) == {"position": 1, "etaSeconds": None, "blockedBy": None}
     assert reading.count == 1
-    assert shown[normal.pk] == {**last, "position": 3}
-    assert shown[urgent.pk] == {**last, "position": 1}
-    reading.clock += 0.5  # the next reading knows both
-    assert [queue_documents([normal, urgent])[build.pk]["position"] for build in (urgent, normal)] == [1, 4]
 
 
 def test_a_build_that_was_claimed_since_is_about_to_start(queue_build: QueueBuild, reading: Reading) -> None:
