@@ -15,7 +15,7 @@ _LARGE_BLOCK = 256 * 1024
 def settle() -> None:
     """At the end of the start: have later collections pass over what is there now, code and classes, which stay."""
     if hasattr(_libc, "mallopt"):
-        # Such blocks go back at once when they are freed. By itself, glibc puts them among the small ones after a while.
+        # Such blocks go back as soon as they are freed. By itself, glibc comes to put them among the small ones.
         _libc.mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK)
     gc.collect()
     gc.freeze()

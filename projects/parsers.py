@@ -64,8 +64,8 @@ class _NamelessFiles(FileUploadHandler):
 
     def new_file(self, *args: Any, **kwargs: Any) -> None:
         super().new_file(*args, **kwargs)
-        most = settings.FILE_UPLOAD_MAX_MEMORY_SIZE
-        self.file = SpooledTemporaryFile(max_size=most, dir=settings.FILE_UPLOAD_TEMP_DIR)
+        most, folder = settings.FILE_UPLOAD_MAX_MEMORY_SIZE, settings.FILE_UPLOAD_TEMP_DIR
+        self.file = SpooledTemporaryFile(max_size=most, dir=folder)  # noqa: SIM115 - file_complete passes it on
 
     def receive_data_chunk(self, raw_data: bytes, start: int) -> None:
         self.file.write(raw_data)
