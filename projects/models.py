@@ -21,7 +21,7 @@ class Project(models.Model):
     class Meta:
         ordering = ["-created_at"]
         # projects.api.ProjectViewSet: one owner's projects, newest first
-        indexes = [models.Index(fields=["owner", "-created_at", "id"], name="project_by_owner")]
+        indexes = [models.Index(fields=["owner", "-created_at", "-id"], name="project_by_owner")]
 
     def __str__(self) -> str:
         return self.name
