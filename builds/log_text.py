@@ -2,47 +2,78 @@
 
 import hashlib
 import re
-from collections.abc import AsyncIterator, Iterator
-from functools import partial
+from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import Any
 
 from asgiref.sync import sync_to_async
+from django.db.models import Func, IntegerField, QuerySet
 
 from builds.models import Build, LogChunk
 from chef.downloads import Content
 
 _COLOURS = re.compile(r"\x1b\[[0-9;:]*m")
-_ROWS = 100
+_PIECE_BYTES = 256 * 1024  # read and sent at once, and the rest of the chunk that passes it
+
+
+class _Bytes(Func):
+    """The length of a text in UTF-8."""
+
+    function = "OCTET_LENGTH"
+    output_field = IntegerField()
+
+    def as_sqlite(self, compiler: Any, connection: Any, **context: Any) -> Any:
+        # SQLite has this function only from 3.43 on.
+        return self.as_sql(compiler, connection, template="LENGTH(CAST(%(expressions)s AS BLOB))", **context)
 
 
 def log_text(build: Build, *, without_colours: bool = False) -> Content:
     """The text of the build's current attempt so far, as UTF-8. Its ETag changes with what has been written."""
-    sizes = {sequence: len(text) for sequence, text in _texts(build, 0, without_colours)}
+    sizes = dict(_chunks(build).values_list("sequence", _Bytes("text")))
+    if without_colours:  # how long the text is then, only the text itself tells
+        whole = _pieces(sizes, 0, sum(sizes.values()))
+        sizes = {sequence: len(_plain(text)) for _, *place in whole for sequence, text in _texts(build, *place)}
     state = f"{build.pk} {build.fence} {max(sizes, default=0)} {without_colours}"
 
+    def piece(first: int, last: int) -> bytes:
+        texts = (text for _, text in _texts(build, first, last))
+        return b"".join(_plain(text) if without_colours else text.encode() for text in texts)
+
     async def read(start: int, length: int) -> AsyncIterator[bytes]:
-        offset, end, after = 0, start + length, 0
-        for sequence, size in sizes.items():
-            if offset + size > start:
-                break
-            offset, after = offset + size, sequence
-        pieces = _texts(build, after, without_colours)
-        following = sync_to_async(partial(next, pieces, None))
-        while offset < end and (piece := await following()):
-            text = piece[1]
+        end = start + length
+        for offset, first, last in _pieces(sizes, start, end):
+            text = await sync_to_async(piece)(first, last)
             yield text[max(start - offset, 0) : end - offset]
-            offset += len(text)
 
     etag = hashlib.sha256(state.encode()).hexdigest()[:32]
     return Content(sum(sizes.values()), "text/plain; charset=utf-8", etag, read)
 
 
-def _texts(build: Build, after: int, without_colours: bool) -> Iterator[tuple[int, bytes]]:
-    """(sequence, text) of each chunk after a sequence, a page of rows at a time."""
-    while True:
-        rows = LogChunk.objects.filter(build=build, attempt=build.fence, sequence__gt=after).order_by("sequence")
-        page = list(rows.values_list("sequence", "text")[:_ROWS])
-        for sequence, text in page:
-            yield sequence, (_COLOURS.sub("", text) if without_colours else text).encode()
-        if len(page) < _ROWS:
-            return
-        after = page[-1][0]
+def _pieces(sizes: Mapping[int, int], start: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """(offset, first sequence, last sequence) of the pieces that hold the bytes from `start` to `end`.
+
+    `sizes` are the bytes of each chunk by its sequence, in order.
+    """
+    offset, begun = 0, None
+    for sequence, size in sizes.items():
+        if offset + size > start and offset < end:
+            begun = begun or (offset, sequence)
+            last = sequence
+            if offset + size - begun[0] >= _PIECE_BYTES:
+                yield *begun, last
+                begun = None
+        offset += size
+    if begun:
+        yield *begun, last
+
+
+def _chunks(build: Build) -> QuerySet[LogChunk]:
+    return LogChunk.objects.filter(build=build, attempt=build.fence).order_by("sequence")
+
+
+def _texts(build: Build, first: int, last: int) -> Iterator[tuple[int, str]]:
+    """(sequence, text) of the chunks from one sequence to another. They never change, and none comes in between."""
+    yield from _chunks(build).filter(sequence__range=(first, last)).values_list("sequence", "text")
+
+
+def _plain(text: str) -> bytes:
+    return _COLOURS.sub("", text).encode()
