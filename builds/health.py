@@ -10,7 +10,7 @@ from django.conf import settings
 from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
 from django.db import connection
-from django.db.models import Min
+from django.db.models import Count, Min
 from django.utils import timezone
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -75,8 +75,8 @@ def _storage() -> str:
 def _hosts() -> dict[str, Any]:
     now = timezone.now()
     hosts = list(WorkerHost.objects.filter(seen_at__gt=now - HOST_SILENCE))
-    queued = Build.objects.filter(status=Status.QUEUED)
-    oldest = queued.aggregate(oldest=Min("created_at"))["oldest"]
+    queued = Build.objects.filter(status=Status.QUEUED).aggregate(depth=Count("pk"), oldest=Min("created_at"))
+    oldest = queued["oldest"]
     faults = [host.engine_fault for host in hosts if host.engine_fault]
     return {
         "docker": "ok" if any(not host.engine_fault for host in hosts) else (faults or ["no workers"])[0],
@@ -84,7 +84,7 @@ def _hosts() -> dict[str, Any]:
             "alive": sum(host.workers for host in hosts),
             "busy": Build.objects.filter(status=Status.RUNNING).count(),
         },
-        "queue": {"depth": queued.count(), "oldestSeconds": round((now - oldest).total_seconds()) if oldest else 0},
+        "queue": {"depth": queued["depth"], "oldestSeconds": round((now - oldest).total_seconds()) if oldest else 0},
     }
 
 
