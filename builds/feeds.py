@@ -35,7 +35,7 @@ PAGE_ROWS = 200
 UNTOLD_SECONDS = 1.0
 TOLD_SECONDS = 5.0
 # Readers are woken a few at a time with a pause, so that ordinary requests come in between.
-READERS_AT_ONCE = 10
+READERS_AT_ONCE = 7
 PAUSE_SECONDS = 0.002
 
 # Threads of their own, few: readers must not take those of ordinary requests, nor all connections of the pool.
