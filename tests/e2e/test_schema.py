@@ -1,4 +1,4 @@
-"""The running API against its own schema: requests made from the schema, valid and not, and every check on the answers."""
+"""The running API against its own schema: requests made from it, valid and not, and every check on the answers."""
 
 import json
 import re
