@@ -67,15 +67,20 @@ class Installation:
     # --- Its life ------------------------------------------------------------------------------------------------
 
     def start(self) -> "Installation":
+        self.start_without_workers()
+        self.manage("prepare_runtimes")
+        self.start_workers()
+        self.start_reaper()
+        return self
+
+    def start_without_workers(self) -> "Installation":
+        """What answers requests, and no more: it needs no Docker."""
         self._database.create()
         self.start_redis()
         self.manage("migrate", "--verbosity=0")
         self.manage("collectstatic", "--noinput", "--verbosity=0")
-        self.manage("prepare_runtimes")
         self.token = self.make_token("tester")
         self.start_web()
-        self.start_workers()
-        self.start_reaper()
         return self
 
     def stop(self) -> None:

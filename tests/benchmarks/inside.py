@@ -1,0 +1,133 @@
+"""A process that has Chef's code and one database: times functions that no request reaches, and counts queries.
+
+Used through `Inside`; the functions at module level run in that process.
+"""
+
+import asyncio
+import multiprocessing
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request as it is sent."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+
+
+class Inside:
+    """The process, until it is closed."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        spawn = multiprocessing.get_context("spawn")
+        self._pool = ProcessPoolExecutor(1, mp_context=spawn, initializer=_set_up, initargs=(dict(environment),))
+
+    def close(self) -> None:
+        self._pool.shutdown()
+
+    def seconds_of(self, work: str) -> float:
+        """How long one of WORK takes."""
+        return self._pool.submit(_seconds_of, work).result()
+
+    def queries_of_work(self, work: str) -> int:
+        return self._pool.submit(_queries_of_work, work).result()
+
+    def queries_of(self, asked: Asked) -> int:
+        """How many queries an answer takes, all threads together. The one before it has warmed up what is kept."""
+        return self._pool.submit(_queries_of, asked).result()
+
+
+# --- In the process ----------------------------------------------------------------------------------------------
+
+WORK = ("claim", "reaper: abandoned builds", "reaper: builds that wait", "reaper: old keys", "outlook of the queue")
+
+
+class _Count:
+    """Counts the queries of every connection of this process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.queries = 0
+
+    def __call__(self, execute: Callable[..., Any], *args: Any) -> Any:
+        with self._lock:
+            self.queries += 1
+        return execute(*args)
+
+    def watch(self, connection: Any, **_: Any) -> None:
+        if self not in connection.execute_wrappers:  # a connection that is opened again keeps them
+            connection.execute_wrappers.append(self)
+
+
+_count = _Count()
+
+
+def _set_up(environment: dict[str, str]) -> None:
+    os.environ.update(environment, DJANGO_SETTINGS_MODULE="chef.settings")
+    import django
+    from django.db.backends.signals import connection_created
+
+    django.setup()
+    connection_created.connect(_count.watch, weak=False)
+
+
+def _work(name: str) -> Callable[[], Any]:
+    # Chef's code can be imported only where Django has been set up.
+    from django.conf import settings
+    from django.utils import timezone
+
+    from builds import forecast, queue, reaper
+    from projects.idempotency import forget_old_keys
+
+    return {
+        "claim": lambda: queue.claim("benchmark"),
+        "reaper: abandoned builds": reaper.reap_abandoned,
+        # Its bells would be heard by nobody: only what it asks the database.
+        "reaper: builds that wait": lambda: queue.in_claim_order(timezone.now())[: settings.WORKER_CONCURRENCY].count(),
+        "reaper: old keys": forget_old_keys,
+        "outlook of the queue": forecast.look_ahead,
+    }[name]
+
+
+def _seconds_of(name: str) -> float:
+    work = _work(name)
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def _queries_of_work(name: str) -> int:
+    _work(name)()
+    before = _count.queries
+    _work(name)()
+    return _count.queries - before
+
+
+def _queries_of(asked: Asked) -> int:
+    return asyncio.run(_ask_twice(asked))
+
+
+async def _ask_twice(asked: Asked) -> int:
+    from builds import forecast
+    from chef.asgi import application
+
+    transport = httpx.ASGITransport(application)
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+        before = 0
+        for _ in range(2):
+            forecast.forget()  # what is shared for a second would be asked for by one of the two
+            before = _count.queries
+            answer = await client.request(asked.method, asked.path, headers=asked.headers)
+            if answer.is_error:  # httpx' own exception does not get from one process to another
+                raise RuntimeError(f"{asked.method} {asked.path}: {answer.status_code} {answer.text[:500]}")
+    return _count.queries - before
