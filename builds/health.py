@@ -75,7 +75,7 @@ def _storage() -> str:
 def _hosts() -> dict[str, Any]:
     now = timezone.now()
     hosts = list(WorkerHost.objects.filter(seen_at__gt=now - HOST_SILENCE))
-    queued = Build.objects.filter(status=Status.QUEUED).aggregate(depth=Count("pk"), oldest=Min("created_at"))
+    queued = Build.objects.filter(status=Status.QUEUED).aggregate(depth=Count("*"), oldest=Min("created_at"))
     oldest = queued["oldest"]
     faults = [host.engine_fault for host in hosts if host.engine_fault]
     return {
