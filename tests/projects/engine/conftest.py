@@ -1,0 +1,57 @@
+"""A scripted model and a way to ask it, with time-outs that suit tests."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from projects.engine.asking import Asker
+from projects.engine.exchanges import Exchange
+from projects.engine.model_client import Endpoint, ModelClient, Patience
+from tests.scripted_model import KEY, ScriptedModel
+
+PATIENCE = Patience(connect=2, between=2, whole=10, tries=3, first_wait=0.02, longest_wait=2)
+
+
+@pytest.fixture(autouse=True)
+def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model is on this machine, whatever proxy the machine has."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+
+
+@pytest.fixture
+def model() -> Iterator[ScriptedModel]:
+    with ScriptedModel() as model:
+        yield model
+    assert not model.faults
+
+
+@pytest.fixture
+def exchanges() -> list[Exchange]:
+    """What the Asker of `make_asker` has told."""
+    return []
+
+
+@pytest.fixture
+def make_client(model: ScriptedModel) -> Iterator[Callable[..., ModelClient]]:
+    opened: list[ModelClient] = []
+
+    def make(*, patience: Patience = PATIENCE, **endpoint: Any) -> ModelClient:
+        client = ModelClient(Endpoint(**{"base_url": model.url, "api_key": KEY, **endpoint}), patience)
+        opened.append(client.__enter__())
+        return client
+
+    yield make
+    for client in opened:
+        client.__exit__(None, None, None)
+
+
+@pytest.fixture
+def make_asker(make_client: Callable[..., ModelClient], exchanges: list[Exchange]) -> Callable[..., Asker]:
+    """An Asker; what concerns the client goes by `patience` and `endpoint`."""
+
+    def make(*, patience: Patience = PATIENCE, endpoint: dict[str, Any] | None = None, **options: Any) -> Asker:
+        client = make_client(patience=patience, **(endpoint or {}))
+        return Asker(client, **{"on_exchange": exchanges.append, **options})
+
+    return make
