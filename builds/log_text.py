@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from typing import Any
 
 from asgiref.sync import sync_to_async
@@ -38,7 +38,7 @@ def log_text(build: Build, *, without_colours: bool = False) -> Content:
         texts = (text for _, text in _texts(build, first, last))
         return b"".join(_plain(text) if without_colours else text.encode() for text in texts)
 
-    async def read(start: int, length: int) -> AsyncIterator[bytes]:
+    async def read(start: int, length: int) -> AsyncGenerator[bytes]:
         end = start + length
         for offset, first, last in _pieces(sizes, start, end):
             text = await sync_to_async(piece)(first, last)

@@ -279,7 +279,8 @@ IDEMPOTENCY_LOCK_SECONDS = env_number("CHEF_IDEMPOTENCY_LOCK_SECONDS", 60, least
 RATE_READ = env_rate("CHEF_RATE_READ", "6000/minute")
 RATE_WRITE = env_rate("CHEF_RATE_WRITE", "600/minute")
 RATE_ANONYMOUS = env_rate("CHEF_RATE_ANONYMOUS", "120/minute")
-# Live streams at once in one web process; each costs a connection and a little memory, but no thread.
+# Live streams at once in one web process, and as many downloads; each costs a connection and half a megabyte at most,
+# but no thread.
 MAX_LIVE_READERS = int(env_number("CHEF_MAX_LIVE_READERS", 1_000, least=1))
 LIVE_PING_SECONDS = env_number("CHEF_LIVE_PING_SECONDS", 15, least=0.1, most=3600)
 DRF_STANDARDIZED_ERRORS = {

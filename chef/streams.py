@@ -1,4 +1,4 @@
-"""Answers that go on for minutes: a view says what follows, and it is sent when Django is done with the request.
+"""Answers that may go on for minutes: a view says what follows, and it is sent when Django is done with the request.
 
 Django keeps a thread for as long as a request is under way. So it only decides, like for any other request, who may
 and with which status and headers; then its thread is free, and the body costs no more than a task. Knows nothing of
@@ -10,12 +10,12 @@ import contextlib
 import logging
 import signal
 import threading
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from types import FrameType
 from typing import Any
 
 from django.conf import settings
-from django.http import HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
 from rest_framework.exceptions import APIException, NotAcceptable
 from rest_framework.request import Request
 
@@ -27,14 +27,14 @@ Send = Callable[[Message], Awaitable[None]]
 Body = AsyncGenerator[bytes]
 
 _KEY = "chef.handover"
-# A reader that takes nothing for so long is gone, or does not read: it keeps its place from others.
+# A reader that takes not one piece in so long is gone, or hardly reads: it keeps its place from others.
 STUCK_SECONDS = 60.0
 
 
 class TooManyReaders(APIException):
     status_code = 503
     default_code = "too_many_readers"
-    default_detail = "As many live streams are open as this server takes: come back later, or read without streaming."
+    default_detail = "As many live streams or downloads are open as this server takes: come back later."
     wait = 10
 
 
@@ -56,7 +56,7 @@ class _Places:
             self._taken -= 1
 
 
-_places = _Places()
+_live_places, _download_places = _Places(), _Places()
 _sending: set["asyncio.Task[None]"] = set()
 
 
@@ -66,14 +66,23 @@ class _Handover:
     def __init__(self) -> None:
         self.body: Body | None = None
         self.head: Message | None = None
+        self.is_endless = False
+        self._places = _live_places
 
-    def take(self, body: Body) -> None:
-        _places.take()
-        self.body = body
+    def take(self, body: Callable[[], Body], *, is_endless: bool) -> None:
+        """Have what `body` gives sent, if there is a place for it. Raises TooManyReaders, and what `body` raises."""
+        places = _live_places if is_endless else _download_places
+        places.take()
+        try:
+            self.body = body()
+        except BaseException:
+            places.give_back()
+            raise
+        self.is_endless, self._places = is_endless, places
 
     async def close(self) -> None:
         if self.body is not None:
-            _places.give_back()
+            self._places.give_back()
             await self.body.aclose()
 
 
@@ -87,11 +96,31 @@ def hand_over(request: Request, body: Body, *, media_type: str = "text/event-str
     response.headers["X-Accel-Buffering"] = "no"  # nginx would gather events, and send them late
     if request.method == "HEAD":
         return response
-    handover = getattr(request, "scope", {}).get(_KEY)
+    handover = _handover_of(request)
     if handover is None:
         raise NotAcceptable("Live streams need the ASGI server: start Chef with uvicorn.")
-    handover.take(body)
+    handover.take(lambda: body, is_endless=True)
     return response
+
+
+def hand_over_download(
+    request: HttpRequest, body: Callable[[], Body], headers: Mapping[str, str], *, status: int = 200
+) -> HttpResponseBase:
+    """The answer to a GET whose body, of the length that the headers tell, is sent after Django has let go of it.
+
+    `body` is called once there is a place for it. Raises TooManyReaders, and what `body` raises. A server that is not
+    chef.asgi keeps the request's thread until all is sent.
+    """
+    handover = _handover_of(request)
+    if handover is None:
+        return StreamingHttpResponse(body(), status=status, headers=headers)
+    handover.take(body, is_endless=False)
+    return HttpResponse(status=status, headers=headers)
+
+
+def _handover_of(request: Any) -> _Handover | None:
+    handover: _Handover | None = getattr(request, "scope", {}).get(_KEY)
+    return handover
 
 
 async def serve(application: Any, scope: Message, receive: Receive, send: Send, *, body_of: Receive) -> None:
@@ -110,8 +139,11 @@ async def serve(application: Any, scope: Message, receive: Receive, send: Send, 
     try:
         await application({**scope, _KEY: handover}, body_of, send_or_keep)
         if handover.body is not None and handover.head is not None:
-            await send({**handover.head, "headers": _without_length(handover.head["headers"])})
-            await _stream(handover.body, receive, send)
+            head = handover.head
+            if handover.is_endless:
+                head = {**head, "headers": _without_length(head["headers"])}
+            await send(head)
+            await _stream(handover.body, receive, send, ends_with_server=handover.is_endless)
     finally:
         await handover.close()
 
@@ -120,13 +152,14 @@ def _without_length(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, byt
     return [(name, value) for name, value in headers if name.lower() != b"content-length"]
 
 
-async def _stream(body: Body, receive: Receive, send: Send) -> None:
-    """Send the body until it ends, the client leaves, or the server stops."""
+async def _stream(body: Body, receive: Receive, send: Send, *, ends_with_server: bool) -> None:
+    """Send the body until it ends, the client leaves, or, if it has no end of its own, the server stops."""
     _end_with_the_server()
     sender = _Sender(body, send)
     sending = asyncio.create_task(sender.run())
     leaving, stuck = asyncio.create_task(_until_gone(receive)), asyncio.create_task(sender.until_stuck())
-    _sending.add(sending)
+    if ends_with_server:
+        _sending.add(sending)
     try:
         await asyncio.wait({sending, leaving, stuck}, return_when=asyncio.FIRST_COMPLETED)
     finally:
@@ -135,7 +168,7 @@ async def _stream(body: Body, receive: Receive, send: Send) -> None:
             task.cancel()
         await asyncio.gather(sending, leaving, stuck, return_exceptions=True)
     if stuck.done() and not stuck.cancelled():
-        logger.warning("a live reader has taken nothing for %g s: its connection is closed", STUCK_SECONDS)
+        logger.warning("a reader has not taken one piece in %g s: its connection is closed", STUCK_SECONDS)
         return  # the server closes what has not been ended
     if not sending.cancelled() and (fault := sending.exception()):
         raise fault  # the server closes the connection: nobody takes this for the end

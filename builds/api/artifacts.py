@@ -1,9 +1,7 @@
 """Artifacts on their way out: a list, a file, all of them as a zip."""
 
-from collections.abc import AsyncIterator, Generator
-from typing import Any
+from collections.abc import AsyncGenerator, Generator
 
-from asgiref.sync import sync_to_async
 from django.core.files.storage import default_storage
 from django.db.models import QuerySet
 from django.utils.text import slugify
@@ -11,8 +9,7 @@ from zipstream import ZipStream
 
 from builds.models import Artifact, Build, Status
 from chef.downloads import Content
-
-PIECE_BYTES = 1024 * 1024
+from chef.reading import PIECE_BYTES, file_pieces
 
 
 def artifacts_of(build: Build) -> QuerySet[Artifact]:
@@ -24,17 +21,11 @@ def artifacts_of(build: Build) -> QuerySet[Artifact]:
 def content_of(artifact: Artifact) -> Content:
     key = artifact.storage_key
 
-    async def read(start: int, length: int) -> AsyncIterator[bytes]:
-        file: Any = await sync_to_async(default_storage.open)(key)
-        try:
-            await sync_to_async(file.seek)(start)
-            while length > 0 and (piece := await sync_to_async(file.read)(min(length, PIECE_BYTES))):
-                length -= len(piece)
-                yield piece
-        finally:
-            await sync_to_async(file.close)()
+    def read(start: int, length: int) -> AsyncGenerator[bytes]:
+        # Opened before anything is sent: what the store has not is an error, and no download that is cut off.
+        return file_pieces(default_storage.open(key), start, length)
 
-    return Content(artifact.size, artifact.content_type, artifact.sha256, read)
+    return Content(artifact.size, artifact.content_type, artifact.sha256, read, outlives_request=True)
 
 
 def zip_of(build: Build) -> tuple[str, int, Generator[bytes]]:

@@ -29,7 +29,7 @@ from builds.api.requests import (
 )
 from builds.models import Build, Priority
 from builds.serializers import Accepted, ArtifactList, BuildDocument, ProjectDetail, ProjectDocument, build_document
-from chef.downloads import send, send_stream
+from chef.downloads import send, send_made
 from projects.actions import update_project
 from projects.api import RevisionDoors
 from projects.environment import environment_document
@@ -163,7 +163,7 @@ class ProjectViewSet(RevisionDoors, BuildDoors):
         if not artifacts_of(build).exists():
             raise Http404
         name, size, pieces = zip_of(build)
-        return send_stream(request, pieces, media_type="application/zip", file_name=name, size=size)
+        return send_made(request, pieces, media_type="application/zip", file_name=name, size=size)
 
     # --- What they lean on ---------------------------------------------------------------------------------------
 
