@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from uuid import UUID
 
 from django.db import connection, transaction
 from django.db.models import F, QuerySet
@@ -278,10 +277,3 @@ def _position(cursor: str, build: Build) -> int:
     if not match:
         raise ValueError("The cursor is not one that this log gave: use `nextCursor` as it came, or leave it out.")
     return int(match[2]) if int(match[1]) == build.fence else 0
-
-
-def text_of(build_id: UUID, fence: int) -> str:
-    """The whole log of one attempt as text; at most the log limit, so it fits in memory."""
-    return "".join(
-        LogChunk.objects.filter(build=build_id, attempt=fence).order_by("sequence").values_list("text", flat=True)
-    )
