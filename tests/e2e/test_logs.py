@@ -33,7 +33,8 @@ def test_paging_gives_every_entry_once(chef: Installation) -> None:
     cursor, complete = "", False
 
     while not complete:
-        page = chef.get(f"/v1/projects/{accepted['projectId']}/logs?limit=2&after={cursor}")
+        after = f"&after={cursor}" if cursor else ""
+        page = chef.get(f"/v1/projects/{accepted['projectId']}/logs?limit=2{after}")
         seen += [entry["sequence"] for entry in page["entries"]]
         cursor, complete = page["nextCursor"], page["complete"]
 
