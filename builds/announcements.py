@@ -73,7 +73,15 @@ async def listen(on_change: Callable[[UUID], None], on_link: Callable[[bool], No
         except (redis.RedisError, OSError, TimeoutError) as fault:
             logger.warning("Redis is not heard (%s); live readers look by themselves", fault)
             on_link(False)
+        _stop_if_cancelled()
         await asyncio.sleep(RECONNECT_SECONDS)
+
+
+def _stop_if_cancelled() -> None:
+    """A cancellation may be swallowed by the client, which cancels itself to end its waiting: look whether one came."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 async def _listen_once(on_change: Callable[[UUID], None], on_link: Callable[[bool], None]) -> Never:
@@ -85,6 +93,7 @@ async def _listen_once(on_change: Callable[[UUID], None], on_link: Callable[[boo
         heard = time.monotonic()
         while True:
             message = await ears.get_message(timeout=QUIET_SECONDS)
+            _stop_if_cancelled()
             if message is None:
                 # One that is stopped in its tracks closes no connection: only a missing answer tells.
                 if time.monotonic() - heard > 3 * QUIET_SECONDS:

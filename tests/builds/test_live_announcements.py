@@ -1,6 +1,7 @@
 """Telling of changes through a real Redis; and through one that is down or hangs, without making a build wait."""
 
 import asyncio
+import contextlib
 import socket
 import time
 import uuid
@@ -12,6 +13,7 @@ import redis
 from django.conf import settings as configured
 from pytest_django import Settings
 
+from builds import announcements
 from builds.announcements import PAUSE_SECONDS, announce, channel, listen
 from builds.logs import FLUSH_SECONDS, LogWriter
 from builds.models import Build, LogChunk
@@ -94,6 +96,23 @@ def test_words_that_are_no_ids_are_passed_over(settings: Settings) -> None:
 
 
 @pytest.mark.usefixtures("hanging_redis")
+def test_a_listener_ends_although_its_client_swallows_a_cancellation(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def swallowing(*_: object) -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+
+    monkeypatch.setattr(announcements, "_listen_once", swallowing)
+
+    async def run() -> bool:
+        listener = Listener()
+        await asyncio.sleep(0.01)
+        listener.task.cancel()
+        await asyncio.wait({listener.task}, timeout=5)
+        return listener.task.cancelled()
+
+    assert asyncio.run(run())
+
+
 def test_a_listener_notices_that_redis_hangs() -> None:
     async def run() -> list[bool]:
         listener = Listener()
