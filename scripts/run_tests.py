@@ -29,8 +29,8 @@ _KEPT = {"DOCKER_HOST", "SSL_CERT_FILE", "RUNTIME_REGISTRY"}
 _WITHOUT_DATABASE = (
     *(f"tests/builds/test_{name}.py" for name in ("detection", "egress", "images", "node_projects", "python_projects")),
     *(f"tests/builds/test_{name}.py" for name in ("redaction", "registries", "runtimes", "toolbox", "verdicts")),
-    *(f"tests/e2e/test_{name}.py" for name in ("corpus", "outputs", "sealing")),
-    *(f"tests/projects/test_{name}.py" for name in ("archives", "hostile_archives", "paths")),
+    *(f"tests/e2e/test_{name}.py" for name in ("corpus", "outputs", "sealing", "starters")),
+    *(f"tests/projects/test_{name}.py" for name in ("archives", "hostile_archives", "paths", "starters")),
     *(f"tests/test_{name}.py" for name in ("compose", "scripts", "start", "streams")),
 )
 _REDIS_DATABASES = {"sqlite": 0, "postgresql": 1}

@@ -1,0 +1,65 @@
+"""A real browser, Debian's Chromium, and a server for the folder that it is to look at."""
+
+import contextlib
+import tempfile
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from selenium import webdriver
+from selenium.webdriver.chrome.options import Options
+from selenium.webdriver.chrome.service import Service
+
+from scripts.packages import program
+
+_FLAGS = (
+    "--headless=new",
+    "--no-sandbox",  # the tests may be root, for whom Chromium has no sandbox; it sees nothing but our own pages
+    "--disable-gpu",
+    "--disable-dev-shm-usage",  # containers have little of it
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-proxy-server",  # a proxy of the environment is for the outside, not for a server on this machine
+)
+
+
+@contextlib.contextmanager
+def browser() -> Iterator[webdriver.Chrome]:
+    """A browser with a profile of its own. Its log of the console is kept at all levels."""
+    with tempfile.TemporaryDirectory(prefix="chef-browser-") as profile:
+        options = Options()
+        options.binary_location = program("chromium") or ""
+        for flag in (*_FLAGS, f"--user-data-dir={profile}"):
+            options.add_argument(flag)
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+        # With the driver's path given, Selenium looks for none, and so downloads none.
+        driver = webdriver.Chrome(options, Service(program("chromedriver")))
+        try:
+            yield driver
+        finally:
+            driver.quit()
+
+
+class _Files(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:
+        pass  # the tests' output is for the tests
+
+
+@contextlib.contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """The URL of a folder, for as long as the context lasts."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Files, directory=str(folder)))
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}/"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
