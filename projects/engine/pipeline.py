@@ -1,0 +1,130 @@
+"""From a prompt to an app's files: the stages in order. What is there already is not asked for again.
+
+Reading on from here: `intent`, `plan`, `code` and `suite` are the stages, each with its prompt in `prompts/`; `asking`
+takes their questions to the model and back; `edit` and `repair` change files that are there.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from projects.engine.asking import Asker
+from projects.engine.budget import Usage
+from projects.engine.code import FILES_AT_ONCE, write_files
+from projects.engine.errors import BadAnswer, EngineError
+from projects.engine.intent import find_intent
+from projects.engine.limits import Limits
+from projects.engine.manifests import manifest
+from projects.engine.plan import make_plan
+from projects.engine.questions import Stage
+from projects.engine.request import Request
+from projects.engine.state import State
+from projects.engine.suite import write_suite
+
+NO_RUNNER = "A static site has nothing that could run tests."
+
+Progress = Callable[[State], None]
+
+
+@dataclass(frozen=True)
+class Generated:
+    """What a generation came to.
+
+    `complete`: all needed files are there, so that the files can be built; only then are `files` more than what was
+    written so far. `stopped` is the budget's end, when that is why it is over.
+    """
+
+    files: dict[str, bytes]
+    complete: bool
+    stopped: EngineError | None
+    state: State
+    used: Usage
+
+
+def generate(
+    request: Request,
+    *,
+    asker: Asker,
+    limits: Limits,
+    on_progress: Progress,
+    state: State | None = None,
+    files_at_once: int = FILES_AT_ONCE,
+) -> Generated:
+    """Write an app. `state` is an earlier run's, to go on from; `on_progress` gets it whenever it has grown.
+
+    An exhausted budget ends it with what there is. Raises EngineError for everything else; the last state that was told
+    is then as far as it came.
+    """
+    begun = state.model_copy(deep=True) if state else State(request=request)
+    run = _Run(asker, limits, begun, on_progress, files_at_once)
+    stopped: EngineError | None = None
+    try:
+        run.all_stages()
+    except EngineError as error:
+        run.tell()  # what the failed request has used
+        if error.code != "budget_reached":
+            raise
+        stopped = error
+    return run.result(stopped)
+
+
+class _Run:
+    def __init__(self, asker: Asker, limits: Limits, state: State, on_progress: Progress, files_at_once: int) -> None:
+        self._asker, self._limits, self._state = asker, limits, state
+        self._on_progress, self._files_at_once = on_progress, files_at_once
+
+    def all_stages(self) -> None:
+        state, asker, limits = self._state, self._asker, self._limits
+        if state.request.analysis and not state.intent:
+            self.enter(Stage.INTENT)
+            state.intent = find_intent(asker, state.request)
+        if not state.plan:
+            self.enter(Stage.PLAN)
+            state.plan = make_plan(asker, state.request, state.intent, limits)
+        if state.missing():
+            self.enter(Stage.CODE)
+            write_files(asker, state, limits, at_once=self._files_at_once, on_change=self.tell)
+        limits.check(self.files())
+        if state.request.tests and not state.suite and not state.tests_left_out:
+            self.enter(Stage.TESTS)
+            self.write_tests()
+        self.tell()
+
+    def write_tests(self) -> None:
+        state = self._state
+        assert state.plan
+        if state.plan.runtime == "static":
+            state.tests_left_out = NO_RUNNER
+            return
+        try:
+            state.suite = write_suite(self._asker, state.request, state.plan, state.files, self._limits)
+            self._limits.check(self.files())
+        except EngineError as error:
+            if not isinstance(error, BadAnswer) and error.code != "files_refused":
+                raise
+            state.suite, state.tests_left_out = None, str(error)
+
+    def enter(self, stage: Stage) -> None:
+        self._state.stage = stage.value
+        self.tell()
+
+    def tell(self) -> None:
+        """Tell how far it has come, as a copy: the next change is not this one's."""
+        self._state.used = self._asker.used
+        self._on_progress(self._state.model_copy(deep=True))
+
+    def files(self) -> dict[str, bytes]:
+        """All files, with the tests and the manifest."""
+        state = self._state
+        assert state.plan
+        texts = dict(state.files)
+        if state.suite:
+            texts |= {file.path: file.content for file in state.suite.files}
+        texts |= manifest(state.plan, state.suite, texts)
+        return {path: text.encode() for path, text in texts.items()}
+
+    def result(self, stopped: EngineError | None) -> Generated:
+        state = self._state
+        missing = [file for file in state.missing() if file.needed]
+        complete = state.plan is not None and not missing
+        files = self.files() if complete else {path: text.encode() for path, text in state.files.items()}
+        return Generated(files, complete, stopped, state, self._asker.used)

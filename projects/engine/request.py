@@ -1,0 +1,25 @@
+"""What a user asks of the engine."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Request(BaseModel):
+    """A prompt and the wishes around it. `analysis` and `tests` switch the first and the last stage."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    prompt: str
+    name: str = ""
+    runtime: Literal["node", "python", "static"] | None = None
+    version: str | None = None
+    analysis: bool = True
+    tests: bool = True
+
+    def wishes(self) -> str:
+        """The wishes as the model reads them."""
+        return (
+            f"name: {self.name or 'choose one'}\nruntime: {self.runtime or 'choose what fits best'}\n"
+            f"version of the runtime: {self.version or 'the current one'}"
+        )
