@@ -171,7 +171,7 @@ def plain_name(runtime: Runtime, name: str) -> str:
     return canonicalize_name(name.partition("[")[0]) if runtime == "python" else name
 
 
-# --- What code imports ----------------------------------------------------------------------------------------------
+# --- What code imports -----------------------------------------------------------------------------------------------
 
 
 def imported(runtime: Runtime, texts: Mapping[str, str]) -> list[Dependency]:

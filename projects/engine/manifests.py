@@ -107,7 +107,7 @@ def _toml(text: str) -> str:
     return json.dumps(" ".join(text.encode(errors="replace").decode().split()), ensure_ascii=False).replace("\x7f", "")
 
 
-# --- A project's own manifest, after changes ----------------------------------------------------------------------
+# --- A project's own manifest, after changes -------------------------------------------------------------------------
 
 
 def changed_manifest_faults(before: Files, after: Files) -> list[str]:

@@ -256,7 +256,7 @@ def _in_words(schema: dict[str, Any]) -> str:
     )
 
 
-# --- Reading what comes ---------------------------------------------------------------------------------------------
+# --- Reading what comes ----------------------------------------------------------------------------------------------
 
 
 def _read(chunk: Any, reply: Reply) -> None:
@@ -283,7 +283,7 @@ def _usage(told: Any) -> Usage | None:
     return Usage(input=cast(int, numbers[0]), output=cast(int, numbers[1]))
 
 
-# --- What went wrong ------------------------------------------------------------------------------------------------
+# --- What went wrong -------------------------------------------------------------------------------------------------
 
 
 def _told(error: openai.APIStatusError) -> str:

@@ -40,7 +40,7 @@ def codes(exchanges: list[Exchange]) -> list[str]:
     return [exchange.error for exchange in exchanges]
 
 
-# --- A good answer --------------------------------------------------------------------------------------------------
+# --- A good answer ---------------------------------------------------------------------------------------------------
 
 
 def test_an_answer_comes_as_a_checked_document(model: ScriptedModel, make_asker: MakeAsker) -> None:
@@ -107,7 +107,7 @@ def test_an_endpoint_may_know_only_the_older_name_of_the_limit(model: ScriptedMo
     assert 0 < model.requests[1]["max_tokens"] < 5_000
 
 
-# --- Answers that cannot be used --------------------------------------------------------------------------------------
+# --- Answers that cannot be used -------------------------------------------------------------------------------------
 
 BAD = {
     "prose": ("Of course! I would love to add these up for you.", "answer_not_json"),
@@ -167,7 +167,7 @@ def test_a_refusal_is_not_asked_for_again(answer: Says, model: ScriptedModel, ma
     assert caught.value.code == "model_refused"
 
 
-# --- Faults of the endpoint -------------------------------------------------------------------------------------------
+# --- Faults of the endpoint ------------------------------------------------------------------------------------------
 
 PASSING = {
     "500": (Refuses(500), "endpoint_failed"),
@@ -299,7 +299,7 @@ def test_a_line_without_end_is_stopped_by_its_size(
     assert caught.value.code == "answer_too_large"
 
 
-# --- Too long for the model -------------------------------------------------------------------------------------------
+# --- Too long for the model ------------------------------------------------------------------------------------------
 
 TOO_LONG = Refuses(400, "This model's maximum context length is 8192 tokens.", "context_length_exceeded")
 LONG = (Part("request", "2 + 2"), Part("file a", "x" * 500, shorter=""), Part("log", "y" * 500, shorter="the end"))
@@ -329,7 +329,7 @@ def test_a_question_that_is_still_too_long_is_an_error(
     assert not model.left()
 
 
-# --- Cancelling -------------------------------------------------------------------------------------------------------
+# --- Cancelling ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -352,7 +352,7 @@ def test_cancelling_is_noticed_within_a_second(answer: Any, model: ScriptedModel
     timer.join()
 
 
-# --- Tokens -----------------------------------------------------------------------------------------------------------
+# --- Tokens ----------------------------------------------------------------------------------------------------------
 
 
 def test_tokens_add_up_over_retries_and_corrections(
@@ -407,7 +407,7 @@ def test_an_answer_that_the_budget_cut_off_ends_the_budget(model: ScriptedModel,
     assert caught.value.code == "budget_reached"
 
 
-# --- What is kept -----------------------------------------------------------------------------------------------------
+# --- What is kept ----------------------------------------------------------------------------------------------------
 
 
 def test_exchanges_are_kept_without_secrets(

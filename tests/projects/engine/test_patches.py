@@ -1,0 +1,219 @@
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from projects.engine.asking import Asker
+from projects.engine.edit import edit
+from projects.engine.errors import EngineError
+from projects.engine.exchanges import Exchange
+from projects.engine.fingerprints import Failure
+from projects.engine.limits import Limits
+from projects.engine.patches import Patch, apply, patch_faults
+from projects.engine.repair import repair
+from projects.engine.request import Request
+from tests.projects.engine.apps import as_json, patch, replacement
+from tests.scripted_model import Refuses, ScriptedModel
+
+MakeAsker = Callable[..., Asker]
+FILES = {
+    "index.html": b"<h1>Todo</h1>\n<p>one</p>\n<p>two</p>\n",
+    "src/main.js": b"const a = 1\r\nconst b = 2\r\n",
+    "logo.png": b"\x89PNG\xff\x00",
+    "package.json": b'{\n    "name": "todo",\n    "dependencies": {"old": "git+ssh://host/old"}\n}\n',
+}
+
+
+def applied(**changes: Any) -> dict[str, bytes]:
+    return dict(apply(FILES, Patch.model_validate(patch(**changes)), Limits()).files)
+
+
+def faults(**changes: Any) -> str:
+    return " ".join(patch_faults(FILES, Patch.model_validate(patch(**changes)), Limits()))
+
+
+# --- What fits -------------------------------------------------------------------------------------------------------
+
+
+def test_a_text_that_stands_there_once_is_replaced_and_nothing_else() -> None:
+    after = applied(replacements=[replacement("index.html", "<p>one</p>", "<p>1</p>")])
+
+    assert after == {**FILES, "index.html": b"<h1>Todo</h1>\n<p>1</p>\n<p>two</p>\n"}
+
+
+def test_replacements_in_one_file_apply_one_after_the_other() -> None:
+    steps = [replacement("index.html", "one", "three"), replacement("index.html", "<p>three", "<p>four")]
+
+    assert b"<p>four</p>" in applied(replacements=steps)["index.html"]
+
+
+def test_line_ends_stay_as_they_are() -> None:
+    after = applied(replacements=[replacement("src/main.js", "a = 1\nconst b", "a = 3\nlet c = 4\nconst b")])
+
+    assert after["src/main.js"] == b"const a = 3\r\nlet c = 4\r\nconst b = 2\r\n"
+
+
+def test_files_come_and_go() -> None:
+    after = applied(new_files=[{"path": "src/new.js", "content": "1\n"}], deleted=["logo.png"])
+
+    assert sorted(after) == ["index.html", "package.json", "src/main.js", "src/new.js"]
+
+
+def test_a_package_that_changed_code_imports_comes_into_the_manifest() -> None:
+    code = "import { z } from 'zod'\nimport './main.js'\nimport fs from 'node:fs'\n"
+    after = applied(new_files=[{"path": "src/new.js", "content": code}])
+
+    assert as_json(after["package.json"])["dependencies"] == {"old": "git+ssh://host/old", "zod": "*"}
+    assert after["package.json"].startswith(b'{\n    "name"')
+
+
+def test_an_alias_of_the_project_is_no_package() -> None:
+    files = {**FILES, "tsconfig.json": b'{"compilerOptions": {"paths": {"lib/*": ["./source/*"]}}} // ours'}
+    change = patch(new_files=[{"path": "new.ts", "content": "import x from 'lib/x'\nimport y from 'src/main.js'\n"}])
+
+    after = apply(files, Patch.model_validate(change), Limits()).files
+
+    assert after["package.json"] == FILES["package.json"]
+
+
+# --- What does not ---------------------------------------------------------------------------------------------------
+
+BAD = {
+    "nowhere": (patch(replacements=[replacement("index.html", "<p>six</p>", "")]), "does not stand in the file"),
+    "twice": (patch(replacements=[replacement("index.html", "<p>", "<b>")]), "stands there 2 times"),
+    "nothing to search": (patch(replacements=[replacement("index.html", " ", "x")]), "search text is empty"),
+    "no such file": (patch(replacements=[replacement("gone.js", "x", "y")]), "no such file"),
+    "no text": (patch(replacements=[replacement("logo.png", "PNG", "y")]), "not text"),
+    "there already": (patch(new_files=[{"path": "index.html", "content": "x"}]), "there already"),
+    "escapes": (patch(new_files=[{"path": "../x", "content": "x"}]), "remove the '..'"),
+    "too large": (patch(new_files=[{"path": "x", "content": "x" * 2_000_000}]), "bytes, more than"),
+    "a folder and a file": (patch(new_files=[{"path": "index.html/x", "content": "x"}]), "cannot be a folder too"),
+    "deletes nothing": (patch(deleted=["gone.js"]), "no such file to delete"),
+    "deletes what it changes": (
+        patch(replacements=[replacement("index.html", "one", "1")], deleted=["index.html"]),
+        "both changed and deleted",
+    ),
+    "deletes all": (patch(deleted=sorted(FILES)), "deletes every file"),
+    "changes nothing": (patch(replacements=[replacement("index.html", "one", "one")]), "changes nothing"),
+    "too much": (patch(deleted=[f"{number}" for number in range(501)]), "change less"),
+    "breaks JSON": (patch(replacements=[replacement("package.json", '"todo",', '"todo"')]), "not JSON"),
+    "breaks Python": (patch(new_files=[{"path": "a.py", "content": "def :\n"}]), "not Python"),
+    "a package from elsewhere": (
+        patch(replacements=[replacement("package.json", '{"old"', '{"left": "http://host/x.tgz", "old"')]),
+        "no version range",
+    ),
+}
+
+
+@pytest.mark.parametrize(("bad", "reason"), BAD.values(), ids=BAD.keys())
+def test_a_patch_that_does_not_fit_changes_nothing(bad: dict[str, Any], reason: str) -> None:
+    assert reason in faults(**bad)
+
+    with pytest.raises(EngineError) as caught:
+        applied(**bad)
+    assert caught.value.code == "patch_failed"
+
+
+def test_a_search_text_that_overlaps_with_itself_is_not_one_place() -> None:
+    files = {"a.txt": b"aXaXa"}
+    change = Patch.model_validate(patch(replacements=[replacement("a.txt", "aXa", "b")]))
+
+    assert "2 times" in " ".join(patch_faults(files, change, Limits()))
+
+
+# --- The diff --------------------------------------------------------------------------------------------------------
+
+
+def test_git_gets_from_before_to_after_by_the_diff(tmp_path: Path) -> None:
+    before = {"a.txt": b"one\ntwo\x0cstill two\nthree", "gone.txt": b"x\n", "src/crlf.js": b"a\r\nb\r\n", "same": b"s"}
+    change = patch(
+        replacements=[replacement("a.txt", "three", "3\nfour"), replacement("src/crlf.js", "b", "c")],
+        new_files=[{"path": "new/file.txt", "content": "no line end"}],
+        deleted=["gone.txt"],
+    )
+    done = apply(before, Patch.model_validate(change), Limits())
+    for path, content in before.items():
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_bytes(content)
+
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    subprocess.run(["git", "apply", "-"], cwd=tmp_path, input=done.diff.encode(), check=True)
+
+    found = {
+        str(file.relative_to(tmp_path)): file.read_bytes()
+        for file in tmp_path.rglob("*")
+        if file.is_file() and ".git" not in file.parts
+    }
+    assert found == done.files
+
+
+def test_a_binary_file_is_only_named_in_the_diff() -> None:
+    done = apply(FILES, Patch.model_validate(patch(deleted=["logo.png"])), Limits())
+
+    assert "Binary files a/logo.png and b/logo.png differ" in done.diff
+
+
+# --- With a model ----------------------------------------------------------------------------------------------------
+
+
+def test_a_prompt_changes_a_project_by_a_patch(
+    model: ScriptedModel, make_asker: MakeAsker, exchanges: list[Exchange]
+) -> None:
+    model.says("patch", patch(replacements=[replacement("index.html", "Todo", "Einkauf")]))
+
+    done = edit(make_asker(), Request(prompt="Call it Einkauf in index.html"), FILES, Limits())
+
+    assert done.files["index.html"].startswith(b"<h1>Einkauf</h1>")
+    assert "-<h1>Todo</h1>\n+<h1>Einkauf</h1>\n" in done.diff
+    assert done.summary == "Changed."
+    assert [exchange.stage for exchange in exchanges] == ["edit"]
+    text = model.requests[0]["messages"][1]["content"]
+    assert "<h1>Todo</h1>" in text
+    assert "logo.png" in text
+    assert "PNG\\xff" not in text
+
+
+def test_a_patch_that_does_not_fit_goes_back_once(model: ScriptedModel, make_asker: MakeAsker) -> None:
+    good = patch(replacements=[replacement("index.html", "Todo", "Done")])
+    model.says("patch", patch(replacements=[replacement("index.html", "<p>", "<b>")]), good)
+
+    done = edit(make_asker(), Request(prompt="x"), FILES, Limits())
+
+    assert b"Done" in done.files["index.html"]
+    assert "stands there 2 times" in model.requests[1]["messages"][-1]["content"]
+
+
+def test_a_second_patch_that_does_not_fit_ends_it(model: ScriptedModel, make_asker: MakeAsker) -> None:
+    model.says("patch", *[patch(deleted=["../../etc/passwd"])] * 2)
+
+    with pytest.raises(EngineError) as caught:
+        edit(make_asker(), Request(prompt="x"), FILES, Limits())
+
+    assert caught.value.code == "patch_failed"
+
+
+def test_a_repair_reads_the_evidence_and_the_files_that_it_names(
+    model: ScriptedModel, make_asker: MakeAsker, exchanges: list[Exchange]
+) -> None:
+    files = {**FILES, "src/other.js": b"other" * 100}
+    model.says(
+        "patch",
+        Refuses(400, "too many tokens", "context_length_exceeded"),
+        patch(replacements=[replacement("src/main.js", "a = 1", "a = 9")]),
+    )
+    failure = Failure("build", "syntax_error", "build", "The code cannot be parsed.", ("src/main.js:1:7: Unexpected",))
+
+    done = repair(
+        make_asker(), failure, files, Limits(), prompt="A todo app", log="log " * 9, tried=["Turned b around."]
+    )
+
+    assert b"a = 9" in done.files["src/main.js"]
+    whole, shorter = (request["messages"][1]["content"] for request in model.requests)
+    assert "otherother" in whole
+    assert "Turned b around." in whole
+    assert "otherother" not in shorter
+    assert "const a = 1" in shorter
+    assert "Unexpected" in shorter
+    assert [exchange.stage for exchange in exchanges] == ["repair", "repair"]
