@@ -95,7 +95,6 @@ def test_words_that_are_no_ids_are_passed_over(settings: Settings) -> None:
     assert asyncio.run(run()) == [build_id]
 
 
-@pytest.mark.usefixtures("hanging_redis")
 def test_a_listener_ends_although_its_client_swallows_a_cancellation(monkeypatch: pytest.MonkeyPatch) -> None:
     async def swallowing(*_: object) -> None:
         with contextlib.suppress(asyncio.CancelledError):
@@ -113,6 +112,7 @@ def test_a_listener_ends_although_its_client_swallows_a_cancellation(monkeypatch
     assert asyncio.run(run())
 
 
+@pytest.mark.usefixtures("hanging_redis")
 def test_a_listener_notices_that_redis_hangs() -> None:
     async def run() -> list[bool]:
         listener = Listener()
