@@ -74,7 +74,7 @@ _NODE_OWN = frozenset(
 )
 _SCRIPT_SUFFIXES = (".js", ".mjs", ".cjs", ".jsx", ".ts", ".mts", ".cts", ".tsx", ".vue", ".svelte")
 _JS_IMPORT = re.compile(
-    r"""^[ \t]*(?:import|export)\b[^'"`;]{0,2000}?['"]([^'"\n]{1,300})['"]"""
+    r"""^[ \t]*(?:import|export)\b[^'"`;]{0,500}?['"]([^'"\n]{1,300})['"]"""
     r"""|^(?![ \t]*(?://|\*))[^\n]{0,400}?\b(?:require|import)\(\s{0,9}['"]([^'"\n]{1,300})['"]""",
     re.MULTILINE,
 )

@@ -21,6 +21,7 @@ _QUOTED = re.compile(r"'([^'\n]*)'|\"([^\"\n]*)\"|`([^`\n]*)`|\u2018([^\u2019\n]
 _NUMBER = re.compile(r"(?<![A-Za-z@\d])\d+(?:[.,]\d+)*(?:\s?(?:ms|s|sec|seconds|kB|KB|MB|KiB|MiB|bytes))?(?![A-Za-z])")
 MAX_QUOTED_CHARS = 60
 MAX_MESSAGE_CHARS = 200
+MAX_LINE_CHARS = 400  # as long as a verdict's evidence is
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,7 @@ def _says_something(line: str) -> bool:
 
 
 def _mark(code: str, line: str) -> str:
+    line = line[:MAX_LINE_CHARS]
     found = _PATH.search(line)
     file = _file(found[0]) if found else ""
     return f"{code}|{file}|{normalised(line)}"

@@ -5,6 +5,7 @@ functions over paths and bytes.
 """
 
 import difflib
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -16,6 +17,8 @@ from projects.engine.questions import Document
 from projects.engine.suite import TextFile
 
 MAX_CHANGES = 500
+_CONTEXT = 3  # lines around each change, as everywhere
+_HUNK = re.compile(r"@@ -(\d+)((?:,\d+)?) \+(\d+)((?:,\d+)?) @@$")
 
 
 class Replacement(Document):
@@ -168,7 +171,25 @@ def _file_diff(path: str, before: bytes | None, after: bytes | None) -> str:
     parts = [[f"{line}\n" for line in each[:-1]] + ([each[-1]] if each[-1] else []) for each in lines]
     from_name = "/dev/null" if before is None else f"a/{path}"
     to_name = "/dev/null" if after is None else f"b/{path}"
-    return head + "".join(_whole(line) for line in difflib.unified_diff(parts[0], parts[1], from_name, to_name))
+    same = _same_before(parts[0], parts[1])
+    hunks = difflib.unified_diff(parts[0][same:], parts[1][same:], from_name, to_name)
+    return head + "".join(_whole(_moved(line, same)) for line in hunks)
+
+
+def _same_before(old: list[str], new: list[str]) -> int:
+    """Where the first hunk's context begins. Takes the same end off both: comparing is slow over what is the same."""
+    shortest = min(len(old), len(new))
+    first = next((at for at in range(shortest) if old[at] != new[at]), shortest)
+    last = next((at for at in range(shortest - first) if old[-1 - at] != new[-1 - at]), shortest - first)
+    if (beyond := last - _CONTEXT) > 0:
+        del old[-beyond:], new[-beyond:]
+    return max(first - _CONTEXT, 0)
+
+
+def _moved(line: str, by: int) -> str:
+    """A hunk's head with the lines counted from the file's beginning."""
+    head = _HUNK.match(line)
+    return f"@@ -{int(head[1]) + by}{head[2]} +{int(head[3]) + by}{head[4]} @@\n" if head else line
 
 
 def _whole(line: str) -> str:

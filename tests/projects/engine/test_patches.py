@@ -1,4 +1,5 @@
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from projects.engine.errors import EngineError
 from projects.engine.exchanges import Exchange
 from projects.engine.fingerprints import Failure
 from projects.engine.limits import Limits
-from projects.engine.patches import Patch, apply, patch_faults
+from projects.engine.patches import Patch, apply, patch_faults, unified_diff
 from projects.engine.repair import repair
 from projects.engine.request import Request
 from tests.projects.engine.apps import as_json, patch, replacement
@@ -147,6 +148,33 @@ def test_git_gets_from_before_to_after_by_the_diff(tmp_path: Path) -> None:
         if file.is_file() and ".git" not in file.parts
     }
     assert found == done.files
+
+
+@pytest.mark.parametrize("ending", [b"", b"\n"])
+@pytest.mark.parametrize("change", ["", "new\n", "7\n7\n7\n", "old"])
+@pytest.mark.parametrize("at", [0, 1, 5, 38, 39])
+def test_a_change_anywhere_in_a_file_can_be_applied(at: int, change: str, ending: bytes, tmp_path: Path) -> None:
+    lines = [b"%d\n" % (number % 10) for number in range(39)] + [b"last" + ending]
+    before = b"".join(lines)
+    after = b"".join([*lines[:at], change.encode(), *lines[at + 1 :]])
+    (tmp_path / "a.txt").write_bytes(before)
+
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    diff = unified_diff({"a.txt": before}, {"a.txt": after}).encode()
+    subprocess.run(["git", "apply", "-"], cwd=tmp_path, input=diff, check=True)
+
+    assert (tmp_path / "a.txt").read_bytes() == after
+
+
+def test_the_diff_of_a_large_file_takes_no_time() -> None:
+    lines = [b"%d\n" % (number * number % 997) for number in range(200_000)]
+    after = [*lines[:100_000], b"new\n", *lines[100_001:]]
+
+    started = time.monotonic()
+    diff = unified_diff({"a": b"".join(lines)}, {"a": b"".join(after)})
+
+    assert time.monotonic() - started < 2
+    assert diff.count("\n") == 3 + 1 + 3 + 2 + 3
 
 
 def test_a_binary_file_is_only_named_in_the_diff() -> None:
