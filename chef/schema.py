@@ -121,6 +121,7 @@ class ApiSchema(AutoSchema):
             "401": "No token, or none that is usable.",
             "403": "The token's scope does not reach this far.",
             "429": "Too many requests, or builds: come back after `Retry-After`.",
+            "503": "The queue is full, or as many streams are open as may be: come back after `Retry-After`.",
         }
         if "{" in self.path:
             errors["404"] = "There is no such thing, or it is someone else's."
@@ -130,7 +131,6 @@ class ApiSchema(AutoSchema):
         if self.method == "POST":
             errors["409"] = "Not in this state; or a request with this `Idempotency-Key` is still under way."
             errors["422"] = "This `Idempotency-Key` came with another body before."
-            errors["503"] = "The queue is full: come back after `Retry-After`."
         return errors
 
 

@@ -307,5 +307,5 @@ LOGGING = {
     "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["stderr"], "level": env("LOG_LEVEL", "INFO")},
-    "loggers": {name: {"level": "WARNING"} for name in ("django", "rq", "httpx")},
+    "loggers": {name: {"level": "WARNING"} for name in ("django", "rq", "httpx", "httpx2")},
 }
