@@ -241,7 +241,7 @@ def press(page: Chrome, *keys: str) -> None:
 
 @on_each_page
 def test_a_page_shows_its_texts_as_they_were_written(page: Chrome) -> None:
-    title = until(lambda: one(page, "h1").text, seconds=10, what="the page has its title")
+    title = until(lambda: one(page, "h1").text, seconds=60, what="the page has its title")
 
     assert title == page.title == NAME
     assert one(page, "meta[name=description]").get_attribute("content") == DESCRIPTION
