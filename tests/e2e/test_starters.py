@@ -212,12 +212,23 @@ def page(request: pytest.FixtureRequest, chrome: Chrome, outputs: dict[str, Path
     with served(folder) as url:
         chrome.execute_cdp_cmd("Storage.clearDataForOrigin", {"origin": url.rstrip("/"), "storageTypes": "all"})
         chrome.get(url)
+        wait_until_rendered(chrome)
         yield chrome
         assert chrome.get_log("browser") == []
 
 
 on_each_page = pytest.mark.parametrize("page", PAGES, indirect=True)
 on_each_app = pytest.mark.parametrize("page", APPS, indirect=True)
+
+
+def wait_until_rendered(page: Chrome) -> None:
+    """An app renders after the page has loaded, and on a busy machine noticeably later."""
+    until(lambda: page.find_elements(By.CSS_SELECTOR, "h1"), seconds=60, what="the page is rendered")
+
+
+def reload(page: Chrome) -> None:
+    page.refresh()
+    wait_until_rendered(page)
 
 
 def one(page: Chrome, css: str) -> WebElement:
@@ -241,9 +252,7 @@ def press(page: Chrome, *keys: str) -> None:
 
 @on_each_page
 def test_a_page_shows_its_texts_as_they_were_written(page: Chrome) -> None:
-    title = until(lambda: one(page, "h1").text, seconds=60, what="the page has its title")
-
-    assert title == page.title == NAME
+    assert one(page, "h1").text == page.title == NAME
     assert one(page, "meta[name=description]").get_attribute("content") == DESCRIPTION
     assert page.find_elements(By.CSS_SELECTOR, "body script:not([src])") == []
 
@@ -272,7 +281,7 @@ def test_todos_are_added_completed_and_removed(page: Chrome) -> None:
     assert todos(page) == [("Buy flour", True), ("Bake <b>bread</b>", False)]
     assert one(page, "[role=status]").text == "1 left"
 
-    page.refresh()
+    reload(page)
     assert todos(page) == [("Buy flour", True), ("Bake <b>bread</b>", False)]
 
     one(page, "button[aria-label='Remove Bake <b>bread</b>']").click()
@@ -281,7 +290,7 @@ def test_todos_are_added_completed_and_removed(page: Chrome) -> None:
 
     one(page, "footer button").click()
     assert todos(page) == []
-    page.refresh()
+    reload(page)
     assert todos(page) == []
 
 
@@ -308,7 +317,7 @@ def test_the_keyboard_is_enough(page: Chrome) -> None:
 def test_what_is_stored_may_be_anything(page: Chrome) -> None:
     page.execute_script("for (const key of Object.keys(localStorage)) localStorage[key] = '[{\"id\": 1}, null'")
 
-    page.refresh()
+    reload(page)
 
     assert todos(page) == []
     one(page, "input[aria-label='New todo']").send_keys("Buy flour", Keys.ENTER)
