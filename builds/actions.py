@@ -11,11 +11,13 @@ from django.db.models import Max
 
 from builds.artifacts import discard_keys
 from builds.forecast import seconds_to_room
-from builds.models import Artifact, Build, BuildEvent, Priority, Status, TransitionRefused
-from builds.queue import OwnerQueueFull, QueueFull, ring
+from builds.models import Artifact, Build, BuildEvent, Priority
+from builds.queue import bell
 from builds.verdicts import verdict
 from projects.actions import add_revision, create_project
 from projects.environment import Secret, set_environment
+from projects.generations import cancel_generation
+from projects.jobs import OwnerQueueFull, QueueFull, Status, TransitionRefused
 from projects.models import Project, Revision
 
 
@@ -45,24 +47,36 @@ def submit_revision(project: Project, *, by: User, priority: Priority = Priority
 
 
 @transaction.atomic
-def queue_build(
-    revision: Revision, *, by: User, priority: Priority = Priority.NORMAL, retry_of: Build | None = None
-) -> Build:
+def queue_build(revision: Revision, *, by: User, priority: Priority = Priority.NORMAL, **origin: Any) -> Build:
     """Queue a build of a revision. The bell rings after the commit; when it cannot, the reaper rings later.
 
-    Raises QueueFull and OwnerQueueFull. Builds that a fault puts back do not come here: they are never refused.
+    `origin` is where it comes from, as columns of the build: retry_of. Raises QueueFull and OwnerQueueFull. Builds that
+    a fault puts back do not come here: they are never refused.
     """
+    # The project's row is always locked before the owner's: whoever adds a revision holds it already.
+    _make_sure_of_room(Project.objects.select_for_update().get(pk=revision.project_id).owner_id)
+    return _queued(revision, by=by, priority=priority, **origin)
+
+
+@transaction.atomic
+def queue_promised_build(revision: Revision, *, by: User, **origin: Any) -> Build:
+    """Queue a build that somebody was promised with a generation: it is not refused, however full the queue is.
+
+    `origin`: generation and repair_of.
+    """
+    return _queued(revision, by=by, **origin)
+
+
+def _queued(revision: Revision, *, by: User, **columns: Any) -> Build:
     # The project's row is the lock that keeps two builds from taking one number.
     project = Project.objects.select_for_update().get(pk=revision.project_id)
-    _make_sure_of_room(project.owner_id)
     last = project.builds.aggregate(last=Max("number"))["last"] or 0
     build = Build.objects.create(
         project=project,
         revision=revision,
         owner_id=project.owner_id,
         number=last + 1,
-        priority=priority,
-        retry_of=retry_of,
+        **columns,
     )
     BuildEvent.objects.create(
         build=build,
@@ -71,7 +85,7 @@ def queue_build(
         fence=0,
         data={"by": by.get_username()},
     )
-    transaction.on_commit(partial(ring))
+    transaction.on_commit(bell.ring)
     return build
 
 
@@ -82,9 +96,9 @@ def _make_sure_of_room(owner: int) -> None:
     User.objects.select_for_update(no_key=True).only("pk").get(pk=owner)
     queued = Build.objects.filter(status=Status.QUEUED)
     if queued.filter(owner=owner).count() >= settings.OWNER_MAX_QUEUED:
-        raise OwnerQueueFull(seconds_to_room(owner))
+        raise OwnerQueueFull("builds", retry_after=seconds_to_room(owner))
     if queued.count() >= settings.MAX_QUEUED:
-        raise QueueFull(seconds_to_room())
+        raise QueueFull("builds", retry_after=seconds_to_room())
 
 
 def cancel_build(build: Build, *, by: User) -> bool:
@@ -122,6 +136,8 @@ def delete_project(project: Project, *, by: User) -> None:
     with transaction.atomic():
         # The lock under which builds are queued: none can come in between.
         Project.objects.select_for_update().get(pk=project.pk)
+        for generation in project.generations.active():
+            cancel_generation(generation, by=by)
         for build in project.builds.active():
             cancel_build(build, by=by)
         keys = list(Artifact.objects.filter(build__project=project).values_list("storage_key", flat=True))

@@ -19,7 +19,7 @@ from django.core.files.storage import default_storage
 
 from builds.detection import Plan
 from builds.models import Artifact, PhaseName
-from builds.queue import Lease
+from builds.queue import BuildLease
 from builds.sandbox.contract import Output, OutputMissing, OutputUnsafe, Workspace
 from builds.sandbox.tar import StreamFile
 from builds.verdicts import Verdict, verdict
@@ -69,7 +69,7 @@ class _Hashing(File[bytes]):
 def collect(
     workspace: Workspace,
     plan: Plan,
-    lease: Lease,
+    lease: BuildLease,
     *,
     max_files: int,
     max_bytes: int,
@@ -100,7 +100,7 @@ def collect(
     return taken
 
 
-def record(taken: Taken, lease: Lease) -> None:
+def record(taken: Taken, lease: BuildLease) -> None:
     """Write the rows, if the attempt still holds its build. Raises LeaseLost; the stored bytes are gone then."""
     try:
         with lease.writing():
@@ -153,7 +153,7 @@ def _store_member(
     source: IO[bytes] | None,
     output: str,
     plan: Plan,
-    lease: Lease,
+    lease: BuildLease,
     taken: Taken,
     max_files: int,
     max_bytes: int,
@@ -176,7 +176,7 @@ def _store_member(
     taken.artifacts.append(_store(name, _Hashing(source, member.size, check), lease, len(taken.artifacts)))
 
 
-def _store(name: str, content: _Hashing, lease: Lease, index: int) -> Artifact:
+def _store(name: str, content: _Hashing, lease: BuildLease, index: int) -> Artifact:
     # Never the user's name: what a store does with '..', ':' or a trailing dot is then of no interest.
     key = default_storage.save(f"{lease.build.pk}/{lease.fence}/{index}", content)
     return Artifact(

@@ -1,6 +1,6 @@
-"""What live readers of one build are given: read from the database once for all of them, and kept for a while.
+"""What live readers of a build or a generation are given: read once for all of them, and kept for a while.
 
-A feed follows one build while anyone reads it. Readers at its tip get the same bytes out of a bounded window; one
+A feed follows one job while anyone reads it. Readers at its tip get the same bytes out of a bounded window; one
 that has fallen behind the window reads pages of its own. Knows nothing of HTTP, nor of who reads.
 """
 
@@ -20,8 +20,11 @@ from django.db import connection
 from django.db.models import Max
 
 from builds import logs
-from builds.models import Build, BuildEvent, LogChunk, Status
+from builds.models import Build, BuildEvent, LogChunk
 from builds.serializers import log_entry
+from projects.documents import wire_status
+from projects.jobs import Status
+from projects.models import Generation, GenerationEvent
 
 logger = logging.getLogger(__name__)
 
@@ -152,42 +155,43 @@ def read_page(build_id: UUID, attempt: int, after: int, phase: str) -> tuple[lis
 
 
 class Feed:
-    """One build, followed while it has readers. All methods belong to one event loop."""
+    """One job, followed while it has readers. All methods belong to one event loop."""
 
-    def __init__(self, build_id: UUID) -> None:
-        self.build_id = build_id
+    def __init__(self, job_id: UUID) -> None:
+        self.job_id = job_id
         self.status = ""
-        self.attempt = -1  # as long as nothing has been read
-        self.tip = 0  # the last entry of the attempt, and all before it are stored
         self.events: list[tuple[int, bytes]] = []
-        self.is_whole = False  # the build has ended, and all of it has been read
+        self.is_whole = False  # the job has ended, and all of it has been read
         self.readers = 0
-        self._window: list[Entry] = []
-        self._window_after = 0  # the window holds every entry of the attempt after this one
-        self._window_size = 0
-        self._given: dict[tuple[int, str], tuple[bytes, int]] = {}
         self._waiting: set[asyncio.Future[None]] = set()
         self._rung = asyncio.Event()
 
-    # --- For whoever follows the build ---------------------------------------------------------------------------
+    async def read(self) -> bool:
+        """Read what is new. Returns whether that was all there was at that moment."""
+        raise NotImplementedError
+
+    def end_document(self) -> dict[str, Any]:
+        """What the last event of each stream tells."""
+        raise NotImplementedError
+
+    # --- For whoever follows the job -----------------------------------------------------------------------------
 
     def ring(self) -> None:
-        """The build may have changed: look."""
+        """The job may have changed: look."""
         self._rung.set()
 
     async def follow(self, is_told: Callable[[], bool]) -> None:
-        """Read each change and wake the readers, until the build has ended. `is_told`: whether Redis is heard."""
+        """Read each change and wake the readers, until the job has ended. `is_told`: whether Redis is heard."""
         while not self.is_whole:
             self._rung.clear()
             try:
-                change = await in_database(read_change, self.build_id, self._position())
+                is_all = await self.read()
             except Exception:  # whatever it is: the next look may succeed, and readers must not hang for ever
-                logger.warning("build %s cannot be read for its live readers", self.build_id, exc_info=True)
+                logger.warning("%s cannot be read for its live readers", self.job_id, exc_info=True)
                 await asyncio.sleep(UNTOLD_SECONDS)
                 continue
-            self._apply(change)
             await self._wake()
-            if change is None or change.is_whole:
+            if is_all:
                 seconds = TOLD_SECONDS if is_told() else UNTOLD_SECONDS
                 await self._until_rung(min(seconds, settings.LIVE_PING_SECONDS / 3))
 
@@ -197,6 +201,46 @@ class Feed:
                 await self._rung.wait()
         except TimeoutError:
             pass  # then without having been told
+
+    async def _wake(self) -> None:
+        waiting, self._waiting = self._waiting, set()
+        for number, reader in enumerate(waiting, 1):
+            if not reader.done():
+                reader.set_result(None)
+            if not number % READERS_AT_ONCE:
+                await asyncio.sleep(PAUSE_SECONDS)
+
+    # --- For readers ---------------------------------------------------------------------------------------------
+
+    async def look(self) -> None:
+        """Wait until the feed has looked again: at a change, or by itself, a few times in LIVE_PING_SECONDS."""
+        reader = asyncio.get_running_loop().create_future()
+        self._waiting.add(reader)
+        try:
+            await reader
+        finally:
+            self._waiting.discard(reader)
+
+
+class BuildFeed(Feed):
+    """A build's log and events."""
+
+    def __init__(self, job_id: UUID) -> None:
+        super().__init__(job_id)
+        self.attempt = -1  # as long as nothing has been read
+        self.tip = 0  # the last entry of the attempt, and all before it are stored
+        self._window: list[Entry] = []
+        self._window_after = 0  # the window holds every entry of the attempt after this one
+        self._window_size = 0
+        self._given: dict[tuple[int, str], tuple[bytes, int]] = {}
+
+    async def read(self) -> bool:
+        change = await in_database(read_change, self.job_id, self._position())
+        self._apply(change)
+        return change is None or change.is_whole
+
+    def end_document(self) -> dict[str, Any]:
+        return {"jobId": self.job_id, "status": self.status}
 
     def _position(self) -> Position:
         return Position(self.attempt, self.tip, self.events[-1][0] if self.events else 0)
@@ -227,28 +271,11 @@ class Feed:
             self._window_after = self._window[gone - 1].sequence
             del self._window[:gone]
 
-    async def _wake(self) -> None:
-        waiting, self._waiting = self._waiting, set()
-        for number, reader in enumerate(waiting, 1):
-            if not reader.done():
-                reader.set_result(None)
-            if not number % READERS_AT_ONCE:
-                await asyncio.sleep(PAUSE_SECONDS)
-
     # --- For readers ---------------------------------------------------------------------------------------------
 
     @property
     def has_been_read(self) -> bool:
         return self.attempt >= 0
-
-    async def look(self) -> None:
-        """Wait until the feed has looked again: at a change, or by itself, a few times in LIVE_PING_SECONDS."""
-        reader = asyncio.get_running_loop().create_future()
-        self._waiting.add(reader)
-        try:
-            await reader
-        finally:
-            self._waiting.discard(reader)
 
     async def log_after(self, attempt: int, sequence: int, phase: str) -> tuple[bytes, int, int]:
         """Events of log entries after a position, as one piece, and the position to go on from.
@@ -261,7 +288,7 @@ class Feed:
         if sequence >= self._window_after:
             data, sequence = self._from_window(sequence, phase)
             return data, attempt, sequence
-        page, is_all = await in_database(read_page, self.build_id, attempt, sequence, phase)
+        page, is_all = await in_database(read_page, self.job_id, attempt, sequence, phase)
         last = page[-1].sequence if page else sequence
         # All that was stored up to the tip had been stored before the page was read.
         return b"".join(entry.data for entry in page), attempt, max(last, tip) if is_all else last
@@ -279,3 +306,36 @@ class Feed:
                     break
             self._given[after, phase] = b"".join(pieces), last
         return self._given[after, phase]
+
+
+class GenerationFeed(Feed):
+    """A generation's events."""
+
+    async def read(self) -> bool:
+        after = self.events[-1][0] if self.events else 0
+        status, events = await in_database(read_generation, self.job_id, after)
+        self.status = status
+        self.events += events
+        is_all = len(events) < PAGE_ROWS
+        self.is_whole = is_all and status not in (Status.QUEUED, Status.RUNNING)  # "": deleted
+        return is_all
+
+    def end_document(self) -> dict[str, Any]:
+        return {"generationId": self.job_id, "status": wire_status(self.status)}
+
+
+def read_generation(generation_id: UUID, after: int) -> tuple[str, list[tuple[int, bytes]]]:
+    """A generation's status, empty when there is no such one, and its events after one of them, as they are sent.
+
+    The status is read first: had it ended by then, nothing can have come since.
+    """
+    status = Generation.objects.filter(pk=generation_id).values_list("status", flat=True).first() or ""
+    rows = GenerationEvent.objects.filter(generation=generation_id, pk__gt=after).order_by("pk")[:PAGE_ROWS]
+    return status, [(row.pk, _generation_event(row)) for row in rows]
+
+
+def _generation_event(event: GenerationEvent) -> bytes:
+    told = {"generationId": event.generation_id, **event.data, "timestamp": event.created_at}
+    if "status" in told:
+        told["status"] = wire_status(told["status"])
+    return as_event(event.kind, told, event_id=event.pk)

@@ -20,8 +20,9 @@ from django.db.models import F, Sum
 from django.utils import timezone
 
 from builds.health import HOST_SILENCE
-from builds.models import Attempt, Build, Status, WorkerHost
+from builds.models import Attempt, Build, WorkerHost
 from builds.simulation import Durations, Prediction, Running, Scene, Waiting, predict
+from projects.jobs import Status
 
 FRESH_SECONDS = 1.0
 # A build that came after the last reading asks for another one at once, unless readings then took a fifth of the time.

@@ -15,7 +15,8 @@ from django.utils import timezone
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from builds.models import Build, Status, WorkerHost
+from builds.models import Build, WorkerHost
+from projects.jobs import Status
 
 ANSWER_SECONDS = 0.8
 # A host speaks every few seconds; one that has not for this long is gone.

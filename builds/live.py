@@ -1,6 +1,6 @@
-"""Live readers of builds: their logs and events as server-sent events, resumable.
+"""Live readers of builds and generations: logs and events as server-sent events, resumable.
 
-One listener in each web process hears which builds have changed, and rings the feeds of those that are read. A
+One listener in each web process hears which jobs have changed, and rings the feeds of those that are read. A
 reader is a generator that follows its feed. Knows nothing of HTTP: chef.streams sends what it yields.
 """
 
@@ -8,12 +8,15 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
+from typing import TypeVar
 from uuid import UUID
 
 from django.conf import settings
 
-from builds.announcements import listen
-from builds.feeds import Feed, as_event
+from builds.feeds import BuildFeed, Feed, GenerationFeed, as_event
+from projects.announcements import listen
+
+F = TypeVar("F", bound=Feed)
 
 RETRY = b"retry: 1000\n\n"  # a reader that was cut off comes back after a second
 PING = b": ping\n\n"
@@ -30,27 +33,28 @@ class Hub:
         self._is_told = False
 
     @contextlib.asynccontextmanager
-    async def reading(self, build_id: UUID) -> AsyncIterator[Feed]:
-        """The build's feed, followed for as long as anyone reads it."""
-        feed = self.feeds.get(build_id) or self._follow(build_id)
+    async def reading(self, kind: type[F], job_id: UUID) -> AsyncIterator[F]:
+        """The job's feed, followed for as long as anyone reads it."""
+        feed = self.feeds.get(job_id) or self._follow(kind(job_id))
+        assert isinstance(feed, kind)
         feed.readers += 1
         try:
             yield feed
         finally:
             feed.readers -= 1
             if not feed.readers:
-                del self.feeds[build_id]
-                self._followers.pop(build_id).cancel()
+                del self.feeds[job_id]
+                self._followers.pop(job_id).cancel()
 
-    def _follow(self, build_id: UUID) -> Feed:
+    def _follow(self, feed: F) -> F:
         if self._listener is None:
             self._listener = asyncio.create_task(listen(self._on_change, self._on_link))
-        feed = self.feeds[build_id] = Feed(build_id)
-        self._followers[build_id] = asyncio.create_task(feed.follow(lambda: self._is_told))
+        self.feeds[feed.job_id] = feed
+        self._followers[feed.job_id] = asyncio.create_task(feed.follow(lambda: self._is_told))
         return feed
 
-    def _on_change(self, build_id: UUID) -> None:
-        if feed := self.feeds.get(build_id):
+    def _on_change(self, job_id: UUID) -> None:
+        if feed := self.feeds.get(job_id):
             feed.ring()
 
     def _on_link(self, is_told: bool) -> None:
@@ -72,7 +76,7 @@ async def log_stream(build_id: UUID, *, after: str = "", phase: str = "") -> Asy
     """The log of the build's current attempt from a cursor of builds.logs.read on, live; a last event `end`."""
     attempt, sequence = (int(part) for part in (after or "0.0").split("."))
     yield RETRY
-    async with hub().reading(build_id) as feed:
+    async with hub().reading(BuildFeed, build_id) as feed:
         quiet_until = _ping_time()
         while True:
             data = b""
@@ -93,10 +97,19 @@ async def log_stream(build_id: UUID, *, after: str = "", phase: str = "") -> Asy
                 await feed.look()
 
 
-async def event_stream(build_id: UUID, *, after: int = 0) -> AsyncGenerator[bytes]:
+def event_stream(build_id: UUID, *, after: int = 0) -> AsyncGenerator[bytes]:
     """Changes of the build's status and phase, those after an event's id, live; a last event `end`."""
+    return _event_stream(BuildFeed, build_id, after)
+
+
+def generation_stream(generation_id: UUID, *, after: int = 0) -> AsyncGenerator[bytes]:
+    """Changes of a generation's status and stage, and its files, after an event's id, live; a last event `end`."""
+    return _event_stream(GenerationFeed, generation_id, after)
+
+
+async def _event_stream(kind: type[Feed], job_id: UUID, after: int) -> AsyncGenerator[bytes]:
     yield RETRY
-    async with hub().reading(build_id) as feed:
+    async with hub().reading(kind, job_id) as feed:
         quiet_until = _ping_time()
         while True:
             data = b"".join(data for number, data in feed.events if number > after)
@@ -120,4 +133,14 @@ def _ping_time() -> float:
 
 
 def _end(feed: Feed) -> bytes:
-    return as_event("end", {"jobId": feed.build_id, "status": feed.status})
+    return as_event("end", feed.end_document())
+
+
+async def generation_ended(generation_id: UUID, *, seconds: float) -> bool:
+    """Wait until a generation has ended; False when it has not in that time."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds), hub().reading(GenerationFeed, generation_id) as feed:
+            while not feed.is_whole:
+                await feed.look()
+            return True
+    return False

@@ -18,10 +18,11 @@ from django.db import connection, transaction
 from django.db.models import F, QuerySet
 from django.utils import timezone
 
-from builds.announcements import announce
 from builds.models import Build, LogChunk
-from builds.queue import Lease, LeaseLost
+from builds.queue import BuildLease
 from builds.redaction import Redaction, StreamRedactor
+from projects.announcements import announce
+from projects.leases import LeaseLost
 
 # A line is stored at once, unless something has been stored so shortly before: then with what comes until then.
 FLUSH_SECONDS = 0.09
@@ -98,7 +99,7 @@ class LogWriter:
     of filling memory. `on_line` is given every whole line with its stream, stored or not.
     """
 
-    def __init__(self, lease: Lease, *, max_bytes: int) -> None:
+    def __init__(self, lease: BuildLease, *, max_bytes: int) -> None:
         self._lease = lease
         self._phase = ""
         self._redaction = Redaction(())

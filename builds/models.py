@@ -3,35 +3,15 @@
 import uuid
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from functools import partial
 from typing import Any
 
 from django.conf import settings
-from django.db import models, transaction
+from django.db import models
 from django.db.models import OuterRef, Q, Subquery
 from django.utils import timezone
 
-from builds.announcements import announce
-from projects.models import Project, Revision
-
-
-class Status(models.TextChoices):
-    QUEUED = "queued"
-    RUNNING = "running"
-    COMPLETED = "completed"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-
-
-TERMINAL = frozenset({Status.COMPLETED, Status.FAILED, Status.CANCELLED})
-
-TRANSITIONS: Mapping[Status, frozenset[Status]] = {
-    Status.QUEUED: frozenset({Status.RUNNING, Status.CANCELLED}),
-    Status.RUNNING: frozenset({Status.QUEUED, Status.COMPLETED, Status.FAILED, Status.CANCELLED}),
-    Status.COMPLETED: frozenset(),
-    Status.FAILED: frozenset(),
-    Status.CANCELLED: frozenset(),
-}
+from projects.jobs import TERMINAL, Job, JobQuerySet, Status, job_constraints
+from projects.models import Generation, Project, Revision
 
 
 class PhaseName(models.TextChoices):
@@ -57,22 +37,7 @@ class Priority(models.IntegerChoices):
     HIGH = 10, "high"
 
 
-class TransitionRefused(Exception):
-    """The build is not in the state, or not under the fence, that the writer believed: someone was first."""
-
-
-class BuildQuerySet(models.QuerySet["Build"]):
-    def active(self) -> "BuildQuerySet":
-        return self.filter(status__in=[Status.QUEUED, Status.RUNNING])
-
-    def eligible(self, now: datetime) -> "BuildQuerySet":
-        """Queued, and past its back-off."""
-        return self.filter(status=Status.QUEUED, available_at__lte=now)
-
-    def abandoned(self, now: datetime) -> "BuildQuerySet":
-        """Running, but not heard of since its lease ran out."""
-        return self.filter(status=Status.RUNNING, lease_expires_at__lt=now)
-
+class BuildQuerySet(JobQuerySet["Build"]):
     def with_details(self) -> "BuildQuerySet":
         """With all that a build's document is made of, whatever the number of builds: three queries."""
         return (
@@ -86,15 +51,10 @@ class BuildQuerySet(models.QuerySet["Build"]):
         of_each = Project.objects.filter(pk__in=[project.pk for project in projects]).annotate(last=Subquery(last))
         return {build.project_id: build for build in self.filter(pk__in=of_each.values("last"))}
 
-    def held(self, build_id: uuid.UUID, fence: int) -> "BuildQuerySet":
-        """The build while it runs under this fence: the WHERE clause of every write that an attempt makes."""
-        return self.filter(pk=build_id, fence=fence, status=Status.RUNNING)
 
-
-class Build(models.Model):
+class Build(Job):
     """One request to build one revision. Its id is the API's `jobId`."""
 
-    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     # Where `db_index` is off, another index begins with the column: one of its own would only cost each write.
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="builds", db_index=False)
     revision = models.ForeignKey(Revision, on_delete=models.PROTECT, related_name="builds")
@@ -102,15 +62,14 @@ class Build(models.Model):
     owner = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="builds", db_index=False)
     number = models.PositiveIntegerField()
     retry_of = models.ForeignKey("self", on_delete=models.SET_NULL, null=True, blank=True, related_name="retries")
+    # What has written the revision, if it was for that; and, where it was to mend a build, that build.
+    generation = models.ForeignKey(
+        Generation, on_delete=models.SET_NULL, null=True, blank=True, related_name="builds", db_index=False
+    )
+    repair_of = models.ForeignKey(
+        "self", on_delete=models.SET_NULL, null=True, blank=True, related_name="repairs", db_index=False
+    )
     priority = models.SmallIntegerField(choices=Priority, default=Priority.NORMAL)
-
-    status = models.CharField(max_length=10, choices=Status, default=Status.QUEUED)
-    fence = models.PositiveIntegerField(default=0)
-    # Infra faults so far; user faults end a build, these put it back until there are MAX_ATTEMPTS of them.
-    faults = models.PositiveSmallIntegerField(default=0)
-    available_at = models.DateTimeField(default=timezone.now)
-    lease_expires_at = models.DateTimeField(null=True, blank=True)
-    worker = models.CharField(max_length=100, blank=True)
 
     phase = models.CharField(max_length=16, choices=PhaseName, blank=True)
     progress = models.PositiveSmallIntegerField(default=0)
@@ -124,27 +83,13 @@ class Build(models.Model):
     log_bytes = models.PositiveBigIntegerField(default=0)
     log_truncated = models.BooleanField(default=False)
 
-    created_at = models.DateTimeField(default=timezone.now)
-    started_at = models.DateTimeField(null=True, blank=True)
-    finished_at = models.DateTimeField(null=True, blank=True)
-
     objects = BuildQuerySet.as_manager()
 
-    class Meta:
+    class Meta(Job.Meta):
         ordering = ["-created_at"]
         constraints = [
             models.UniqueConstraint(fields=["project", "number"], name="build_number_once"),
-            models.CheckConstraint(condition=Q(status__in=Status.values), name="build_status_known"),
-            models.CheckConstraint(
-                condition=Q(status__in=TERMINAL, finished_at__isnull=False)
-                | (~Q(status__in=TERMINAL) & Q(finished_at__isnull=True)),
-                name="build_terminal_iff_finished",
-            ),
-            models.CheckConstraint(
-                condition=Q(status=Status.RUNNING, lease_expires_at__isnull=False)
-                | (~Q(status=Status.RUNNING) & Q(lease_expires_at__isnull=True)),
-                name="build_running_iff_leased",
-            ),
+            *job_constraints("build"),
             models.CheckConstraint(
                 condition=Q(status__in=[Status.FAILED, Status.CANCELLED], verdict__isnull=False)
                 | (~Q(status__in=[Status.FAILED, Status.CANCELLED]) & Q(verdict__isnull=True)),
@@ -184,6 +129,11 @@ class Build(models.Model):
             ),
             # builds.forecast: how long builds took of late
             models.Index(fields=["-finished_at"], name="build_finished", condition=Q(status=Status.COMPLETED)),
+            # builds.fix_loop, and what a generation's document tells of its builds; few builds have one
+            models.Index(
+                fields=["generation", "number"], name="build_by_generation", condition=Q(generation__isnull=False)
+            ),
+            models.Index(fields=["repair_of"], name="build_by_mended", condition=Q(repair_of__isnull=False)),
             # builds.queue.claim: how many builds each owner has running
             models.Index(fields=["owner"], name="build_running_by_owner", condition=Q(status=Status.RUNNING)),
         ]
@@ -191,43 +141,24 @@ class Build(models.Model):
     def __str__(self) -> str:
         return f"{self.project.name} #{self.number}"
 
-    @property
-    def is_terminal(self) -> bool:
-        return self.status in TERMINAL
-
     def transition_to(self, status: Status, *, outcome: str = "", **changes: Any) -> None:
-        """Change the status by compare-and-set, with its event, in one transaction. The only place that does.
-
-        The row must still have the status and fence that this instance was read with. `changes` are further columns
-        of the same write; `outcome` is what the ending attempt is remembered by, by default the new status. Raises
-        TransitionRefused when the table does not allow the change or when another writer was first; nothing is
-        written then.
-        """
-        before, now = Status(self.status), timezone.now()
-        if status not in TRANSITIONS[before]:
-            raise TransitionRefused(f"build {self.pk} is {before} and cannot become {status}")
-        changes |= {"status": status, "finished_at": now if status in TERMINAL else None}
-        if status != Status.RUNNING:
-            changes["lease_expires_at"] = None
         if changes.get("verdict"):
             changes["verdict_class"] = changes["verdict"]["class"]
-        with transaction.atomic():
-            # The old status and fence stand in the WHERE clause: no row means that someone was first.
-            if not Build.objects.filter(pk=self.pk, status=before, fence=self.fence).update(**changes):
-                raise TransitionRefused(f"build {self.pk} is no longer {before} under fence {self.fence}")
-            if before == Status.RUNNING:
-                self._close_attempt(outcome or str(status), now)
-            BuildEvent.objects.create(
-                build=self,
-                kind=BuildEvent.Kind.STATUS,
-                from_status=before,
-                to_status=status,
-                fence=changes.get("fence", self.fence),
-                data={"verdict": changes["verdict"]} if changes.get("verdict") else {},
-            )
-            transaction.on_commit(partial(announce, self.pk))
-        for name, value in changes.items():
-            setattr(self, name, value)
+        super().transition_to(status, outcome=outcome, **changes)
+
+    def record_transition(
+        self, before: Status, status: Status, outcome: str, changes: Mapping[str, Any], now: datetime
+    ) -> None:
+        if before == Status.RUNNING:
+            self._close_attempt(outcome, now)
+        BuildEvent.objects.create(
+            build=self,
+            kind=BuildEvent.Kind.STATUS,
+            from_status=before,
+            to_status=status,
+            fence=changes.get("fence", self.fence),
+            data={"verdict": changes["verdict"]} if changes.get("verdict") else {},
+        )
 
     def _close_attempt(self, outcome: str, now: datetime) -> None:
         self.attempts.filter(number=self.fence).update(outcome=outcome, finished_at=now)

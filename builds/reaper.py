@@ -7,14 +7,14 @@ compare-and-set, and removing twice is harmless.
 
 import logging
 
-import redis
 from django.conf import settings
 from django.utils import timezone
 
 from builds.artifacts import discard_attempt
-from builds.models import Build, TransitionRefused
-from builds.queue import after_fault, bells_waiting, in_claim_order, ring
+from builds.models import Build
+from builds.queue import after_fault, bell, in_claim_order
 from builds.sandbox.contract import Sandbox
+from projects.jobs import TransitionRefused
 
 logger = logging.getLogger(__name__)
 
@@ -36,15 +36,8 @@ def reap_abandoned() -> int:
 
 
 def ring_for_waiting() -> int:
-    """Ring for builds that wait while no bell does: it was lost, or a back-off is over. Returns how often."""
-    try:
-        if bells_waiting():
-            return 0
-        waiting = in_claim_order(timezone.now())[: settings.WORKER_CONCURRENCY].count()
-        return waiting if waiting and ring(waiting) else 0
-    except redis.RedisError as fault:
-        logger.warning("Redis does not answer (%s); builds wait in the database", fault)
-        return 0
+    """Ring for builds that wait while no bell does. Returns how often."""
+    return bell.ring_for(lambda: in_claim_order(timezone.now())[: settings.WORKER_CONCURRENCY].count())
 
 
 def sweep(sandbox: Sandbox) -> int:

@@ -17,11 +17,10 @@ from django.db import DatabaseError, transaction
 from django.utils import timezone
 
 from builds import artifacts
-from builds.announcements import announce
 from builds.detection import DetectionError, Plan, Wish, detect
 from builds.logs import LogWriter
-from builds.models import PROGRESS, BuildEvent, PhaseName, PhaseRun, Status
-from builds.queue import Lease, LeaseLost, after_fault, ring
+from builds.models import PROGRESS, BuildEvent, PhaseName, PhaseRun
+from builds.queue import BuildLease, after_fault, bell
 from builds.runtimes import runtime_tag
 from builds.sandbox.contract import (
     Command,
@@ -36,7 +35,10 @@ from builds.sandbox.contract import (
     Workspace,
 )
 from builds.verdicts import EvidenceCollector, Verdict, verdict
+from projects.announcements import announce
 from projects.environment import BuildEnvironment, EnvironmentUnreadable, environment_for
+from projects.jobs import Status
+from projects.leases import LeaseLost
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +54,7 @@ class BuildEnded(Exception):
 class Run:
     """One attempt at one build, under its lease, in a sandbox."""
 
-    def __init__(self, lease: Lease, open_sandbox: Callable[[], Sandbox]) -> None:
+    def __init__(self, lease: BuildLease, open_sandbox: Callable[[], Sandbox]) -> None:
         self.lease = lease
         self.build = lease.build
         self.open_sandbox = open_sandbox
@@ -277,7 +279,7 @@ class Run:
     def hand_back(self) -> None:
         """This worker is stopping: the build goes on elsewhere, and no attempt is counted against it."""
         self.lease.end(Status.QUEUED, outcome="handed_back", available_at=timezone.now(), phase="", progress=0)
-        ring()
+        bell.ring()
 
     def retry_later(self, fault: Exception) -> None:
         """A fault of ours: the build is tried again, by itself, until its attempts are spent."""

@@ -7,7 +7,8 @@ from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, render
 
-from builds.models import Artifact, Attempt, Build, LogChunk, Status
+from builds.models import Artifact, Attempt, Build, LogChunk
+from projects.jobs import Status
 
 LOG_CHUNKS_SHOWN = 400
 ARTIFACTS_SHOWN = 500

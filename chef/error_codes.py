@@ -5,6 +5,8 @@ The schema lists them as the values that a code may have, so that an answer with
 
 from collections.abc import Mapping
 
+from projects.engine.errors import CATALOGUE
+
 CODES: Mapping[str, str] = {
     # --- Who may, and how often ----------------------------------------------------------------------------------
     "not_authenticated": "There is no token: send `Authorization: Bearer …`.",
@@ -27,6 +29,9 @@ CODES: Mapping[str, str] = {
     "range_not_satisfiable": "The range lies beyond the end of the content.",
     "conflict": "The thing is not in a state for this.",
     "build_not_finished": "Only a build that has ended can be retried: wait for its end, or cancel it.",
+    "generation_not_ended": "Only a generation that failed or was cancelled can be retried.",
+    "generation_under_way": "Another generation or repair changes the project: wait for its end, or cancel it.",
+    "nothing_to_edit": "The project has no files yet that a prompt could change.",
     "error": "A mistake of the server, which has been written to its log.",
     # --- Sending twice -------------------------------------------------------------------------------------------
     "invalid_idempotency_key": "An Idempotency-Key has 1 to 255 visible ASCII characters.",
@@ -72,4 +77,6 @@ CODES: Mapping[str, str] = {
     "no_runtime_detected": "The files do not say how to build them.",
     "unsupported_runtime_version": "The project asks for a version of its runtime that is not available here.",
     "invalid_manifest": "The project's manifest cannot be used.",
+    # --- What the AI engine says, while the sender of a prompt waits -------------------------------------------------
+    **{code: entry.message for code, entry in CATALOGUE.items()},
 }

@@ -207,11 +207,13 @@ def redis_url() -> str:
 
 REDIS_URL = redis_url()
 # No time-out of RQ's own: the lease in the database decides when a build has been lost.
-RQ_QUEUES = {"builds": {"URL": REDIS_URL, "DEFAULT_TIMEOUT": -1}}
+RQ_QUEUES = {name: {"URL": REDIS_URL, "DEFAULT_TIMEOUT": -1} for name in ("builds", "generations")}
 
 WORKER_CONCURRENCY = int(env_number("WORKER_CONCURRENCY", 5, least=1, most=256))
 WORKER_TIMEOUT = env_number("WORKER_TIMEOUT", 300_000, least=1_000) / 1000  # given in milliseconds, kept in seconds
-# How long a running build may be silent towards the database before another worker may take it.
+# How many generations run at once; they mostly wait for the model.
+GENERATION_CONCURRENCY = int(env_number("GENERATION_CONCURRENCY", 4, least=1, most=256))
+# How long a running build or generation may be silent towards the database before another worker may take it.
 LEASE_SECONDS = env_number("CHEF_LEASE_SECONDS", 15, least=2, most=3600)
 # How long running builds may go on after SIGTERM before they are handed back to the queue.
 SHUTDOWN_GRACE_SECONDS = env_number("CHEF_SHUTDOWN_GRACE_SECONDS", 20, least=0, most=3600)
@@ -247,6 +249,34 @@ MAX_ARTIFACTS = int(env_number("CHEF_MAX_ARTIFACTS", 20_000, least=1))
 MAX_ARTIFACT_BYTES = env_bytes("CHEF_MAX_ARTIFACT_BYTES", "1g")
 # JSON escapes and base64 make a body larger than the files in it.
 DATA_UPLOAD_MAX_MEMORY_SIZE = 2 * MAX_PROJECT_BYTES + 1_048_576
+
+# --- The AI engine -----------------------------------------------------------------------------------------------
+
+# Any endpoint that speaks OpenAI's chat completions; without a key, starters stand in for a model.
+AI_API_KEY = env("AI_API_KEY") or env("OPENAI_API_KEY") or env("EMERGENT_LLM_KEY")
+AI_PROVIDER = env("AI_PROVIDER", "openai" if AI_API_KEY else "starter").lower()
+if AI_PROVIDER not in {"openai", "starter"}:
+    raise ImproperlyConfigured(
+        f"AI_PROVIDER={AI_PROVIDER!r}: write openai for an endpoint that speaks its API, or starter for no model."
+    )
+AI_MODEL = env("AI_MODEL", "gpt-4o")
+AI_BASE_URL = env("AI_BASE_URL", "https://api.openai.com/v1").rstrip("/")
+if AI_PROVIDER == "openai" and not AI_BASE_URL.startswith(("http://", "https://")):
+    raise ImproperlyConfigured(f"AI_BASE_URL={AI_BASE_URL!r} is no address: it begins with http:// or https://.")
+# What a million tokens cost, in whatever currency; only for the account that is shown.
+AI_PRICE_INPUT = env_number("AI_PRICE_INPUT", 0, least=0, most=1_000_000)
+AI_PRICE_OUTPUT = env_number("AI_PRICE_OUTPUT", 0, least=0, most=1_000_000)
+AI_MAX_OUTPUT = int(env_number("AI_MAX_OUTPUT", 16_384, least=500))  # tokens that the model writes at most at once
+# Seconds without a word, and for a whole answer, after which the endpoint is given up; and tries of one request.
+AI_SILENCE_SECONDS = env_number("AI_SILENCE_SECONDS", 120, least=0.1, most=3600)
+AI_ANSWER_SECONDS = env_number("AI_ANSWER_SECONDS", 600, least=0.1, most=7200)
+AI_TRIES = int(env_number("AI_TRIES", 4, least=1, most=20))
+# Tokens that one generation may use with its repairs, and one owner in a day (UTC); 0: no limit for the day.
+AI_MAX_TOKENS = int(env_number("AI_MAX_TOKENS", 200_000, least=1_000))
+AI_OWNER_TOKENS_PER_DAY = int(env_number("AI_OWNER_TOKENS_PER_DAY", 0, least=0))
+MAX_PROMPT_CHARS = int(env_number("CHEF_MAX_PROMPT_CHARS", 20_000, least=1, most=1_000_000))
+# How long POST /v1/generate waits for the files before it answers that they are still being written.
+GENERATE_WAIT = env_number("GENERATE_WAIT", 60, least=0, most=3600)
 
 # --- The API -----------------------------------------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Body = AsyncGenerator[bytes]
+Later = Callable[[], Awaitable[HttpResponse | None]]
 
 _KEY = "chef.handover"
 # A reader that takes not one piece in so long is gone, or hardly reads: it keeps its place from others.
@@ -57,7 +58,7 @@ class _Places:
 
 
 _live_places, _download_places = _Places(), _Places()
-_sending: set["asyncio.Task[None]"] = set()
+_sending: set["asyncio.Future[Any]"] = set()
 
 
 class _Handover:
@@ -66,6 +67,7 @@ class _Handover:
     def __init__(self) -> None:
         self.body: Body | None = None
         self.head: Message | None = None
+        self.later: Later | None = None
         self.is_endless = False
         self._places = _live_places
 
@@ -80,10 +82,17 @@ class _Handover:
             raise
         self.is_endless, self._places = is_endless, places
 
+    def wait_for(self, later: Later) -> None:
+        """Have the answer held back for what `later` gives. Raises TooManyReaders."""
+        _live_places.take()
+        self.later, self.is_endless = later, True
+
     async def close(self) -> None:
         if self.body is not None:
             self._places.give_back()
             await self.body.aclose()
+        elif self.later is not None:
+            self._places.give_back()
 
 
 def hand_over(request: Request, body: Body, *, media_type: str = "text/event-stream") -> HttpResponse:
@@ -118,6 +127,16 @@ def hand_over_download(
     return HttpResponse(status=status, headers=headers)
 
 
+def answer_later(request: HttpRequest, later: Later) -> None:
+    """Hold the view's answer back until `later` gives a better one, or None: then the view's own is sent.
+
+    Its own is sent at once where there is no place for one that waits, or the server is not chef.asgi.
+    """
+    if handover := _handover_of(request):
+        with contextlib.suppress(TooManyReaders):
+            handover.wait_for(later)
+
+
 def _handover_of(request: Any) -> _Handover | None:
     handover: _Handover | None = getattr(request, "scope", {}).get(_KEY)
     return handover
@@ -129,9 +148,12 @@ async def serve(application: Any, scope: Message, receive: Receive, send: Send, 
     Django reads the request's body from `body_of`; that the client has left is learnt from `receive`.
     """
     handover = _Handover()
+    kept: list[Message] = []
 
     async def send_or_keep(message: Message) -> None:
-        if handover.body is None:
+        if handover.later is not None:
+            kept.append(message)
+        elif handover.body is None:
             await send(message)
         elif message["type"] == "http.response.start":
             handover.head = message  # and there is no body of Django's
@@ -144,8 +166,42 @@ async def serve(application: Any, scope: Message, receive: Receive, send: Send, 
                 head = {**head, "headers": _without_length(head["headers"])}
             await send(head)
             await _stream(handover.body, receive, send, ends_with_server=handover.is_endless)
+        if handover.later is not None:
+            for message in await _better(kept, handover.later, receive):
+                await send(message)
     finally:
         await handover.close()
+
+
+async def _better(kept: list[Message], later: Later, receive: Receive) -> list[Message]:
+    """What to send: what `later` gives, or what was kept; nothing to a client that has left."""
+    if not 200 <= kept[0]["status"] < 300:
+        return kept  # an error, raised after the view had promised more
+    _end_with_the_server()
+    waiting, leaving = asyncio.ensure_future(later()), asyncio.create_task(_until_gone(receive))
+    _sending.add(waiting)
+    try:
+        await asyncio.wait({waiting, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if leaving.done():
+            return []
+    finally:
+        _sending.discard(waiting)
+        waiting.cancel()
+        leaving.cancel()
+        await asyncio.gather(waiting, leaving, return_exceptions=True)
+    if waiting.cancelled():
+        return kept
+    if fault := waiting.exception():
+        logger.error("what an answer was held back for has failed", exc_info=fault)
+        return kept
+    if not (response := waiting.result()):
+        return kept
+    new = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in response.items()]
+    new.append((b"content-length", str(len(response.content)).encode()))
+    names = {name for name, _ in new}
+    old = [(name, value) for name, value in kept[0]["headers"] if name.lower() not in names]
+    head = {**kept[0], "status": response.status_code, "headers": [*old, *new]}
+    return [head, {"type": "http.response.body", "body": response.content}]
 
 
 def _without_length(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:

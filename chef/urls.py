@@ -7,6 +7,7 @@ from rest_framework.routers import SimpleRouter
 
 from builds import views
 from builds.api.builds import BuildViewSet
+from builds.api.generations import GenerateViewSet, GenerationViewSet
 from builds.api.projects import ProjectViewSet
 from builds.api.service import DetectViewSet, HealthView, LiveView, RuntimesViewSet
 from chef import errors
@@ -15,6 +16,7 @@ from chef.docs import DocsView, SchemaView
 api = SimpleRouter(trailing_slash=False, use_regex_path=False)
 api.register("projects", ProjectViewSet, basename="project")
 api.register("builds", BuildViewSet, basename="build")
+api.register("generations", GenerationViewSet, basename="generation")
 
 urlpatterns = [
     path("", views.home, name="home"),
@@ -26,6 +28,7 @@ urlpatterns = [
     path("health", HealthView.as_view(), name="health"),
     path("health/live", LiveView.as_view(), name="health-live"),
     path("v1/", include(api.urls)),
+    path("v1/generate", GenerateViewSet.as_view({"post": "create"}), name="generate"),
     path("v1/detect", DetectViewSet.as_view({"post": "create"}), name="detect"),
     path("v1/runtimes", RuntimesViewSet.as_view({"get": "retrieve"}), name="runtimes"),
     path("v1/schema", SchemaView.as_view(), name="schema"),

@@ -8,6 +8,7 @@ from django.urls import reverse
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
+from projects.jobs import Status
 from projects.models import Project, Revision, SourceFile
 from projects.serializers import CamelSerializer
 
@@ -33,6 +34,14 @@ class StoredDocument(Document):
 
     def to_representation(self, instance: dict[str, Any]) -> dict[str, Any]:
         return {str(name): instance.get(str(name)) for name in self.fields}
+
+
+WIRE_STATUSES = {Status.RUNNING: "generating"}
+
+
+def wire_status(status: str) -> str:
+    """A generation's status as the API calls it."""
+    return WIRE_STATUSES.get(Status(status), status) if status else status
 
 
 class ProjectLinks(Document):

@@ -123,6 +123,12 @@ def _judge(row: IdempotencyKey, fingerprint: str) -> Claim | HttpResponse | None
     return taken if Claim(row.pk, row.locked_until)._mine().update(**changes) else None
 
 
+def amend(owner_id: int, key: str, before: int, response: HttpResponse) -> None:
+    """Keep another answer for a key, where the kept one was of the status `before`: the work has gone on since."""
+    rows = IdempotencyKey.objects.filter(owner=owner_id, key=key, status_code=before)
+    rows.update(status_code=response.status_code, answer=_packed(response))
+
+
 def forget_old_keys() -> int:
     """Remove the keys that are kept no longer. Returns how many."""
     return IdempotencyKey.objects.filter(created_at__lte=_oldest()).delete()[0]

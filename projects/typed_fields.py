@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from django.conf import settings
 from rest_framework import serializers
 
 from projects.described import Described
@@ -23,6 +24,22 @@ class Text(Described, serializers.CharField):
         if not self.allow_blank and not data.strip():
             self.fail("blank")
         return super().to_internal_value(data)
+
+
+class PromptField(Text):
+    """What a user asks the engine for."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(max_length=settings.MAX_PROMPT_CHARS, **kwargs)
+
+
+class Flag(serializers.BooleanField):
+    """true or false."""
+
+    def to_internal_value(self, data: Any) -> bool:
+        if not isinstance(data, bool):
+            raise serializers.ValidationError("Send true or false, without quotes.", code="invalid")
+        return data
 
 
 class Choice(serializers.ChoiceField):

@@ -1,11 +1,12 @@
-"""A client of the v1 API for the terminal: sends a folder, shows the build as it goes, and what came out.
+"""A client of the v1 API for the terminal: sends a folder or a prompt, shows the build as it goes, and what came out.
 
-    python -m scripts.example FOLDER...
+    python -m scripts.example [--prompt TEXT] [FOLDER...]
 
 CHEF_URL and CHEF_TOKEN say where and as whom. Standard library only, and nothing of Chef: any program could do this.
 Exits with 0 only if every build has completed.
 """
 
+import argparse
 import base64
 import json
 import os
@@ -46,6 +47,9 @@ class Server:
     def submit(self, name: str, files: list[Json]) -> Json:
         return self._ask("/v1/projects", {"name": name, "files": files})
 
+    def generate(self, prompt: str) -> Json:
+        return self._ask("/v1/generate", {"prompt": prompt}, headers={"Prefer": "respond-async"})
+
     def get(self, path: str) -> Json:
         """Ask, and ask again while the server is away for a moment."""
         deadline = time.monotonic() + PATIENCE_SECONDS
@@ -57,10 +61,10 @@ class Server:
                     raise Refused(f"{self.url} does not answer: {fault}") from fault
                 time.sleep(1)
 
-    def _ask(self, path: str, body: Json | None = None) -> Json:
-        headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
+    def _ask(self, path: str, body: Json | None = None, *, headers: dict[str, str] | None = None) -> Json:
+        authorized = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
         content = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self.url + path, data=content, headers=headers)  # noqa: S310 (ours)
+        request = urllib.request.Request(self.url + path, data=content, headers=authorized | (headers or {}))  # noqa: S310 (ours)
         try:
             with self._opener.open(request, timeout=30) as answer:
                 document: Json = json.load(answer)
@@ -148,6 +152,37 @@ def build_folder(server: Server, folder: Path, screen: Screen) -> bool:
     files = files_of(folder)
     accepted = server.submit(folder.name, files)
     screen.say(f"\n{folder.name}: {len(files)} files sent, build {accepted['jobId']}")
+    return show_build(server, accepted, screen)
+
+
+def build_prompt(server: Server, prompt: str, screen: Screen) -> bool:
+    """Have a project written from a prompt, and show it being written and built. Whether the build completed."""
+    path = f"/v1/generations/{server.generate(prompt)['generationId']}"
+    screen.say(f"\n“{prompt}”")
+    told: set[str] = set()
+    generation = server.get(path)
+    while generation["status"] in ("queued", "generating"):
+        _tell_files(generation, told, screen)
+        time.sleep(POLL_SECONDS)
+        generation = server.get(path)
+    _tell_files(generation, told, screen)
+    if error := generation["error"]:
+        screen.say(f"  {error['code']}: {error['message']} {error['detail']}\n  {error['hint']}")
+        return False
+    screen.say(f"  {generation['message']}")
+    screen.say(f"  {generation['filesGenerated']} files, build {generation['jobId']}")
+    return show_build(server, generation, screen)
+
+
+def _tell_files(generation: Json, told: set[str], screen: Screen) -> None:
+    for file in generation["files"]:
+        if file["path"] not in told:
+            told.add(file["path"])
+            screen.lines(f"wrote {file['path']}, {file['size']:,} bytes")
+
+
+def show_build(server: Server, accepted: Json, screen: Screen) -> bool:
+    """Show a build until its end, and what came out. Whether it completed."""
     screen.say(f"  page: {accepted['links']['page']}")
     started = time.monotonic()
     build = follow(server, accepted, screen)
@@ -181,12 +216,17 @@ def _tell_artifacts(server: Server, accepted: Json, screen: Screen) -> None:
         screen.say(f'    {authorized} -OJ "{artifacts[0]["url"]}"   # {name}')
 
 
-def main(folders: Sequence[str]) -> int:
+def main(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m scripts.example")
+    parser.add_argument("--prompt", action="append", default=[], help="what to have written and built")
+    parser.add_argument("folders", nargs="*", help="folders to send and have built")
+    wanted = parser.parse_args(arguments)
     sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # build tools print what a terminal may lack
     screen = Screen()
     try:
         server = Server(os.environ["CHEF_URL"], os.environ["CHEF_TOKEN"])
-        results = [build_folder(server, Path(folder), screen) for folder in folders]
+        results = [build_prompt(server, prompt, screen) for prompt in wanted.prompt]
+        results += [build_folder(server, Path(folder), screen) for folder in wanted.folders]
     except KeyError as missing:
         print(f"Set {missing.args[0]}: quickstart.env in the data folder has it.", file=sys.stderr)
         return 2

@@ -26,6 +26,7 @@ from scripts.steps import Step, run_together, tell_seconds
 from scripts.supervisor import Interrupted, Supervisor
 
 EXAMPLES = ("react-ts-vite", "python-package")
+PROMPT = "Build a simple todo app with React"
 _PREPARED_FILE = "quickstart.env"
 _READY_SECONDS = 60.0
 _PORTS_TRIED = 50
@@ -161,6 +162,7 @@ def _start_chef(place: Place, supervisor: Supervisor, port: int) -> None:
     commands: dict[str, tuple[list[str], float]] = {
         "web": (uvicorn, 10),
         "workers": (["manage.py", "run_workers"], grace),
+        "generators": (["manage.py", "run_generators"], grace),
         "reaper": (["manage.py", "run_reaper"], 10),
     }
     for name, (arguments, seconds) in commands.items():
@@ -184,7 +186,7 @@ def _wait_until_ready(supervisor: Supervisor, url: str) -> None:
     if not supervisor.watch(is_ready, seconds=_READY_SECONDS):
         complaint = json.dumps(health, indent=1)
         raise Fault(f"Chef did not become ready in {_READY_SECONDS:.0f} s. /health says: {complaint}")
-    tell_seconds(time.monotonic() - started, "web, workers and reaper")
+    tell_seconds(time.monotonic() - started, "web, workers, generators and reaper")
 
 
 def _health(url: str) -> dict[str, Any] | None:
@@ -225,7 +227,8 @@ def _build_examples(place: Place, supervisor: Supervisor) -> int:
     """Have the example client build the examples while we tend the others. Returns its exit code."""
     known = read_env_file(place.data / _PREPARED_FILE)
     environment = {**place.environment, "CHEF_URL": known["CHEF_URL"], "CHEF_TOKEN": known["CHEF_TOKEN"]}
-    argv = [str(VENV_PYTHON), "-m", "scripts.example", *(str(Path("examples") / name) for name in EXAMPLES)]
+    argv = [str(VENV_PYTHON), "-m", "scripts.example", "--prompt", PROMPT]
+    argv += [str(Path("examples") / name) for name in EXAMPLES]
     client = subprocess.Popen(argv, env=environment, cwd=ROOT, preexec_fn=tie_to_parent(signal.SIGTERM))
     try:
         supervisor.watch(lambda: client.poll() is not None)

@@ -70,6 +70,7 @@ class Installation:
         self.start_without_workers()
         self.manage("prepare_runtimes")
         self.start_workers()
+        self.start_generators()
         self.start_reaper()
         return self
 
@@ -122,6 +123,9 @@ class Installation:
 
     def start_workers(self) -> None:
         self.spawn("workers", sys.executable, "manage.py", "run_workers")
+
+    def start_generators(self) -> None:
+        self.spawn("generators", sys.executable, "manage.py", "run_generators")
 
     def start_reaper(self) -> None:
         self.spawn("reaper", sys.executable, "manage.py", "run_reaper")

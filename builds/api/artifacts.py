@@ -7,9 +7,10 @@ from django.db.models import QuerySet
 from django.utils.text import slugify
 from zipstream import ZipStream
 
-from builds.models import Artifact, Build, Status
+from builds.models import Artifact, Build
 from chef.downloads import Content
 from chef.reading import PIECE_BYTES, file_pieces
+from projects.jobs import Status
 
 
 def artifacts_of(build: Build) -> QuerySet[Artifact]:

@@ -16,12 +16,12 @@ from builds.api.logs import LOG_FORMS, EventStream, PlainText, answer_logs, even
 from builds.api.requests import BuildsQuery, LogQuery, Nothing, WatchQuery
 from builds.live import event_stream
 from builds.models import Build
-from builds.queue import OwnerQueueFull, QueueFull
 from builds.serializers import BuildDocument, build_document, build_documents
 from chef.streams import hand_over
 from projects.api import ApiViewSet
 from projects.environment import EnvironmentRefused
 from projects.environment_fields import as_validation_error
+from projects.jobs import OwnerQueueFull, QueueFull
 
 
 class Conflict(APIException):

@@ -13,7 +13,7 @@ from rest_framework.response import Response
 
 from builds import actions
 from builds.api.artifacts import artifacts_of, content_of, zip_of
-from builds.api.builds import BuildDoors
+from builds.api.generations import ANSWERS, PREFER, GenerationDoors, checked, wishes_of
 from builds.api.logs import LOG_FORMS, EventStream, PlainText, answer_logs
 from builds.api.requests import (
     PROJECT_EXAMPLES,
@@ -25,11 +25,13 @@ from builds.api.requests import (
     Page,
     ProjectChanges,
     ProjectLogQuery,
+    Prompt,
     uploaded,
 )
 from builds.models import Build, Priority
 from builds.serializers import Accepted, ArtifactList, BuildDocument, ProjectDetail, ProjectDocument, build_document
 from chef.downloads import send, send_made
+from projects import generations
 from projects.actions import update_project
 from projects.api import RevisionDoors
 from projects.environment import environment_document
@@ -38,7 +40,7 @@ from projects.parsers import ArchiveParser, JSONParser
 from projects.serializers import camel
 
 
-class ProjectViewSet(RevisionDoors, BuildDoors):
+class ProjectViewSet(RevisionDoors, GenerationDoors):
     """One's projects."""
 
     lookup_value_converter = "uuid"
@@ -116,6 +118,17 @@ class ProjectViewSet(RevisionDoors, BuildDoors):
         revision = self.one(rows, number=data["revision"]) if "revision" in data else self.one(rows)
         build = actions.queue_build(revision, by=self.user, priority=Priority[data["priority"].upper()])
         return self.answer(build, status=201)
+
+    @extend_schema(operation_id="editProject", request=Prompt, responses=ANSWERS, parameters=[PREFER])
+    @action(detail=True, methods=["post"])
+    def generate(self, request: Request, pk: Any) -> Response:
+        """Have a project changed as a prompt wants it: a new revision on top of the last, and its build."""
+        project = self.one(self.projects(), pk=pk)
+        data = checked(Prompt, request)
+        generation = generations.request_edit(
+            project, by=self.user, prompt=data["prompt"], wishes=wishes_of(data["config"])
+        )
+        return self.answer_generation(request, generation)
 
     @extend_schema(operation_id="getProjectStatus", parameters=[OfBuild], responses=BuildDocument)
     @action(detail=True)

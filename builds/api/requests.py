@@ -2,17 +2,19 @@
 
 from typing import Any, cast
 
+from django.conf import settings
 from drf_spectacular.utils import OpenApiExample, extend_schema_serializer
 from rest_framework import serializers
 from rest_framework.exceptions import ErrorDetail, ValidationError
 from rest_framework.request import Request
 
-from builds.models import PhaseName, Status
+from builds.models import PhaseName
 from builds.runtimes import RUNTIMES, UnknownRuntime, resolve_version
 from builds.verdicts import VerdictClass
 from projects.environment_fields import EnvField, SecretsField
-from projects.serializers import ArchiveField, CamelSerializer, UploadSerializer
-from projects.typed_fields import Choice, Text, Whole
+from projects.jobs import Status
+from projects.serializers import ArchiveField, CamelSerializer, StrategySerializer, UploadSerializer
+from projects.typed_fields import Choice, Flag, PromptField, Text, Whole
 
 PRIORITIES = ["low", "normal", "high"]
 
@@ -104,6 +106,44 @@ class NewBuild(CamelSerializer):
     priority = Choice(choices=PRIORITIES, default="normal")
 
 
+class Config(CamelSerializer):
+    """What the AI engine may do."""
+
+    enable_analysis = Flag(default=True, help_text="Whether the prompt is analysed before the files are planned.")
+    enable_tests = Flag(default=True, help_text="Whether tests are written.")
+    auto_fix = Flag(default=True, help_text="Whether a failed build is repaired, as long as that helps.")
+    max_tokens = Whole(min_value=1, required=False, help_text="What it may use, repairs included.")
+
+    def validate_max_tokens(self, value: int) -> int:
+        if value > settings.AI_MAX_TOKENS:
+            detail = f"Ask for at most {settings.AI_MAX_TOKENS:,} tokens: this installation allows no more."
+            raise ValidationError(detail, code="out_of_range")
+        return value
+
+
+class Prompt(CamelSerializer):
+    """The body of `POST /v1/projects/{id}/generate`."""
+
+    prompt = PromptField()
+    config = Config(default=dict)
+
+
+class NewGeneration(Prompt):
+    """The body of `POST /v1/generate`."""
+
+    name = Text(max_length=100, required=False, help_text="By default the beginning of the prompt.")
+    strategy = StrategySerializer(default=dict)
+
+    def validate_strategy(self, strategy: dict[str, Any]) -> dict[str, Any]:
+        return checked_strategy(strategy)
+
+
+class Retry(CamelSerializer):
+    """The body of `POST /v1/generations/{id}/retry`."""
+
+    config = Config(required=False, help_text="By default as it was.")
+
+
 class Nothing(CamelSerializer):
     """A body without fields."""
 
@@ -128,6 +168,10 @@ class BuildsQuery(Page):
     project = serializers.UUIDField(required=False)
     runtime = serializers.ChoiceField(choices=list(RUNTIMES), required=False)
     verdict_class = serializers.ChoiceField(choices=[kind.value for kind in VerdictClass], required=False)
+
+
+class GenerationsQuery(Page):
+    project = serializers.UUIDField(required=False)
 
 
 class OfBuild(Query):

@@ -7,7 +7,9 @@ that thread's database connection: what other threads have to tell waits until t
 import itertools
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, wait
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
@@ -20,7 +22,7 @@ from projects.engine.questions import Document, Question
 
 A = TypeVar("A", bound=Document)
 
-_TICK = 0.2
+_TICK = 0.1
 
 
 def _ignore(exchange: Exchange) -> None:
@@ -34,8 +36,10 @@ def _never() -> bool:
 class Asker:
     """Asks one model on behalf of one generation.
 
-    `on_exchange` gets every exchange, redacted. `is_cancelled` is asked several times a second while the model is
-    waited for. `secrets` are pairs of name and value that must not be kept; the endpoint's key always is one of them.
+    `on_request` gets every exchange, redacted, before the request is sent, and may raise an EngineError instead;
+    `on_exchange` gets it again, with the same id, when something has come of it. `is_cancelled` is asked several times
+    a second while the model is waited for. `secrets` are pairs of name and value that must not be kept; the endpoint's
+    key always is one of them.
     """
 
     def __init__(
@@ -43,18 +47,19 @@ class Asker:
         client: ModelClient,
         *,
         budget: Budget | None = None,
+        on_request: Callable[[Exchange], None] = _ignore,
         on_exchange: Callable[[Exchange], None] = _ignore,
         is_cancelled: Callable[[], bool] = _never,
         secrets: Iterable[tuple[str, str]] = (),
     ) -> None:
         self.budget = budget or Budget()
         self._client = client
-        self._on_exchange = on_exchange
+        self._on_request, self._on_exchange = on_request, on_exchange
         self._is_cancelled = is_cancelled
         self._redact = Redaction([("MODEL_KEY", client.endpoint.api_key), *secrets])
         self._owner = threading.get_ident()
         self._stopped = threading.Event()
-        self._untold: SimpleQueue[Exchange] = SimpleQueue()
+        self._untold: SimpleQueue[Callable[[], None]] = SimpleQueue()
 
     @property
     def used(self) -> Usage:
@@ -73,13 +78,35 @@ class Asker:
         self._stopped.set()
 
     def tell(self) -> None:
-        """Give on the exchanges of other threads. Only for the thread that made the Asker."""
+        """Make the calls that other threads have to have made. Only for the thread that made the Asker."""
         while True:
             try:
-                exchange = self._untold.get_nowait()
+                call = self._untold.get_nowait()
             except Empty:
                 return
-            self._on_exchange(exchange)
+            call()
+
+    def _through_owner(self, call: Callable[[], None]) -> None:
+        """Have the owner's thread make a call, and wait for it. Raises what the call raises, and Cancelled."""
+        if threading.get_ident() == self._owner:
+            self.tell()
+            call()
+            return
+        done: Future[None] = Future()
+
+        def make() -> None:
+            try:
+                call()
+            except EngineError as error:
+                done.set_exception(error)
+            else:
+                done.set_result(None)
+
+        self._untold.put(make)
+        while not wait([done], timeout=_TICK).done:
+            if self._stopped.is_set():
+                raise Cancelled
+        done.result()
 
     # --- Asking ----------------------------------------------------------------------------------------------------
 
@@ -132,6 +159,12 @@ class Asker:
         allowance = self.budget.reserve(input=into, output=most, is_cancelled=self.stopped)
         limit = allowance.output if allowance.output < most else None
         request = self._client.request(messages, answer=question.answer, max_output=limit)
+        exchange = self._opened(question, attempt, request, into)
+        try:
+            self._through_owner(lambda: self._on_request(exchange))
+        except BaseException:
+            self.budget.settle(allowance, Usage())
+            raise
         started = time.monotonic()
         error: EngineError | None = None
         try:
@@ -142,7 +175,7 @@ class Asker:
             raise error from raised
         finally:
             usage = self._settle(allowance, reply, into)
-            self._keep(question, attempt, request, reply, usage, time.monotonic() - started, error)
+            self._close(exchange, reply, usage, time.monotonic() - started, error)
 
     def _read(self, question: Question[A], reply: Reply, limit: int | None) -> A:
         if reply.refusal or reply.finish == "content_filter":
@@ -169,32 +202,32 @@ class Asker:
         self.budget.settle(allowance, usage)
         return usage
 
-    def _keep(
-        self,
-        question: Question[Any],
-        attempt: int,
-        request: dict[str, Any],
-        reply: Reply,
-        usage: Usage,
-        seconds: float,
-        error: EngineError | None,
-    ) -> None:
+    def _opened(self, question: Question[Any], attempt: int, request: dict[str, Any], into: int) -> Exchange:
+        """The exchange before anything has come of it: should it never end, this is what is known of it."""
         messages = [Message(role=each["role"], content=self._redact(each["content"])) for each in request["messages"]]
-        exchange = Exchange(
+        return Exchange(
+            id=uuid.uuid4(),
             stage=question.stage.value,
             subject=question.subject,
             attempt=attempt,
             model=self._client.endpoint.model,
             messages=tuple(messages),
-            answer=self._redact(reply.text or reply.refusal),
-            input_tokens=usage.input,
-            output_tokens=usage.output,
-            estimated=usage.estimated,
-            seconds=round(seconds, 3),
-            error=error.code if error else "",
-            detail=error.detail if error else "",
+            input_tokens=into,
+            estimated=True,
         )
-        self._untold.put(exchange)
+
+    def _close(self, exchange: Exchange, reply: Reply, usage: Usage, seconds: float, error: EngineError | None) -> None:
+        outcome = {
+            "answer": self._redact(reply.text or reply.refusal),
+            "input_tokens": usage.input,
+            "output_tokens": usage.output,
+            "estimated": usage.estimated,
+            "seconds": round(seconds, 3),
+            "error": error.code if error else "",
+            "detail": error.detail if error else "",
+        }
+        closed = exchange.model_copy(update=outcome)
+        self._untold.put(lambda: self._on_exchange(closed))
         if threading.get_ident() == self._owner:
             self.tell()
 

@@ -17,6 +17,7 @@ class Whose(StrEnum):
     """Whose fault it is, and so who can mend it."""
 
     ENDPOINT = "endpoint"  # the model's endpoint: the operator, or time
+    INSTALLATION = "installation"  # what runs the engine: the operator, or time
     MODEL = "model"  # what the model answered: another try, or another prompt
     REQUEST = "request"  # the prompt or the files: the user
     LIMIT = "limit"  # a limit that the user or the operator has set
@@ -33,8 +34,8 @@ class Entry:
     transient: bool = False
 
 
-_OPERATOR = "The operator checks MODEL_URL, MODEL_NAME and MODEL_KEY."
-_LATER = "The generation can be resumed: what is done stays done. If it happens again, tell the operator."
+_OPERATOR = "The operator checks AI_BASE_URL, AI_MODEL and AI_API_KEY."
+_LATER = "Retry the generation: what is done stays done. If it happens again, tell the operator."
 _REPHRASE = "Generate again, or say more plainly what the app shall do; a smaller app is easier."
 _ENDPOINT, _MODEL, _LIMIT = Whose.ENDPOINT, Whose.MODEL, Whose.LIMIT
 
@@ -47,7 +48,9 @@ CATALOGUE: Mapping[str, Entry] = {
     "rate_limited": Entry(_ENDPOINT, "The model's endpoint allows no more requests for now.", _LATER, True),
     "stream_cut": Entry(_ENDPOINT, "The model's answer broke off.", _LATER, True),
     "quota_exhausted": Entry(
-        _ENDPOINT, "The account at the model's endpoint has nothing left.", "The operator tops it up; then resume."
+        _ENDPOINT,
+        "The account at the model's endpoint has nothing left.",
+        "The operator tops it up; then retry the generation.",
     ),
     "endpoint_unauthorized": Entry(_ENDPOINT, "The model's endpoint does not accept the key.", _OPERATOR),
     "model_unknown": Entry(_ENDPOINT, "The model's endpoint does not have this model or address.", _OPERATOR),
@@ -83,9 +86,27 @@ CATALOGUE: Mapping[str, Entry] = {
         _LIMIT, "The app would not be within the limits for files.", "Ask for a smaller app, or raise the limits."
     ),
     "budget_reached": Entry(
-        _LIMIT, "The generation has used the tokens it may use.", "Raise `config.maxTokens` and resume it."
+        _LIMIT, "The generation has used the tokens it may use.", "Raise `config.maxTokens`, or ask for a smaller app."
     ),
-    "cancelled": Entry(Whose.CANCELLED, "The generation was cancelled.", "Start it again, or resume it."),
+    "no_model": Entry(
+        Whose.REQUEST,
+        "This needs a language model, and the installation has none.",
+        "Send the files as a revision, or have the operator set AI_API_KEY.",
+    ),
+    "day_spent": Entry(
+        _LIMIT, "All tokens of the owner's day are used.", "Retry it tomorrow (UTC), or ask the operator for more."
+    ),
+    "project_changed": Entry(
+        Whose.REQUEST,
+        "The project got another revision while this one was written.",
+        "Send the prompt again: it is then applied to the newer files.",
+    ),
+    "attempts_exhausted": Entry(
+        Whose.INSTALLATION,
+        "Faults of the installation ended every attempt.",
+        "Retry it; if it happens again, tell the operator.",
+    ),
+    "cancelled": Entry(Whose.CANCELLED, "The generation was cancelled.", "Send the prompt again, or retry it."),
 }
 
 
@@ -123,8 +144,8 @@ class BadAnswer(EngineError):
 class Cancelled(EngineError):
     """Whoever asked for the generation wants it no more."""
 
-    def __init__(self) -> None:
-        super().__init__("cancelled")
+    def __init__(self, detail: str = "") -> None:
+        super().__init__("cancelled", detail)
 
 
 def one_line(text: str) -> str:

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterable
 from urllib.parse import quote
+from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
 
@@ -58,19 +59,23 @@ class Message(BaseModel):
 
 
 class Exchange(BaseModel):
-    """One request and what came of it. `attempt` counts the requests for one answer; `error` is a code, or empty."""
+    """One request and what came of it. `attempt` counts the requests for one answer; `error` is a code, or empty.
+
+    `seconds` is None as long as nothing has come of it; the tokens are then an estimate of what goes in.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    id: UUID
     stage: str
     subject: str
     attempt: int
     model: str
     messages: tuple[Message, ...]
-    answer: str
+    answer: str = ""
     input_tokens: int
-    output_tokens: int
+    output_tokens: int = 0
     estimated: bool
-    seconds: float
-    error: str
-    detail: str
+    seconds: float | None = None
+    error: str = ""
+    detail: str = ""

@@ -19,12 +19,16 @@ _PHASES = ("preparation", "installation", "build", "artifacts", "cleanup")
 class Ending(StrEnum):
     """Why there is no further try."""
 
+    NOT_NEEDED = "not_needed"  # the first build completed
     FIXED = "fixed"
     NOT_OURS = "not_ours"  # the build may fail whatever the code is
     SEEN_BEFORE = "seen_before"  # the same failure again: the repairs go round in circles
     NO_FEWER_ERRORS = "no_fewer_errors"
     THREE_TRIES = "three_tries"
     BUDGET = "budget"
+    NO_REPAIR = "no_repair"  # the repair itself failed, for reasons that lie outside of the code
+    NO_MODEL = "no_model"
+    SUPERSEDED = "superseded"  # the project got another revision meanwhile
 
 
 @dataclass(frozen=True)
@@ -47,28 +51,29 @@ class Decision:
         return self.ending is None
 
 
-def decide(history: Sequence[Built], *, tokens_left: int | None = None) -> Decision:
+def decide(history: Sequence[Built], *, tokens_left: int | None = None, came_to_nothing: int = 0) -> Decision:
     """What to do after the last build of a history: the generated revision first, then each repaired one.
 
-    `tokens_left` None is no limit. Raises ValueError for an empty history.
+    `tokens_left` None is no limit; `came_to_nothing` is how many repairs ended without a revision. Raises ValueError
+    for an empty history.
     """
     if not history:
         raise ValueError("There is nothing to decide on before a first build.")
     best = min(history, key=_badness)  # of equals, the one that was changed least
-    return Decision(_ending(history, tokens_left), best.revision)
+    return Decision(_ending(history, tokens_left, came_to_nothing), best.revision)
 
 
-def _ending(history: Sequence[Built], tokens_left: int | None) -> Ending | None:
+def _ending(history: Sequence[Built], tokens_left: int | None, came_to_nothing: int) -> Ending | None:
     last, earlier = history[-1], [built for built in history[:-1] if not _says_nothing(built)]
     if last.failure is None:
-        return Ending.FIXED
+        return Ending.FIXED if len(history) > 1 else Ending.NOT_NEEDED
     if _says_nothing(last):
         return Ending.NOT_OURS
     if fingerprint(last.failure) in {fingerprint(built.failure) for built in earlier if built.failure}:
         return Ending.SEEN_BEFORE
     if earlier and not _is_better(last, min(earlier, key=_badness)):
         return Ending.NO_FEWER_ERRORS
-    if len(history) > MAX_REPAIRS:
+    if len(history) + came_to_nothing > MAX_REPAIRS:
         return Ending.THREE_TRIES
     if tokens_left is not None and tokens_left < LEAST_TOKENS:
         return Ending.BUDGET
@@ -76,9 +81,9 @@ def _ending(history: Sequence[Built], tokens_left: int | None) -> Ending | None:
 
 
 def _says_nothing(built: Built) -> bool:
-    """Whether the build failed for reasons that lie outside of the code."""
+    """Whether the build ended for reasons that lie outside of the code: only those of class `build` lie in it."""
     failure = built.failure
-    return failure is not None and (failure.cls in ("infra", "cancelled") or failure.retryable)
+    return failure is not None and (failure.cls != "build" or failure.retryable)
 
 
 def _badness(built: Built) -> tuple[bool, int, int]:

@@ -30,7 +30,7 @@ class Generated:
     """What a generation came to.
 
     `complete`: all needed files are there, so that the files can be built; only then are `files` more than what was
-    written so far. `stopped` is the budget's end, when that is why it is over.
+    written so far. `stopped` is the end of the budget or of the owner's day, when that is why it is over.
     """
 
     files: dict[str, bytes]
@@ -61,7 +61,7 @@ def generate(
         run.all_stages()
     except EngineError as error:
         run.tell()  # what the failed request has used
-        if error.code != "budget_reached":
+        if error.code not in ("budget_reached", "day_spent"):
             raise
         stopped = error
     return run.result(stopped)

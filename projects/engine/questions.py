@@ -6,7 +6,7 @@ talks the model into, its answer can only be the question's document, which is t
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cache
@@ -91,6 +91,8 @@ class Question(Generic[A]):
         except ValidationError as error:
             code = "answer_not_json" if error.errors()[0]["type"] == "json_invalid" else "answer_wrong_shape"
             raise BadAnswer(code, _reasons(error), subject=self.subject) from error
+        if any("\0" in text for text in _texts(document.model_dump())):
+            raise BadAnswer("answer_invalid", "A text holds a NUL character.", subject=self.subject)
         if faults := self.faults(document):
             raise BadAnswer("answer_invalid", " ".join(faults[:MAX_REASONS]), subject=self.subject)
         return document
@@ -121,6 +123,15 @@ def delimited(parts: Sequence[Part]) -> str:
     mark = digest.hexdigest()[:16]
     blocks = [f"<<<{mark} {one_line(part.title)}>>>\n{part.text}\n<<<{mark} end>>>" for part in parts]
     return "\n\n".join(blocks)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in a document, keys aside: those are fixed."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _texts(part)
 
 
 def _reasons(error: ValidationError) -> str:

@@ -10,8 +10,9 @@ from django.contrib.auth.models import User
 from django.utils import timezone
 from rest_framework.test import APIClient
 
-from builds.models import Build, LogChunk, Status
+from builds.models import Build, LogChunk
 from builds.queue import claim
+from projects.jobs import Status
 from projects.models import Project
 from tests.answers import body_of
 

@@ -10,9 +10,10 @@ from django.utils import timezone
 from rest_framework.test import APIClient
 
 from builds import actions
-from builds.models import Attempt, Build, PhaseRun, Status
+from builds.models import Attempt, Build, PhaseRun
 from builds.queue import claim
 from builds.verdicts import verdict
+from projects.jobs import Status
 
 MakeClient = Callable[..., APIClient]
 

@@ -13,8 +13,9 @@ from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
 from rest_framework.test import APIClient
 
-from builds.models import Artifact, Build, LogChunk, Status
+from builds.models import Artifact, Build, LogChunk
 from builds.queue import claim
+from projects.jobs import Status
 from projects.models import Project
 from tests.answers import body_of
 

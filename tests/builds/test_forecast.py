@@ -16,8 +16,9 @@ from pytest_django import DjangoAssertNumQueries, Settings
 
 from builds import forecast
 from builds.forecast import LONGEST_WAIT, USUAL_WAIT, Outlook, queue_document, queue_documents, seconds_to_room
-from builds.models import Build, Priority, Status, WorkerHost
+from builds.models import Build, Priority, WorkerHost
 from builds.queue import claim
+from projects.jobs import Status
 from tests.builds.virtual_queue import Outcome, VirtualQueue
 
 QueueBuild = Callable[..., Build]

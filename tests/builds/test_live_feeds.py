@@ -11,8 +11,9 @@ from pytest_django import Settings
 
 from builds import feeds
 from builds.live import PING, Hub, event_stream, hub, log_stream
-from builds.models import Build, LogChunk, Status
-from builds.queue import Lease, claim
+from builds.models import Build, LogChunk
+from builds.queue import BuildLease, claim
+from projects.jobs import Status
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -20,7 +21,7 @@ Entry = tuple[int, int]  # attempt and sequence
 
 
 @pytest.fixture
-def lease(queue_build: Callable[..., Build]) -> Lease:
+def lease(queue_build: Callable[..., Build]) -> BuildLease:
     queue_build()
     lease = claim("worker")
     assert lease
@@ -35,7 +36,7 @@ def small_window(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feeds, "PAGE_ROWS", 7)
 
 
-def store(lease: Lease, *sequences: int, phase: str = "build") -> None:
+def store(lease: BuildLease, *sequences: int, phase: str = "build") -> None:
     now = timezone.now()
     LogChunk.objects.bulk_create(
         LogChunk(
@@ -60,14 +61,14 @@ async def whole(stream: AsyncGenerator[bytes]) -> bytes:
     return b"".join([piece async for piece in stream])
 
 
-def read(stream: Callable[..., AsyncGenerator[bytes]], lease: Lease, **options: Any) -> bytes:
+def read(stream: Callable[..., AsyncGenerator[bytes]], lease: BuildLease, **options: Any) -> bytes:
     async def run() -> bytes:
         return await whole(stream(lease.build.pk, **options))
 
     return asyncio.run(run())
 
 
-async def changing(lease: Lease, change: Callable[..., None], *args: Any) -> None:
+async def changing(lease: BuildLease, change: Callable[..., None], *args: Any) -> None:
     """Change the build from a thread, and ring as the listener would."""
     await feeds.in_database(change, *args)
     hub().feeds[lease.build.pk].ring()
@@ -104,7 +105,7 @@ def with_redis_left_out(test: Callable[[], Awaitable[None]], settings: Settings)
 
 
 @pytest.mark.usefixtures("small_window")
-def test_a_log_longer_than_the_window_is_given_whole_from_any_position(lease: Lease) -> None:
+def test_a_log_longer_than_the_window_is_given_whole_from_any_position(lease: BuildLease) -> None:
     store(lease, *range(1, 61))
     lease.end(Status.COMPLETED)
 
@@ -115,7 +116,7 @@ def test_a_log_longer_than_the_window_is_given_whole_from_any_position(lease: Le
 
 
 @pytest.mark.usefixtures("small_window")
-def test_one_phase_is_given_whole_from_any_position(lease: Lease) -> None:
+def test_one_phase_is_given_whole_from_any_position(lease: BuildLease) -> None:
     store(lease, *range(1, 30), phase="installation")
     store(lease, *range(30, 61))
     lease.end(Status.COMPLETED)
@@ -127,14 +128,14 @@ def test_one_phase_is_given_whole_from_any_position(lease: Lease) -> None:
 
 
 @pytest.mark.usefixtures("small_window")
-def test_sequences_that_were_never_stored_hold_nobody_up(lease: Lease) -> None:
+def test_sequences_that_were_never_stored_hold_nobody_up(lease: BuildLease) -> None:
     store(lease, 3, 40, 41, 90)
     lease.end(Status.COMPLETED)
 
     assert entries(read(log_stream, lease)) == [(1, 3), (1, 40), (1, 41), (1, 90)]
 
 
-def test_a_cursor_of_an_earlier_attempt_starts_the_current_one_from_its_beginning(lease: Lease) -> None:
+def test_a_cursor_of_an_earlier_attempt_starts_the_current_one_from_its_beginning(lease: BuildLease) -> None:
     store(lease, 1, 2, 3)
     lease.end(Status.QUEUED)
     second = claim("worker")
@@ -145,7 +146,7 @@ def test_a_cursor_of_an_earlier_attempt_starts_the_current_one_from_its_beginnin
     assert entries(read(log_stream, lease, after="1.2")) == [(2, 1), (2, 2)]
 
 
-def test_a_build_that_is_gone_ends_its_streams(lease: Lease) -> None:
+def test_a_build_that_is_gone_ends_its_streams(lease: BuildLease) -> None:
     lease.build.delete()
     lease.build.pk = lease.attempt.build_id
 
@@ -157,7 +158,7 @@ def test_a_build_that_is_gone_ends_its_streams(lease: Lease) -> None:
 
 
 def test_readers_share_one_read_and_the_same_bytes(
-    lease: Lease, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    lease: BuildLease, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reads = []
 
@@ -185,7 +186,9 @@ def test_readers_share_one_read_and_the_same_bytes(
 
 
 @pytest.mark.usefixtures("small_window")
-def test_a_reader_that_falls_behind_loses_nothing_and_the_window_stays_small(lease: Lease, settings: Settings) -> None:
+def test_a_reader_that_falls_behind_loses_nothing_and_the_window_stays_small(
+    lease: BuildLease, settings: Settings
+) -> None:
     async def test() -> None:
         slow = log_stream(lease.build.pk)
         given = [await anext(slow), await anext_after(slow, lambda: changing(lease, store, lease, 1))]
@@ -193,7 +196,9 @@ def test_a_reader_that_falls_behind_loses_nothing_and_the_window_stays_small(lea
         for start in range(2, 200, 20):
             await changing(lease, store, lease, *range(start, start + 20))
             await until(lambda last=start + 19: quick.entries[-1:] == [(1, last)])  # type: ignore[misc]
-            assert hub().feeds[lease.build.pk]._window_size < 2_500
+            feed = hub().feeds[lease.build.pk]
+            assert isinstance(feed, feeds.BuildFeed)
+            assert feed._window_size < 2_500
         await changing(lease, lease.end, Status.COMPLETED)
         given += [piece async for piece in slow]
         await quick.task
@@ -210,7 +215,7 @@ async def anext_after(stream: AsyncGenerator[bytes], act: Callable[[], Awaitable
     return await piece
 
 
-def test_readers_go_on_with_the_next_attempt(lease: Lease, settings: Settings) -> None:
+def test_readers_go_on_with_the_next_attempt(lease: BuildLease, settings: Settings) -> None:
     async def test() -> None:
         log, events = Collector(log_stream(lease.build.pk)), Collector(event_stream(lease.build.pk))
         await until(lambda: bool(hub().feeds))
@@ -230,7 +235,7 @@ def test_readers_go_on_with_the_next_attempt(lease: Lease, settings: Settings) -
     with_redis_left_out(test, settings)
 
 
-def test_without_redis_a_feed_looks_by_itself(lease: Lease, settings: Settings) -> None:
+def test_without_redis_a_feed_looks_by_itself(lease: BuildLease, settings: Settings) -> None:
     async def test() -> None:
         reader = Collector(log_stream(lease.build.pk))
         await until(lambda: bool(hub().feeds))
@@ -242,7 +247,7 @@ def test_without_redis_a_feed_looks_by_itself(lease: Lease, settings: Settings) 
     with_redis_left_out(test, settings)
 
 
-def test_a_reader_of_a_quiet_phase_is_pinged_while_another_is_noisy(lease: Lease, settings: Settings) -> None:
+def test_a_reader_of_a_quiet_phase_is_pinged_while_another_is_noisy(lease: BuildLease, settings: Settings) -> None:
     settings.LIVE_PING_SECONDS = 0.3
 
     async def test() -> None:
@@ -258,7 +263,7 @@ def test_a_reader_of_a_quiet_phase_is_pinged_while_another_is_noisy(lease: Lease
     with_redis_left_out(test, settings)
 
 
-def test_nothing_is_followed_when_the_last_reader_has_left(lease: Lease, settings: Settings) -> None:
+def test_nothing_is_followed_when_the_last_reader_has_left(lease: BuildLease, settings: Settings) -> None:
     async def test() -> None:
         readers = [Collector(log_stream(lease.build.pk)) for _ in range(3)]
         await until(lambda: bool(hub().feeds))
@@ -272,7 +277,7 @@ def test_nothing_is_followed_when_the_last_reader_has_left(lease: Lease, setting
 
 
 def test_a_change_that_cannot_be_read_is_tried_again(
-    lease: Lease, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    lease: BuildLease, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, faults = feeds.read_change, iter([RuntimeError("once")])
 

@@ -7,13 +7,14 @@ from pytest_django import Settings
 
 from builds.logs import LogWriter, clean
 from builds.models import Build, LogChunk
-from builds.queue import Lease, LeaseLost, claim
+from builds.queue import BuildLease, claim
+from projects.leases import LeaseLost
 
 MIB = 1024**2
 
 
 @pytest.fixture
-def lease(queue_build: Callable[..., Build], settings: Settings) -> Lease:
+def lease(queue_build: Callable[..., Build], settings: Settings) -> BuildLease:
     queue_build()
     lease = claim("worker")
     assert lease
@@ -24,7 +25,7 @@ def stored(stream: str = "stdout") -> str:
     return "".join(LogChunk.objects.filter(stream=stream).order_by("sequence").values_list("text", flat=True))
 
 
-def write(lease: Lease, *parts: bytes, stream: str = "stdout", max_bytes: int = MIB) -> list[str]:
+def write(lease: BuildLease, *parts: bytes, stream: str = "stdout", max_bytes: int = MIB) -> list[str]:
     """Write one phase without the regular flusher; returns the lines that were told."""
     lines: list[str] = []
     log = LogWriter(lease, max_bytes=max_bytes)
@@ -35,7 +36,7 @@ def write(lease: Lease, *parts: bytes, stream: str = "stdout", max_bytes: int = 
     return lines
 
 
-def test_characters_split_across_reads_are_whole(lease: Lease) -> None:
+def test_characters_split_across_reads_are_whole(lease: BuildLease) -> None:
     data = "naïve 🍳 café\n".encode()
 
     lines = write(lease, *(data[i : i + 1] for i in range(len(data))))
@@ -44,7 +45,7 @@ def test_characters_split_across_reads_are_whole(lease: Lease) -> None:
     assert lines == ["naïve 🍳 café"]
 
 
-def test_invalid_bytes_and_nul_do_no_harm(lease: Lease) -> None:
+def test_invalid_bytes_and_nul_do_no_harm(lease: BuildLease) -> None:
     write(lease, b"a\xff\xfeb\x00c\n", b"\xe2\x82")
 
     assert stored() == "a\ufffd\ufffdbc\n\ufffd"
@@ -68,13 +69,13 @@ def test_only_colours_are_kept_of_escape_sequences(raw: str, kept: str) -> None:
     assert clean(raw) == kept
 
 
-def test_an_escape_sequence_split_across_reads_is_still_stripped(lease: Lease) -> None:
+def test_an_escape_sequence_split_across_reads_is_still_stripped(lease: BuildLease) -> None:
     write(lease, b"a\x1b", b"[2", b"Jb\n")
 
     assert stored() == "ab\n"
 
 
-def test_streams_keep_their_order(lease: Lease) -> None:
+def test_streams_keep_their_order(lease: BuildLease) -> None:
     log = LogWriter(lease, max_bytes=MIB)
     log.start_phase("build")
     log.write("stdout", b"1\n")
@@ -89,14 +90,14 @@ def test_streams_keep_their_order(lease: Lease) -> None:
     ]
 
 
-def test_a_line_without_end_is_stored_in_pieces_of_bounded_size(lease: Lease) -> None:
+def test_a_line_without_end_is_stored_in_pieces_of_bounded_size(lease: BuildLease) -> None:
     write(lease, *[b"x" * 50_000] * 20, max_bytes=8 * MIB)
 
     assert stored() == "x" * 1_000_000
     assert max(len(chunk.text) for chunk in LogChunk.objects.all()) <= 100_000
 
 
-def test_past_the_limit_the_beginning_and_the_end_are_kept_with_a_mark_between(lease: Lease) -> None:
+def test_past_the_limit_the_beginning_and_the_end_are_kept_with_a_mark_between(lease: BuildLease) -> None:
     numbered = [f"{number:06d} {'x' * 92}\n".encode() for number in range(40_000)]
 
     lines = write(lease, *numbered, max_bytes=2 * MIB)
@@ -113,7 +114,7 @@ def test_past_the_limit_the_beginning_and_the_end_are_kept_with_a_mark_between(l
     assert len(lines) == 40_000  # evidence is looked for in all of it
 
 
-def test_a_full_phase_leaves_the_next_one_its_share(lease: Lease) -> None:
+def test_a_full_phase_leaves_the_next_one_its_share(lease: BuildLease) -> None:
     log = LogWriter(lease, max_bytes=2 * MIB)
     for phase in ("installation", "build"):
         log.start_phase(phase)
@@ -127,7 +128,7 @@ def test_a_full_phase_leaves_the_next_one_its_share(lease: Lease) -> None:
     assert sum(len(chunk.text) for chunk in kept) > 0.7 * MIB
 
 
-def test_an_attempt_that_lost_its_lease_stores_nothing(lease: Lease) -> None:
+def test_an_attempt_that_lost_its_lease_stores_nothing(lease: BuildLease) -> None:
     Build.objects.update(fence=7)
 
     with pytest.raises(LeaseLost):
@@ -136,7 +137,7 @@ def test_an_attempt_that_lost_its_lease_stores_nothing(lease: Lease) -> None:
     assert not LogChunk.objects.exists()
 
 
-def test_size_and_text_are_accounted(lease: Lease) -> None:
+def test_size_and_text_are_accounted(lease: BuildLease) -> None:
     write(lease, "é\n".encode())
 
     assert Build.objects.get().log_bytes == 3

@@ -8,9 +8,10 @@ import pytest
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from builds.models import TRANSITIONS, Artifact, Build, BuildEvent, LogChunk, PhaseRun, Status, TransitionRefused
+from builds.models import Artifact, Build, BuildEvent, LogChunk, PhaseRun
 from builds.queue import claim
 from builds.verdicts import verdict
+from projects.jobs import TRANSITIONS, Status, TransitionRefused
 
 VERDICT = verdict("build_failed", phase="build").as_json()
 

@@ -11,8 +11,9 @@ from django.utils import timezone
 from rest_framework.test import APIClient
 
 from builds import actions, forecast
-from builds.models import Artifact, Attempt, Build, BuildEvent, LogChunk, PhaseName, PhaseRun, Status
+from builds.models import Artifact, Attempt, Build, BuildEvent, LogChunk, PhaseName, PhaseRun
 from projects.actions import NewFile
+from projects.jobs import Status
 from tests.answers import body_of
 
 TEXT = "text/plain"

@@ -14,16 +14,18 @@ from django.utils import timezone
 from pytest_django import DjangoCaptureOnCommitCallbacks, Settings
 
 from builds import actions, queue
-from builds.models import Attempt, Build, BuildEvent, LogChunk, Priority, Status
-from builds.queue import LeaseLost, OwnerQueueFull, QueueFull, claim
+from builds.models import Attempt, Build, BuildEvent, LogChunk, Priority
+from builds.queue import claim
 from builds.reaper import reap_abandoned, ring_for_waiting
+from projects.jobs import OwnerQueueFull, QueueFull, Status
+from projects.leases import LeaseLost
 from projects.models import Project, Revision
 
 QueueBuild = Callable[..., Build]
 T = TypeVar("T")
 
 
-def finish(lease: queue.Lease | None) -> Build:
+def finish(lease: queue.BuildLease | None) -> Build:
     assert lease
     lease.end(Status.COMPLETED)
     return lease.build
@@ -304,35 +306,33 @@ def test_an_infra_fault_is_retried_with_back_off_until_the_attempts_are_spent(qu
 def test_a_submitted_build_rings_after_the_commit_only(
     queue_build: QueueBuild, django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks
 ) -> None:
-    queue._bell().empty()
+    queue.bell.rq.empty()
 
     with django_capture_on_commit_callbacks(execute=False) as callbacks:
         queue_build()
-    assert queue.bells_waiting() == 0
+    assert queue.bell.waiting() == 0
 
     callbacks[0]()
-    assert queue.bells_waiting() == 1
-    queue._bell().empty()
+    assert queue.bell.waiting() == 1
+    queue.bell.rq.empty()
 
 
 def test_the_reaper_rings_for_builds_whose_bell_was_lost(queue_build: QueueBuild) -> None:
     queue_build(), queue_build()
-    queue._bell().empty()
+    queue.bell.rq.empty()
 
     assert ring_for_waiting() == 2
     assert ring_for_waiting() == 0  # the bells wait for a worker
-    queue._bell().empty()
+    queue.bell.rq.empty()
 
 
 def test_a_silent_redis_neither_fails_nor_holds_up_a_submission(
     queue_build: QueueBuild, settings: Settings, django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks
 ) -> None:
     settings.REDIS_URL = "redis://127.0.0.1:1/0"
-    queue._bell.cache_clear()
 
     with django_capture_on_commit_callbacks(execute=True):
         build = queue_build()
 
     assert Build.objects.get(pk=build.pk).status == Status.QUEUED
     assert ring_for_waiting() == 0
-    queue._bell.cache_clear()

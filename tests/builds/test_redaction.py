@@ -13,7 +13,7 @@ import pytest
 
 from builds.logs import LogWriter
 from builds.models import Build, LogChunk
-from builds.queue import Lease, claim
+from builds.queue import BuildLease, claim
 from builds.redaction import Redaction, StreamRedactor, forms
 
 MIB = 1024**2
@@ -161,14 +161,14 @@ def _split(dice: random.Random, text: str) -> list[str]:
 
 
 @pytest.fixture
-def lease(queue_build: Callable[..., Build]) -> Lease:
+def lease(queue_build: Callable[..., Build]) -> BuildLease:
     queue_build()
     lease = claim("worker")
     assert lease
     return lease
 
 
-def write(lease: Lease, *parts: tuple[str, bytes], lines: list[str] | None = None, flush: bool = False) -> str:
+def write(lease: BuildLease, *parts: tuple[str, bytes], lines: list[str] | None = None, flush: bool = False) -> str:
     """Write one phase under a mask and return what is stored; with `flush`, as if time passed between the parts."""
     log = LogWriter(lease, max_bytes=MIB)
     log.mask([("TOKEN", "hunter2hunter2"), ("KEY", KEY)])
@@ -185,7 +185,7 @@ def write(lease: Lease, *parts: tuple[str, bytes], lines: list[str] | None = Non
 
 
 @pytest.mark.parametrize("flush", [False, True])
-def test_a_secret_split_across_writes_is_never_stored(lease: Lease, flush: bool) -> None:
+def test_a_secret_split_across_writes_is_never_stored(lease: BuildLease, flush: bool) -> None:
     data = f"one hunter2hunter2 two\n{KEY}end".encode()
     lines: list[str] = []
 
@@ -195,7 +195,7 @@ def test_a_secret_split_across_writes_is_never_stored(lease: Lease, flush: bool)
     assert lines == ["one [secret TOKEN] two", "[secret KEY]", "end"]
 
 
-def test_streams_do_not_complete_each_other(lease: Lease) -> None:
+def test_streams_do_not_complete_each_other(lease: BuildLease) -> None:
     parts = [("stdout", b"hunter2"), ("stderr", b"warning\n"), ("stdout", b"hunter2\n")]
 
     stored = write(lease, *parts, flush=True)
@@ -203,11 +203,11 @@ def test_streams_do_not_complete_each_other(lease: Lease) -> None:
     assert "warning\n[secret TOKEN]\n" in stored
 
 
-def test_what_chef_itself_says_is_masked(lease: Lease) -> None:
+def test_what_chef_itself_says_is_masked(lease: BuildLease) -> None:
     assert "$ deploy --token [secret TOKEN]\n" in write(lease)
 
 
-def test_control_characters_inside_do_not_hide_a_secret(lease: Lease) -> None:
+def test_control_characters_inside_do_not_hide_a_secret(lease: BuildLease) -> None:
     stored = write(lease, ("stdout", b"hunter\x072hunt\x1b[2Ker2\n"))
 
     assert stored.startswith("[secret TOKEN]\n")

@@ -8,9 +8,10 @@ from django.test import Client
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries, Settings
 
-from builds.models import Artifact, Build, LogChunk, PhaseRun, Status
+from builds.models import Artifact, Build, LogChunk, PhaseRun
 from builds.queue import claim
 from builds.verdicts import verdict
+from projects.jobs import Status
 
 QueueBuild = Callable[..., Build]
 

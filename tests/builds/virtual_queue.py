@@ -12,9 +12,10 @@ from django.contrib.auth.models import User
 from django.utils import timezone
 
 from builds import forecast
-from builds.models import Build, Priority, Status, WorkerHost
-from builds.queue import Lease, claim
+from builds.models import Build, Priority, WorkerHost
+from builds.queue import BuildLease, claim
 from projects.actions import NewFile, add_revision, create_project
+from projects.jobs import Status
 from projects.models import Project, Revision
 
 
@@ -54,7 +55,7 @@ class VirtualQueue:
 
     def __post_init__(self) -> None:
         self._dice = random.Random(self.seed)
-        self._busy: list[tuple[datetime, int, Lease]] = []
+        self._busy: list[tuple[datetime, int, BuildLease]] = []
         self._seconds: dict[UUID, float] = {}
         self.monkeypatch.setattr(timezone, "now", lambda: self.now)
         seen_at = self.now + timedelta(days=1)  # for as long as any run takes

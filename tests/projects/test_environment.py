@@ -12,7 +12,7 @@ from django.core.management import CommandError, call_command
 from django.db import IntegrityError, connections, transaction
 from rest_framework.test import APIClient
 
-from builds.models import Build, Status
+from builds.models import Build
 from builds.queue import claim
 from builds.runner import Run
 from builds.sandbox.container import base_environment, egress_environment
@@ -28,6 +28,7 @@ from projects.environment import (
     name_fault,
     set_environment,
 )
+from projects.jobs import Status
 from projects.models import EnvironmentVariable, Project
 from projects.sealing import Unreadable, reseal, seal, unseal
 

@@ -1,4 +1,4 @@
-"""`manage.py run_reaper`: gives back what dead workers held, and rings for builds that nobody was told of."""
+"""`manage.py run_reaper`: gives back what dead workers held, rings for what nobody was told of, goes on repairing."""
 
 import logging
 import signal
@@ -8,7 +8,9 @@ from typing import Any
 from django.core.management.base import BaseCommand
 from django.db import DatabaseError, close_old_connections
 
+from builds.fix_loop import settle_fix_loops
 from builds.reaper import reap_abandoned, ring_for_waiting
+from projects import generation_queue
 from projects.idempotency import forget_old_keys
 
 logger = logging.getLogger(__name__)
@@ -27,6 +29,9 @@ class Command(BaseCommand):
             try:
                 reap_abandoned()
                 ring_for_waiting()
+                generation_queue.reap_abandoned()
+                generation_queue.ring_for_waiting()
+                settle_fix_loops()
                 forget_old_keys()
             except DatabaseError as fault:
                 logger.warning("the database does not answer: %s", fault)

@@ -89,7 +89,7 @@ INSTALL = errors("install", phase="installation")
 CASES = {
     "a first failure": ([TWO], None, 0),
     "fixed": ([TWO, NONE], Ending.FIXED, 1),
-    "built at once": ([NONE], Ending.FIXED, 0),
+    "built at once": ([NONE], Ending.NOT_NEEDED, 0),
     "fewer errors": ([TWO, OTHER], None, 1),
     "the same again": ([ONE, ONE], Ending.SEEN_BEFORE, 0),
     "in circles": ([ONE, OTHER, ONE], Ending.SEEN_BEFORE, 0),

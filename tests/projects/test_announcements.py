@@ -13,11 +13,11 @@ import redis
 from django.conf import settings as configured
 from pytest_django import Settings
 
-from builds import announcements
-from builds.announcements import PAUSE_SECONDS, announce, channel, listen
 from builds.logs import FLUSH_SECONDS, LogWriter
 from builds.models import Build, LogChunk
-from builds.queue import Lease, claim
+from builds.queue import BuildLease, claim
+from projects import announcements
+from projects.announcements import PAUSE_SECONDS, announce, channel, listen
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ class Listener:
 
 
 @pytest.fixture
-def lease(queue_build: Callable[..., Build]) -> Lease:
+def lease(queue_build: Callable[..., Build]) -> BuildLease:
     queue_build()
     lease = claim("worker")
     assert lease
@@ -146,7 +146,7 @@ def test_announcing_to_a_redis_that_is_down_does_no_harm(settings: Settings) -> 
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_line_after_a_pause_is_stored_at_once(lease: Lease) -> None:
+def test_a_line_after_a_pause_is_stored_at_once(lease: BuildLease) -> None:
     delays = []
     with LogWriter(lease, max_bytes=10**6) as log:
         log.start_phase("build")
@@ -163,7 +163,7 @@ def test_a_line_after_a_pause_is_stored_at_once(lease: Lease) -> None:
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("end", [b"\n", b""])
-def test_a_noisy_build_is_stored_a_dozen_times_a_second(lease: Lease, end: bytes) -> None:
+def test_a_noisy_build_is_stored_a_dozen_times_a_second(lease: BuildLease, end: bytes) -> None:
     with LogWriter(lease, max_bytes=10**6) as log:
         log.start_phase("build")
         stop = time.monotonic() + 2
@@ -180,7 +180,7 @@ def test_a_noisy_build_is_stored_a_dozen_times_a_second(lease: Lease, end: bytes
 
 
 @pytest.mark.django_db(transaction=True)
-def test_an_unfinished_line_is_stored_when_it_stays_unfinished(lease: Lease) -> None:
+def test_an_unfinished_line_is_stored_when_it_stays_unfinished(lease: BuildLease) -> None:
     with LogWriter(lease, max_bytes=10**6) as log:
         log.start_phase("build")
         log.write("stdout", b"Continue? ")
@@ -193,7 +193,7 @@ def test_an_unfinished_line_is_stored_when_it_stays_unfinished(lease: Lease) -> 
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.usefixtures("hanging_redis")
-def test_a_redis_that_hangs_does_not_hold_up_the_log(lease: Lease) -> None:
+def test_a_redis_that_hangs_does_not_hold_up_the_log(lease: BuildLease) -> None:
     with LogWriter(lease, max_bytes=10**6) as log:
         log.start_phase("build")
         began = time.monotonic()

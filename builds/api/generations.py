@@ -1,0 +1,271 @@
+"""Doors to generations: a prompt in; how far it is; what has come of it."""
+
+import re
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+from django.db.models import QuerySet
+from django.http import HttpResponse, HttpResponseBase
+from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
+from rest_framework.decorators import action
+from rest_framework.exceptions import APIException
+from rest_framework.renderers import JSONRenderer
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from builds.api.builds import BuildDoors, Conflict
+from builds.api.logs import EventStream, events, last_event_id
+from builds.api.requests import Config, GenerationsQuery, NewGeneration, Nothing, Retry, WatchQuery
+from builds.feeds import in_database
+from builds.live import generation_ended, generation_stream
+from builds.serializers import GenerationAnswer, GenerationDocument, GenerationSummary, with_generation_details
+from chef.errors import error_response
+from chef.schema import Error
+from chef.streams import answer_later, hand_over
+from projects import generations
+from projects.engine.errors import Whose
+from projects.generations import Wishes
+from projects.idempotency import amend, key_of
+from projects.jobs import Status
+from projects.models import Generation
+from projects.serializers import camel
+
+# What a generation that failed while its prompt's sender waited is answered with.
+_STATUSES = {
+    Whose.ENDPOINT: 502,
+    Whose.MODEL: 502,
+    Whose.INSTALLATION: 503,
+    Whose.REQUEST: 422,
+    Whose.LIMIT: 422,
+    Whose.CANCELLED: 409,
+}
+ANSWERS = {
+    201: OpenApiResponse(GenerationAnswer, description="The files exist, and their build is queued."),
+    202: OpenApiResponse(GenerationAnswer, description="The files are still being written."),
+    422: OpenApiResponse(
+        Error,
+        description="The engine came to nothing for reasons that lie in the prompt or in a limit; or this "
+        "`Idempotency-Key` came with another body before.",
+    ),
+    502: OpenApiResponse(Error, description="The model, or its endpoint, gave nothing that could be used."),
+}
+PREFER = OpenApiParameter(
+    "Prefer",
+    str,
+    OpenApiParameter.HEADER,
+    description="`respond-async` answers at once with 202; `wait=10` after at most so many seconds.",
+)
+TODO_EXAMPLE = OpenApiExample(
+    "A todo app",
+    value={"prompt": "Build a todo app with React", "strategy": {"runtime": "node"}, "name": "todo"},
+    request_only=True,
+)
+
+
+class DaySpent(APIException):
+    status_code = 429
+    default_code = "day_spent"
+
+    def __init__(self, spent: generations.DayIsSpent) -> None:
+        super().__init__(str(spent))
+        self.wait = spent.retry_after
+
+
+class Unprocessable(APIException):
+    status_code = 422
+
+
+class GenerationDoors(BuildDoors):
+    """What doors to generations share."""
+
+    def generations(self) -> QuerySet[Generation]:
+        return with_generation_details(Generation.objects.filter(owner=self.user.pk))
+
+    def handle_exception(self, exc: Exception) -> Response:
+        if isinstance(exc, generations.DayIsSpent):
+            exc = DaySpent(exc)
+        elif isinstance(exc, generations.NoModel):
+            exc = Unprocessable(str(exc), code="no_model")
+        elif isinstance(exc, generations.GenerationUnderWay):
+            exc = Conflict(str(exc), code="generation_under_way")
+        elif isinstance(exc, generations.NothingToEdit):
+            exc = Conflict(str(exc), code="nothing_to_edit")
+        elif isinstance(exc, generations.NotEnded):
+            exc = Conflict(str(exc), code="generation_not_ended")
+        return super().handle_exception(exc)
+
+    def answer_generation(self, request: Request, generation: Generation) -> Response:
+        """201 with the build once there is one, within the time that the request waits; else 202."""
+        document = _answer_of(request, generation.pk).data
+        seconds = _patience(request)
+        response = Response(document, status=202, headers={"Location": document["links"]["self"]})
+        if seconds:
+            waiting = _Waiting(request, generation.pk, self.user.pk, key_of(request), seconds)
+            answer_later(request._request, waiting.answer)
+        else:
+            response.headers["Preference-Applied"] = "respond-async"
+        return response
+
+
+def _patience(request: Request) -> float:
+    """How long the sender of a prompt waits, in seconds: see RFC 7240."""
+    prefer = request.headers.get("Prefer", "")
+    if re.search(r"(?:^|[,;\s])respond-async(?:$|[,;\s])", prefer, re.IGNORECASE):
+        return 0
+    wait = re.search(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\b", prefer, re.IGNORECASE)
+    return min(float(wait[1]), settings.GENERATE_WAIT) if wait else settings.GENERATE_WAIT
+
+
+def _answer_of(request: Request, pk: UUID) -> GenerationAnswer:
+    generation = with_generation_details(Generation.objects.filter(pk=pk)).get()
+    return GenerationAnswer(generation, context={"request": request})
+
+
+class _Waiting:
+    """A request whose answer waits for the end of its generation, after its view has returned."""
+
+    def __init__(self, request: Request, generation_id: UUID, owner_id: int, key: str | None, seconds: float) -> None:
+        self._request, self._generation_id, self._owner_id, self._key = request, generation_id, owner_id, key
+        self._seconds = seconds
+
+    async def answer(self) -> HttpResponse | None:
+        if not await generation_ended(self._generation_id, seconds=self._seconds):
+            # As far as it has come by now.
+            return await in_database(self._render, 202)
+        return await in_database(self._final)
+
+    def _final(self) -> HttpResponse | None:
+        generation = Generation.objects.only("status", "error").filter(pk=self._generation_id).first()
+        if generation is None:
+            return None  # deleted meanwhile
+        error = generation.error
+        if generation.status == Status.COMPLETED or error is None:
+            response = self._render(201)
+        else:
+            detail = " ".join(error[part] for part in ("message", "subject", "detail", "hint") if error[part])
+            status = _STATUSES[Whose(error["whose"])]
+            kind = "server_error" if status >= 500 else "client_error"
+            response = error_response(status, kind, error["code"], detail)
+            response.headers["Location"] = _answer_of(self._request, self._generation_id).data["links"]["self"]
+        if self._key:
+            amend(self._owner_id, self._key, 202, response)
+        return response
+
+    def _render(self, status: int) -> HttpResponse:
+        document = _answer_of(self._request, self._generation_id).data
+        location = document["links"]["build"] if status == 201 else document["links"]["self"]
+        content = JSONRenderer().render(document)
+        return HttpResponse(content, status=status, content_type="application/json", headers={"Location": location})
+
+
+def wishes_of(config: dict[str, Any]) -> Wishes:
+    return Wishes(
+        analysis=config["enable_analysis"],
+        tests=config["enable_tests"],
+        auto_fix=config["auto_fix"],
+        max_tokens=config.get("max_tokens"),
+    )
+
+
+def checked(serializer: type[Any], request: Request) -> dict[str, Any]:
+    """The body as the serializer reads it, with the default of what `config` leaves out."""
+    body = serializer(data=request.data)
+    body.is_valid(raise_exception=True)
+    data = dict(body.validated_data)
+    if not data.get("config") and serializer is not Retry:
+        config = Config(data={})
+        config.is_valid(raise_exception=True)
+        data["config"] = config.validated_data
+    return data
+
+
+class GenerateViewSet(GenerationDoors):
+    """A prompt in, a project out."""
+
+    @extend_schema(
+        operation_id="generate",
+        request=NewGeneration,
+        responses=ANSWERS,
+        parameters=[PREFER],
+        examples=[TODO_EXAMPLE],
+    )
+    def create(self, request: Request) -> Response:
+        """Have a project written from a prompt, and built. Waits for the files, unless asked not to."""
+        data = checked(NewGeneration, request)
+        strategy = {camel(name): value for name, value in data["strategy"].items()}
+        generation = generations.request_generation(
+            by=self.user,
+            prompt=data["prompt"],
+            name=data.get("name", ""),
+            strategy=strategy,
+            wishes=wishes_of(data["config"]),
+        )
+        return self.answer_generation(request, generation)
+
+
+class GenerationViewSet(GenerationDoors):
+    """One's generations."""
+
+    lookup_value_converter = "uuid"
+
+    @extend_schema(
+        operation_id="listGenerations", parameters=[GenerationsQuery], responses=GenerationSummary(many=True)
+    )
+    def list(self, request: Request) -> Response:
+        """Generations, newest first; filtered by project."""
+        query = GenerationsQuery.of(request)
+        where = {"project": query["project"]} if "project" in query else {}
+        return self.page(self.generations().filter(**where), GenerationSummary)
+
+    @extend_schema(operation_id="getGeneration", responses=GenerationDocument)
+    def retrieve(self, request: Request, pk: Any) -> Response:
+        """One generation: stage, intent, plan, files so far, model, tokens, cost, error, and its repairs."""
+        return self._document(pk)
+
+    @extend_schema(
+        operation_id="cancelGeneration",
+        request=Nothing,
+        responses={
+            202: OpenApiResponse(GenerationDocument, description="Cancelled now; it asks for nothing more."),
+            200: OpenApiResponse(GenerationDocument, description="It had ended before: nothing was changed."),
+        },
+    )
+    @action(detail=True, methods=["post"])
+    def cancel(self, request: Request, pk: Any) -> Response:
+        """Cancel a generation. Cancelling again is harmless."""
+        generation = self.one(self.generations(), pk=pk)
+        is_cancelled_now = generations.cancel_generation(generation, by=self.user)
+        return self._document(pk, status=202 if is_cancelled_now else 200)
+
+    @extend_schema(operation_id="retryGeneration", request=Retry, responses=ANSWERS, parameters=[PREFER])
+    @action(detail=True, methods=["post"])
+    def retry(self, request: Request, pk: Any) -> Response:
+        """Go on with a generation that failed or was cancelled, as a new one. What was written stays written."""
+        generation = self.one(self.generations(), pk=pk)
+        config = checked(Retry, request).get("config")
+        wishes = wishes_of(config) if config else None
+        return self.answer_generation(request, generations.retry_generation(generation, by=self.user, wishes=wishes))
+
+    @extend_schema(
+        operation_id="watchGeneration",
+        parameters=[
+            WatchQuery,
+            OpenApiParameter("Last-Event-ID", int, OpenApiParameter.HEADER, description="Go on after this event."),
+        ],
+        responses={
+            (200, "text/event-stream"): events(
+                "status", "stage", "file", description="Live: an event for each change, and for each file."
+            )
+        },
+    )
+    @action(detail=True, renderer_classes=[EventStream])
+    def events(self, request: Request, pk: Any) -> HttpResponseBase:
+        """Status, stage and files, live (server-sent events)."""
+        generation = self.one(self.generations(), pk=pk)
+        after = int(last_event_id(request, r"\d{1,18}") or WatchQuery.of(request).get("after", 0))
+        return hand_over(request, generation_stream(generation.pk, after=after))
+
+    def _document(self, pk: Any, *, status: int = 200) -> Response:
+        generation = self.one(self.generations(), pk=pk)
+        return Response(GenerationDocument(generation, context={"request": self.request}).data, status=status)

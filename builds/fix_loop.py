@@ -1,0 +1,95 @@
+"""The fix loop: what a failed build of a generation gets, until it completes or a further try has no prospects.
+
+Each repair is a generation, and each is built for real. What is to be done follows from the records alone, so it does
+not matter who looks when: the reaper does, every second. The decision itself is in projects.engine.fix_loop.
+"""
+
+import logging
+import re
+from uuid import UUID
+
+from django.conf import settings
+from django.db import transaction
+
+from builds.models import Build, LogChunk
+from projects.actions import bring_back
+from projects.engine.errors import Whose
+from projects.engine.fingerprints import Failure
+from projects.engine.fix_loop import Built, Ending, decide
+from projects.engine.repair import MAX_LOG_CHARS
+from projects.generations import Failed, GenerationUnderWay, request_repair, tokens_left
+from projects.jobs import Status
+from projects.models import Generation
+
+logger = logging.getLogger(__name__)
+
+LOG_CHUNKS = 200
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def settle_fix_loops() -> int:
+    """Go on with every loop whose last build has ended. Returns how many have got a repair, or an end."""
+    roots = Generation.objects.filter(status=Status.COMPLETED, auto_fix=True, root=None, fix_ending="")
+    return sum(_settle(pk) for pk in roots.values_list("pk", flat=True))
+
+
+@transaction.atomic
+def _settle(pk: UUID) -> bool:
+    """Go on with one loop, if there is something to go on from."""
+    root = Generation.objects.select_for_update().filter(pk=pk, fix_ending="").first()
+    if root is None:
+        return False  # somebody else has just settled it
+    repairs = list(root.repairs.order_by("created_at"))
+    builds = list(Build.objects.filter(generation__in=[root, *repairs]).select_related("revision").order_by("number"))
+    if not builds or not builds[-1].is_terminal or any(not repair.is_terminal for repair in repairs):
+        return False
+    history = [Built(build.revision.number, _failure(build)) for build in builds]
+    fruitless = [repair for repair in repairs if repair.status != Status.COMPLETED]
+    decision = decide(history, tokens_left=tokens_left(root), came_to_nothing=len(fruitless))
+    ending = decision.ending or _outer_ending(root, builds[-1], fruitless)
+    if ending:
+        _end(root, ending, builds, best=decision.best)
+        return True
+    try:
+        request_repair(root, builds[-1].revision, _failed(builds[-1], repairs))
+    except GenerationUnderWay:
+        return False  # the owner's own, which will give the project another revision, or not
+    return True
+
+
+def _failure(build: Build) -> Failure | None:
+    return Failure.from_json(build.verdict) if build.verdict else None
+
+
+def _outer_ending(root: Generation, last: Build, fruitless: list[Generation]) -> Ending | None:
+    """What ends a loop that could go on by what its builds say."""
+    if settings.AI_PROVIDER == "starter":
+        return Ending.NO_MODEL
+    newest = root.project.revisions.order_by("-number").values_list("pk", flat=True).first()
+    if newest != last.revision_id:
+        return Ending.SUPERSEDED
+    error = fruitless[-1].error if fruitless else None
+    if error and error["whose"] == Whose.LIMIT and error["code"] in ("budget_reached", "day_spent"):
+        return Ending.BUDGET
+    if error and error["whose"] != Whose.MODEL:
+        return Ending.NO_REPAIR
+    return None
+
+
+def _failed(build: Build, repairs: list[Generation]) -> Failed:
+    """What a repair is told of a build: the verdict, the end of the failed phase's log, what has been tried."""
+    assert build.verdict
+    rows = LogChunk.objects.filter(build=build, attempt=build.fence, phase=build.verdict["phase"])
+    newest = rows.order_by("-sequence").values_list("text", flat=True)[:LOG_CHUNKS]
+    log = _COLOURS.sub("", "".join(reversed(newest)))[-MAX_LOG_CHARS:]
+    tried = [repair.message or (repair.error or {}).get("message", "") for repair in repairs]
+    return Failed(build.verdict, log, [summary for summary in tried if summary])
+
+
+def _end(root: Generation, ending: Ending, builds: list[Build], *, best: int) -> None:
+    """Note why the loop has ended; the project goes on from the revision that came furthest, not from the last."""
+    kept = next(build.revision for build in builds if build.revision.number == best)
+    Generation.objects.filter(pk=root.pk).update(fix_ending=ending, best=kept)
+    if kept != builds[-1].revision and ending != Ending.SUPERSEDED:
+        bring_back(kept)
+    logger.info("generation %s: the fix loop ended: %s; revision %s stays", root.pk, ending, best)
