@@ -15,6 +15,7 @@ from builds.models import Build
 from projects.actions import NewFile
 from projects.models import ApiToken
 from tests.installation import Installation
+from tests.scripted_model import ScriptedModel
 
 
 @pytest.fixture(scope="session")
@@ -41,6 +42,15 @@ def chef(short_folder: Path) -> Iterator[Installation]:
 def nothing_foreseen() -> None:
     """What the test before has foreseen of its queue is not for this one."""
     forecast.forget()
+
+
+@pytest.fixture
+def model(monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedModel]:
+    """A model that says what the test tells it to. Fails a test whose requests the real API would not take."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")  # it is on this machine, whatever proxy the machine has
+    with ScriptedModel() as model:
+        yield model
+    assert not model.faults
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from rest_framework.test import APIClient
 
 from builds.models import Build
 from chef.docs import document
-from projects.models import Project
+from projects.models import Generation, Project
 
 OPEN = {"/health", "/health/live"}
 
@@ -20,7 +20,13 @@ DOORS = [(method, path) for path, methods in document()["paths"].items() for met
 
 def knock(client: APIClient, method: str, path: str, build: Build) -> Any:
     """A request to a door, with ids and numbers of things that are there."""
-    known = {"id": build.pk if path.startswith("/v1/builds") else build.project_id, "number": 1}
+    known: dict[str, Any] = {"id": build.project_id, "number": 1}
+    if path.startswith("/v1/builds"):
+        known["id"] = build.pk
+    elif path.startswith("/v1/generations"):
+        project, kind = build.project, Generation.Kind.NEW
+        asked = Generation.objects.create(project=project, owner=build.owner, kind=kind, prompt="x", max_tokens=1)
+        known["id"] = asked.pk
     known |= {"path": "index.html", "name": "dist/index.html"}
     address = re.sub(r"\{(\w+)\}", lambda match: str(known[match[1]]), path)
     return getattr(client, method)(address)
@@ -50,6 +56,7 @@ def test_a_read_token_does_not_write(
 
     assert codes(answer) == (403, {"insufficient_scope"})
     assert (Project.objects.count(), Build.objects.count(), Build.objects.get().status) == (1, 1, "queued")
+    assert {generation.status for generation in Generation.objects.all()} <= {"queued"}
 
 
 @pytest.mark.parametrize(("method", "path"), [door for door in DOORS if "{" in door[1]])
@@ -69,5 +76,6 @@ def test_lists_hold_nothing_of_others(
 ) -> None:
     build, client = queue_build(), make_client(other)
 
-    for path in ("/v1/projects", "/v1/builds", f"/v1/builds?project={build.project_id}"):
+    Generation.objects.create(project=build.project, owner=build.owner, kind="new", prompt="x", max_tokens=1)
+    for path in ("/v1/projects", "/v1/builds", "/v1/generations", f"/v1/builds?project={build.project_id}"):
         assert client.get(path).json() == {"results": [], "next": None, "previous": None}

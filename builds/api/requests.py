@@ -112,13 +112,12 @@ class Config(CamelSerializer):
     enable_analysis = Flag(default=True, help_text="Whether the prompt is analysed before the files are planned.")
     enable_tests = Flag(default=True, help_text="Whether tests are written.")
     auto_fix = Flag(default=True, help_text="Whether a failed build is repaired, as long as that helps.")
-    max_tokens = Whole(min_value=1, required=False, help_text="What it may use, repairs included.")
-
-    def validate_max_tokens(self, value: int) -> int:
-        if value > settings.AI_MAX_TOKENS:
-            detail = f"Ask for at most {settings.AI_MAX_TOKENS:,} tokens: this installation allows no more."
-            raise ValidationError(detail, code="out_of_range")
-        return value
+    max_tokens = Whole(
+        min_value=1,
+        max_value=settings.AI_MAX_TOKENS,
+        required=False,
+        help_text="What it may use, repairs included; by default the most that the installation allows.",
+    )
 
 
 class Prompt(CamelSerializer):

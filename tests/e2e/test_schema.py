@@ -12,12 +12,12 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from django.urls import resolve
 
-from tests.installation import Installation
+from tests.installation import Installation, until
 
 # What no schema can say, so that a request that is valid by it may still be refused: whether files fit together and
 # can be built, whether variables may be set, whether a cursor is one that the list gave.
 _SOURCES = ["createProject", "addRevision", "detect", "changeProject"]
-_LISTS = ["listProjects", "listBuilds", "listRevisions"]
+_LISTS = ["listProjects", "listBuilds", "listRevisions", "listGenerations"]
 _ACCEPTED = ["2xx", "3xx", "401", "403", "404", "409", "422", "429"]
 NODE = {"runtime": "node", "buildCommand": "mkdir dist && echo built && echo '<h1>hi</h1>' > dist/index.html"}
 
@@ -28,7 +28,10 @@ def api(short_folder: Path) -> Iterator[Installation]:
     folder = short_folder / "schema"
     folder.mkdir()
     unlimited = {"CHEF_RATE_READ": "0", "CHEF_RATE_WRITE": "0", "CHEF_RATE_ANONYMOUS": "0"}
-    installation = Installation(folder, WORKER_CONCURRENCY="1", CHEF_OWNER_MAX_QUEUED="5000", **unlimited)
+    # A model that nobody can reach, and nobody waits for: generations are accepted, and fail at once.
+    model = {"AI_PROVIDER": "openai", "AI_BASE_URL": "http://127.0.0.1:1/v1", "AI_TRIES": "1", "GENERATE_WAIT": "0"}
+    few = {"WORKER_CONCURRENCY": "1", "GENERATION_CONCURRENCY": "1"}
+    installation = Installation(folder, CHEF_OWNER_MAX_QUEUED="5000", **few, **unlimited, **model)
     try:
         yield installation.start()
     finally:
@@ -38,8 +41,9 @@ def api(short_folder: Path) -> Iterator[Installation]:
 def test_requests_made_from_the_schema_find_no_fault(api: Installation, tmp_path: Path) -> None:
     done, doomed = api.wait(api.submit({"index.js": ""}, strategy=NODE)), api.submit({"index.html": "<h1>bye</h1>"})
     assert done["status"] == "completed"
+    failed = _failed_generation(api)
     config, report = tmp_path / "schemathesis.toml", tmp_path / "report.har"
-    config.write_text(_config(done, doomed))
+    config.write_text(_config(done, doomed, failed))
 
     argv = [str(Path(sys.executable).parent / "schemathesis"), "--config-file", str(config), "run"]
     argv += [f"{api.url}/v1/schema", "--url", api.url, "--header", f"Authorization: Bearer {api.token}"]
@@ -67,7 +71,16 @@ def _operations_that_succeeded(report: Path) -> set[str]:
     return found
 
 
-def _config(done: dict[str, Any], doomed: dict[str, Any]) -> str:
+def _failed_generation(api: Installation) -> str:
+    with api.client() as client:
+        asked = client.post("/v1/generate", json={"prompt": "A page"})
+    assert asked.status_code == 202, asked.text
+    path = f"/v1/generations/{asked.json()['generationId']}"
+    until(lambda: api.get(path)["status"] == "failed", seconds=30, what="a generation without a model fails")
+    return str(asked.json()["generationId"])
+
+
+def _config(done: dict[str, Any], doomed: dict[str, Any], failed: str) -> str:
     """Ids of things that are there, so that requests get past the 404."""
     artifact = "dist/index.html"
     of_project = {"id": done["projectId"], "number": 1, "path": "index.js", "name": artifact}
@@ -76,11 +89,13 @@ def _config(done: dict[str, Any], doomed: dict[str, Any]) -> str:
         "request-timeout = 20\n[checks]\npositive_data_acceptance.expected-statuses = " + repr(_ACCEPTED),
         _operations("include-path-regex", "^/v1/projects/", of_project),
         _operations("include-path-regex", "^/v1/builds/", {"id": done["jobId"]}),
+        _operations("include-path-regex", "^/v1/generations/", {"id": failed}),
         _operations("include-operation-id", "deleteProject", {"id": doomed["projectId"]}),
     ]
     # An unknown header is no fault, whatever the schema says of the known ones.
-    parts.append(_operations("include-operation-id", "watchBuild", {}))
-    parts.append("checks.negative_data_rejection.expected-statuses = " + repr(["2xx", "4xx"]))
+    for name in ("watchBuild", "watchGeneration"):
+        parts.append(_operations("include-operation-id", name, {}))
+        parts.append("checks.negative_data_rejection.expected-statuses = " + repr(["2xx", "4xx"]))
     for name in _SOURCES + _LISTS:
         parts.append(_operations("include-operation-id", name, {}))
         parts.append("checks.positive_data_acceptance.expected-statuses = " + repr([*_ACCEPTED, "400"]))

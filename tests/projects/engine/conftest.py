@@ -13,19 +13,6 @@ from tests.scripted_model import KEY, ScriptedModel
 PATIENCE = Patience(connect=2, between=2, whole=10, tries=3, first_wait=0.02, longest_wait=2)
 
 
-@pytest.fixture(autouse=True)
-def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The model is on this machine, whatever proxy the machine has."""
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-
-
-@pytest.fixture
-def model() -> Iterator[ScriptedModel]:
-    with ScriptedModel() as model:
-        yield model
-    assert not model.faults
-
-
 @pytest.fixture
 def exchanges() -> list[Exchange]:
     """What the Asker of `make_asker` has told."""
