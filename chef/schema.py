@@ -4,12 +4,14 @@ from typing import Any
 
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.openapi import AutoSchema
+from drf_spectacular.plumbing import force_instance
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse
 from rest_framework import serializers
 
 from builds.verdict_catalogue import CATALOGUE
 from chef.error_codes import CODES
 from projects.idempotency import KEY_PATTERN
+from projects.serializers import CamelSerializer
 
 INTRODUCTION = """
 Projects in; builds, logs and artifacts out. Send `Authorization: Bearer <token>`; `manage.py create_token` makes one.
@@ -98,6 +100,12 @@ class ApiSchema(AutoSchema):
         text = " ".join(super().get_description().split())
         summary, dot, rest = text.partition(". ")
         return (f"{summary}.", rest) if dot else (text, "")
+
+    def _map_basic_serializer(self, serializer: Any, direction: Any) -> dict[str, Any]:
+        schema: dict[str, Any] = super()._map_basic_serializer(serializer, direction)  # type: ignore[no-untyped-call]
+        if direction == "request" and isinstance(force_instance(serializer), CamelSerializer):  # type: ignore[no-untyped-call]
+            schema["additionalProperties"] = False  # a field that nobody knows is refused
+        return schema
 
     def get_override_parameters(self) -> list[Any]:
         if not self.view.get_authenticators():
