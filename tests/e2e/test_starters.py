@@ -1,4 +1,4 @@
-"""The starters as their users get them: filled, built by a running installation, and used in a real browser.
+"""The starters as their users get them: asked for by a prompt, built by a running installation, used in a real browser.
 
 The texts they are filled with are as hostile as texts can be, so that what is seen is what the worst prompt gets.
 """
@@ -24,20 +24,29 @@ from builds.runtimes import runtime_tag
 from projects.engine.starters import STARTERS, fill
 from tests.e2e.browser import browser, served
 from tests.e2e.client import ChefClient, Job, Json
-from tests.e2e.corpus import Files, Project
+from tests.e2e.corpus import Files
 from tests.installation import Installation, until
 
 BUILD_SECONDS = 240
 
 NAME = "A %MODE% \"app\" </title><script>alert('x')</script> {{ 1 }}"
-PROMPT = 'Build me ${this} \\ `now` """ </script> %BASE_URL% {{ 2 + 2 }} 🥐'
-DESCRIPTION = '${this} \\ `now` """ </script> %BASE_URL% {{ 2 + 2 }} 🥐'
+# What follows the verb of a prompt, and a word that chooses each starter.
+DESCRIPTION = '${this} \\ `now` """ </script> %BASE_URL% {{ 2 + 2 }} 🥐 '
+WORDS = {
+    "react": "in React",
+    "vue": "in Vue",
+    "static": "on a landing page",
+    "python": "in Python",
+    "node-api": "in Express",
+}
+# The oldest line of Node that there is, which a strategy may ask for.
+ON_NODE_18 = "react on Node 18"
+TITLES = {starter.key: starter.title for starter in STARTERS} | {ON_NODE_18: "React app"}
+PLAIN = "Build a simple todo app with React"
 
 APPS = ["react", "vue"]
 PAGES = [*APPS, "static"]
-# The oldest line of Node that there is, which a strategy may ask for.
-ON_NODE_18 = "react on Node 18"
-NAMES = [*(starter.key for starter in STARTERS), ON_NODE_18]
+NAMES = [*WORDS, ON_NODE_18]
 
 
 @pytest.fixture(scope="module")
@@ -47,16 +56,28 @@ def client(chef: Installation) -> Iterator[ChefClient]:
 
 
 @pytest.fixture(scope="module")
-def jobs(client: ChefClient) -> dict[str, Job]:
-    """All starters, submitted before any is waited for."""
-    projects = {starter.key: Project(_filled(starter.key)) for starter in STARTERS}
-    projects[ON_NODE_18] = Project(_filled("react"), {"strategy": {"runtime": "node", "version": "18"}})
-    return {name: client.submit(project.body()) for name, project in projects.items()}
+def answers(chef: Installation) -> dict[str, Json]:
+    """What each prompt is answered with; all are sent before any build is waited for."""
+    bodies: dict[str, Json] = {key: {"prompt": prompt_for(key), "name": NAME} for key in WORDS}
+    bodies[ON_NODE_18] = {"prompt": PLAIN, "strategy": {"runtime": "node", "version": "18"}}
+    with chef.client() as http:
+        return {
+            name: dict(http.post("/v1/generate", json=body).raise_for_status().json()) for name, body in bodies.items()
+        }
+
+
+@pytest.fixture(scope="module")
+def jobs(answers: dict[str, Json]) -> dict[str, Job]:
+    return {name: Job(answer["projectId"], answer["jobId"]) for name, answer in answers.items()}
+
+
+def prompt_for(key: str) -> str:
+    return f"Build me {DESCRIPTION}{WORDS[key]}"
 
 
 def _filled(key: str) -> Files:
     starter = next(starter for starter in STARTERS if starter.key == key)
-    return {file.path: file.content for file in fill(starter, prompt=PROMPT, name=NAME)}
+    return {file.path: file.content for file in fill(starter, prompt=prompt_for(key), name=NAME)}
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +105,16 @@ def paths(folder: Path) -> set[str]:
 
 
 # --- What is built -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_answer_says_which_starter_it_is_and_why(answers: dict[str, Json], name: str) -> None:
+    answer = answers[name]
+
+    assert answer["status"] in {"queued", "running", "completed"}
+    assert answer["filesGenerated"] == (len(_filled(name)) if name in WORDS else len(_filled("react")))
+    assert answer["message"].startswith("Made from a starter, without a language model. ")
+    assert TITLES[name] in answer["message"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -251,9 +282,10 @@ def press(page: Chrome, *keys: str) -> None:
 
 
 @on_each_page
-def test_a_page_shows_its_texts_as_they_were_written(page: Chrome) -> None:
+def test_a_page_shows_its_texts_as_they_were_written(page: Chrome, request: pytest.FixtureRequest) -> None:
+    key = request.node.callspec.params["page"]
     assert one(page, "h1").text == page.title == NAME
-    assert one(page, "meta[name=description]").get_attribute("content") == DESCRIPTION
+    assert one(page, "meta[name=description]").get_attribute("content") == DESCRIPTION + WORDS[key]
     assert page.find_elements(By.CSS_SELECTOR, "body script:not([src])") == []
 
 
@@ -269,7 +301,7 @@ def test_a_page_fits_its_window(page: Chrome, width: int) -> None:
         page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
-@on_each_app
+@pytest.mark.parametrize("page", [*APPS, ON_NODE_18], indirect=True)
 def test_todos_are_added_completed_and_removed(page: Chrome) -> None:
     one(page, "input[aria-label='New todo']").send_keys("Buy flour", Keys.ENTER)
     press(page, "Bake <b>bread</b>")
