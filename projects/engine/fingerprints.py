@@ -18,7 +18,20 @@ _HASH = re.compile(
 # Bundlers put a hash between a name and its suffix.
 _NAME_HASH = re.compile(r"(?<=[-.])(?=[\w-]*\d)[A-Za-z0-9_-]{8}(?=\.(?:js|css|mjs|map)\b)")
 _QUOTED = re.compile(r"'([^'\n]*)'|\"([^\"\n]*)\"|`([^`\n]*)`|\u2018([^\u2019\n]*)\u2019")
-_NUMBER = re.compile(r"(?<![A-Za-z@\d])\d+(?:[.,]\d+)*(?:\s?(?:ms|s|sec|seconds|kB|KB|MB|KiB|MiB|bytes))?(?![A-Za-z])")
+# Not of a version that somebody wants: `left-pad@^1.3.0` and `attrs>=23.1` are other packages with other numbers.
+_NUMBER = re.compile(
+    r"(?<![A-Za-z@^~.\d])(?<![=<>~!]=)"
+    r"\d+(?:[.,]\d+)*(?:\s?(?:ms|s|sec|seconds|kB|KB|MB|KiB|MiB|bytes))?(?![A-Za-z])"
+)
+# How tools begin the line that tells an error, or what they put behind its place. All other lines of a piece of
+# evidence belong to one: code, carets, frames, the command.
+_ERROR = re.compile(
+    r"^\W*(?:\[[\w:@/-]+\]:? )?(?:"
+    r"(?:uncaught )?[\w.$]*(?:error|exception)\b(?: \[\w+\])?:"
+    r"|TS\d+:|module (?:not found|parse failed):|(?:cannot|can't|could not|missing) )"
+    r"|\berror(?: [A-Z]+-?\(?\d+\)?)?: |^\d+ error \"|\[error\]",
+    re.IGNORECASE,
+)
 MAX_QUOTED_CHARS = 60
 MAX_MESSAGE_CHARS = 200
 MAX_LINE_CHARS = 400  # as long as a verdict's evidence is
@@ -57,30 +70,29 @@ class Failure:
 def fingerprint(failure: Failure) -> str:
     """What tells this failure from others: code, file and normalised message."""
     first = failure.evidence[0] if failure.evidence else failure.message
-    return _mark(failure.code, first)
+    mark = _mark(failure.code, first)
+    if _PATH.search(first):
+        return mark
+    # Many tools name the file in a line of its own.
+    place = next((line for line in failure.evidence if _PATH.search(line) and _PLACE.search(line)), "")
+    return f"{mark}|{_file_in(place)}"
 
 
 def distinct_errors(failure: Failure) -> frozenset[str]:
-    """The errors that the evidence shows, each once: the lines that say something of their own."""
-    lines = [line for line in failure.evidence if _says_something(line)]
+    """The errors that the evidence shows, each once. A package manager stops at its first, however much it says."""
+    lines = [] if failure.phase == "installation" else [line for line in failure.evidence if _ERROR.search(line)]
     return frozenset(_mark(failure.code, line) for line in lines) or frozenset({fingerprint(failure)})
-
-
-def _says_something(line: str) -> bool:
-    """Not the frame of a source line or a stack, and not a sum of the errors."""
-    text = line.strip()
-    return bool(re.search(r"[A-Za-z]{3}", text)) and not re.match(
-        r"at .+[:)]|\d+ ?\||[|>^~]|found \d+ errors?|npm (?:err!|error) (?:code|errno|path|a complete log)",
-        text,
-        re.IGNORECASE,
-    )
 
 
 def _mark(code: str, line: str) -> str:
     line = line[:MAX_LINE_CHARS]
+    return f"{code}|{_file_in(line)}|{normalised(line)}"
+
+
+def _file_in(line: str) -> str:
+    """The first file that a line names, if it names one."""
     found = _PATH.search(line)
-    file = _file(found[0]) if found else ""
-    return f"{code}|{file}|{normalised(line)}"
+    return _file(found[0]) if found else ""
 
 
 def _file(path: str) -> str:

@@ -22,7 +22,7 @@ _HUNK = re.compile(r"@@ -(\d+)((?:,\d+)?) \+(\d+)((?:,\d+)?) @@$")
 
 
 class Replacement(Document):
-    """`search` is copied from the file, with enough around it to stand there only once."""
+    """`search` is copied from the file, with enough around it to stand there only once; empty for an empty file."""
 
     path: str
     search: str
@@ -112,6 +112,8 @@ def _text(files: Files, path: str) -> str:
 
 def _replaced(text: str, each: Replacement) -> str:
     if not each.search.strip():
+        if not text.strip():
+            return each.replace  # there is nothing to copy
         raise ValueError("the search text is empty: copy the lines that shall change.")
     search, replace = each.search, each.replace
     if "\r\n" in text and "\r\n" not in search:
@@ -130,7 +132,7 @@ def _replaced(text: str, each: Replacement) -> str:
 def _add(after: dict[str, bytes], new_files: list[TextFile], limits: Limits) -> list[str]:
     faults = []
     for file in new_files:
-        if file.path in after:
+        if after.get(file.path, b"").strip():
             faults.append(f"{file.path[:100]}: the file is there already; change it by replacements.")
         faults += content_faults(file.path, file.content, limits)
         after[file.path] = file.content.encode(errors="replace")

@@ -32,6 +32,11 @@ DIFFERENT = {
     "types": (TYPES, TYPES.replace("'number'", "'boolean'")),
     "codes of the tool": (TYPES, TYPES.replace("TS2322", "TS2345")),
     "folders in the project": ("src/a/x.js: bad thing", "src/b/x.js: bad thing"),
+    "versions": ("No matching version found for left-pad@^9.0.0.", "No matching version found for left-pad@^8.1.0."),
+    "versions of Python": (
+        "No matching distribution found for attrs==99.1",
+        "No matching distribution found for attrs==98.2",
+    ),
 }
 
 
@@ -43,6 +48,15 @@ def test_what_varies_between_builds_is_no_difference(one: str, other: str) -> No
 @pytest.mark.parametrize(("one", "other"), DIFFERENT.values(), ids=DIFFERENT.keys())
 def test_what_the_code_has_to_do_with_is_a_difference(one: str, other: str) -> None:
     assert fingerprint(failure(one)) != fingerprint(failure(other))
+
+
+def test_a_file_that_is_named_in_a_line_of_its_own_is_a_difference() -> None:
+    told = [("SyntaxError: Unexpected token ';'", f"file:///workspace/app/{name}.js:3", "a = b);") for name in "ab"]
+
+    one, other = (fingerprint(failure(*lines)) for lines in told)
+
+    assert one != other
+    assert one == fingerprint(failure(told[0][0], "file:///workspace/app/a.js:14", "a = b);"))
 
 
 def test_the_code_is_a_part_of_the_fingerprint() -> None:
@@ -61,6 +75,55 @@ def test_errors_are_counted_once_and_frames_not_at_all() -> None:
     ]
 
     assert len(distinct_errors(failure(*evidence, "Found 3 errors."))) == 2
+
+
+SINGLE = {
+    "of Node": (
+        "SyntaxError: Unexpected token ';'",
+        "> node build.js",
+        "file:///workspace/app/lib/page.js:1",
+        "export const page = (title => `<h1>${title}</h1>`;",
+    ),
+    "thrown": (
+        "throw new Error('No colour is set.');",
+        "Error: No colour is set.",
+        "file:///workspace/app/build.js:1",
+        "      ^",
+        "Node.js v22.23.3",
+    ),
+    "of Python": ("SyntaxError: 'return' outside function", '  File "main.py", line 5', "    return ready()"),
+    "of nothing that is known": ("not ok 1 - a title is a heading", "# fail 1", "# duration_ms 51.2"),
+}
+
+
+@pytest.mark.parametrize("evidence", SINGLE.values(), ids=SINGLE.keys())
+def test_what_is_shown_of_one_error_is_one_error(evidence: tuple[str, ...]) -> None:
+    assert len(distinct_errors(failure(*evidence))) == 1
+
+
+def test_an_installation_shows_its_first_error_only() -> None:
+    evidence = ["npm error 404  'nope@*' is not in this registry.", "Error: could not fetch", "Error: gave up"]
+
+    assert len(distinct_errors(failure(*evidence, phase="installation"))) == 1
+
+
+SEVERAL = {
+    "of TypeScript": (TYPES, TYPES.replace("App", "Item"), TYPES.replace("TS2322", "TS2345")),
+    "of esbuild": (
+        '✘ [ERROR] Could not resolve "nope"',
+        "    src/a.js:1:7:",
+        "      1 │ import 'nope'",
+        '✘ [ERROR] Could not resolve "none"',
+        '✘ [ERROR] Expected ";" but found "b"',
+    ),
+    "of svelte-check": tuple(f'1721 ERROR "src/App.svelte" 2:9 "The type {name} is wrong."' for name in "abc"),
+    "of Python": ("SyntaxError: invalid syntax", '  File "a.py", line 5', "TabError: tabs", "IndentationError: deep"),
+}
+
+
+@pytest.mark.parametrize("evidence", SEVERAL.values(), ids=SEVERAL.keys())
+def test_several_errors_are_several(evidence: tuple[str, ...]) -> None:
+    assert len(distinct_errors(failure(*evidence))) == 3
 
 
 def test_a_verdict_of_the_api_becomes_a_failure() -> None:

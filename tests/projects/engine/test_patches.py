@@ -62,6 +62,21 @@ def test_files_come_and_go() -> None:
     assert sorted(after) == ["index.html", "package.json", "src/main.js", "src/new.js"]
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"replacements": [replacement("requirements.txt", "", "attrs\n")]},
+        {"new_files": [{"path": "requirements.txt", "content": "attrs\n"}]},
+    ],
+)
+def test_an_empty_file_is_filled(change: dict[str, Any]) -> None:
+    files = {"main.py": b"import attr\n", "requirements.txt": b""}
+
+    after = apply(files, Patch.model_validate(patch(**change)), Limits()).files
+
+    assert after == {**files, "requirements.txt": b"attrs\n"}
+
+
 def test_a_package_that_changed_code_imports_comes_into_the_manifest() -> None:
     code = "import { z } from 'zod'\nimport './main.js'\nimport fs from 'node:fs'\n"
     after = applied(new_files=[{"path": "src/new.js", "content": code}])
