@@ -1,22 +1,9 @@
 """What staff see of builds: the truth, read-only."""
 
 from django.contrib import admin
-from django.http import HttpRequest
 
 from builds.models import Attempt, Build, BuildEvent, WorkerHost
-
-
-class ReadOnly:
-    """Builds are history: nobody edits them by hand."""
-
-    def has_add_permission(self, request: HttpRequest, obj: object = None) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: object = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: object = None) -> bool:
-        return False
+from projects.admin import ReadOnly
 
 
 class AttemptInline(ReadOnly, admin.TabularInline[Attempt, Build]):

@@ -25,13 +25,15 @@ def home(request: HttpRequest) -> HttpResponse:
 @login_required
 def build_page(request: HttpRequest, pk: UUID) -> HttpResponse:
     """One build: status, phases, verdict, the end of its log, its artifacts. Someone else's is not there."""
-    build = get_object_or_404(Build.objects.select_related("project", "revision"), pk=pk, owner=request.user.pk)
+    rows = Build.objects.select_related("project", "revision", "generation__root", "generation__best", "repair_of")
+    build = get_object_or_404(rows, pk=pk, owner=request.user.pk)
     attempt = Attempt.objects.filter(build=build, number=build.fence).prefetch_related("phases").first()
     chunks = LogChunk.objects.filter(build=build, attempt=build.fence).order_by("-sequence")[: LOG_CHUNKS_SHOWN + 1]
     shown = list(chunks)[:LOG_CHUNKS_SHOWN][::-1]
     kept = Artifact.objects.filter(build=build, attempt=build.fence) if build.status == Status.COMPLETED else None
     context = {
         "build": build,
+        "repairs": build.repairs.order_by("number") if build.generation_id else [],
         "phases": attempt.phases.all() if attempt else [],
         "log": [(chunk.stream, re.sub(r"\x1b\[[0-9;:]*m", "", chunk.text)) for chunk in shown],
         "log_is_cut": len(chunks) > LOG_CHUNKS_SHOWN,

@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -175,6 +175,7 @@ class ScriptedModel:
     """`says(key, …)` puts answers into a queue; a key is a document's name, or the path of the file that is asked for.
 
     The key "*" takes what no other does. `lacks` names parameters that the endpoint refuses. `requests` are the bodies.
+    `author` is asked before the queues, with the key and the body, one request at a time; None leaves it to them.
     """
 
     def __init__(self) -> None:
@@ -184,6 +185,7 @@ class ScriptedModel:
         self.faults: list[str] = []
         self.lacks: dict[str, str] = {}
         self.keys: list[str] = []
+        self.author: Callable[[str, Mapping[str, Any]], Answer | None] | None = None
         self.busy = self.most_busy = 0
         self._answers: defaultdict[str, deque[Answer]] = defaultdict(deque)
         self._lock = threading.Lock()
@@ -214,6 +216,14 @@ class ScriptedModel:
     def asked(self, key: str) -> int:
         return self.keys.count(key)
 
+    def forget(self) -> None:
+        """Begin anew, for the next test: nothing has been asked, and nothing is to be said."""
+        with self._lock:
+            for told in (self.requests, self.headers, self.times, self.faults, self.keys):
+                told.clear()
+            self.lacks, self.author = {}, None
+            self._answers.clear()
+
     # --- As a server -------------------------------------------------------------------------------------------------
 
     def take(self, path: str, headers: Mapping[str, str], body: dict[str, Any], to: Connection) -> None:
@@ -239,6 +249,8 @@ class ScriptedModel:
         for name, message in self.lacks.items():
             if name in body:
                 return Refuses(400, message)
+        if self.author and (answer := self.author(key, body)):
+            return answer
         for queue in (self._answers[key], self._answers["*"]):
             if queue:
                 return queue.popleft()

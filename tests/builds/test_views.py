@@ -1,6 +1,7 @@
 """The pages: what is shown, to whom, and that nothing a build printed comes alive."""
 
 from collections.abc import Callable
+from uuid import uuid4
 
 import pytest
 from django.contrib.auth.models import User
@@ -8,10 +9,15 @@ from django.test import Client
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries, Settings
 
+from builds.generations import build_generated
 from builds.models import Artifact, Build, LogChunk, PhaseRun
 from builds.queue import claim
 from builds.verdicts import verdict
+from projects.generation_queue import claim as claim_generation
+from projects.generations import Wishes, request_generation
+from projects.generator import Run
 from projects.jobs import Status
+from projects.models import Exchange, Generation
 
 QueueBuild = Callable[..., Build]
 
@@ -115,3 +121,74 @@ def test_the_admin_shows_builds_but_lets_nobody_change_them(queue_build: QueueBu
     assert page.status_code == 200
     assert 'name="_save"' not in page.content.decode()
     assert staff.get("/admin/queue/").status_code == 200
+
+
+def test_a_page_says_what_a_build_was_made_from_and_how_it_was_repaired(owner: User, browser: Client) -> None:
+    prompt, diff = "Build <b>a todo app</b>", "-<script>old</script>\n+new"
+    root = request_generation(by=owner, prompt=prompt, strategy={}, wishes=Wishes())
+    lease = claim_generation("w")
+    assert lease
+    Run(lease, build_generated).execute()
+    first = Build.objects.get()
+    root.refresh_from_db()
+    assert first.revision
+    repair = Build.objects.create(
+        project=first.project, revision=first.revision, owner=owner, number=2, generation=root, repair_of=first
+    )
+    Generation.objects.filter(pk=root.pk).update(diff=diff, fix_ending="no_fewer_errors", best=first.revision)
+
+    page = browser.get(f"/builds/{first.pk}").content.decode()
+    child = browser.get(f"/builds/{repair.pk}").content.decode()
+
+    assert "Build &lt;b&gt;a todo app&lt;/b&gt;" in page
+    assert "Made from a starter, without a language model." in page
+    assert f'Repaired by <a href="/builds/{repair.pk}">#2</a>' in page
+    assert "<code>no_fewer_errors</code>. Revision 1 came furthest" in page
+    assert "&lt;script&gt;old" in page
+    assert f'A repair of <a href="/builds/{first.pk}">#1</a>' in child
+
+
+@pytest.fixture
+def staff(db: None) -> Client:
+    client = Client()
+    client.force_login(User.objects.create_superuser("staff"))
+    return client
+
+
+def test_staff_read_every_exchange_of_a_generation(owner: User, staff: Client) -> None:
+    generation = request_generation(by=owner, prompt="A page", strategy={}, wishes=Wishes())
+    told = [{"role": "system", "content": "Plan <i>it</i>."}]
+    exchange = Exchange.objects.create(
+        id=uuid4(),
+        generation=generation,
+        stage="plan",
+        attempt=1,
+        model="m",
+        messages=told,
+        answer='{"name": "<b>x</b>"}',
+        input_tokens=1200,
+        is_estimated=False,
+    )
+
+    listed = staff.get("/admin/projects/generation/").content.decode()
+    page = staff.get(f"/admin/projects/generation/{generation.pk}/change/").content.decode()
+    whole = staff.get(f"/admin/projects/exchange/{exchange.pk}/change/").content.decode()
+
+    assert str(generation.pk) in listed
+    assert f"/admin/projects/exchange/{exchange.pk}/change/" in page
+    assert "Plan &lt;i&gt;it&lt;/i&gt;." in whole
+    assert "&quot;name&quot;: &quot;&lt;b&gt;x&lt;/b&gt;&quot;" in whole
+    assert "1,200 in, 0 out, as reported" in whole
+
+
+def test_staff_cancel_and_retry_generations(owner: User, staff: Client) -> None:
+    generation = request_generation(by=owner, prompt="A page", strategy={}, wishes=Wishes())
+
+    def act(name: str) -> str:
+        body = {"action": name, "_selected_action": [str(generation.pk)]}
+        return staff.post("/admin/projects/generation/", body, follow=True).content.decode()
+
+    assert "1 cancelled" in act("cancel")
+    assert "goes on as" in act("retry")
+    assert Generation.objects.filter(retry_of=generation, status="queued").count() == 1
+    assert "is under way" in act("retry")
