@@ -1,15 +1,20 @@
 """A whole Chef of its own for a test: Redis, database, web, workers and reaper as real processes, and its client.
 
-Everything is ended by process id and removed at the end; several can run beside each other on one engine.
+Everything is ended by process id and removed at the end; several can run beside each other on one engine. What all of
+them begin with is made once, for the first of them.
 """
 
+import atexit
 import contextlib
+import functools
 import os
+import shutil
 import signal
 import socket
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -67,29 +72,40 @@ class Installation:
     # --- Its life ------------------------------------------------------------------------------------------------
 
     def start(self) -> "Installation":
-        self.start_without_workers()
-        self.manage("prepare_runtimes")
+        self._begin()
+        shutil.copy(_registries(), self.folder)
         self.start_workers()
         self.start_generators()
         self.start_reaper()
+        self._until_answering()
         return self
 
     def start_without_workers(self) -> "Installation":
         """What answers requests, and no more: it needs no Docker."""
-        self._database.create()
-        self.start_redis()
-        self.manage("migrate", "--verbosity=0")
-        self.manage("collectstatic", "--noinput", "--verbosity=0")
-        self.token = self.make_token("tester")
-        self.start_web()
+        self._begin()
+        self._until_answering()
         return self
 
     def stop(self) -> None:
-        for name in reversed(list(self.processes)):
-            self.end(name)
+        self._end_together([name for name in self.processes if name != "redis"])
+        self._end_together(list(self.processes))
         with contextlib.suppress(Exception):
             self.remove_leftovers()
         self._database.drop()
+
+    def _begin(self) -> None:
+        first = _first()
+        (self.folder / "static").symlink_to(first.folder / "static")
+        self._database.copy(first._database)
+        self.token = first.token
+        self.start_redis()
+        self._spawn_web()
+
+    def _end_together(self, names: list[str]) -> None:
+        for name in names:
+            self.processes[name].send_signal(signal.SIGTERM)
+        for name in names:
+            self._ended(name)
 
     def spawn(self, name: str, *argv: str, **environment: str) -> None:
         with (self.folder / f"{name}.log").open("ab") as log:
@@ -103,8 +119,11 @@ class Installation:
             )
 
     def end(self, name: str, *, seconds: float = 40) -> int:
+        self.processes[name].send_signal(signal.SIGTERM)
+        return self._ended(name, seconds)
+
+    def _ended(self, name: str, seconds: float = 40) -> int:
         process = self.processes.pop(name)
-        process.send_signal(signal.SIGTERM)
         try:
             return process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -117,8 +136,14 @@ class Installation:
         until(lambda: _answers(self.redis_port), seconds=10, what="Redis answers")
 
     def start_web(self) -> None:
+        self._spawn_web()
+        self._until_answering()
+
+    def _spawn_web(self) -> None:
         argv = ["-m", "uvicorn", "chef.asgi:application", "--host", "127.0.0.1", "--port", str(self.port)]
         self.spawn("web", sys.executable, *argv, "--no-access-log", CHEF_DB_POOL="1")
+
+    def _until_answering(self) -> None:
         until(lambda: _answers(self.port), seconds=30, what="the web process answers")
 
     def start_workers(self) -> None:
@@ -234,19 +259,67 @@ class _Database:
         return f"{base.rpartition('/')[0]}/{self._name}" + (f"?{query}" if query else "")
 
     def create(self) -> None:
-        self._run("CREATE DATABASE {}")
+        self._run("CREATE DATABASE {}", self._name)
+
+    def copy(self, other: "_Database") -> None:
+        """Make it with all that the other has, to which nobody may be connected."""
+        if self._on_server:
+            self._run("CREATE DATABASE {} TEMPLATE {}", self._name, other._name)
+            return
+        with contextlib.ExitStack() as stack:
+            source, target = (
+                stack.enter_context(contextlib.closing(sqlite3.connect(each._file))) for each in (other, self)
+            )
+            source.backup(target)
 
     def drop(self) -> None:
-        self._run("DROP DATABASE IF EXISTS {} WITH (FORCE)")
+        self._run("DROP DATABASE IF EXISTS {} WITH (FORCE)", self._name)
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         if self._on_server:
             with psycopg.connect(self.url) as connection:
                 return connection.execute(query.encode()).fetchall()
-        with contextlib.closing(sqlite3.connect(self.url.removeprefix("sqlite:///"), timeout=20)) as file:
+        with contextlib.closing(sqlite3.connect(self._file, timeout=20)) as file:
             return file.execute(query).fetchall()
 
-    def _run(self, statement: str) -> None:
+    @property
+    def _file(self) -> str:
+        return self.url.removeprefix("sqlite:///")
+
+    def _run(self, statement: str, *names: str) -> None:
         if self._on_server:
             with psycopg.connect(self._server, autocommit=True) as connection:
-                connection.execute(sql.SQL(statement).format(sql.Identifier(self._name)))
+                connection.execute(sql.SQL(statement).format(*map(sql.Identifier, names)))
+
+
+# --- Made once -----------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def _first() -> Installation:
+    """One that never runs: the others get its database, migrated and with the tester's token, and its static files."""
+    folder = Path(tempfile.mkdtemp(prefix="chef-first-"))
+    first = Installation(folder)
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    atexit.register(_drop, first._database)
+    first._database.create()
+    first.manage("migrate", "--verbosity=0")
+    first.token = first.make_token("tester")
+    collected = Path(os.environ.get("CHEF_DATA_DIR", "")) / "static"
+    if "CHEF_DATA_DIR" in os.environ and collected.is_dir():
+        (folder / "static").symlink_to(collected)
+    else:
+        first.manage("collectstatic", "--noinput", "--verbosity=0")
+    return first
+
+
+@functools.cache
+def _registries() -> Path:
+    """The file with the package registries' addresses, known once every runtime's image is there."""
+    _first().manage("prepare_runtimes")
+    return _first().folder / "registries.json"
+
+
+def _drop(database: _Database) -> None:
+    with contextlib.suppress(psycopg.Error):
+        database.drop()

@@ -5,6 +5,7 @@ import signal
 import socket
 import time
 import uuid
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -93,26 +94,31 @@ def test_another_owner_may_use_the_same_key(chef: Installation) -> None:
     assert mine.json()["jobId"] != theirs.json()["jobId"]
 
 
-@pytest.mark.parametrize("delay", [0.0, 0.01, 0.03, 0.06])
-def test_a_web_process_killed_in_the_middle_makes_no_second_build(short_folder: Path, delay: float) -> None:
-    folder = short_folder / uuid.uuid4().hex[:6]
+@pytest.fixture(scope="module")
+def mortal(short_folder: Path) -> Iterator[Installation]:
+    """One whose web process is killed. Without workers: what is accepted stays queued."""
+    folder = short_folder / "mortal"
     folder.mkdir()
-    chef = Installation(folder, CHEF_IDEMPOTENCY_LOCK_SECONDS="2")
-    key = name = uuid.uuid4().hex
+    installation = Installation(folder, CHEF_IDEMPOTENCY_LOCK_SECONDS="2")
     try:
-        chef.start()
-        post(chef, uuid.uuid4().hex, "warm")
-        send_and_vanish(chef, key, name)
-        time.sleep(delay)
-        web = chef.processes.pop("web")
-        web.send_signal(signal.SIGKILL)
-        web.wait(10)
-        chef.start_web()
-
-        answer = repeat(chef, key, name)
-
-        assert answer.status_code == 201
-        assert repeat(chef, key, name).content == answer.content
-        assert builds_of(chef, name) == 1
+        yield installation.start_without_workers()
     finally:
-        chef.stop()
+        installation.stop()
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.01, 0.03, 0.06])
+def test_a_web_process_killed_in_the_middle_makes_no_second_build(mortal: Installation, delay: float) -> None:
+    key = name = uuid.uuid4().hex
+    post(mortal, uuid.uuid4().hex, "warm")
+    send_and_vanish(mortal, key, name)
+    time.sleep(delay)
+    web = mortal.processes.pop("web")
+    web.send_signal(signal.SIGKILL)
+    web.wait(10)
+    mortal.start_web()
+
+    answer = repeat(mortal, key, name)
+
+    assert answer.status_code == 201
+    assert repeat(mortal, key, name).content == answer.content
+    assert builds_of(mortal, name) == 1
