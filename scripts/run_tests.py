@@ -1,4 +1,4 @@
-"""`./scripts/test.sh`: every test on SQLite, and at the same time on PostgreSQL all that a database has a part in.
+"""`./scripts/test.sh`: what a database has a part in on SQLite and, at the same time, on PostgreSQL; the rest once.
 
 Arguments go to pytest. All that it starts is its own, on free ports and in temporary folders, and is gone when it ends.
 """
@@ -25,14 +25,24 @@ from scripts.steps import Step, run_together
 
 # What says how this machine reaches things is kept; all else that Chef reads is the tests' to set.
 _KEPT = {"DOCKER_HOST", "SSL_CERT_FILE", "RUNTIME_REGISTRY"}
-# What no database has a part in runs once, on SQLite alone.
-_WITHOUT_DATABASE = (
-    *(f"tests/builds/test_{name}.py" for name in ("detection", "egress", "images", "node_projects", "python_projects")),
-    *(f"tests/builds/test_{name}.py" for name in ("redaction", "registries", "runtimes", "toolbox", "verdicts")),
-    *(f"tests/e2e/test_{name}.py" for name in ("corpus", "outputs", "sealing", "starters")),
-    *(f"tests/projects/test_{name}.py" for name in ("archives", "hostile_archives", "paths", "starters")),
-    *(f"tests/test_{name}.py" for name in ("compose", "scripts", "start", "streams")),
-)
+# What no database has a part in runs once: beside the run of one database or the other, so that both end together.
+_ONCE = {
+    "sqlite": (
+        *(f"tests/builds/test_{name}.py" for name in ("detection", "egress", "images", "node_projects")),
+        *(f"tests/builds/test_{name}.py" for name in ("python_projects", "redaction", "registries", "runtimes")),
+        *(f"tests/builds/test_{name}.py" for name in ("toolbox", "verdicts")),
+        *(f"tests/e2e/test_{name}.py" for name in ("corpus", "outputs", "sealing", "starters")),
+        *(f"tests/projects/test_{name}.py" for name in ("archives", "hostile_archives", "paths", "starters")),
+        *(f"tests/test_{name}.py" for name in ("compose", "scripts", "start", "streams")),
+    ),
+    "postgresql": (  # all kinds of texts and numbers are sent here: it takes fewer of them than SQLite
+        *(f"tests/e2e/test_{name}.py" for name in ("downloads", "limits", "logs", "refusals", "schema", "secrets")),
+        "tests/e2e/test_uploads.py",
+        "tests/projects/engine",
+        "tests/projects/test_parsers.py",
+        *(f"tests/test_{name}.py" for name in ("downloads", "reading")),
+    ),
+}
 _REDIS_DATABASES = {"sqlite": 0, "postgresql": 1}
 _NO_TESTS = 5  # pytest's exit code
 _PYTEST = ("-p", "scripts.no_skips", "-p", "no:cacheprovider", "-ra", "--strict-markers")
@@ -103,17 +113,16 @@ def _prepare(bench: Place) -> None:
 
 def _run_both(bench: Place, postgres_url: str, arguments: Sequence[str]) -> dict[str, int]:
     """Two runs of pytest at once, SQLite's in this terminal, PostgreSQL's told after it. Their exit codes."""
-    left_out = [f"--deselect={path}" for path in _WITHOUT_DATABASE]
     log = bench.log("pytest-postgresql")
     with log.open("wb") as other, contextlib.ExitStack() as both:
         sqlite_url = f"sqlite:///{bench.data / 'chef.sqlite3'}"
-        on_postgres = both.enter_context(_pytest(bench, "postgresql", postgres_url, [*left_out, *arguments], other))
+        on_postgres = both.enter_context(_pytest(bench, "postgresql", postgres_url, arguments, other))
         print("\n=== SQLite, and PostgreSQL at the same time", flush=True)
         on_sqlite = both.enter_context(_pytest(bench, "sqlite", sqlite_url, arguments, None))
         codes = {"SQLite": on_sqlite.wait(), "PostgreSQL": on_postgres.wait()}
     print(f"\n=== PostgreSQL\n{log.read_text(errors='replace')}", flush=True)
-    if codes["PostgreSQL"] == _NO_TESTS and codes["SQLite"] == 0:
-        codes["PostgreSQL"] = 0  # only such tests were asked for as run once
+    if {0, _NO_TESTS} == set(codes.values()):
+        codes = dict.fromkeys(codes, 0)  # only such tests were asked for as run once
     return codes
 
 
@@ -132,7 +141,8 @@ def _pytest(
         "CHEF_DATA_DIR": str(folder),
         "CHEF_INSTALLATION": f"{bench.environment['CHEF_INSTALLATION']}-{name}",
     }
-    argv = [str(VENV_PYTHON), "-m", "pytest", *_PYTEST, *arguments]
+    left_out = [f"--deselect={path}" for other, paths in _ONCE.items() if other != name for path in paths]
+    argv = [str(VENV_PYTHON), "-m", "pytest", *_PYTEST, *left_out, *arguments]
     with subprocess.Popen(
         argv, env=environment, cwd=ROOT, stdout=output, stderr=output, preexec_fn=tie_to_parent(signal.SIGTERM)
     ) as pytest:

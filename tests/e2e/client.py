@@ -55,6 +55,7 @@ class ChefClient:
             base_url=url,
             headers={"Authorization": f"Bearer {token}"} if token else {},
             timeout=REQUEST_SECONDS,
+            verify=False,  # plain HTTP: there is no certificate to check
             trust_env=False,  # a proxy of the environment is for the outside, not for a server on this machine
         )
 
