@@ -31,16 +31,16 @@ _ONCE = {
         *(f"tests/builds/test_{name}.py" for name in ("detection", "egress", "images", "node_projects")),
         *(f"tests/builds/test_{name}.py" for name in ("python_projects", "redaction", "registries", "runtimes")),
         *(f"tests/builds/test_{name}.py" for name in ("toolbox", "verdicts")),
-        *(f"tests/e2e/test_{name}.py" for name in ("corpus", "outputs", "sealing", "starters")),
+        *(f"tests/e2e/test_{name}.py" for name in ("corpus", "starters")),
         *(f"tests/projects/test_{name}.py" for name in ("archives", "hostile_archives", "paths", "starters")),
-        *(f"tests/test_{name}.py" for name in ("compose", "scripts", "start", "streams")),
+        *(f"tests/test_{name}.py" for name in ("compose", "scripts", "streams")),
     ),
     "postgresql": (  # all kinds of texts and numbers are sent here: it takes fewer of them than SQLite
-        *(f"tests/e2e/test_{name}.py" for name in ("downloads", "limits", "logs", "refusals", "schema", "secrets")),
-        "tests/e2e/test_uploads.py",
+        *(f"tests/e2e/test_{name}.py" for name in ("downloads", "limits", "logs", "outputs", "refusals", "schema")),
+        *(f"tests/e2e/test_{name}.py" for name in ("sealing", "secrets", "uploads")),
         "tests/projects/engine",
         "tests/projects/test_parsers.py",
-        *(f"tests/test_{name}.py" for name in ("downloads", "reading")),
+        *(f"tests/test_{name}.py" for name in ("downloads", "reading", "start")),
     ),
 }
 _REDIS_DATABASES = {"sqlite": 0, "postgresql": 1}

@@ -17,6 +17,9 @@ from projects.models import ApiToken
 from tests.installation import Installation
 from tests.scripted_model import ScriptedModel
 
+# The shared installation's: fewer than usual, so that a build is soon past it.
+MAX_ARTIFACTS = 7_000
+
 
 @pytest.fixture(scope="session")
 def short_folder() -> Iterator[Path]:
@@ -31,7 +34,7 @@ def chef(short_folder: Path) -> Iterator[Installation]:
     """A running installation that many tests share; those that break things start one of their own."""
     folder = short_folder / "shared"
     folder.mkdir()
-    installation = Installation(folder)
+    installation = Installation(folder, CHEF_MAX_ARTIFACTS=str(MAX_ARTIFACTS))
     try:
         yield installation.start()
     finally:

@@ -27,6 +27,9 @@ import psycopg
 from psycopg import sql
 
 ROOT = Path(__file__).resolve().parent.parent
+# As this process was started, whatever it makes of its environment later.
+SERVER = os.environ.get("DATABASE_URL", "")
+DATA_DIR = os.environ.get("CHEF_DATA_DIR", "")
 T = TypeVar("T")
 
 
@@ -250,13 +253,12 @@ class _Database:
     """A database of its own: a file, or one on the server that DATABASE_URL names."""
 
     def __init__(self, name: str, folder: Path) -> None:
-        self._server = os.environ.get("DATABASE_URL", "")
         self._name = name.replace("-", "_")
-        self._on_server = self._server.startswith("postgres")
+        self._on_server = SERVER.startswith("postgres")
         self.url = self._url() if self._on_server else f"sqlite:///{folder / 'chef.sqlite3'}"
 
     def _url(self) -> str:
-        base, _, query = self._server.partition("?")
+        base, _, query = SERVER.partition("?")
         return f"{base.rpartition('/')[0]}/{self._name}" + (f"?{query}" if query else "")
 
     def create(self) -> None:
@@ -267,10 +269,10 @@ class _Database:
         if self._on_server:
             self._run("CREATE DATABASE {} TEMPLATE {}", self._name, other._name)
             return
-        with contextlib.ExitStack() as stack:
-            source, target = (
-                stack.enter_context(contextlib.closing(sqlite3.connect(each._file))) for each in (other, self)
-            )
+        with (
+            contextlib.closing(sqlite3.connect(other._file)) as source,
+            contextlib.closing(sqlite3.connect(self._file)) as target,
+        ):
             source.backup(target)
 
     def drop(self) -> None:
@@ -295,7 +297,7 @@ class _Database:
 
     def _run(self, statement: str, *names: str) -> None:
         if self._on_server:
-            with psycopg.connect(self._server, autocommit=True) as connection:
+            with psycopg.connect(SERVER, autocommit=True) as connection:
                 connection.execute(sql.SQL(statement).format(*map(sql.Identifier, names)))
 
 
@@ -312,9 +314,9 @@ def _first() -> Installation:
     first._database.create()
     first.manage("migrate", "--verbosity=0")
     first.token = first.make_token("tester")
-    collected = Path(os.environ.get("CHEF_DATA_DIR", "")) / "static"
-    if "CHEF_DATA_DIR" in os.environ and collected.is_dir():
-        (folder / "static").symlink_to(collected)
+    collected = Path(DATA_DIR, "static")
+    if DATA_DIR and collected.is_dir():
+        (folder / "static").symlink_to(collected.resolve())
     else:
         first.manage("collectstatic", "--noinput", "--verbosity=0")
     return first

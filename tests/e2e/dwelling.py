@@ -39,8 +39,8 @@ DWELLING = {
     "preparation": Slow(files=600),
     "installation": Slow(install_seconds=2),
     "build": Slow(build_seconds=2),
-    "artifacts": Slow(outputs=1500),
-    "cleanup": Slow(junk=8000),
+    "artifacts": Slow(outputs=800),
+    "cleanup": Slow(junk=4000),
 }
 
 

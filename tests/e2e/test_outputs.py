@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import MAX_ARTIFACTS
 from tests.installation import Installation
 
 MIXED = r"""
@@ -19,7 +20,7 @@ REFUSED = {
     "behind a link": ("ln -s /etc nested; true", "unsafe_output"),
     "below a file": ("echo x > nested; true", "no_output"),
     "sparse and huge": ("mkdir dist; truncate -s 2G dist/big", "artifacts_too_large"),
-    "too many": ("mkdir dist; cd dist; for i in $(seq 1 20100); do : > $i; done", "too_many_artifacts"),
+    "too many": (f"mkdir dist; cd dist; for i in $(seq {MAX_ARTIFACTS + 1}); do : > $i; done", "too_many_artifacts"),
 }
 
 
