@@ -43,13 +43,18 @@ class Connection:
         self._handler.send_response(status)
         for name, value in {"Content-Type": kind, "Content-Length": str(len(content)), **headers}.items():
             self._handler.send_header(name, value)
-        self._handler.end_headers()
+        self._end_headers()
         self._handler.wfile.write(content)
 
     def begin(self) -> None:
         self._handler.send_response(200)
         self._handler.send_header("Content-Type", "text/event-stream; charset=utf-8")
         self._handler.send_header("Transfer-Encoding", "chunked")
+        self._end_headers()
+
+    def _end_headers(self) -> None:
+        # One request each, so that closing waits for no idle connection; a client that is not told may send another.
+        self._handler.send_header("Connection", "close")
         self._handler.end_headers()
 
     def raw(self, content: bytes) -> None:
@@ -265,7 +270,7 @@ def _handler(model: ScriptedModel) -> type[BaseHTTPRequestHandler]:
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             model.take(self.path, dict(self.headers), body, Connection(self, body, model._closing))
-            self.close_connection = True  # one request each, so that closing waits for no idle connection
+            self.close_connection = True
 
         def log_message(self, *args: Any) -> None:
             pass
