@@ -1,12 +1,10 @@
 """PostgreSQL, for the tests: a cluster of their own."""
 
-import contextlib
 import os
 import pwd
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -49,7 +47,7 @@ def start(folder: Path, *, log: Path) -> tuple[Service, str]:
         stage=FIRST_STAGE,
         stop_signal=signal.SIGINT,  # PostgreSQL's "fast": it does not wait for its clients to leave
     )
-    bring_up(service, lambda: _listens(port), seconds=30)
+    bring_up(service, lambda: _lets_in(programs, port), seconds=30)
     return service, f"postgres://postgres:{password}@127.0.0.1:{port}/postgres"
 
 
@@ -89,7 +87,7 @@ def _environment() -> Mapping[str, str]:
     return {"PATH": os.environ.get("PATH", ""), "LC_ALL": "C"}
 
 
-def _listens(port: int) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=2):
-        return True
-    return False
+def _lets_in(programs: Path, port: int) -> bool:
+    """It listens a moment before it does: until then it says that it is starting up."""
+    argv = [str(programs / "pg_isready"), "--quiet", "--host=127.0.0.1", f"--port={port}"]
+    return subprocess.run(argv, env=_environment(), check=False).returncode == 0
