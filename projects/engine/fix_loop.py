@@ -69,10 +69,14 @@ def _ending(history: Sequence[Built], tokens_left: int | None, came_to_nothing: 
         return Ending.FIXED if len(history) > 1 else Ending.NOT_NEEDED
     if _says_nothing(last):
         return Ending.NOT_OURS
-    if fingerprint(last.failure) in {fingerprint(built.failure) for built in earlier if built.failure}:
-        return Ending.SEEN_BEFORE
-    if earlier and not _is_better(last, min(earlier, key=_badness)):
-        return Ending.NO_FEWER_ERRORS
+    if earlier:
+        best = min(earlier, key=_badness)
+        seen = {fingerprint(built.failure) for built in earlier if built.failure}
+        # That the first of several errors is still the first means nothing where others are gone.
+        if fingerprint(last.failure) in seen and _badness(last) >= _badness(best):
+            return Ending.SEEN_BEFORE
+        if not _is_better(last, best):
+            return Ending.NO_FEWER_ERRORS
     if len(history) + came_to_nothing > MAX_REPAIRS:
         return Ending.THREE_TRIES
     if tokens_left is not None and tokens_left < LEAST_TOKENS:

@@ -154,6 +154,7 @@ CASES = {
     "fixed": ([TWO, NONE], Ending.FIXED, 1),
     "built at once": ([NONE], Ending.NOT_NEEDED, 0),
     "fewer errors": ([TWO, OTHER], None, 1),
+    "all but the first error": ([TWO, ONE], None, 1),
     "the same again": ([ONE, ONE], Ending.SEEN_BEFORE, 0),
     "in circles": ([ONE, OTHER, ONE], Ending.SEEN_BEFORE, 0),
     "as many errors": ([TWO, errors("c", "d")], Ending.NO_FEWER_ERRORS, 0),
