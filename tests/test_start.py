@@ -90,7 +90,9 @@ def test_once_builds_the_examples_and_leaves_nothing_running(start: Start) -> No
     printed = start.once_said
 
     assert re.findall(r"^(\S+): \d+ files sent", printed, re.MULTILINE) == ["react-ts-vite", "python-package"]
-    assert len(re.findall(r"^  completed after", printed, re.MULTILINE)) == 2
+    assert len(re.findall(r"^  completed after", printed, re.MULTILINE)) == 3
+    assert "“Build a simple todo app with React”\n" in printed
+    assert "so this is a React app.\n  18 files, build " in printed
     assert "dist/index.html" in printed
     assert 'curl -sS -H "Authorization: Bearer $CHEF_TOKEN" "$CHEF_URL/v1/projects/' in printed
     assert start.processes() == []
