@@ -56,7 +56,6 @@ def create(
         labels=dict(blueprint.labels),
         healthcheck={"test": ["NONE"]},  # the image's own would run beside the build
         hostname="build",
-        network_disabled=True,
         host_config=_host_config(client, blueprint.limits, _mounts(blueprint.volume, egress_folder)),
     )
     container = str(created["Id"])

@@ -105,7 +105,6 @@ class Yardstick:
             labels={LABEL: self._mark},
             healthcheck={"test": ["NONE"]},
             hostname="build",
-            network_disabled=True,
             host_config=self._host_config(recipe.limits, mounts),
         )
         return str(created["Id"])

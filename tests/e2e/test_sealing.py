@@ -69,6 +69,7 @@ const report = {
   direct: await all(connect),
   tunnelled: await all(tunnel),
   names: await lookup("example.org"),
+  itself: await lookup("localhost"),  // tools that test in a browser or start a server listen on it
 };
 fs.mkdirSync("results", { recursive: true });
 fs.writeFileSync(`results/${phase}.json`, JSON.stringify(report));
@@ -123,6 +124,10 @@ def _fetch(client: httpx.Client, url: str) -> dict[str, Any]:
 @pytest.fixture(params=["installation", "build"])
 def report(request: pytest.FixtureRequest, reports: dict[str, dict[str, Any]]) -> dict[str, Any]:
     return reports[request.param]
+
+
+def test_a_build_knows_itself_by_name(report: dict[str, Any]) -> None:
+    assert report["itself"] in {"127.0.0.1", "::1"}
 
 
 def test_there_are_no_capabilities_and_no_way_to_new_ones(report: dict[str, Any]) -> None:
