@@ -8,6 +8,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, render
 
 from builds.models import Artifact, Attempt, Build, LogChunk
+from projects.engine.fix_loop import MEANING, Ending
 from projects.jobs import Status
 
 LOG_CHUNKS_SHOWN = 400
@@ -33,6 +34,7 @@ def build_page(request: HttpRequest, pk: UUID) -> HttpResponse:
     kept = Artifact.objects.filter(build=build, attempt=build.fence) if build.status == Status.COMPLETED else None
     context = {
         "build": build,
+        "ending": _ending_of(build),
         "repairs": build.repairs.order_by("number") if build.generation_id else [],
         "phases": attempt.phases.all() if attempt else [],
         "log": [(chunk.stream, re.sub(r"\x1b\[[0-9;:]*m", "", chunk.text)) for chunk in shown],
@@ -41,3 +43,9 @@ def build_page(request: HttpRequest, pk: UUID) -> HttpResponse:
         "artifact_count": kept.count() if kept else 0,
     }
     return render(request, "builds/build.html", context)
+
+
+def _ending_of(build: Build) -> str:
+    """Why there are no further repairs of what a generation has made; empty where that is not to be told."""
+    generation = build.generation
+    return MEANING[Ending(generation.fix_ending)] if generation and generation.fix_ending else ""

@@ -14,7 +14,8 @@ from projects.idempotency import KEY_PATTERN
 from projects.serializers import CamelSerializer
 
 INTRODUCTION = """
-Projects in; builds, logs and artifacts out. Send `Authorization: Bearer <token>`; `manage.py create_token` makes one.
+Prompts or projects in; builds, logs and artifacts out. Send `Authorization: Bearer <token>`; `manage.py create_token`
+makes one.
 Names are camelCase, times are RFC 3339 in UTC, ids are UUIDs. Lists come in pages: follow `next` and `previous`.
 
 **Sending twice.** A POST with an `Idempotency-Key` is done once: the same request with the same key gets the first

@@ -4,7 +4,7 @@ A further try costs tokens and a build, so there must be a reason to expect some
 it is a new one, and the last try has made things better.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -29,6 +29,21 @@ class Ending(StrEnum):
     NO_REPAIR = "no_repair"  # the repair itself failed, for reasons that lie outside of the code
     NO_MODEL = "no_model"
     SUPERSEDED = "superseded"  # the project got another revision meanwhile
+
+
+# For people; where there is nothing to tell, nothing.
+MEANING: Mapping[Ending, str] = {
+    Ending.NOT_NEEDED: "",
+    Ending.FIXED: "The last repair has mended it.",
+    Ending.NOT_OURS: "The last build ended for reasons that no change of the files can mend.",
+    Ending.SEEN_BEFORE: "The same failure came again, so the repairs have stopped.",
+    Ending.NO_FEWER_ERRORS: "The last repair brought no fewer errors, so the repairs have stopped.",
+    Ending.THREE_TRIES: "Three repairs did not mend it.",
+    Ending.BUDGET: "The tokens for repairs are spent.",
+    Ending.NO_REPAIR: "No further repair could be made.",
+    Ending.NO_MODEL: "There is no language model that could repair it.",
+    Ending.SUPERSEDED: "The project has been changed meanwhile, so the repairs have stopped.",
+}
 
 
 @dataclass(frozen=True)

@@ -143,7 +143,7 @@ def test_a_page_says_what_a_build_was_made_from_and_how_it_was_repaired(owner: U
     assert "Build &lt;b&gt;a todo app&lt;/b&gt;" in page
     assert "Made from a starter, without a language model." in page
     assert f'Repaired by <a href="/builds/{repair.pk}">#2</a>' in page
-    assert "<code>no_fewer_errors</code>. Revision 1 came furthest" in page
+    assert "brought no fewer errors, so the repairs have stopped. Revision 1 came furthest, and stays." in page
     assert "&lt;script&gt;old" in page
     assert f'A repair of <a href="/builds/{first.pk}">#1</a>' in child
 
