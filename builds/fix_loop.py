@@ -10,6 +10,7 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db import transaction
+from django.db.models import Exists, OuterRef
 
 from builds.models import Build, LogChunk
 from projects.actions import bring_back
@@ -30,6 +31,10 @@ _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 def settle_fix_loops() -> int:
     """Go on with every loop whose last build has ended. Returns how many have got a repair, or an end."""
     roots = Generation.objects.filter(status=Status.COMPLETED, auto_fix=True, root=None, fix_ending="")
+    # Most wait for a build, and there may be as many as builds are queued: those are passed over in this one query.
+    roots = roots.exclude(Exists(Build.objects.active().filter(generation=OuterRef("pk"))))
+    roots = roots.exclude(Exists(Build.objects.active().filter(generation__root=OuterRef("pk"))))
+    roots = roots.exclude(Exists(Generation.objects.active().filter(root=OuterRef("pk"))))
     return sum(_settle(pk) for pk in roots.values_list("pk", flat=True))
 
 

@@ -37,7 +37,7 @@ _ONCE = {
     ),
     "postgresql": (  # all kinds of texts and numbers are sent here: it takes fewer of them than SQLite
         *(f"tests/e2e/test_{name}.py" for name in ("downloads", "limits", "logs", "outputs", "refusals", "schema")),
-        *(f"tests/e2e/test_{name}.py" for name in ("sealing", "secrets", "uploads")),
+        *(f"tests/e2e/test_{name}.py" for name in ("repairs", "sealing", "secrets", "uploads")),
         "tests/projects/engine",
         "tests/projects/test_parsers.py",
         *(f"tests/test_{name}.py" for name in ("downloads", "reading", "start")),

@@ -103,22 +103,28 @@ class GenerationDoors(BuildDoors):
         if seconds:
             waiting = _Waiting(request, generation.pk, self.user.pk, key_of(request), seconds)
             answer_later(request._request, waiting.answer)
-        else:
+        elif _will_not_wait(request):
             response.headers["Preference-Applied"] = "respond-async"
         return response
 
 
+def _will_not_wait(request: Request) -> bool:
+    prefer = request.headers.get("Prefer", "")
+    return re.search(r"(?:^|[,;\s])respond-async(?:$|[,;\s])", prefer, re.IGNORECASE) is not None
+
+
 def _patience(request: Request) -> float:
     """How long the sender of a prompt waits, in seconds: see RFC 7240."""
-    prefer = request.headers.get("Prefer", "")
-    if re.search(r"(?:^|[,;\s])respond-async(?:$|[,;\s])", prefer, re.IGNORECASE):
+    if _will_not_wait(request):
         return 0
+    prefer = request.headers.get("Prefer", "")
     wait = re.search(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\b", prefer, re.IGNORECASE)
     return min(float(wait[1]), settings.GENERATE_WAIT) if wait else settings.GENERATE_WAIT
 
 
 def _answer_of(request: Request, pk: UUID) -> GenerationAnswer:
-    generation = with_generation_details(Generation.objects.filter(pk=pk)).get()
+    # What the answer is made of, and no more: many may have waited until the same moment.
+    generation = Generation.objects.select_related("revision").prefetch_related("builds").defer("state").get(pk=pk)
     return GenerationAnswer(generation, context={"request": request})
 
 
