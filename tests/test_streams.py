@@ -14,7 +14,7 @@ from rest_framework.request import Request
 from rest_framework.test import APIRequestFactory
 
 from chef import streams
-from chef.streams import TooManyReaders, hand_over, serve
+from chef.streams import TooManyReaders, answer_later, hand_over, serve
 
 Message = dict[str, Any]
 SCOPE: Message = {"type": "http", "method": "GET", "path": "/", "query_string": b"", "headers": []}
@@ -141,3 +141,90 @@ def test_without_asgi_a_stream_is_not_acceptable_but_its_head_can_be_had() -> No
         hand_over(Request(factory.get("/")), counting(1))
 
     assert hand_over(Request(factory.head("/")), counting(1)).headers["Content-Type"] == "text/event-stream"
+
+
+# --- An answer that is held back -----------------------------------------------------------------------------------
+
+
+def held_back(later: Any, *, status: int = 202, client: Client | None = None) -> Client:
+    """Serve one request to a view that answers, and has its answer held back for a better one."""
+    own = client or Client()
+
+    async def application(scope: Message, receive: Any, send: Any) -> None:
+        answer_later(ASGIRequest(scope, BytesIO()), later)
+        headers = {"X-From": "view", "Location": "/view"}
+        await ASGIHandler().send_response(HttpResponse("view", status=status, headers=headers), send)
+
+    async def run() -> Client:
+        async with asyncio.timeout(5):
+            await serve(application, dict(SCOPE), own.receive, own.send, body_of=own.receive)
+        return own
+
+    return asyncio.run(run())
+
+
+def told(client: Client) -> tuple[int, dict[bytes, bytes], bytes]:
+    headers = {name.lower(): value for name, value in client.sent[0]["headers"]}
+    assert len(headers) == len(client.sent[0]["headers"])
+    return client.sent[0]["status"], headers, client.body
+
+
+async def better() -> HttpResponse | None:
+    await asyncio.sleep(0.01)
+    return HttpResponse("better", status=201, headers={"Location": "/better"})
+
+
+async def nothing_better() -> HttpResponse | None:
+    return None
+
+
+async def failing() -> HttpResponse | None:
+    raise RuntimeError("oh")
+
+
+async def cancelled() -> HttpResponse | None:
+    raise asyncio.CancelledError  # as when the server stops
+
+
+def test_a_better_answer_is_sent_with_the_headers_of_the_view_s_own() -> None:
+    status, headers, body = told(held_back(better))
+
+    assert (status, body) == (201, b"better")
+    assert (headers[b"location"], headers[b"x-from"], headers[b"content-length"]) == (b"/better", b"view", b"6")
+
+
+@pytest.mark.parametrize("later", [nothing_better, failing, cancelled])
+def test_the_view_s_own_answer_is_sent_where_there_is_no_better(later: Any) -> None:
+    status, headers, body = told(held_back(later))
+
+    assert (status, headers[b"location"], body) == (202, b"/view", b"view")
+
+
+def test_an_error_is_not_held_back() -> None:
+    assert told(held_back(better, status=500))[::2] == (500, b"view")
+
+
+def test_nothing_is_sent_to_who_has_left_and_nothing_goes_on() -> None:
+    ended: list[str] = []
+
+    async def for_ever() -> HttpResponse | None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append("ended")
+        return None
+
+    client = Client()
+    client._gone.set()
+
+    assert held_back(for_ever, client=client).sent == []
+    assert ended == ["ended"]
+
+
+def test_without_a_place_to_wait_the_view_s_own_is_sent_and_places_come_back(settings: Settings) -> None:
+    settings.MAX_LIVE_READERS = streams._live_places._taken
+
+    assert told(held_back(better))[0] == 202
+    settings.MAX_LIVE_READERS += 1
+    for _ in range(3):
+        assert told(held_back(better))[0] == 201
