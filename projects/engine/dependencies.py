@@ -74,7 +74,9 @@ _NODE_OWN = frozenset(
 )
 _SCRIPT_SUFFIXES = (".js", ".mjs", ".cjs", ".jsx", ".ts", ".mts", ".cts", ".tsx", ".vue", ".svelte")
 _JS_IMPORT = re.compile(
-    r"""^[ \t]*(?:import|export)\b[^'"`;]{0,500}?['"]([^'"\n]{1,300})['"]"""
+    # Only what follows `from` comes from somewhere: `export const theme = "dark"` wants no package of that name.
+    r"""^[ \t]*(?:import\b(?!\.)|export\s{0,9}(?:type\s{1,9})?(?=[*{]))"""
+    r"""(?:[^'"`;()]{0,500}?\bfrom)?\s{0,9}['"]([^'"\n]{1,300})['"]"""
     r"""|^(?![ \t]*(?://|\*))[^\n]{0,400}?\b(?:require|import)\(\s{0,9}['"]([^'"\n]{1,300})['"]""",
     re.MULTILINE,
 )

@@ -92,6 +92,22 @@ def test_imports_of_javascript_are_found() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        'export const theme = "dark"\n',
+        'export function count(from: number): number {\n  let counter: number = "zero"\n}\n',
+        'export default defineConfig({ mode: "production" })\n',
+        'export enum Size { Small = "small" }\n',
+        'export { from }\nconst size = "small"\n',
+        'if (\n  import.meta.env.MODE === "production"\n) {}\nimport.meta.env.MODE === "production"\n',
+        'import site from "./site.json" with { type: "json" }\n',
+    ],
+)
+def test_a_text_in_what_is_exported_is_no_import(text: str) -> None:
+    assert imported("node", {"src/a.ts": text}) == []
+
+
 def test_imports_of_python_are_found_where_their_package_is_known() -> None:
     files = {
         "app.py": "import os, yaml\nfrom PIL import Image\nimport helpers\nfrom . import x\nimport who_knows\n"
