@@ -86,7 +86,7 @@ def _take_turn(owner: int, *, since: datetime | None) -> None:
 
 def _start_attempt(build: Build, worker: str) -> Attempt:
     build.start(worker, phase="", progress=0, log_bytes=0, log_truncated=False, usage={}, egress=[])
-    return Attempt.objects.create(build=build, number=build.fence, worker=worker)
+    return Attempt.objects.create(build=build, number=build.fence, worker=worker, started_at=timezone.now())
 
 
 class BuildLease(Lease[Build]):

@@ -9,7 +9,7 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from projects.jobs import Status
-from projects.models import Project, Revision, SourceFile
+from projects.models import Generation, Project, Revision, SourceFile
 from projects.serializers import CamelSerializer
 
 
@@ -113,7 +113,12 @@ class RevisionDetail(RevisionDocument):
 
     strategy = serializers.DictField(child=serializers.JSONField())
     dependencies = serializers.DictField(child=serializers.CharField())
+    generation_id = serializers.SerializerMethodField()
     files = serializers.SerializerMethodField()
+
+    @extend_schema_field(serializers.UUIDField(allow_null=True, help_text="What has written it; it tells the diff."))
+    def get_generation_id(self, revision: Revision) -> Any:
+        return Generation.objects.filter(revision=revision).values_list("pk", flat=True).first()
 
     @extend_schema_field(SourceFileDocument(many=True))
     def get_files(self, revision: Revision) -> Any:

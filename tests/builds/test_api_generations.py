@@ -161,7 +161,8 @@ def test_a_starter_is_written_and_its_build_is_queued(client: APIClient) -> None
         None,
         "queued",
     )
-    assert client.get(f"/v1/projects/{document['projectId']}/revisions/1").json()["origin"] == "generation"
+    revision = client.get(f"/v1/projects/{document['projectId']}/revisions/1").json()
+    assert (revision["origin"], revision["generationId"]) == ("generation", document["generationId"])
 
 
 def test_a_failure_says_why_and_what_to_do(client: APIClient) -> None:
