@@ -25,27 +25,10 @@ from scripts.steps import Step, run_together
 
 # What says how this machine reaches things is kept; all else that Chef reads is the tests' to set.
 _KEPT = {"DOCKER_HOST", "SSL_CERT_FILE", "RUNTIME_REGISTRY"}
-# What no database has a part in runs once: beside the run of one database or the other, so that both end together.
-_ONCE = {
-    "sqlite": (
-        *(f"tests/builds/test_{name}.py" for name in ("detection", "egress", "images", "node_projects")),
-        *(f"tests/builds/test_{name}.py" for name in ("python_projects", "redaction", "registries", "runtimes")),
-        *(f"tests/builds/test_{name}.py" for name in ("toolbox", "verdicts")),
-        *(f"tests/e2e/test_{name}.py" for name in ("corpus", "starters")),
-        *(f"tests/projects/test_{name}.py" for name in ("archives", "hostile_archives", "paths", "starters")),
-        *(f"tests/test_{name}.py" for name in ("compose", "scripts", "streams")),
-    ),
-    "postgresql": (  # all kinds of texts and numbers are sent here: it takes fewer of them than SQLite
-        *(f"tests/e2e/test_{name}.py" for name in ("downloads", "limits", "logs", "outputs", "refusals", "schema")),
-        *(f"tests/e2e/test_{name}.py" for name in ("repairs", "sealing", "secrets", "uploads")),
-        "tests/projects/engine",
-        "tests/projects/test_parsers.py",
-        *(f"tests/test_{name}.py" for name in ("downloads", "reading", "start")),
-    ),
-}
-_REDIS_DATABASES = {"sqlite": 0, "postgresql": 1}
+# The runs, all at the same time, and what each is called: see scripts.once.
+_LANES = {"sqlite": "SQLite", "postgresql": "PostgreSQL", "once": "what no database has a part in"}
 _NO_TESTS = 5  # pytest's exit code
-_PYTEST = ("-p", "scripts.no_skips", "-p", "no:cacheprovider", "-ra", "--strict-markers")
+_PYTEST = ("-p", "scripts.no_skips", "-p", "scripts.once", "-p", "no:cacheprovider", "-ra", "--strict-markers")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -56,7 +39,7 @@ def main(arguments: Sequence[str]) -> int:
         place = Place.from_environment()
         set_up("tests", place)
         with _bench(place) as (bench, postgres_url):
-            codes = _run_both(bench, postgres_url, arguments)
+            codes = _run_all(bench, postgres_url, arguments)
     except Fault as fault:
         print(f"\n{fault}", file=sys.stderr)
         return 1
@@ -111,38 +94,40 @@ def _prepare(bench: Place) -> None:
     )
 
 
-def _run_both(bench: Place, postgres_url: str, arguments: Sequence[str]) -> dict[str, int]:
-    """Two runs of pytest at once, SQLite's in this terminal, PostgreSQL's told after it. Their exit codes."""
-    log = bench.log("pytest-postgresql")
-    with log.open("wb") as other, contextlib.ExitStack() as both:
-        sqlite_url = f"sqlite:///{bench.data / 'chef.sqlite3'}"
-        on_postgres = both.enter_context(_pytest(bench, "postgresql", postgres_url, arguments, other))
-        print("\n=== SQLite, and PostgreSQL at the same time", flush=True)
-        on_sqlite = both.enter_context(_pytest(bench, "sqlite", sqlite_url, arguments, None))
-        codes = {"SQLite": on_sqlite.wait(), "PostgreSQL": on_postgres.wait()}
-    print(f"\n=== PostgreSQL\n{log.read_text(errors='replace')}", flush=True)
-    if {0, _NO_TESTS} == set(codes.values()):
-        codes = dict.fromkeys(codes, 0)  # only such tests were asked for as run once
+def _run_all(bench: Place, postgres_url: str, arguments: Sequence[str]) -> dict[str, int]:
+    """The runs of pytest, SQLite's in this terminal, the others' told after it. Their exit codes by what they are."""
+    logs = {lane: bench.log(f"pytest-{lane}") for lane in _LANES if lane != "sqlite"}
+    with contextlib.ExitStack() as all_of_them:
+        print("\n=== SQLite, and at the same time PostgreSQL and what no database has a part in", flush=True)
+        runs = {}
+        for number, lane in enumerate(_LANES):
+            output = all_of_them.enter_context(logs[lane].open("wb")) if lane in logs else None
+            url = postgres_url if lane == "postgresql" else f"sqlite:///{bench.data / lane / 'chef.sqlite3'}"
+            place = bench.with_environment(DATABASE_URL=url, REDIS_URL=f"{bench.redis_url.removesuffix('0')}{number}")
+            runs[lane] = all_of_them.enter_context(_pytest(place, lane, arguments, output))
+        codes = {_LANES[lane]: run.wait() for lane, run in runs.items()}
+    for lane, log in logs.items():
+        print(f"\n=== {_LANES[lane]}\n{log.read_text(errors='replace')}", flush=True)
+    if 0 in codes.values():  # where only some tests were asked for, a run may have none of them
+        codes = {name: 0 if code == _NO_TESTS else code for name, code in codes.items()}
     return codes
 
 
 @contextlib.contextmanager
 def _pytest(
-    bench: Place, name: str, database_url: str, arguments: Sequence[str], output: BinaryIO | None
+    bench: Place, lane: str, arguments: Sequence[str], output: BinaryIO | None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A run with a data folder, a Redis database and an installation's name of its own."""
-    folder = bench.data / name
+    """A run with a data folder and an installation's name of its own."""
+    folder = bench.data / lane
     folder.mkdir()
     (folder / "static").symlink_to(bench.data / "static")
     environment = {
         **bench.environment,
-        "DATABASE_URL": database_url,
-        "REDIS_URL": bench.environment["REDIS_URL"].removesuffix("0") + str(_REDIS_DATABASES[name]),
+        "TEST_LANE": lane,
         "CHEF_DATA_DIR": str(folder),
-        "CHEF_INSTALLATION": f"{bench.environment['CHEF_INSTALLATION']}-{name}",
+        "CHEF_INSTALLATION": f"{bench.environment['CHEF_INSTALLATION']}-{lane}",
     }
-    left_out = [f"--deselect={path}" for other, paths in _ONCE.items() if other != name for path in paths]
-    argv = [str(VENV_PYTHON), "-m", "pytest", *_PYTEST, *left_out, *arguments]
+    argv = [str(VENV_PYTHON), "-m", "pytest", *_PYTEST, *arguments]
     with subprocess.Popen(
         argv, env=environment, cwd=ROOT, stdout=output, stderr=output, preexec_fn=tie_to_parent(signal.SIGTERM)
     ) as pytest:
