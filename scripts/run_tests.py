@@ -25,10 +25,10 @@ from scripts.steps import Step, run_together
 
 # What says how this machine reaches things is kept; all else that Chef reads is the tests' to set.
 _KEPT = {"DOCKER_HOST", "SSL_CERT_FILE", "RUNTIME_REGISTRY"}
-# The runs, all at the same time, and what each is called: see scripts.once.
-_LANES = {"sqlite": "SQLite", "postgresql": "PostgreSQL", "once": "what no database has a part in"}
+# The runs, all at the same time, and what each is called: see scripts.lanes.
+_LANES = {"sqlite": "SQLite", "postgresql": "PostgreSQL", "rest": "what no database has a part in"}
 _NO_TESTS = 5  # pytest's exit code
-_PYTEST = ("-p", "scripts.no_skips", "-p", "scripts.once", "-p", "no:cacheprovider", "-ra", "--strict-markers")
+_PYTEST = ("-p", "scripts.no_skips", "-p", "scripts.lanes", "-p", "no:cacheprovider", "-ra", "--strict-markers")
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -51,6 +51,7 @@ def chef(short_folder: Path, _endpoint: ScriptedModel) -> Iterator[Installation]
         GENERATION_CONCURRENCY="2",
         GENERATE_WAIT="20",
         CHEF_LEASE_SECONDS=str(LEASE_SECONDS),
+        CHEF_SHUTDOWN_GRACE_SECONDS="1",
         NO_PROXY="127.0.0.1",
     )
     try:
@@ -289,17 +290,12 @@ def test_generators_that_stop_hand_back_and_the_next_go_on(chef: Installation, m
     answer = post(chef, headers={"Prefer": "respond-async"}).json()
     until(lambda: model.asked("index.html"), seconds=15, what="the file is asked for")
 
-    chef.environment["CHEF_SHUTDOWN_GRACE_SECONDS"] = "0"
-    _restart(chef)
+    chef.end("generators")
+    chef.start_generators()
 
     document = ended(chef, answer)
     assert document["status"] == "completed"
     assert model.asked("plan") == 1
-
-
-def _restart(chef: Installation) -> None:
-    chef.end("generators")
-    chef.start_generators()
 
 
 def test_redis_that_forgets_everything_loses_no_generation(chef: Installation, model: ScriptedModel) -> None:
