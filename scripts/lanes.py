@@ -1,7 +1,6 @@
 """A pytest plugin: tests that no database has a part in run once, so that the runs beside each other end together.
 
-The variable TEST_LANE says which run this is: `sqlite`, `postgresql`, or `rest`, which has only such tests. Without it,
-every test runs.
+The variable TEST_LANE says which run this is: `sqlite` or `postgresql`. Without it, every test runs.
 """
 
 import os
@@ -12,25 +11,28 @@ import pytest
 from scripts.place import ROOT
 
 _ONCE = {
-    "sqlite": ("e2e/test_starters.py", "test_start.py"),
-    "postgresql": ("e2e/test_schema.py",),  # which sends all kinds of texts and numbers: it takes fewer than SQLite
-    "rest": (
+    "sqlite": (
         *(f"builds/test_{name}.py" for name in ("detection", "egress", "images", "node_projects", "python_projects")),
         *(f"builds/test_{name}.py" for name in ("redaction", "registries", "runtimes", "toolbox", "verdicts")),
-        *(f"e2e/test_{name}.py" for name in ("corpus", "downloads", "generations", "limits", "logs", "outputs")),
-        *(f"e2e/test_{name}.py" for name in ("refusals", "repairs", "sealing", "secrets", "uploads")),
+        *(f"e2e/test_{name}.py" for name in ("corpus", "generations", "starters")),
+        *(f"projects/test_{name}.py" for name in ("archives", "hostile_archives", "paths", "starters")),
+        *(f"test_{name}.py" for name in ("compose", "scripts", "start", "streams")),
+    ),
+    "postgresql": (  # all kinds of texts and numbers are sent here: it takes fewer of them than SQLite
+        *(f"e2e/test_{name}.py" for name in ("downloads", "limits", "logs", "outputs", "refusals", "repairs")),
+        *(f"e2e/test_{name}.py" for name in ("schema", "sealing", "secrets", "uploads")),
         "projects/engine",
-        *(f"projects/test_{name}.py" for name in ("archives", "hostile_archives", "parsers", "paths", "starters")),
-        *(f"test_{name}.py" for name in ("compose", "downloads", "reading", "scripts", "streams")),
+        "projects/test_parsers.py",
+        *(f"test_{name}.py" for name in ("downloads", "reading")),
     ),
 }
 _LANE_OF = {ROOT / "tests" / path: lane for lane, paths in _ONCE.items() for path in paths}
 
 
 def belongs(path: Path, lane: str) -> bool:
-    """Whether the tests of a file run in a lane: those of which `_ONCE` says nothing, beside each database."""
+    """Whether the tests of a file run in a lane: those of which `_ONCE` says nothing run in each."""
     only = next((_LANE_OF[each] for each in (path, *path.parents) if each in _LANE_OF), None)
-    return lane == only if only else lane != "rest"
+    return only in (None, lane)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

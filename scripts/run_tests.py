@@ -25,8 +25,8 @@ from scripts.steps import Step, run_together
 
 # What says how this machine reaches things is kept; all else that Chef reads is the tests' to set.
 _KEPT = {"DOCKER_HOST", "SSL_CERT_FILE", "RUNTIME_REGISTRY"}
-# The runs, all at the same time, and what each is called: see scripts.lanes.
-_LANES = {"sqlite": "SQLite", "postgresql": "PostgreSQL", "rest": "what no database has a part in"}
+# The runs, both at the same time, and what each is called: see scripts.lanes.
+_LANES = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
 _NO_TESTS = 5  # pytest's exit code
 _PYTEST = ("-p", "scripts.no_skips", "-p", "scripts.lanes", "-p", "no:cacheprovider", "-ra", "--strict-markers")
 
@@ -98,7 +98,7 @@ def _run_all(bench: Place, postgres_url: str, arguments: Sequence[str]) -> dict[
     """The runs of pytest, SQLite's in this terminal, the others' told after it. Their exit codes by what they are."""
     logs = {lane: bench.log(f"pytest-{lane}") for lane in _LANES if lane != "sqlite"}
     with contextlib.ExitStack() as all_of_them:
-        print("\n=== SQLite, and at the same time PostgreSQL and what no database has a part in", flush=True)
+        print("\n=== SQLite, and PostgreSQL at the same time", flush=True)
         runs = {}
         for number, lane in enumerate(_LANES):
             output = all_of_them.enter_context(logs[lane].open("wb")) if lane in logs else None
