@@ -20,8 +20,8 @@ from django.db import connection
 from django.db.models import Max
 
 from builds import logs
+from builds.documents import log_entry
 from builds.models import Build, BuildEvent, LogChunk
-from builds.serializers import log_entry
 from projects.documents import wire_status
 from projects.jobs import Status
 from projects.models import Generation, GenerationEvent

@@ -1,5 +1,6 @@
 """What goes out over the wire about projects and revisions: DRF serializers, so that the schema tells the same."""
 
+from datetime import datetime
 from typing import Any
 
 from django.conf import settings
@@ -34,6 +35,31 @@ class StoredDocument(Document):
 
     def to_representation(self, instance: dict[str, Any]) -> dict[str, Any]:
         return {str(name): instance.get(str(name)) for name in self.fields}
+
+
+class ChoiceOrNull(serializers.ChoiceField):
+    """One of the choices; null when there is none yet, which the database keeps as an empty text."""
+
+    def __init__(self, choices: Any, **kwargs: Any) -> None:
+        super().__init__(choices, allow_null=True, **kwargs)
+
+    def to_representation(self, value: Any) -> Any:
+        return value or None
+
+
+class TextOrNull(serializers.CharField):
+    """Null when there is none yet."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(allow_null=True, **kwargs)
+
+    def to_representation(self, value: Any) -> Any:
+        return value or None
+
+
+def milliseconds(began: datetime | None, ended: datetime | None) -> int | None:
+    """How long it took; None as long as it has not ended."""
+    return round((ended - began).total_seconds() * 1000) if began and ended else None
 
 
 WIRE_STATUSES = {Status.RUNNING: "generating"}

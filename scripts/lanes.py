@@ -12,7 +12,8 @@ from scripts.place import ROOT
 
 _ONCE = {
     "sqlite": (
-        *(f"builds/test_{name}.py" for name in ("detection", "egress", "images", "node_projects", "python_projects")),
+        *(f"builds/test_{name}.py" for name in ("detection", "images", "node_projects", "python_projects")),
+        "builds/egress",
         *(f"builds/test_{name}.py" for name in ("redaction", "registries", "runtimes", "toolbox", "verdicts")),
         *(f"e2e/test_{name}.py" for name in ("corpus", "generations", "starters")),
         *(f"projects/test_{name}.py" for name in ("archives", "hostile_archives", "paths", "starters")),

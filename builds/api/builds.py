@@ -4,7 +4,7 @@ from typing import Any
 
 from django.db.models import QuerySet
 from django.http import HttpResponseBase
-from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
+from drf_spectacular.utils import OpenApiResponse, extend_schema
 from rest_framework.decorators import action
 from rest_framework.exceptions import APIException
 from rest_framework.renderers import JSONRenderer
@@ -12,12 +12,12 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from builds import actions
-from builds.api.logs import LOG_FORMS, EventStream, PlainText, answer_logs, events, last_event_id
-from builds.api.requests import BuildsQuery, LogQuery, Nothing, WatchQuery
+from builds.api.logs import LOG_FORMS, answer_logs
+from builds.api.requests import BuildsQuery, LogQuery, Nothing
+from builds.api.streams import EventStream, PlainText, watch, watches
+from builds.documents import BuildDocument, build_document, build_documents
 from builds.live import event_stream
 from builds.models import Build
-from builds.serializers import BuildDocument, build_document, build_documents
-from chef.streams import hand_over
 from projects.api import ApiViewSet
 from projects.environment import EnvironmentRefused
 from projects.environment_fields import as_validation_error
@@ -107,19 +107,7 @@ class BuildViewSet(BuildDoors):
         """The log, as `Accept` asks: JSON entries, plain text, or live events."""
         return answer_logs(request, self.one(self.builds(), pk=pk), LogQuery.of(request))
 
-    @extend_schema(
-        operation_id="watchBuild",
-        parameters=[
-            WatchQuery,
-            OpenApiParameter("Last-Event-ID", int, OpenApiParameter.HEADER, description="Go on after this event."),
-        ],
-        responses={
-            (200, "text/event-stream"): events("status", "phase", description="Live: an event for each change.")
-        },
-    )
-    @action(detail=True, renderer_classes=[EventStream])
+    @watches("watchBuild", "status", "phase", description="Live: an event for each change.")
     def events(self, request: Request, pk: Any) -> HttpResponseBase:
         """Status, phase and progress, live (server-sent events)."""
-        build = self.one(self.builds(), pk=pk)
-        after = WatchQuery.of(request).get("after", 0)
-        return hand_over(request, event_stream(build.pk, after=int(last_event_id(request, r"\d{1,18}") or after)))
+        return watch(request, event_stream, self.one(self.builds(), pk=pk).pk)

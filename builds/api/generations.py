@@ -15,14 +15,14 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from builds.api.builds import BuildDoors, Conflict
-from builds.api.logs import EventStream, events, last_event_id
-from builds.api.requests import Config, GenerationsQuery, NewGeneration, Nothing, Retry, WatchQuery
+from builds.api.requests import Config, GenerationsQuery, NewGeneration, Nothing, Retry
+from builds.api.streams import watch, watches
 from builds.feeds import in_database
+from builds.generation_documents import GenerationAnswer, GenerationDocument, GenerationSummary, with_generation_details
 from builds.live import generation_ended, generation_stream
-from builds.serializers import GenerationAnswer, GenerationDocument, GenerationSummary, with_generation_details
 from chef.errors import error_response
 from chef.schema import Error
-from chef.streams import answer_later, hand_over
+from chef.streams import answer_later
 from projects import generations
 from projects.engine.errors import Whose
 from projects.generations import Wishes
@@ -253,24 +253,12 @@ class GenerationViewSet(GenerationDoors):
         wishes = wishes_of(config) if config else None
         return self.answer_generation(request, generations.retry_generation(generation, by=self.user, wishes=wishes))
 
-    @extend_schema(
-        operation_id="watchGeneration",
-        parameters=[
-            WatchQuery,
-            OpenApiParameter("Last-Event-ID", int, OpenApiParameter.HEADER, description="Go on after this event."),
-        ],
-        responses={
-            (200, "text/event-stream"): events(
-                "status", "stage", "file", description="Live: an event for each change, and for each file."
-            )
-        },
+    @watches(
+        "watchGeneration", "status", "stage", "file", description="Live: an event for each change, and for each file."
     )
-    @action(detail=True, renderer_classes=[EventStream])
     def events(self, request: Request, pk: Any) -> HttpResponseBase:
         """Status, stage and files, live (server-sent events)."""
-        generation = self.one(self.generations(), pk=pk)
-        after = int(last_event_id(request, r"\d{1,18}") or WatchQuery.of(request).get("after", 0))
-        return hand_over(request, generation_stream(generation.pk, after=after))
+        return watch(request, generation_stream, self.one(self.generations(), pk=pk).pk)
 
     def _document(self, pk: Any, *, status: int = 200) -> Response:
         generation = self.one(self.generations(), pk=pk)

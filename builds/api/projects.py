@@ -14,7 +14,7 @@ from rest_framework.response import Response
 from builds import actions
 from builds.api.artifacts import artifacts_of, content_of, zip_of
 from builds.api.generations import ANSWERS, PREFER, GenerationDoors, checked, wishes_of
-from builds.api.logs import LOG_FORMS, EventStream, PlainText, answer_logs
+from builds.api.logs import LOG_FORMS, answer_logs
 from builds.api.requests import (
     PROJECT_EXAMPLES,
     SOURCES_EXAMPLE,
@@ -28,8 +28,9 @@ from builds.api.requests import (
     Prompt,
     uploaded,
 )
+from builds.api.streams import EventStream, PlainText
+from builds.documents import Accepted, ArtifactList, BuildDocument, ProjectDetail, ProjectDocument, build_document
 from builds.models import Build, Priority
-from builds.serializers import Accepted, ArtifactList, BuildDocument, ProjectDetail, ProjectDocument, build_document
 from chef.downloads import send, send_made
 from projects import generations
 from projects.actions import update_project

@@ -13,9 +13,10 @@ from rest_framework.views import APIView
 from builds import health
 from builds.api.requests import SOURCES_EXAMPLE, Sources, uploaded
 from builds.detection import DetectionError, detect
+from builds.documents import Detected
 from builds.runner import resolved_strategy, wish_of
 from builds.runtimes import RUNTIMES
-from builds.serializers import Detected, HealthDocument, LiveDocument, RuntimeList
+from builds.service_documents import HealthDocument, LiveDocument, RuntimeList
 from projects.api import AnyAccept, ApiViewSet
 from projects.parsers import ArchiveParser, JSONParser
 from projects.serializers import camel
