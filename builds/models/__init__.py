@@ -1,0 +1,31 @@
+"""The durable record of all that happens to a project after its files are there."""
+
+from builds.models.builds import (
+    PROGRESS,
+    Artifact,
+    Attempt,
+    Build,
+    BuildEvent,
+    BuildQuerySet,
+    LogChunk,
+    OwnerTurn,
+    PhaseName,
+    PhaseRun,
+    Priority,
+    WorkerHost,
+)
+
+__all__ = [
+    "PROGRESS",
+    "Artifact",
+    "Attempt",
+    "Build",
+    "BuildEvent",
+    "BuildQuerySet",
+    "LogChunk",
+    "OwnerTurn",
+    "PhaseName",
+    "PhaseRun",
+    "Priority",
+    "WorkerHost",
+]
