@@ -6,6 +6,8 @@ that has fallen behind the window reads pages of its own. Knows nothing of HTTP,
 
 import asyncio
 import logging
+import random
+import time
 from bisect import bisect_right
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -43,18 +45,31 @@ PAUSE_SECONDS = 0.002
 
 # Threads of their own, few: readers must not take those of ordinary requests, nor all connections of the pool.
 _threads = ThreadPoolExecutor(max_workers=3, thread_name_prefix="live")
+# One for those that many may ask for at the same moment, again so that ordinary requests come in between.
+_queue = ThreadPoolExecutor(max_workers=1, thread_name_prefix="live-queue")
 
 
 async def in_database(read: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """The result of a function that reads the database, from a thread that gives its connection back."""
+    return await asyncio.get_running_loop().run_in_executor(_threads, _alone, read, args, kwargs)
+
+
+async def queued_in_database(read: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """As `in_database`, one after the other with a pause between them."""
 
     def run() -> T:
-        try:
-            return read(*args, **kwargs)
-        finally:
-            connection.close()
+        result = _alone(read, args, kwargs)
+        time.sleep(PAUSE_SECONDS)
+        return result
 
-    return await asyncio.get_running_loop().run_in_executor(_threads, run)
+    return await asyncio.get_running_loop().run_in_executor(_queue, run)
+
+
+def _alone(read: Callable[..., T], args: Any, kwargs: Any) -> T:
+    try:
+        return read(*args, **kwargs)
+    finally:
+        connection.close()
 
 
 # --- As they go over the wire ------------------------------------------------------------------------------------
@@ -193,7 +208,8 @@ class Feed:
             await self._wake()
             if is_all:
                 seconds = TOLD_SECONDS if is_told() else UNTOLD_SECONDS
-                await self._until_rung(min(seconds, settings.LIVE_PING_SECONDS / 3))
+                seconds = min(seconds, settings.LIVE_PING_SECONDS / 3)
+                await self._until_rung(seconds * random.uniform(0.7, 1))  # noqa: S311 -- feeds must not look in step
 
     async def _until_rung(self, seconds: float) -> None:
         try:

@@ -128,7 +128,7 @@ async def _event_stream(kind: type[Feed], job_id: UUID, after: int) -> AsyncGene
 
 
 def _ping_time() -> float:
-    # A feed looks three times in the time between two pings: this is the last look before it is over.
+    # A feed looks at least three times in the time between two pings: this is the last look before it is over.
     return time.monotonic() + settings.LIVE_PING_SECONDS * 2 / 3
 
 

@@ -17,7 +17,7 @@ from rest_framework.response import Response
 from builds.api.builds import BuildDoors, Conflict
 from builds.api.requests import Config, GenerationsQuery, NewGeneration, Nothing, Retry
 from builds.api.streams import watch, watches
-from builds.feeds import in_database
+from builds.feeds import queued_in_database
 from builds.generation_documents import GenerationAnswer, GenerationDocument, GenerationSummary, with_generation_details
 from builds.live import generation_ended, generation_stream
 from chef.errors import error_response
@@ -138,8 +138,8 @@ class _Waiting:
     async def answer(self) -> HttpResponse | None:
         if not await generation_ended(self._generation_id, seconds=self._seconds):
             # As far as it has come by now.
-            return await in_database(self._render, 202)
-        return await in_database(self._final)
+            return await queued_in_database(self._render, 202)
+        return await queued_in_database(self._final)
 
     def _final(self) -> HttpResponse | None:
         generation = Generation.objects.only("status", "error").filter(pk=self._generation_id).first()
