@@ -12,6 +12,7 @@ from django.db.models import Max
 from builds.artifacts import discard_keys
 from builds.forecast import seconds_to_room
 from builds.models import Artifact, Build, BuildEvent, Priority
+from builds.publishing import delete_releases
 from builds.queue import bell
 from builds.verdicts import verdict
 from projects.actions import add_revision, create_project
@@ -140,6 +141,7 @@ def delete_project(project: Project, *, by: User) -> None:
             cancel_generation(generation, by=by)
         for build in project.builds.active():
             cancel_build(build, by=by)
+        delete_releases(project)
         keys = list(Artifact.objects.filter(build__project=project).values_list("storage_key", flat=True))
         project.builds.all().delete()
         project.delete()

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from django.conf import settings
-from django.core.checks import CheckMessage, Error, register
+from django.core.checks import CheckMessage, Error, Tags, Warning, register
 
 # A unix socket's path may have 107 bytes; the egress proxy adds its own folder and name to BUILD_DIR.
 MAX_BUILD_DIR_BYTES = 107 - len("/0123456789ab-9999999/proxy.sock")
@@ -24,3 +24,32 @@ def ca_bundle_is_there(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
         return []
     hint = "Set it to a file of certificates in PEM form, or leave it unset."
     return [Error(f"SSL_CERT_FILE={settings.CA_BUNDLE} is not a file.", hint=hint, id="builds.E002")]
+
+
+@register()
+def application_is_not_below_the_sites(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    sites = _bare(settings.SITES_DOMAIN)
+    covered = [host for host in settings.ALLOWED_HOSTS if _bare(host).endswith(f".{sites}")]
+    if not covered:
+        return []
+    hint = "Give the sites a domain that the application's own host is not below."
+    return [Error(f"{covered[0]} is below SITES_DOMAIN, so that it would be a site.", hint=hint, id="builds.E003")]
+
+
+@register(Tags.security, deploy=True)
+def sites_share_no_domain(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """Browsers take hosts of one domain for one site: cookies set for the domain reach all of them."""
+    sites = _domain(settings.SITES_DOMAIN)
+    shared = [host for host in settings.ALLOWED_HOSTS if _domain(host) == sites and "." in sites]
+    if not shared:
+        return []
+    hint = "Set SITES_DOMAIN to a domain that is used for nothing else."
+    return [Warning(f"Published sites share the domain {sites} with {shared[0]}.", hint=hint, id="builds.W001")]
+
+
+def _bare(host: str) -> str:
+    return host.lower().partition(":")[0].strip(".")
+
+
+def _domain(host: str) -> str:
+    return ".".join(_bare(host).split(".")[-2:])

@@ -39,13 +39,18 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
     """Django, behind a limit on request bodies: Django itself would first put all of any body on disk."""
     from django.conf import settings
 
+    from builds.sites import names, server
     from chef import streams
 
     if scope["type"] != "http":
         await django_application(scope, receive, send)
         return
+    headers = dict(scope["headers"])
+    if names.is_ours(headers.get(b"host", b"").decode("latin-1")):
+        await server.serve(scope, receive, send)
+        return
     most = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
-    declared = dict(scope["headers"]).get(b"content-length", b"0")
+    declared = headers.get(b"content-length", b"0")
     received = 0
 
     async def bounded_receive() -> Any:

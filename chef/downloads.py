@@ -64,7 +64,8 @@ def send(request: HttpRequest, content: Content, *, file_name: str = "") -> Http
     if known & {etag, "*"}:
         return HttpResponse(status=304, headers=headers)
     # RFC 9110 knows ranges for GET alone: a HEAD tells of the whole.
-    part = None if request.method == "HEAD" else _part(request, content.size, etag)
+    wanted = "" if request.method == "HEAD" else request.headers.get("Range", "")
+    part = part_of(wanted, request.headers.get("If-Range", ""), content.size, etag)
     start, length = part or (0, content.size)
     headers["Content-Length"] = str(length)
     if part:
@@ -120,10 +121,13 @@ async def _in_thread(pieces: Generator[bytes]) -> AsyncGenerator[bytes]:
         await sync_to_async(pieces.close)()
 
 
-def _part(request: HttpRequest, size: int, etag: str) -> tuple[int, int] | None:
-    """(start, length) of the range that was asked for; None for the whole."""
-    match = _RANGE.fullmatch(request.headers.get("Range", "").strip())
-    if not match or match.groups() == ("", "") or request.headers.get("If-Range", etag) != etag:
+def part_of(wanted: str, if_range: str, size: int, etag: str) -> tuple[int, int] | None:
+    """(start, length) of what a Range header asks for, None for the whole; `etag` with its quotes.
+
+    Raises RangeNotSatisfiable.
+    """
+    match = _RANGE.fullmatch(wanted.strip())
+    if not match or match.groups() == ("", "") or (if_range or etag) != etag:
         return None
     first, last = match.groups()
     if not first:  # the last so many bytes

@@ -32,6 +32,8 @@ CODES: Mapping[str, str] = {
     "generation_not_ended": "Only a generation that failed or was cancelled can be retried.",
     "generation_under_way": "Another generation or repair changes the project: wait for its end, or cancel it.",
     "nothing_to_edit": "The project has no files yet that a prompt could change.",
+    "not_servable": "The build has not completed, or has no output with a page.",
+    "slug_taken": "Another site has the name, or had it.",
     "error": "A mistake of the server, which has been written to its log.",
     # --- Sending twice -------------------------------------------------------------------------------------------
     "invalid_idempotency_key": "An Idempotency-Key has 1 to 255 visible ASCII characters.",
@@ -58,6 +60,7 @@ CODES: Mapping[str, str] = {
     "unknown_field": "There is no such field or parameter here.",
     "invalid_cursor": "The cursor is not one that this list gave.",
     "invalid_environment": "The variable cannot be set: its name, its value, or their number or size is not allowed.",
+    "invalid_slug": "A site cannot be called so.",
     "unknown_runtime": "This installation has no such runtime: `GET /v1/runtimes` lists those it has.",
     "unknown_version": "This installation does not have that version of the runtime.",
     # --- Source files --------------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ async def file_pieces(file: IO[bytes], start: int, length: int) -> AsyncGenerato
             part = memoryview(scratch)[: min(length, PIECE_BYTES)]
             if piece := _at_once(descriptor, start, part):
                 await asyncio.sleep(0)  # who reads fast must not keep the others waiting
-            elif not (piece := await _in_threads(_read_at, file, start, len(part))):
+            elif not (piece := await in_threads(_read_at, file, start, len(part))):
                 return
             yield piece
             start, length = start + len(piece), length - len(piece)
@@ -39,13 +39,14 @@ async def file_pieces(file: IO[bytes], start: int, length: int) -> AsyncGenerato
 async def made_in_threads(pieces: Generator[bytes]) -> AsyncGenerator[bytes]:
     """The same pieces, each made in a thread, not always the same one: they must not need the database."""
     try:
-        while (piece := await _in_threads(partial(next, pieces, None))) is not None:
+        while (piece := await in_threads(partial(next, pieces, None))) is not None:
             yield piece
     finally:
         _threads.submit(pieces.close)
 
 
-async def _in_threads(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+async def in_threads(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """The result of what may have to wait for a disk or a store."""
     return await asyncio.get_running_loop().run_in_executor(_threads, partial(work, *args, **kwargs))
 
 

@@ -161,6 +161,9 @@ AUTH_PASSWORD_VALIDATORS = [
 # Served over HTTPS: cookies and redirects insist on it. Off for a machine of one's own, where there is no certificate.
 HTTPS = env_bool("CHEF_HTTPS")
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = HTTPS
+# Browsers take cookies so called from this host alone: no published site beside it can put its own in their place.
+_COOKIE = "__Host-chef" if HTTPS else "chef"
+SESSION_COOKIE_NAME, CSRF_COOKIE_NAME = f"{_COOKIE}-session", f"{_COOKIE}-csrf"
 SECURE_HSTS_SECONDS = 31_536_000 if HTTPS else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = HTTPS
 BEHIND_PROXY = env_bool("CHEF_BEHIND_PROXY")
@@ -193,6 +196,14 @@ else:
         # For the web process alone: a pool does not survive the fork that starts each build.
         DATABASES["default"]["OPTIONS"]["pool"] = {"min_size": 1, "max_size": 16}
         DATABASES["default"]["CONN_MAX_AGE"] = 0
+
+# --- Published sites ---------------------------------------------------------------------------------------------
+
+# Sites are at names below this one, which no cookie of the application reaches; with a port where it is not the usual.
+SITES_DOMAIN = env("SITES_DOMAIN", f"localhost:{PORT}").lower().strip(".")
+# Below this path, an nginx in front sends what is stored in ARTIFACTS_DIR by itself; empty: Chef sends it.
+SITES_ACCEL_PREFIX = env("SITES_ACCEL_PREFIX").rstrip("/")
+PREVIEW_SECONDS = int(env_number("CHEF_PREVIEW_HOURS", 24, least=0.01, most=8760) * 3600)
 
 # --- The doorbell ------------------------------------------------------------------------------------------------
 

@@ -165,7 +165,7 @@ async def serve(application: Any, scope: Message, receive: Receive, send: Send, 
             if handover.is_endless:
                 head = {**head, "headers": _without_length(head["headers"])}
             await send(head)
-            await _stream(handover.body, receive, send, ends_with_server=handover.is_endless)
+            await send_body(handover.body, receive, send, ends_with_server=handover.is_endless)
         if handover.later is not None:
             for message in await _better(kept, handover.later, receive):
                 await send(message)
@@ -208,7 +208,7 @@ def _without_length(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, byt
     return [(name, value) for name, value in headers if name.lower() != b"content-length"]
 
 
-async def _stream(body: Body, receive: Receive, send: Send, *, ends_with_server: bool) -> None:
+async def send_body(body: Body, receive: Receive, send: Send, *, ends_with_server: bool = False) -> None:
     """Send the body until it ends, the client leaves, or, if it has no end of its own, the server stops."""
     _end_with_the_server()
     sender = _Sender(body, send)

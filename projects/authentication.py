@@ -52,13 +52,17 @@ def _usable_token(key: str) -> ApiToken | None:
 
 
 class HasScope(BasePermission):
-    """Signed in; and with a token, its scope must cover the method: `read` for safe ones, else `write`."""
+    """Signed in; and with a token, its scope must reach far enough: `read` for safe methods, else `write`.
 
-    message = "This token may only read: use one with the scope 'write'."
+    A view asks for another by `needed_scopes`, of its actions by their names.
+    """
+
     code = "insufficient_scope"
 
     def has_permission(self, request: Request, view: object) -> bool:
         if not request.user or not request.user.is_authenticated:
             raise NotAuthenticated("Send `Authorization: Bearer <token>`; `manage.py create_token` makes one.")
         needed = ApiToken.Scope.READ if request.method in SAFE_METHODS else ApiToken.Scope.WRITE
+        needed = getattr(view, "needed_scopes", {}).get(getattr(view, "action", ""), needed)
+        self.message = f"This token's scope does not reach so far: use one with the scope '{needed}'."
         return not isinstance(request.auth, ApiToken) or request.auth.allows(needed)

@@ -50,6 +50,9 @@ class Server:
     def generate(self, prompt: str) -> Json:
         return self._ask("/v1/generate", {"prompt": prompt}, headers={"Prefer": "respond-async"})
 
+    def publish(self, project: str, build: str) -> Json:
+        return self._ask(f"/v1/projects/{project}/publish", {"jobId": build})
+
     def get(self, path: str) -> Json:
         """Ask, and ask again while the server is away for a moment."""
         deadline = time.monotonic() + PATIENCE_SECONDS
@@ -191,7 +194,19 @@ def show_build(server: Server, accepted: Json, screen: Screen) -> bool:
         _tell_verdict(build, screen)
         return False
     _tell_artifacts(server, accepted, screen)
+    _publish(server, accepted, screen)
     return True
+
+
+def _publish(server: Server, accepted: Json, screen: Screen) -> None:
+    """What has a page is put where a browser can open it; other outputs, such as a package, are not."""
+    try:
+        release = server.publish(accepted["projectId"], accepted["jobId"])
+    except Refused as refusal:
+        if "not_servable" not in str(refusal):
+            raise
+        return
+    screen.say(f"  live:  {release['url']}\n         {release['permanentUrl']} (this release, for good)")
 
 
 def _tell_verdict(build: Json, screen: Screen) -> None:

@@ -47,9 +47,10 @@ def _token(known: str) -> str:
     from projects.models import ApiToken
 
     if known and ApiToken.objects.is_valid(known):
+        ApiToken.objects.filter(prefix=known.partition(".")[0]).update(scope=ApiToken.Scope.PUBLISH)
         return known
     said = StringIO()
-    call_command("create_token", USER, "--create-user", "--name", "quickstart", stdout=said)
+    call_command("create_token", USER, "--create-user", "--name", "quickstart", "--scope", "publish", stdout=said)
     return said.getvalue().split()[-1]
 
 

@@ -313,7 +313,7 @@ def _first() -> Installation:
     atexit.register(_drop, first._database)
     first._database.create()
     first.manage("migrate", "--verbosity=0")
-    first.token = first.make_token("tester")
+    first.token = first.make_token("tester", scope="publish")
     collected = Path(DATA_DIR, "static")
     if DATA_DIR and collected.is_dir():
         (folder / "static").symlink_to(collected.resolve())

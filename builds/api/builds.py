@@ -1,7 +1,8 @@
 """Doors to builds."""
 
-from typing import Any
+from typing import Any, ClassVar
 
+from django.conf import settings
 from django.db.models import QuerySet
 from django.http import HttpResponseBase
 from drf_spectacular.utils import OpenApiResponse, extend_schema
@@ -11,17 +12,19 @@ from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from builds import actions
+from builds import actions, publishing
 from builds.api.logs import LOG_FORMS, answer_logs
-from builds.api.requests import BuildsQuery, LogQuery, Nothing
+from builds.api.requests import BuildsQuery, LogQuery, NewPreview, Nothing
 from builds.api.streams import EventStream, PlainText, watch, watches
 from builds.documents import BuildDocument, build_document, build_documents
 from builds.live import event_stream
 from builds.models import Build
+from builds.release_documents import PreviewDocument
 from projects.api import ApiViewSet
 from projects.environment import EnvironmentRefused
 from projects.environment_fields import as_validation_error
 from projects.jobs import OwnerQueueFull, QueueFull
+from projects.models import ApiToken
 
 
 class Conflict(APIException):
@@ -50,6 +53,8 @@ class BuildDoors(ApiViewSet):
             exc = Busy(exc)
         elif isinstance(exc, actions.NotFinished):
             exc = Conflict(str(exc), code="build_not_finished")
+        elif isinstance(exc, publishing.NotServable):
+            exc = Conflict(str(exc), code="not_servable")
         elif isinstance(exc, EnvironmentRefused):
             exc = as_validation_error(exc)
         return super().handle_exception(exc)
@@ -65,6 +70,7 @@ class BuildViewSet(BuildDoors):
     """Builds of all of one's projects."""
 
     lookup_value_converter = "uuid"
+    needed_scopes: ClassVar = {"preview": ApiToken.Scope.PUBLISH}
 
     @extend_schema(operation_id="listBuilds", parameters=[BuildsQuery], responses=BuildDocument(many=True))
     def list(self, request: Request) -> Response:
@@ -106,6 +112,19 @@ class BuildViewSet(BuildDoors):
     def logs(self, request: Request, pk: Any) -> HttpResponseBase:
         """The log, as `Accept` asks: JSON entries, plain text, or live events."""
         return answer_logs(request, self.one(self.builds(), pk=pk), LogQuery.of(request))
+
+    @extend_schema(operation_id="previewBuild", request=NewPreview, responses={201: PreviewDocument})
+    @action(detail=True, methods=["post"])
+    def preview(self, request: Request, pk: Any) -> Response:
+        """Serve a completed build's output on a name that nobody can guess, for a while."""
+        build = self.one(self.builds(), pk=pk)
+        body = NewPreview(data=request.data)
+        body.is_valid(raise_exception=True)
+        hours = body.validated_data.get("hours")
+        preview = publishing.make_preview(
+            build, by=self.user, seconds=hours * 3600 if hours else settings.PREVIEW_SECONDS
+        )
+        return Response(PreviewDocument(preview, context={"request": request}).data, status=201)
 
     @watches("watchBuild", "status", "phase", description="Live: an event for each change.")
     def events(self, request: Request, pk: Any) -> HttpResponseBase:

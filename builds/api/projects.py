@@ -13,8 +13,9 @@ from rest_framework.response import Response
 
 from builds import actions
 from builds.api.artifacts import artifacts_of, content_of, zip_of
-from builds.api.generations import ANSWERS, PREFER, GenerationDoors, checked, wishes_of
+from builds.api.generations import ANSWERS, PREFER, checked, wishes_of
 from builds.api.logs import LOG_FORMS, answer_logs
+from builds.api.publishing import PublishDoors
 from builds.api.requests import (
     PROJECT_EXAMPLES,
     SOURCES_EXAMPLE,
@@ -41,7 +42,7 @@ from projects.parsers import ArchiveParser, JSONParser
 from projects.serializers import camel
 
 
-class ProjectViewSet(RevisionDoors, GenerationDoors):
+class ProjectViewSet(PublishDoors):
     """One's projects."""
 
     lookup_value_converter = "uuid"

@@ -10,6 +10,7 @@ from rest_framework.request import Request
 
 from builds.models import PhaseName
 from builds.runtimes import RUNTIMES, UnknownRuntime, resolve_version
+from builds.sites.names import MAX_SLUG
 from builds.verdicts import VerdictClass
 from projects.environment_fields import EnvField, SecretsField
 from projects.jobs import Status
@@ -141,6 +142,27 @@ class Retry(CamelSerializer):
     """The body of `POST /v1/generations/{id}/retry`."""
 
     config = Config(required=False, help_text="By default as it was.")
+
+
+class NewRelease(CamelSerializer):
+    """The body of `POST /v1/projects/{id}/publish`."""
+
+    job_id = serializers.UUIDField(required=False, help_text="By default the last build that completed.")
+    slug = Text(
+        max_length=MAX_SLUG,
+        required=False,
+        help_text="What the site is called in its address. By default as before, or after the project.",
+    )
+    single_page = Flag(
+        required=False,
+        help_text="Whether paths that are no files lead to its index.html. By default, whether it looks like that.",
+    )
+
+
+class NewPreview(CamelSerializer):
+    """The body of `POST /v1/builds/{id}/preview`."""
+
+    hours = Whole(min_value=1, max_value=720, required=False, help_text="How long it can be opened.")
 
 
 class Nothing(CamelSerializer):

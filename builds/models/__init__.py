@@ -14,6 +14,7 @@ from builds.models.builds import (
     Priority,
     WorkerHost,
 )
+from builds.models.releases import EncodedArtifact, Preview, Release, Site, SiteName
 
 __all__ = [
     "PROGRESS",
@@ -22,10 +23,15 @@ __all__ = [
     "Build",
     "BuildEvent",
     "BuildQuerySet",
+    "EncodedArtifact",
     "LogChunk",
     "OwnerTurn",
     "PhaseName",
     "PhaseRun",
+    "Preview",
     "Priority",
+    "Release",
+    "Site",
+    "SiteName",
     "WorkerHost",
 ]

@@ -17,7 +17,7 @@ from tests.installation import Installation, until
 # What no schema can say, so that a request that is valid by it may still be refused: whether files fit together and
 # can be built, whether variables may be set, whether a cursor is one that the list gave.
 _SOURCES = ["createProject", "addRevision", "detect", "changeProject"]
-_LISTS = ["listProjects", "listBuilds", "listRevisions", "listGenerations"]
+_LISTS = ["listProjects", "listBuilds", "listRevisions", "listGenerations", "listReleases"]
 _ACCEPTED = ["2xx", "3xx", "401", "403", "404", "409", "422", "429"]
 NODE = {"runtime": "node", "buildCommand": "mkdir dist && echo built && echo '<h1>hi</h1>' > dist/index.html"}
 

@@ -9,6 +9,7 @@ from django.core.management.base import BaseCommand
 from django.db import DatabaseError, close_old_connections
 
 from builds.fix_loop import settle_fix_loops
+from builds.publishing import forget_old_previews
 from builds.reaper import reap_abandoned, ring_for_waiting
 from projects import generation_queue
 from projects.idempotency import forget_old_keys
@@ -33,6 +34,7 @@ class Command(BaseCommand):
                 generation_queue.ring_for_waiting()
                 settle_fix_loops()
                 forget_old_keys()
+                forget_old_previews()
             except DatabaseError as fault:
                 logger.warning("the database does not answer: %s", fault)
                 close_old_connections()

@@ -1,0 +1,109 @@
+"""Doors to what is published: releases of a project, and previews of a build."""
+
+from typing import Any, ClassVar
+
+from drf_spectacular.utils import OpenApiExample, extend_schema
+from rest_framework.decorators import action
+from rest_framework.exceptions import ErrorDetail, ValidationError
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from builds import publishing
+from builds.api.builds import Conflict
+from builds.api.generations import GenerationDoors
+from builds.api.requests import NewRelease, Nothing, Page
+from builds.models import Build, Release, Site
+from builds.release_documents import PublishedDocument, ReleaseDocument
+from projects.api import RevisionDoors
+from projects.jobs import Status
+from projects.models import ApiToken, Project
+from projects.pagination import HighestNumberFirst
+
+
+class PublishDoors(RevisionDoors, GenerationDoors):
+    """A project's releases: made, listed, switched, taken down."""
+
+    needed_scopes: ClassVar = dict.fromkeys(("publish", "unpublish", "activate"), ApiToken.Scope.PUBLISH)
+
+    def handle_exception(self, exc: Exception) -> Response:
+        if isinstance(exc, publishing.SlugRefused) and exc.is_taken:
+            exc = Conflict(str(exc), code="slug_taken")
+        elif isinstance(exc, publishing.SlugRefused):
+            exc = ValidationError({"slug": [ErrorDetail(str(exc), code="invalid_slug")]})
+        return super().handle_exception(exc)
+
+    @extend_schema(
+        operation_id="publishProject",
+        request=NewRelease,
+        responses={201: PublishedDocument},
+        examples=[OpenApiExample("The last build, by a name", value={"slug": "todo"}, request_only=True)],
+    )
+    @action(detail=True, methods=["post"])
+    def publish(self, request: Request, pk: Any) -> Response:
+        """Make a release of a completed build, by default the last one, and make it live."""
+        project = self._project(pk)
+        body = NewRelease(data=request.data)
+        body.is_valid(raise_exception=True)
+        data = body.validated_data
+        build = self._build_to_publish(project, data.get("job_id"))
+        release, warnings = publishing.publish_build(
+            build, by=self.user, slug=data.get("slug", ""), single_page=data.get("single_page")
+        )
+        context = {"request": request, "site": _site_of(project), "warnings": warnings}
+        document = PublishedDocument(release, context=context).data
+        return Response(document, status=201, headers={"Location": document["links"]["self"]})
+
+    @extend_schema(operation_id="unpublishProject", responses={204: None})
+    @publish.mapping.delete
+    def unpublish(self, request: Request, pk: Any) -> Response:
+        """Take the site down. Its releases stay, each at its own address."""
+        publishing.take_down(self._project(pk))
+        return Response(status=204)
+
+    @extend_schema(operation_id="listReleases", parameters=[Page], responses=ReleaseDocument(many=True))
+    @action(detail=True, pagination_class=HighestNumberFirst)
+    def releases(self, request: Request, pk: Any) -> Response:
+        """The project's releases, newest first."""
+        Page.of(request)
+        project = self._project(pk)
+        return self.page(project.releases.all(), ReleaseDocument, site=_site_of(project))
+
+    @extend_schema(operation_id="getRelease", responses=ReleaseDocument)
+    @action(detail=True, url_path="releases/<int:number>", url_name="release")
+    def release(self, request: Request, pk: Any, number: int) -> Response:
+        """One release."""
+        return self._told(self._release(pk, number))
+
+    @extend_schema(operation_id="activateRelease", request=Nothing, responses={200: ReleaseDocument})
+    @action(detail=True, methods=["post"], url_path="releases/<int:number>/activate", url_name="release-activate")
+    def activate(self, request: Request, pk: Any, number: int) -> Response:
+        """Make a release the live one: roll back, or forward again."""
+        release = self._release(pk, number)
+        publishing.activate_release(release)
+        return self._told(release)
+
+    def _project(self, pk: Any) -> Project:
+        project: Project = self.one(self.projects(), pk=pk)
+        return project
+
+    def _release(self, pk: Any, number: int) -> Release:
+        release: Release = self.one(self._project(pk).releases.all(), number=min(number, 2**31 - 1))
+        return release
+
+    def _told(self, release: Release) -> Response:
+        context = {"request": self.request, "site": _site_of(release.project)}
+        return Response(ReleaseDocument(release, context=context).data)
+
+    def _build_to_publish(self, project: Project, job_id: Any) -> Build:
+        builds = self.builds().filter(project=project).order_by("-number")
+        if job_id:
+            named: Build = self.one(builds, pk=job_id)
+            return named
+        build = builds.filter(status=Status.COMPLETED).first()
+        if build is None:
+            raise publishing.NotServable("The project has no completed build yet: wait for one, then publish it.")
+        return build
+
+
+def _site_of(project: Project) -> Site | None:
+    return Site.objects.filter(project=project).first()

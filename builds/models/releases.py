@@ -1,0 +1,104 @@
+"""What has been published: releases that never change, the names they are found under, and which one is live."""
+
+import uuid
+
+from django.conf import settings
+from django.db import models
+from django.db.models import Q
+from django.utils import timezone
+
+from builds.models.builds import Artifact, Build
+from projects.models import Project
+
+
+class SiteName(models.Model):
+    """A name below SITES_DOMAIN. It stays with whoever took it first, even when nothing is there any more.
+
+    Browsers keep service workers, storage and caches of a host: somebody else's site must not come to the same one.
+    """
+
+    slug = models.CharField(max_length=40, primary_key=True)
+    owner = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, related_name="+")
+    project = models.ForeignKey(Project, on_delete=models.SET_NULL, null=True, related_name="site_names")
+    created_at = models.DateTimeField(default=timezone.now)
+
+    def __str__(self) -> str:
+        return self.slug
+
+
+class Published(models.Model):
+    """The output of a build as it is served: a folder of its artifacts, and what is said of how."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    # Of the artifacts, those below this folder are the site; empty: all of them.
+    root = models.CharField(max_length=1024, blank=True)
+    single_page = models.BooleanField()  # what is no file is a route of the page's own
+    rules = models.JSONField(default=dict)  # what _headers and _redirects say: see builds.sites.rules
+    created_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, related_name="+")
+    created_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        abstract = True
+
+
+class Release(Published):
+    """One published build of a project, numbered and never changed; it is live or not, see Site."""
+
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="releases", db_index=False)
+    number = models.PositiveIntegerField()
+    build = models.ForeignKey(Build, on_delete=models.RESTRICT, related_name="releases")
+
+    class Meta:
+        ordering = ["-number"]
+        constraints = [
+            models.UniqueConstraint(fields=["project", "number"], name="release_number_once"),
+            models.CheckConstraint(condition=Q(number__gte=1), name="release_number_from_one"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.project.name} release {self.number}"
+
+
+class Preview(Published):
+    """A build's output on a name that nobody can guess, for a while."""
+
+    build = models.ForeignKey(Build, on_delete=models.CASCADE, related_name="previews")
+    token = models.CharField(max_length=40, unique=True)
+    expires_at = models.DateTimeField(db_index=True)
+
+    class Meta:
+        ordering = ["-created_at"]
+
+    def __str__(self) -> str:
+        return f"preview of {self.build_id}"
+
+
+class Site(models.Model):
+    """Where a project is published. Which release is live is one column of one row, so that it changes at once."""
+
+    project = models.OneToOneField(Project, on_delete=models.CASCADE, primary_key=True, related_name="site")
+    name = models.OneToOneField(SiteName, on_delete=models.PROTECT, related_name="site")  # the one that links carry
+    live = models.ForeignKey(Release, on_delete=models.SET_NULL, null=True, related_name="+")
+    changed_at = models.DateTimeField(auto_now=True)
+
+    def __str__(self) -> str:
+        return self.name_id
+
+
+class EncodedArtifact(models.Model):
+    """An artifact's bytes as they go over the wire, compressed once."""
+
+    class Encoding(models.TextChoices):
+        BROTLI = "br"
+        GZIP = "gzip"
+
+    artifact = models.ForeignKey(Artifact, on_delete=models.CASCADE, related_name="encoded", db_index=False)
+    encoding = models.CharField(max_length=4, choices=Encoding)
+    size = models.PositiveBigIntegerField()
+    storage_key = models.CharField(max_length=200)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["artifact", "encoding"], name="encoding_once_per_artifact")]
+
+    def __str__(self) -> str:
+        return f"{self.artifact_id} as {self.encoding}"

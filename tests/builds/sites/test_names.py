@@ -1,0 +1,51 @@
+"""Which host names are whose."""
+
+import pytest
+from pytest_django import Settings
+
+from builds.sites.names import Kind, Name, address, is_ours, parse, preview_label, release_label, slug_fault
+
+
+@pytest.mark.parametrize(
+    ("host", "name"),
+    [
+        ("todo.sites.test:3001", Name(Kind.LIVE, "todo")),
+        ("ToDo.Sites.Test.", Name(Kind.LIVE, "todo")),
+        ("my-app-2.sites.test", Name(Kind.LIVE, "my-app-2")),
+        ("3--todo.sites.test", Name(Kind.RELEASE, "todo", 3)),
+        ("12--my-app.sites.test", Name(Kind.RELEASE, "my-app", 12)),
+        ("preview--0a1b.sites.test", Name(Kind.PREVIEW, "0a1b")),
+        ("0--todo.sites.test", None),
+        ("x--todo.sites.test", None),
+        ("3--.sites.test", None),
+        ("a.b.sites.test", None),
+        ("-a.sites.test", None),
+        ("a_b.sites.test", None),
+        (".sites.test", None),
+        ("99999999999--todo.sites.test", None),
+    ],
+)
+def test_a_host_asks_for_one_thing(host: str, name: Name | None) -> None:
+    assert is_ours(host)
+    assert parse(host) == name
+
+
+@pytest.mark.parametrize("host", ["sites.test", "sites.test:3001", "localhost", "evilsites.test", "sites.test.x", ""])
+def test_other_hosts_are_the_application_s(host: str) -> None:
+    assert not is_ours(host)
+
+
+def test_addresses_lead_back(settings: Settings) -> None:
+    assert address(release_label("todo", 3)) == "http://3--todo.sites.test:3001"
+    settings.HTTPS = True
+    assert address(preview_label("0a1b")) == "https://preview--0a1b.sites.test:3001"
+
+
+@pytest.mark.parametrize("slug", ["todo", "a", "my-app-2", "a" * 40])
+def test_a_site_can_be_called_so(slug: str) -> None:
+    assert slug_fault(slug) == ""
+
+
+@pytest.mark.parametrize("slug", ["", "a" * 41, "Todo", "a--b", "-a", "a-", "a.b", "a_b", "ä", "www", "preview", "a\n"])
+def test_a_site_cannot_be_called_so(slug: str) -> None:
+    assert slug_fault(slug)
