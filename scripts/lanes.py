@@ -12,8 +12,8 @@ from scripts.place import ROOT
 
 _ONCE = {
     "sqlite": (
-        *(f"builds/test_{name}.py" for name in ("detection", "images", "node_projects", "python_projects")),
         "builds/egress",
+        *(f"builds/test_{name}.py" for name in ("detection", "images", "node_projects", "python_projects")),
         *(f"builds/test_{name}.py" for name in ("redaction", "registries", "runtimes", "toolbox", "verdicts")),
         *(f"e2e/test_{name}.py" for name in ("corpus", "generations", "starters")),
         *(f"projects/test_{name}.py" for name in ("archives", "hostile_archives", "paths", "starters")),
@@ -21,7 +21,7 @@ _ONCE = {
     ),
     "postgresql": (  # all kinds of texts and numbers are sent here: it takes fewer of them than SQLite
         *(f"e2e/test_{name}.py" for name in ("downloads", "limits", "logs", "outputs", "refusals", "repairs")),
-        *(f"e2e/test_{name}.py" for name in ("schema", "sealing", "secrets", "uploads")),
+        *(f"e2e/test_{name}.py" for name in ("schema", "sealing", "secrets", "sites", "uploads")),
         "projects/engine",
         "projects/test_parsers.py",
         *(f"test_{name}.py" for name in ("downloads", "reading")),
