@@ -158,7 +158,8 @@ def _preparations(place: Place, url: str) -> list[Step]:
 def _start_chef(place: Place, supervisor: Supervisor, port: int) -> None:
     grace = float(place.environment.get("CHEF_SHUTDOWN_GRACE_SECONDS") or 20) + _AFTER_GRACE_SECONDS
     uvicorn = ["-m", "uvicorn", "chef.asgi:application", "--host", "127.0.0.1", "--port", str(port)]
-    uvicorn += ["--no-access-log", "--lifespan", "off", "--timeout-graceful-shutdown", "5"]
+    uvicorn += ["--http", "chef.ready:ReadyProtocol", "--no-access-log"]
+    uvicorn += ["--lifespan", "off", "--timeout-graceful-shutdown", "5"]
     commands: dict[str, tuple[list[str], float]] = {
         "web": (uvicorn, 10),
         "workers": (["manage.py", "run_workers"], grace),

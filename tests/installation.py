@@ -144,7 +144,8 @@ class Installation:
 
     def _spawn_web(self) -> None:
         argv = ["-m", "uvicorn", "chef.asgi:application", "--host", "127.0.0.1", "--port", str(self.port)]
-        self.spawn("web", sys.executable, *argv, "--no-access-log", CHEF_DB_POOL="1")
+        argv += ["--http", "chef.ready:ReadyProtocol", "--no-access-log"]
+        self.spawn("web", sys.executable, *argv, CHEF_DB_POOL="1")
 
     def _until_answering(self) -> None:
         until(lambda: _answers(self.port), seconds=30, what="the web process answers")

@@ -19,6 +19,7 @@ from whitenoise.media_types import MediaTypes
 from builds.models import Artifact, Preview, Release, SiteName
 from builds.sites import rules
 from builds.sites.names import Kind, Name
+from chef import ready
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -40,6 +41,7 @@ class Published:
     root: str
     single_page: bool
     rules: rules.Rules
+    until: float  # by the monotonic clock: then it has to be asked again whether it is so
 
 
 @dataclass(frozen=True)
@@ -95,19 +97,20 @@ class _Kept(Generic[K, V]):
             self._found.clear()
 
 
-_sites: _Kept[Name, tuple[Published, float]] = _Kept(MAX_SITES)
+_sites: _Kept[Name, Published] = _Kept(MAX_SITES)
 _answers: _Kept[tuple[UUID, str, bool], Answer] = _Kept(MAX_ANSWERS)
 
 
 def forget_sites() -> None:
     """What names lead to has changed. Other processes see it within LIVE_SECONDS."""
     _sites.clear()
+    ready.forget()
 
 
 def known_site(name: Name) -> Published | None:
     """What is known to be served under a name, without asking the database."""
     found = _sites.get(name)
-    return found[0] if found and time.monotonic() < found[1] else None
+    return found if found and time.monotonic() < found.until else None
 
 
 def known_answer(site: Published, path: str, *, is_page: bool) -> Answer | None:
@@ -120,8 +123,9 @@ def find_site(name: Name) -> Published | None:
     row = _row_of(name)
     if row is None:
         return None
-    site = Published(row.id, name.kind, row.build_id, row.build.fence, row.root, row.single_page, row.rules)
-    _sites.keep(name, (site, asked_at + LIVE_SECONDS))
+    until = asked_at + LIVE_SECONDS
+    site = Published(row.id, name.kind, row.build_id, row.build.fence, row.root, row.single_page, row.rules, until)
+    _sites.keep(name, site)
     return site
 
 

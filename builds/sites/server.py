@@ -25,6 +25,7 @@ from builds.sites.lookup import (
     known_answer,
     known_site,
 )
+from chef import ready
 from chef.downloads import RangeNotSatisfiable, part_of
 from chef.reading import file_pieces, in_threads
 from chef.streams import send_body
@@ -77,7 +78,7 @@ async def serve(scope: Message, receive: Receive, send: Send) -> None:
     elif answer.file is None:
         await _say(asked, send, 404, "Page not found", "This site has no such page.", headers)
     else:
-        await _File(asked, answer.status, answer.file, headers).send(receive, send)
+        await _File(asked, site, answer.status, answer.file, headers).send(receive, send)
 
 
 class _Request:
@@ -97,6 +98,11 @@ class _Request:
     def is_page(self) -> bool:
         """Whether whoever asks would take a page for what is no file: not so for a script that is missing."""
         return b"text/html" in self.headers.get(b"accept", b"") or "." not in self.path.rpartition("/")[2]
+
+    @property
+    def key(self) -> ready.Key | None:
+        """Under which the answer can be kept; addresses with a query are too many for that."""
+        return None if self._scope["query_string"] else ready.key_of(self._scope["headers"], self._scope["raw_path"])
 
     @property
     def is_secure(self) -> bool:
@@ -130,8 +136,8 @@ def _own_headers(site: Published, answer: Answer) -> Headers:
 class _File:
     """One file as the answer to one request: whole, in part, or not at all."""
 
-    def __init__(self, asked: _Request, status: int, file: File, headers: Headers) -> None:
-        self._asked, self._status, self._file, self._headers = asked, status, file, headers
+    def __init__(self, asked: _Request, site: Published, status: int, file: File, headers: Headers) -> None:
+        self._asked, self._site, self._status, self._file, self._headers = asked, site, status, file, headers
         self._form = self._form_to_send()
 
     def _form_to_send(self) -> Form:
@@ -165,6 +171,7 @@ class _File:
             await self._by_proxy(send, headers)
         elif self._form.size <= KEPT_FILE_BYTES:
             data = await _bytes_of(self._form)
+            self._keep_ready(status, headers, data)
             await _head(send, status, headers)
             await send({"type": "http.response.body", "body": data[start : start + length]})
         else:
@@ -189,6 +196,10 @@ class _File:
         wanted = "" if self._asked.is_head or self._status != 200 else self._asked.get(b"range")
         part = part_of(wanted, self._asked.get(b"if-range"), self._form.size, etag)
         return (*part, 206) if part else (0, self._form.size, self._status)
+
+    def _keep_ready(self, status: int, headers: Headers, data: bytes) -> None:
+        if status == 200 and (key := self._asked.key):
+            ready.keep(key, headers, data, until=self._site.until)
 
     async def _by_proxy(self, send: Send, headers: Headers) -> None:
         """nginx sends the file, and sees to ranges itself."""

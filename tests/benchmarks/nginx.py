@@ -12,13 +12,24 @@ from tests.installation import _answers, free_port, until
 # As it comes, but for one worker: Chef's web process is one too. It answers and nothing else.
 CONFIG = """
 daemon off; pid {folder}/nginx.pid; error_log {folder}/error.log; worker_processes 1; {user}
-events {{ worker_connections 64; }}
+events {{ worker_connections 256; }}
 http {{
-    access_log off; sendfile on; tcp_nopush on; default_type application/octet-stream;
+    access_log off; sendfile on; tcp_nopush on; default_type application/octet-stream; keepalive_requests 1000000000;
     client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
     uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
-    server {{ listen 127.0.0.1:{port}; location = /file {{ alias {file}; }} }}
+    {upstream}
+    server {{ listen 127.0.0.1:{port}; {server} }}
 }}
+"""
+# As the README has it.
+_IN_FRONT = """
+    location / { proxy_pass http://chef; proxy_http_version 1.1; proxy_set_header Connection "";
+                 proxy_set_header Host $http_host; }
+    location /_stored/ {
+        internal; alias %s/; etag off;
+        add_header ETag $upstream_http_etag; add_header Content-Encoding $upstream_http_content_encoding;
+        add_header Vary $upstream_http_vary; add_header X-Content-Type-Options nosniff;
+    }
 """
 
 
@@ -29,6 +40,27 @@ class NginxMissing(Exception):
 @contextlib.contextmanager
 def serving(file: Path, folder: Path) -> Iterator[int]:
     """The port at which `/file` is the file, while the block runs. Raises NginxMissing."""
+    with _running(folder, f"location = /file {{ alias {file}; }}") as port:
+        yield port
+
+
+@contextlib.contextmanager
+def serving_site(site: Path, folder: Path) -> Iterator[int]:
+    """The port at which a folder is, its `.gz` files to who takes gzip. Raises NginxMissing."""
+    with _running(folder, f"root {site}; include /etc/nginx/mime.types; gzip_static on;") as port:
+        yield port
+
+
+@contextlib.contextmanager
+def in_front(chef: int, stored: Path, folder: Path) -> Iterator[int]:
+    """The port of an nginx before the Chef at a port, which sends what is stored by itself. Raises NginxMissing."""
+    upstream = f"upstream chef {{ server 127.0.0.1:{chef}; keepalive 64; }}"
+    with _running(folder, _IN_FRONT % stored, upstream) as port:
+        yield port
+
+
+@contextlib.contextmanager
+def _running(folder: Path, server: str, upstream: str = "") -> Iterator[int]:
     program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
     if program is None:
         raise NginxMissing("The yardstick is nginx: install Debian's package nginx-light.")
@@ -36,7 +68,7 @@ def serving(file: Path, folder: Path) -> Iterator[int]:
     folder.mkdir()
     # Started by root, its worker would be somebody else, who may not read the file.
     user = "user root;" if os.geteuid() == 0 else ""
-    config.write_text(CONFIG.format(folder=folder, port=port, file=file, user=user))
+    config.write_text(CONFIG.format(folder=folder, port=port, user=user, server=server, upstream=upstream))
     process = subprocess.Popen([program, "-p", str(folder), "-c", str(config)], stderr=subprocess.DEVNULL)
     try:
         until(lambda: _answers(port), seconds=10, what="nginx answers")

@@ -1,5 +1,6 @@
 """Published sites on a running installation: in a real browser, under load, and with a hostile site beside it."""
 
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -182,7 +183,7 @@ def test_a_hostile_site_gets_nowhere(chef: Installation, chrome: webdriver.Chrom
     builds = chef.rows("SELECT count(*) FROM projects_generation")
 
     chrome.get(site["url"])
-    tried = chrome.execute_async_script(ASKING, application)  # type: ignore[no-untyped-call]
+    tried = chrome.execute_async_script(ASKING, application)
 
     assert tried["get"].startswith("failed")
     assert tried["post"].startswith("failed")
@@ -220,6 +221,46 @@ def _sign_in(chrome: webdriver.Chrome, application: str) -> None:
     chrome.find_element(By.NAME, "password").send_keys("correct horse")
     chrome.find_element(By.CSS_SELECTOR, "[type=submit]").click()
     WebDriverWait(chrome, 10).until(lambda driver: "/login" not in driver.current_url)
+
+
+# --- Answers that are ready --------------------------------------------------------------------------------------
+
+
+def raw(chef: Installation, *requests: str) -> str:
+    """All that comes for requests that are sent in one piece, on one connection."""
+    with socket.create_connection(("127.0.0.1", chef.port), timeout=10) as wire:
+        wire.sendall("".join(requests).encode())
+        return b"".join(iter(lambda: wire.recv(65536), b"")).decode()
+
+
+def _headers(answer: httpx.Response) -> list[tuple[str, str]]:
+    return sorted(header for header in answer.headers.multi_items() if header[0] != "date")
+
+
+def test_what_is_ready_is_sent_as_it_was_the_first_time(chef: Installation) -> None:
+    site = published(chef, {"index.html": "one page", "other.html": "another"}, "ready")
+    host = host_of(site["url"])
+    with httpx.Client(base_url=chef.url, headers={"Host": host}, trust_env=False) as client:
+        first, *again = (client.get("/") for _ in range(5))
+        assert all((answer.text, answer.status_code) == ("one page", 200) for answer in [first, *again])
+        assert all(_headers(answer) == _headers(first) for answer in again)
+        assert client.get("/", headers={"Range": "bytes=0-2"}).text == "one"
+        assert client.get("/", headers={"If-None-Match": first.headers["etag"]}).status_code == 304
+        assert client.head("/").headers["content-length"] == "8"
+        assert client.post("/").status_code == 405
+
+    # In one piece: each is answered, in order, whether or not it was ready.
+    def get(path: str, more: str = "", version: str = "1.1") -> str:
+        return f"GET {path} HTTP/{version}\r\nHost: {host}\r\n{more}\r\n"
+
+    close = "Connection: close\r\n"
+    said = raw(chef, get("/"), get("/other"), get("/"), get("/other"), get("/x"), get("/", close))
+    bodies = [part.partition("HTTP/1.1")[0] for part in said.split("\r\n\r\n")[1:]]
+    assert bodies[:4] == ["one page", "another", "one page", "another"]
+    assert "Page not found" in bodies[4]
+    assert bodies[5] == "one page"
+    assert raw(chef, get("/", version="1.0")).endswith("one page")
+    assert raw(chef, get("/", f"Content-Length: 1\r\n{close}"), "x").endswith("one page")
 
 
 # --- Previews and large files ------------------------------------------------------------------------------------
