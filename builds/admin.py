@@ -2,7 +2,7 @@
 
 from django.contrib import admin
 
-from builds.models import Attempt, Build, BuildEvent, WorkerHost
+from builds.models import Attempt, Build, BuildEvent, Preview, Release, Site, WorkerHost
 from projects.admin import ReadOnly
 
 
@@ -30,3 +30,27 @@ class BuildAdmin(ReadOnly, admin.ModelAdmin[Build]):
 @admin.register(WorkerHost)
 class WorkerHostAdmin(ReadOnly, admin.ModelAdmin[WorkerHost]):
     list_display = ("name", "workers", "engine_fault", "seen_at")
+
+
+@admin.register(Release)
+class ReleaseAdmin(ReadOnly, admin.ModelAdmin[Release]):
+    list_display = ("project", "number", "build", "created_by", "created_at")
+    list_select_related = ("project", "build__project", "created_by")
+    search_fields = ("=id", "project__name", "=project__site_names__slug")
+    date_hierarchy = "created_at"
+    show_full_result_count = False
+
+
+@admin.register(Site)
+class SiteAdmin(ReadOnly, admin.ModelAdmin[Site]):
+    list_display = ("name", "project", "live", "changed_at")
+    list_select_related = ("project", "name", "live__project")
+    search_fields = ("=name__slug", "project__name")
+    show_full_result_count = False
+
+
+@admin.register(Preview)
+class PreviewAdmin(ReadOnly, admin.ModelAdmin[Preview]):
+    list_display = ("build", "created_by", "created_at", "expires_at")
+    list_select_related = ("build__project", "created_by")
+    show_full_result_count = False

@@ -7,7 +7,8 @@ from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, render
 
-from builds.models import Artifact, Attempt, Build, LogChunk
+from builds.models import Artifact, Attempt, Build, LogChunk, Release, Site
+from builds.sites.names import address, release_label
 from projects.engine.fix_loop import MEANING, Ending
 from projects.jobs import Status
 
@@ -36,6 +37,7 @@ def build_page(request: HttpRequest, pk: UUID) -> HttpResponse:
         "build": build,
         "ending": _ending_of(build),
         "repairs": build.repairs.order_by("number") if build.generation_id else [],
+        "releases": _releases_of(build),
         "phases": attempt.phases.all() if attempt else [],
         "log": [(chunk.stream, re.sub(r"\x1b\[[0-9;:]*m", "", chunk.text)) for chunk in shown],
         "log_is_cut": len(chunks) > LOG_CHUNKS_SHOWN,
@@ -43,6 +45,19 @@ def build_page(request: HttpRequest, pk: UUID) -> HttpResponse:
         "artifact_count": kept.count() if kept else 0,
     }
     return render(request, "builds/build.html", context)
+
+
+def _releases_of(build: Build) -> list[tuple[Release, str, bool]]:
+    """(release, where it is, whether it is live) of each time that the build was published; the live one first."""
+    site = Site.objects.filter(project=build.project_id).first()
+    if site is None:
+        return []
+    told = []
+    for release in build.releases.all():
+        is_live = release.pk == site.live_id
+        label = site.name_id if is_live else release_label(site.name_id, release.number)
+        told.append((release, address(label), is_live))
+    return sorted(told, key=lambda row: not row[2])
 
 
 def _ending_of(build: Build) -> str:

@@ -9,7 +9,9 @@ import pytest
 from django.contrib.auth.models import User
 from django.core.files.storage import default_storage
 from django.db import connection
+from django.test import Client
 from django.utils import timezone
+from pytest_django import Settings
 from rest_framework.test import APIClient
 
 from builds import actions
@@ -278,3 +280,22 @@ def test_rules_that_cannot_be_used_are_told(client: APIClient, make_build: MakeB
     warnings = publish(client, build)["warnings"]
 
     assert [warning.partition(":")[0] for warning in warnings] == ["_redirects, line 1", "_headers, line 2"]
+
+
+# --- The page ----------------------------------------------------------------------------------------------------
+
+
+def test_a_build_s_page_leads_to_its_site(owner: User, make_build: MakeBuild, settings: Settings) -> None:
+    plain = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
+    settings.STORAGES = {**settings.STORAGES, "staticfiles": plain}
+    build = make_build(PAGE, name="shop")
+    browser = Client()
+    browser.force_login(owner)
+    assert "sites.test" not in browser.get(f"/builds/{build.pk}").content.decode()
+
+    publish_build(build, by=owner)
+    publish_build(build, by=owner)
+
+    page = browser.get(f"/builds/{build.pk}").content.decode()
+    assert page.index('"http://shop.sites.test:3001"') < page.index('"http://1--shop.sites.test:3001"')
+    assert "2--shop" not in page
