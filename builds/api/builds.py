@@ -50,6 +50,8 @@ class BuildDoors(ApiViewSet):
             exc = Busy(exc)
         elif isinstance(exc, actions.NotFinished):
             exc = Conflict(str(exc), code="build_not_finished")
+        elif isinstance(exc, actions.NoOutsideBuilder):
+            exc = Conflict(str(exc), code="no_outside_builder")
         elif isinstance(exc, EnvironmentRefused):
             exc = as_validation_error(exc)
         return super().handle_exception(exc)

@@ -1,0 +1,40 @@
+from django.db import migrations, models
+
+
+class Migration(migrations.Migration):
+    """Builds that a builder outside of this system takes, with turns of their own."""
+
+    dependencies = [("builds", "0005_builds_of_generations")]
+
+    operations = [
+        migrations.AddField("build", "is_external", models.BooleanField(db_default=False, default=False)),
+        migrations.AlterField("ownerturn", "claimed_at", models.DateTimeField(null=True)),
+        migrations.AddField("ownerturn", "claimed_outside_at", models.DateTimeField(null=True)),
+        migrations.RemoveIndex("build", "build_claim_order"),
+        migrations.AddIndex(
+            "build",
+            models.Index(
+                fields=["is_external", "-priority", "created_at"],
+                name="build_claim_order",
+                condition=models.Q(status="queued"),
+            ),
+        ),
+        migrations.RemoveIndex("build", "build_finished"),
+        migrations.AddIndex(
+            "build",
+            models.Index(
+                fields=["-finished_at"],
+                name="build_finished",
+                condition=models.Q(status="completed", is_external=False),
+            ),
+        ),
+        migrations.RemoveIndex("build", "build_running_by_owner"),
+        migrations.AddIndex(
+            "build",
+            models.Index(
+                fields=["owner", "is_external"],
+                name="build_running_by_owner",
+                condition=models.Q(status="running"),
+            ),
+        ),
+    ]
