@@ -1,0 +1,73 @@
+"""Messages of programs that have no token: signed over their exact bytes, as the Standard Webhooks specification says.
+
+Knows nothing of what a message asks for, nor of who may be asked.
+"""
+
+import hashlib
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from standardwebhooks import Webhook, WebhookVerificationError
+
+# The library's own tolerance, to either side.
+TOLERANCE_SECONDS = 5 * 60
+HEADERS = ("webhook-id", "webhook-timestamp", "webhook-signature")
+_ID = re.compile(r"[!-~]{1,255}")
+
+
+class NotSigned(Exception):
+    """The message is not one that a holder of the secret has sent just now. `code` is the API's."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
+
+
+@dataclass(frozen=True)
+class SignedMessage:
+    """A message whose signature is good."""
+
+    id: str
+    body: bytes = field(repr=False)
+
+    def fingerprint(self, path: str) -> str:
+        """What tells it from another message with the same id: where it was sent, and every byte of it."""
+        digest = hashlib.sha256(path.encode() + b"\n")
+        digest.update(self.body)
+        return digest.hexdigest()
+
+
+def verified(headers: Mapping[str, str], body: bytes, secrets: Sequence[str]) -> SignedMessage:
+    """The message, if one of the secrets has signed it within the last five minutes. Raises NotSigned."""
+    given = {name: headers.get(name, "") for name in HEADERS}
+    if not all(given.values()) or not _ID.fullmatch(given["webhook-id"]):
+        detail = f"Sign the message, and send {', '.join(HEADERS)}: see standardwebhooks.com."
+        raise NotSigned("unsigned_message", detail)
+    if not any(_is_signed(given, body, secret) for secret in secrets):
+        raise _refusal(given["webhook-timestamp"])
+    return SignedMessage(given["webhook-id"], body)
+
+
+def _is_signed(headers: dict[str, str], body: bytes, secret: str) -> bool:
+    try:
+        Webhook(secret).verify(body, headers, json_parse=False)
+    except (WebhookVerificationError, ValueError):  # the library lets ill-formed base64 and UTF-8 through as the latter
+        return False
+    return True
+
+
+def _refusal(timestamp: str) -> NotSigned:
+    try:
+        is_fresh = abs(time.time() - float(timestamp)) <= TOLERANCE_SECONDS
+    except ValueError:
+        is_fresh = False
+    if not is_fresh:
+        detail = (
+            f"The webhook-timestamp is not within {TOLERANCE_SECONDS} s of this server's clock: set the clock, and "
+            "sign the message anew."
+        )
+        return NotSigned("message_too_old", detail)
+    detail = "No secret of this installation has signed these bytes with this id and time: sign exactly what is sent."
+    return NotSigned("invalid_signature", detail)
