@@ -11,6 +11,7 @@ import tarfile
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from io import BytesIO
 from typing import IO, Any, cast
 from uuid import UUID
 
@@ -165,7 +166,7 @@ def _store_member(
     if source is None or member.islnk():
         taken.skipped.append(f"{name!r}: not a regular file")
         return
-    if reason := _name_fault(name):
+    if reason := name_fault(name):
         taken.skipped.append(f"{name!r}: {reason}")
         return
     if len(taken.artifacts) >= max_files:
@@ -174,6 +175,21 @@ def _store_member(
     if taken.total_bytes > max_bytes:
         raise OutputRefused(verdict("artifacts_too_large", phase=PhaseName.ARTIFACTS, limit=max_bytes))
     taken.artifacts.append(_store(name, _Hashing(source, member.size, check), lease, len(taken.artifacts)))
+
+
+def keep(files: Iterable[tuple[str, bytes]], lease: BuildLease) -> list[Artifact]:
+    """Store files that came by themselves, as (name, bytes), under the attempt's own prefix. Rows are not written here.
+
+    Another may store for the same attempt at the same time: what is to be removed is what these rows name.
+    """
+    kept: list[Artifact] = []
+    try:
+        for name, data in files:
+            kept.append(_store(name, _Hashing(BytesIO(data), len(data), lambda: None), lease, len(kept)))
+    except BaseException:
+        discard_keys(artifact.storage_key for artifact in kept)
+        raise
+    return kept
 
 
 def _store(name: str, content: _Hashing, lease: BuildLease, index: int) -> Artifact:
@@ -207,7 +223,8 @@ def _is_excluded(name: str, output: str, plan: Plan) -> bool:
     return not name or (output in ("", ".") and name.partition("/")[0] in plan.exclude)
 
 
-def _name_fault(name: str) -> str:
+def name_fault(name: str) -> str:
+    """Why a file of this name is not kept, as the end of a sentence; empty when it is."""
     try:
         size = len(name.encode())
     except UnicodeEncodeError:

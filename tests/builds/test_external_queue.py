@@ -68,7 +68,12 @@ def test_no_bell_rings_for_what_no_worker_of_ours_claims(
     queue_build: QueueBuild, django_capture_on_commit_callbacks: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rung: list[int] = []
-    monkeypatch.setattr(bell, "ring", lambda times=1: rung.append(times) or True)
+
+    def ring(times: int = 1) -> bool:
+        rung.append(times)
+        return True
+
+    monkeypatch.setattr(bell, "ring", ring)
     monkeypatch.setattr(bell, "waiting", lambda: 0)
 
     with django_capture_on_commit_callbacks(execute=True):

@@ -1,0 +1,74 @@
+"""Who may, without a token: builders outside, by the signature of each message; and who was given a signed address."""
+
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+from django.contrib.auth.models import AnonymousUser
+from django.core import signing
+from rest_framework.authentication import BaseAuthentication
+from rest_framework.exceptions import AuthenticationFailed, PermissionDenied
+from rest_framework.request import Request
+
+from builds.models import Build
+from projects.signed_messages import NotSigned, SignedMessage, verified
+
+# Long enough to begin to fetch an archive; what has begun goes on.
+LINK_SECONDS = 600
+_SALT = "chef: a revision's archive for a builder outside"
+
+
+class SignatureAuthentication(BaseAuthentication):
+    """request.auth is the SignedMessage; there is no user."""
+
+    def authenticate(self, request: Request) -> tuple[AnonymousUser, SignedMessage]:
+        if not settings.WORKER_SECRETS:
+            detail = "This installation has no builders outside of it: the operator sets CHEF_WORKER_SECRET."
+            raise PermissionDenied(detail, code="no_outside_builder")
+        try:
+            # The bytes as they came: what a parser makes of them is another text.
+            return AnonymousUser(), verified(request.headers, request._request.body, settings.WORKER_SECRETS)
+        except NotSigned as refusal:
+            raise AuthenticationFailed(str(refusal), code=refusal.code) from refusal
+
+    def authenticate_header(self, request: Request) -> str:
+        return 'StandardWebhooks realm="chef"'
+
+
+@dataclass(frozen=True)
+class Link:
+    """What a signed address lets its holder fetch: the files of a build, as long as it runs under this fence."""
+
+    job_id: UUID
+    fence: int
+
+    @classmethod
+    def of(cls, build: Build) -> "Link":
+        return cls(build.pk, build.fence)
+
+    @property
+    def token(self) -> str:
+        return signing.dumps([self.job_id.hex, self.fence], salt=_SALT)
+
+    @classmethod
+    def read(cls, token: str) -> "Link":
+        """Raises signing.BadSignature."""
+        job_id, fence = signing.loads(token, salt=_SALT, max_age=LINK_SECONDS)
+        return cls(UUID(hex=job_id), fence)
+
+
+class LinkAuthentication(BaseAuthentication):
+    """request.auth is the Link that the address's `token` is; there is no user."""
+
+    def authenticate(self, request: Request) -> tuple[AnonymousUser, Link]:
+        kwargs: dict[str, Any] = request.parser_context["kwargs"]
+        try:
+            return AnonymousUser(), Link.read(kwargs["token"])
+        except signing.BadSignature as bad:
+            raise invalid_link() from bad
+
+
+def invalid_link() -> PermissionDenied:
+    detail = "This address is not, or no longer, good: it serves for some minutes, while the build is yours."
+    return PermissionDenied(detail, code="invalid_link")
