@@ -9,7 +9,7 @@ from django.db.models import Count, F, IntegerField, OuterRef, Subquery
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
-from builds.models import Attempt, Build, BuildQuerySet, OwnerTurn
+from builds.models import Attempt, Build, BuildQuerySet, OutsideTurn, OwnerTurn, Turn
 from builds.verdicts import verdict
 from projects.doorbell import Doorbell
 from projects.jobs import Status, TransitionRefused, backoff
@@ -40,7 +40,7 @@ def in_claim_order(now: Any, *, is_external: bool = False) -> BuildQuerySet:
         .eligible(now)
         .annotate(
             owner_running=Coalesce(Subquery(running, output_field=IntegerField()), 0),
-            owner_turn=F(f"owner__ownerturn__{_turn_column(is_external)}"),
+            owner_turn=F(f"owner__{_turns(is_external)._meta.model_name}__claimed_at"),
         )
     )
     if settings.OWNER_MAX_RUNNING:
@@ -49,8 +49,8 @@ def in_claim_order(now: Any, *, is_external: bool = False) -> BuildQuerySet:
     return queued.order_by("-priority", "owner_running", turn, "created_at", "pk")
 
 
-def _turn_column(is_external: bool) -> str:
-    return "claimed_outside_at" if is_external else "claimed_at"
+def _turns(is_external: bool) -> type[Turn]:
+    return OutsideTurn if is_external else OwnerTurn
 
 
 def claim(worker: str, *, is_external: bool = False) -> "BuildLease | None":
@@ -70,25 +70,27 @@ def claim(worker: str, *, is_external: bool = False) -> "BuildLease | None":
                 if build is None:
                     return None
                 since = build.owner_turn  # type: ignore[attr-defined]  # annotated
-                _take_turn(build.owner_id, _turn_column(is_external), since=since)
+                _take_turn(_turns(is_external), build.owner_id, since=since)
                 return BuildLease(build, _start_attempt(build, worker))
         except TransitionRefused:
             continue  # another worker was first: look again
 
 
-def _take_turn(owner: int, column: str, *, since: datetime | None) -> None:
-    """Note in a column of OwnerTurn that the owner is served now.
+def _take_turn(turns: type[Turn], owner: int, *, since: datetime | None) -> None:
+    """Note that the owner is served now.
 
     Raises TransitionRefused when that has happened after the turn `since`. The row is locked until the claim is
     committed. Nobody waits for another lock while holding it: every claim locks a build that others skip, then this,
     so claims cannot deadlock.
     """
     now = timezone.now()
-    # Later than the last turn even where clocks differ: an unchanged turn has to mean that nobody was served.
-    later = max(now, since + timedelta(microseconds=1)) if since else now
-    is_first = bool(OwnerTurn.objects.filter(owner=owner, **{column: since}).update(**{column: later}))
-    if not is_first and since is None:
-        is_first = OwnerTurn.objects.get_or_create(owner_id=owner, defaults={column: now})[1]
+    rows = turns._default_manager
+    if since is None:
+        is_first = rows.get_or_create(owner_id=owner, defaults={"claimed_at": now})[1]
+    else:
+        # Later than the last turn even where clocks differ: an unchanged turn has to mean that nobody was served.
+        later = max(now, since + timedelta(microseconds=1))
+        is_first = bool(rows.filter(owner=owner, claimed_at=since).update(claimed_at=later))
     if not is_first:
         raise TransitionRefused(f"owner {owner} has been served since")
 

@@ -1,15 +1,34 @@
+import django.db.models.deletion
+from django.conf import settings
 from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
     """Builds that a builder outside of this system takes, with turns of their own."""
 
-    dependencies = [("builds", "0005_builds_of_generations")]
+    dependencies = [
+        ("builds", "0005_builds_of_generations"),
+        migrations.swappable_dependency(settings.AUTH_USER_MODEL),
+    ]
 
     operations = [
         migrations.AddField("build", "is_external", models.BooleanField(db_default=False, default=False)),
-        migrations.AlterField("ownerturn", "claimed_at", models.DateTimeField(null=True)),
-        migrations.AddField("ownerturn", "claimed_outside_at", models.DateTimeField(null=True)),
+        migrations.CreateModel(
+            name="OutsideTurn",
+            fields=[
+                (
+                    "owner",
+                    models.OneToOneField(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        primary_key=True,
+                        serialize=False,
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+                ("claimed_at", models.DateTimeField()),
+            ],
+            options={"abstract": False},
+        ),
         migrations.RemoveIndex("build", "build_claim_order"),
         migrations.AddIndex(
             "build",

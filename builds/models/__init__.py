@@ -8,10 +8,12 @@ from builds.models.builds import (
     BuildEvent,
     BuildQuerySet,
     LogChunk,
+    OutsideTurn,
     OwnerTurn,
     PhaseName,
     PhaseRun,
     Priority,
+    Turn,
     WorkerHost,
 )
 
@@ -23,9 +25,11 @@ __all__ = [
     "BuildEvent",
     "BuildQuerySet",
     "LogChunk",
+    "OutsideTurn",
     "OwnerTurn",
     "PhaseName",
     "PhaseRun",
     "Priority",
+    "Turn",
     "WorkerHost",
 ]

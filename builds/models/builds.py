@@ -306,18 +306,25 @@ class Artifact(models.Model):
         return self.name
 
 
-class OwnerTurn(models.Model):
-    """When an owner last had a build claimed: whoever has waited longest is next among equals. Null: never.
-
-    The two queues have turns of their own, so that what is built elsewhere costs nobody a place here.
-    """
+class Turn(models.Model):
+    """When an owner last had a build claimed: whoever has waited longest is next among equals."""
 
     owner = models.OneToOneField(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, primary_key=True)
-    claimed_at = models.DateTimeField(null=True)
-    claimed_outside_at = models.DateTimeField(null=True)
+    claimed_at = models.DateTimeField()
+
+    class Meta:
+        abstract = True
 
     def __str__(self) -> str:
         return f"{self.owner_id} at {self.claimed_at}"
+
+
+class OwnerTurn(Turn):
+    """Of builds that run here."""
+
+
+class OutsideTurn(Turn):
+    """Of builds that others run: they cost nobody a place here."""
 
 
 class WorkerHost(models.Model):
