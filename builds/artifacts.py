@@ -9,7 +9,7 @@ import mimetypes
 import re
 import tarfile
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from io import BytesIO
 from typing import IO, Any, cast
@@ -118,15 +118,16 @@ def discard_keys(keys: Iterable[str]) -> None:
             default_storage.delete(key)
 
 
-def discard_attempt(build_id: UUID, fence: int) -> None:
-    """Remove the bytes that an attempt stored before its end, a half-written one among them.
+def discard_attempt(build_id: UUID, fence: int, *, but: Collection[str] = ()) -> None:
+    """Remove the bytes that an attempt stored before its end, a half-written one among them, `but` for some keys.
 
     Its rows, if any, are not part of the build.
     """
     folder = f"{build_id}/{fence}"
     with contextlib.suppress(OSError):
         for name in default_storage.listdir(folder)[1]:
-            default_storage.delete(f"{folder}/{name}")
+            if (key := f"{folder}/{name}") not in but:
+                default_storage.delete(key)
 
 
 @contextlib.contextmanager

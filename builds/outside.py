@@ -168,7 +168,14 @@ class Report:
 
     def discard(self) -> None:
         """Take its files out of the store again, and nobody else's."""
-        artifacts.discard_keys(artifact.storage_key for artifact in self._kept)
+        artifacts.discard_keys(self._keys())
+
+    def tidy(self) -> None:
+        """Remove what else was stored for the attempt, such as by a process that died while it took the report."""
+        artifacts.discard_attempt(self._result.job_id, self._result.fence, but=self._keys())
+
+    def _keys(self) -> set[str]:
+        return {artifact.storage_key for artifact in self._kept}
 
     def _ending(self, build: Build) -> tuple[Status, dict[str, Any]]:
         if self._verdict is None:
@@ -230,3 +237,4 @@ def reported(result: Result) -> Iterator[Report]:
     except BaseException:
         report.discard()
         raise
+    report.tidy()

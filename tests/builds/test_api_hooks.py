@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import User
 from django.core.exceptions import ImproperlyConfigured
+from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
 from django.db import connection
 from django.utils import timezone
@@ -597,6 +598,18 @@ def test_a_store_that_fails_leaves_nothing_and_the_message_may_come_again(
         assert_untouched(before)
 
     assert send_raw("result", body, headers).status_code == 200
+
+
+def test_what_a_process_that_died_had_stored_goes_when_the_report_comes_again(taken: dict[str, Any]) -> None:
+    for name in ("0", "1"):
+        default_storage.save(f"{taken['jobId']}/1/{name}", ContentFile(b"half a fi"))
+
+    assert send("result", result(taken)).status_code == 200
+
+    artifact = Artifact.objects.get()
+    assert [f"{taken['jobId']}/1/{name}" for name in stored(taken["jobId"])] == [artifact.storage_key]
+    with default_storage.open(artifact.storage_key) as file:
+        assert file.read() == b"run()"
 
 
 def test_a_report_whose_lock_was_lost_changes_nothing(taken: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
