@@ -29,7 +29,9 @@ class TakenDocument(Document):
     revision = serializers.IntegerField(source="revision.number")
     lease_expires_at = serializers.DateTimeField(help_text="Another builder may take it then: send heartbeats.")
     strategy = StrategyDocument(
-        source="plan", allow_null=True, help_text="How Chef would build it; null where the files do not say."
+        source="plan",
+        allow_null=True,
+        help_text="How Chef would build it in its sandbox; null if that is unknown.",
     )
     dependencies = serializers.DictField(
         source="revision.dependencies", child=serializers.CharField(), help_text="Packages besides the manifest's."

@@ -25,6 +25,9 @@ answer again, for a day.
 **Sending much.** `RateLimit-Policy` and `RateLimit` tell how many requests are left. A refusal says in `Retry-After`
 when to come back.
 
+**Builders outside.** Who builds what the queue `external` holds has no token: each message to `/v1/hooks/` is signed,
+as the Standard Webhooks specification says, and done once by its `webhook-id`.
+
 **Errors** have one shape, and tell all that is wrong at once. `detail` is for people; programs go by `code`, and codes
 stay as they are.
 """
