@@ -39,15 +39,36 @@ class SignedMessage:
         return digest.hexdigest()
 
 
+def check_headers(headers: Mapping[str, str]) -> None:
+    """Raise NotSigned where the headers alone show that it is no message of this moment: no body need be read then."""
+    given = [headers.get(name, "") for name in HEADERS]
+    if not all(given) or not _ID.fullmatch(given[0]):
+        raise NotSigned(
+            "unsigned_message", f"Sign the message, and send {', '.join(HEADERS)}: see standardwebhooks.com."
+        )
+    if not _is_fresh(given[1]):
+        detail = (
+            f"The webhook-timestamp is not within {TOLERANCE_SECONDS} s of this server's clock: set the clock, and "
+            "sign the message anew."
+        )
+        raise NotSigned("message_too_old", detail)
+
+
 def verified(headers: Mapping[str, str], body: bytes, secrets: Sequence[str]) -> SignedMessage:
     """The message, if one of the secrets has signed it within the last five minutes. Raises NotSigned."""
-    given = {name: headers.get(name, "") for name in HEADERS}
-    if not all(given.values()) or not _ID.fullmatch(given["webhook-id"]):
-        detail = f"Sign the message, and send {', '.join(HEADERS)}: see standardwebhooks.com."
-        raise NotSigned("unsigned_message", detail)
+    check_headers(headers)
+    given = {name: headers[name] for name in HEADERS}
     if not any(_is_signed(given, body, secret) for secret in secrets):
-        raise _refusal(given["webhook-timestamp"])
+        detail = "No secret here has signed these bytes with this id and time: sign exactly what is sent."
+        raise NotSigned("invalid_signature", detail)
     return SignedMessage(given["webhook-id"], body)
+
+
+def _is_fresh(timestamp: str) -> bool:
+    try:
+        return abs(time.time() - float(timestamp)) <= TOLERANCE_SECONDS
+    except ValueError:
+        return False
 
 
 def _is_signed(headers: dict[str, str], body: bytes, secret: str) -> bool:
@@ -56,18 +77,3 @@ def _is_signed(headers: dict[str, str], body: bytes, secret: str) -> bool:
     except (WebhookVerificationError, ValueError):  # the library lets ill-formed base64 and UTF-8 through as the latter
         return False
     return True
-
-
-def _refusal(timestamp: str) -> NotSigned:
-    try:
-        is_fresh = abs(time.time() - float(timestamp)) <= TOLERANCE_SECONDS
-    except ValueError:
-        is_fresh = False
-    if not is_fresh:
-        detail = (
-            f"The webhook-timestamp is not within {TOLERANCE_SECONDS} s of this server's clock: set the clock, and "
-            "sign the message anew."
-        )
-        return NotSigned("message_too_old", detail)
-    detail = "No secret of this installation has signed these bytes with this id and time: sign exactly what is sent."
-    return NotSigned("invalid_signature", detail)

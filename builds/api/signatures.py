@@ -1,5 +1,7 @@
 """Who may, without a token: builders outside, by the signature of each message; and who was given a signed address."""
 
+import threading
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -12,8 +14,11 @@ from rest_framework.exceptions import AuthenticationFailed, PermissionDenied
 from rest_framework.request import Request
 
 from builds.models import Build
-from projects.signed_messages import NotSigned, SignedMessage, verified
+from projects.signed_messages import NotSigned, SignedMessage, check_headers, verified
 
+# Anyone may send a body, and verifying it takes several times its size in memory: large ones go one after the other.
+LARGE_BYTES = 1024**2
+_one_large = threading.Lock()
 # Long enough to begin to fetch an archive; what has begun goes on.
 LINK_SECONDS = 600
 _SALT = "chef: a revision's archive for a builder outside"
@@ -27,13 +32,25 @@ class SignatureAuthentication(BaseAuthentication):
             detail = "This installation has no builders outside of it: the operator sets CHEF_WORKER_SECRET."
             raise PermissionDenied(detail, code="no_outside_builder")
         try:
-            # The bytes as they came: what a parser makes of them is another text.
-            return AnonymousUser(), verified(request.headers, request._request.body, settings.WORKER_SECRETS)
+            check_headers(request.headers)
+            return AnonymousUser(), _verified(request)
         except NotSigned as refusal:
             raise AuthenticationFailed(str(refusal), code=refusal.code) from refusal
 
     def authenticate_header(self, request: Request) -> str:
         return 'StandardWebhooks realm="chef"'
+
+
+def _verified(request: Request) -> SignedMessage:
+    http = request._request
+    is_large = int(http.META.get("CONTENT_LENGTH") or 0) > LARGE_BYTES
+    with _one_large if is_large else nullcontext():
+        try:
+            # The bytes as they came: what a parser makes of them is another text.
+            return verified(request.headers, http.body, settings.WORKER_SECRETS)
+        except NotSigned:
+            http._body = b""  # else it stays in memory until the answer has been sent
+            raise
 
 
 @dataclass(frozen=True)
