@@ -1,9 +1,12 @@
 """Builders outside of a running installation: the example's, and messages of our own, over real HTTP."""
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -161,6 +164,46 @@ def test_twenty_reports_at_once_make_one_change(outer: Installation, is_one_mess
     with outer.client() as client:
         [artifact] = client.get(f"/v1/projects/{external['projectId']}/artifacts").json()["artifacts"]
         assert client.get(artifact["url"]).text == "a"
+
+
+@pytest.fixture(scope="module")
+def mortal(short_folder: Path) -> Iterator[Installation]:
+    """One whose web process is killed."""
+    folder = short_folder / "mortal-outside"
+    folder.mkdir()
+    installation = Installation(folder, CHEF_WORKER_SECRET=SECRET, CHEF_IDEMPOTENCY_LOCK_SECONDS="2")
+    try:
+        yield installation.start_without_workers()
+    finally:
+        installation.stop()
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.05, 0.15, 0.4])
+def test_a_web_process_killed_while_it_takes_a_report_makes_no_half_of_one(mortal: Installation, delay: float) -> None:
+    external = mortal.submit(PAGE, queue="external")
+    taken = claimed(mortal)
+    files = [{"name": f"{number}.txt", "content": "x" * 10_000} for number in range(300)]
+    body = result(taken, artifacts=files)
+    headers = signed(body)
+
+    with ThreadPoolExecutor(1) as pool:
+        cut = pool.submit(send, mortal, "result", body, headers)
+        time.sleep(delay)
+        web = mortal.processes.pop("web")
+        web.send_signal(signal.SIGKILL)
+        web.wait(10)
+        with contextlib.suppress(httpx.TransportError):
+            cut.result(timeout=30)
+    mortal.start_web()
+    answers = [send(mortal, "result", body, headers) for _ in range(2)]
+
+    assert [answer.status_code for answer in answers] == [200, 200], answers[0].text
+    assert answers[0].content == answers[1].content
+    assert mortal.status(external)["status"] == "completed"
+    assert mortal.log_text(external) == "built\n"
+    listed = mortal.get(f"/v1/projects/{external['projectId']}/artifacts")
+    assert (len(listed["artifacts"]), listed["totalSize"]) == (300, 3_000_000)
+    assert len(list((mortal.folder / "artifacts" / external["jobId"] / "1").iterdir())) == 300
 
 
 def test_a_wrong_secret_stops_the_process_with_what_to_write(outer: Installation) -> None:
