@@ -10,7 +10,7 @@ from django.db import transaction
 from django.db.models import Max
 
 from builds.artifacts import discard_keys
-from builds.forecast import seconds_to_room
+from builds.forecast import USUAL_WAIT, seconds_to_room
 from builds.models import Artifact, Build, BuildEvent, Priority
 from builds.publishing import delete_releases
 from builds.queue import bell
@@ -28,6 +28,7 @@ def submit_project(
     by: User,
     name: str,
     priority: Priority = Priority.NORMAL,
+    is_external: bool = False,
     env: Mapping[str, str] | None = None,
     secrets: Mapping[str, Secret] | None = None,
     **upload: Any,
@@ -38,25 +39,55 @@ def submit_project(
     """
     project = create_project(by=by, name=name)
     set_environment(project, env=env, secrets=secrets)
-    return submit_revision(project, by=by, priority=priority, **upload)
+    return submit_revision(project, by=by, priority=priority, is_external=is_external, **upload)
 
 
 @transaction.atomic
-def submit_revision(project: Project, *, by: User, priority: Priority = Priority.NORMAL, **upload: Any) -> Build:
+def submit_revision(
+    project: Project,
+    *,
+    by: User,
+    priority: Priority = Priority.NORMAL,
+    is_external: bool | None = None,
+    **upload: Any,
+) -> Build:
     """A new snapshot of a project, and its build. Raises like submit_project."""
-    return queue_build(add_revision(project, **upload), by=by, priority=priority)
+    return queue_build(add_revision(project, **upload), by=by, priority=priority, is_external=is_external)
+
+
+class NoOutsideBuilder(Exception):
+    """There is nobody outside of this system who could take the build."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            'This installation has no builders outside of it: send `"queue": "local"`, or have the operator set '
+            "CHEF_WORKER_SECRET."
+        )
 
 
 @transaction.atomic
-def queue_build(revision: Revision, *, by: User, priority: Priority = Priority.NORMAL, **origin: Any) -> Build:
+def queue_build(
+    revision: Revision,
+    *,
+    by: User,
+    priority: Priority = Priority.NORMAL,
+    is_external: bool | None = None,
+    **origin: Any,
+) -> Build:
     """Queue a build of a revision. The bell rings after the commit; when it cannot, the reaper rings later.
 
-    `origin` is where it comes from, as columns of the build: retry_of. Raises QueueFull and OwnerQueueFull. Builds that
-    a fault puts back do not come here: they are never refused.
+    `is_external`: whether builders outside of this system shall take it; None is as of the project's last build.
+    `origin` is where it comes from, as columns of the build: retry_of. Raises QueueFull, OwnerQueueFull and
+    NoOutsideBuilder. Builds that a fault puts back do not come here: they are never refused.
     """
     # The project's row is always locked before the owner's: whoever adds a revision holds it already.
-    _make_sure_of_room(Project.objects.select_for_update().get(pk=revision.project_id).owner_id)
-    return _queued(revision, by=by, priority=priority, **origin)
+    project = Project.objects.select_for_update().get(pk=revision.project_id)
+    if is_external is None:
+        is_external = bool(project.builds.order_by("-number").values_list("is_external", flat=True).first())
+    if is_external and not settings.WORKER_SECRETS:
+        raise NoOutsideBuilder
+    _make_sure_of_room(project.owner_id, is_external=is_external)
+    return _queued(revision, by=by, priority=priority, is_external=is_external, **origin)
 
 
 @transaction.atomic
@@ -86,20 +117,21 @@ def _queued(revision: Revision, *, by: User, **columns: Any) -> Build:
         fence=0,
         data={"by": by.get_username()},
     )
-    transaction.on_commit(bell.ring)
+    if not build.is_external:
+        transaction.on_commit(bell.ring)
     return build
 
 
-def _make_sure_of_room(owner: int) -> None:
-    """Refuse when the queue is full: exactly for the owner; for all, give or take what is being queued just now."""
+def _make_sure_of_room(owner: int, *, is_external: bool) -> None:
+    """Refuse when that queue is full: exactly for the owner; for all, give or take what is being queued just now."""
     # Locked until the commit, so that whoever queues next counts this build too. Rows that point to the owner, such
     # as those of this transaction, do not conflict with this kind of lock.
     User.objects.select_for_update(no_key=True).only("pk").get(pk=owner)
-    queued = Build.objects.filter(status=Status.QUEUED)
+    queued = Build.objects.filter(status=Status.QUEUED, is_external=is_external)
     if queued.filter(owner=owner).count() >= settings.OWNER_MAX_QUEUED:
-        raise OwnerQueueFull("builds", retry_after=seconds_to_room(owner))
+        raise OwnerQueueFull("builds", retry_after=USUAL_WAIT if is_external else seconds_to_room(owner))
     if queued.count() >= settings.MAX_QUEUED:
-        raise QueueFull("builds", retry_after=seconds_to_room())
+        raise QueueFull("builds", retry_after=USUAL_WAIT if is_external else seconds_to_room())
 
 
 def cancel_build(build: Build, *, by: User) -> bool:
@@ -123,10 +155,12 @@ class NotFinished(Exception):
 
 
 def retry_build(build: Build, *, by: User) -> Build:
-    """Build the same revision again, as a new build. Raises NotFinished, and what queue_build raises."""
+    """Build a revision again, as a new build in the same queue. Raises NotFinished, and what queue_build raises."""
     if not build.is_terminal:
         raise NotFinished(f"The build is {build.status}: wait for its end, or cancel it first.")
-    return queue_build(build.revision, by=by, priority=Priority(build.priority), retry_of=build)
+    return queue_build(
+        build.revision, by=by, priority=Priority(build.priority), is_external=build.is_external, retry_of=build
+    )
 
 
 def delete_project(project: Project, *, by: User) -> None:

@@ -18,8 +18,19 @@ class EventInline(ReadOnly, admin.TabularInline[BuildEvent, Build]):
 
 @admin.register(Build)
 class BuildAdmin(ReadOnly, admin.ModelAdmin[Build]):
-    list_display = ("id", "project", "number", "status", "phase", "owner", "fence", "worker", "created_at")
-    list_filter = ("status", "phase", "priority")
+    list_display = (
+        "id",
+        "project",
+        "number",
+        "status",
+        "phase",
+        "is_external",
+        "owner",
+        "fence",
+        "worker",
+        "created_at",
+    )
+    list_filter = ("status", "phase", "is_external", "priority")
     list_select_related = ("project", "owner")
     search_fields = ("=id", "project__name")
     date_hierarchy = "created_at"

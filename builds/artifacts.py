@@ -9,8 +9,9 @@ import mimetypes
 import re
 import tarfile
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
+from io import BytesIO
 from typing import IO, Any, cast
 from uuid import UUID
 
@@ -117,15 +118,16 @@ def discard_keys(keys: Iterable[str]) -> None:
             default_storage.delete(key)
 
 
-def discard_attempt(build_id: UUID, fence: int) -> None:
-    """Remove the bytes that an attempt stored before its end, a half-written one among them.
+def discard_attempt(build_id: UUID, fence: int, *, but: Collection[str] = ()) -> None:
+    """Remove the bytes that an attempt stored before its end, a half-written one among them, `but` for some keys.
 
     Its rows, if any, are not part of the build.
     """
     folder = f"{build_id}/{fence}"
     with contextlib.suppress(OSError):
         for name in default_storage.listdir(folder)[1]:
-            default_storage.delete(f"{folder}/{name}")
+            if (key := f"{folder}/{name}") not in but:
+                default_storage.delete(key)
 
 
 @contextlib.contextmanager
@@ -165,7 +167,7 @@ def _store_member(
     if source is None or member.islnk():
         taken.skipped.append(f"{name!r}: not a regular file")
         return
-    if reason := _name_fault(name):
+    if reason := name_fault(name):
         taken.skipped.append(f"{name!r}: {reason}")
         return
     if len(taken.artifacts) >= max_files:
@@ -174,6 +176,21 @@ def _store_member(
     if taken.total_bytes > max_bytes:
         raise OutputRefused(verdict("artifacts_too_large", phase=PhaseName.ARTIFACTS, limit=max_bytes))
     taken.artifacts.append(_store(name, _Hashing(source, member.size, check), lease, len(taken.artifacts)))
+
+
+def keep(files: Iterable[tuple[str, bytes]], lease: BuildLease) -> list[Artifact]:
+    """Store files that came by themselves, as (name, bytes), under the attempt's own prefix. Rows are not written here.
+
+    Another may store for the same attempt at the same time: what is to be removed is what these rows name.
+    """
+    kept: list[Artifact] = []
+    try:
+        for name, data in files:
+            kept.append(_store(name, _Hashing(BytesIO(data), len(data), lambda: None), lease, len(kept)))
+    except BaseException:
+        discard_keys(artifact.storage_key for artifact in kept)
+        raise
+    return kept
 
 
 def _store(name: str, content: _Hashing, lease: BuildLease, index: int) -> Artifact:
@@ -207,7 +224,8 @@ def _is_excluded(name: str, output: str, plan: Plan) -> bool:
     return not name or (output in ("", ".") and name.partition("/")[0] in plan.exclude)
 
 
-def _name_fault(name: str) -> str:
+def name_fault(name: str) -> str:
+    """Why a file of this name is not kept, as the end of a sentence; empty when it is."""
     try:
         size = len(name.encode())
     except UnicodeEncodeError:

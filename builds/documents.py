@@ -145,6 +145,7 @@ class BuildDocument(Document):
     attempt = serializers.IntegerField(source="fence")
     max_attempts = serializers.SerializerMethodField()
     priority = serializers.CharField(source="get_priority_display")
+    external = serializers.BooleanField(source="is_external", help_text="Whether a builder outside of here takes it.")
     queue = serializers.SerializerMethodField()
     strategy = StrategyDocument(source="plan", allow_null=True)
     image = TextOrNull()

@@ -43,13 +43,14 @@ def queue_documents(builds: Iterable[Build]) -> dict[UUID, dict[str, Any]]:
     """The API's `queue` of those builds that are queued, by their ids: no queries for each.
 
     `position` is 1 + how many are expected to be claimed before it. `etaSeconds` until it starts is None while no
-    worker is alive, and as long as no build has ever completed here: there is nothing to reckon with.
+    worker is alive, and as long as no build has ever completed here: there is nothing to reckon with. Of builds for
+    others, nobody here knows when they are taken: they are placed by priority and age alone.
     """
     queued = [build for build in builds if build.status == Status.QUEUED]
     if not queued:
         return {}
     outlook = _outlook(build.pk for build in queued)
-    return {build.pk: outlook.documents.get(build.pk) or outlook.of_unseen(build) for build in queued}
+    return {build.pk: outlook.of(build) for build in queued}
 
 
 def seconds_to_room(owner: int | None = None) -> int:
@@ -68,12 +69,21 @@ class Outlook:
 
     taken_at: datetime
     documents: Mapping[UUID, dict[str, Any]]
+    outside: Mapping[UUID, dict[str, Any]]  # the same of those that builders outside of this system take
     queued: Mapping[tuple[int, int], int]  # how many, by (priority, owner)
     next_start_of: Mapping[int, float]  # the owner's next, in seconds
     next_start: float | None
     cost: float
 
-    def of_unseen(self, build: Build) -> dict[str, Any]:
+    def of(self, build: Build) -> dict[str, Any]:
+        if build.is_external:
+            return self.outside.get(build.pk) or _outside_document(len(self.outside) + 1)
+        return self.documents.get(build.pk) or self._of_unseen(build)
+
+    def knows(self, pk: UUID) -> bool:
+        return pk in self.documents or pk in self.outside
+
+    def _of_unseen(self, build: Build) -> dict[str, Any]:
         """For a build that was not among the queued: it has since been claimed, or has come in since."""
         if max(build.created_at, build.available_at) < self.taken_at:
             return {"position": 1, "etaSeconds": {"p50": 0, "p90": 0}, "blockedBy": None}
@@ -108,7 +118,7 @@ def _is_good_enough(read_at: float, outlook: Outlook, asked: Iterable[UUID]) -> 
     age = time.monotonic() - read_at
     if age >= FRESH_SECONDS:
         return False
-    return age < outlook.cost * REST_PER_READING or all(pk in outlook.documents for pk in asked)
+    return age < outlook.cost * REST_PER_READING or all(outlook.knows(pk) for pk in asked)
 
 
 def forget() -> None:
@@ -124,7 +134,8 @@ def forget() -> None:
 def look_ahead() -> Outlook:
     """Four queries, whatever the length of the queue, and one prediction."""
     started, now = time.perf_counter(), timezone.now()
-    history, workers, rows = _History(), _workers_alive(now), _queued()
+    history, workers, waiting = _History(), _workers_alive(now), _queued()
+    rows = [row for row in waiting if not row.is_external]
     scene = Scene(
         waiting=[
             Waiting(row.owner, row.priority, (row.available_at - now).total_seconds(), history.of(row.project))
@@ -141,6 +152,7 @@ def look_ahead() -> Outlook:
     return Outlook(
         taken_at=now,
         documents=_documents([row.pk for row in rows], scene, predictions, workers=workers, has_eta=has_eta),
+        outside=_outside_documents([row for row in waiting if row.is_external], now),
         queued=Counter((build.priority, build.owner) for build in scene.waiting),
         next_start_of=first,
         next_start=min(first.values(), default=None),
@@ -162,6 +174,17 @@ def _documents(
     }
 
 
+def _outside_documents(rows: Sequence["_Queued"], now: datetime) -> dict[UUID, dict[str, Any]]:
+    ordered = sorted(rows, key=lambda row: -row.priority)  # the oldest come first among equals
+    return {
+        row.pk: _outside_document(place, is_eligible=row.available_at <= now) for place, row in enumerate(ordered, 1)
+    }
+
+
+def _outside_document(place: int, *, is_eligible: bool = True) -> dict[str, Any]:
+    return {"position": place, "etaSeconds": None, "blockedBy": None if is_eligible else "backoff"}
+
+
 def _first_starts(scene: Scene, predictions: Sequence[Prediction]) -> dict[int, float]:
     first: dict[int, float] = {}
     for build, prediction in zip(scene.waiting, predictions, strict=True):
@@ -180,12 +203,13 @@ class _Queued(NamedTuple):
     project: UUID
     priority: int
     available_at: datetime
+    is_external: bool
     turn: datetime | None
 
 
 def _queued() -> list[_Queued]:
-    """All that is queued, the oldest first."""
-    columns = ("pk", "owner", "project", "priority", "available_at", "owner__ownerturn__claimed_at")
+    """All that is queued, for our workers and for others, the oldest first."""
+    columns = ("pk", "owner", "project", "priority", "available_at", "is_external", "owner__ownerturn__claimed_at")
     queued = Build.objects.filter(status=Status.QUEUED).order_by("created_at", "pk")
     return [_Queued(*row) for row in queued.values_list(*columns)]
 
@@ -200,7 +224,7 @@ def _ranked(turns: Mapping[int, datetime]) -> dict[int, int]:
 
 def _running(now: datetime, history: "_History") -> list[Running]:
     """What runs, by the start of the attempt that runs now."""
-    attempts = Attempt.objects.filter(build__status=Status.RUNNING, number=F("build__fence"))
+    attempts = Attempt.objects.filter(build__status=Status.RUNNING, build__is_external=False, number=F("build__fence"))
     return [
         Running(
             owner,
@@ -211,11 +235,11 @@ def _running(now: datetime, history: "_History") -> list[Running]:
 
 
 class _History:
-    """How long the last builds took that completed at the first attempt. False when there are none."""
+    """How long the last builds took that completed here at the first attempt. False when there are none."""
 
     def __init__(self) -> None:
         rows = (
-            Build.objects.filter(status=Status.COMPLETED, fence=1)
+            Build.objects.filter(status=Status.COMPLETED, is_external=False, fence=1)
             .order_by("-finished_at")
             .values_list("project", "started_at", "finished_at")[:HISTORY]
         )

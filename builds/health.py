@@ -76,14 +76,15 @@ def _storage() -> str:
 def _hosts() -> dict[str, Any]:
     now = timezone.now()
     hosts = list(WorkerHost.objects.filter(seen_at__gt=now - HOST_SILENCE))
-    queued = Build.objects.filter(status=Status.QUEUED).aggregate(depth=Count("*"), oldest=Min("created_at"))
+    ours = Build.objects.filter(is_external=False)  # what waits for others, and what they run, is no matter of this
+    queued = ours.filter(status=Status.QUEUED).aggregate(depth=Count("*"), oldest=Min("created_at"))
     oldest = queued["oldest"]
     faults = [host.engine_fault for host in hosts if host.engine_fault]
     return {
         "docker": "ok" if any(not host.engine_fault for host in hosts) else (faults or ["no workers"])[0],
         "workers": {
             "alive": sum(host.workers for host in hosts),
-            "busy": Build.objects.filter(status=Status.RUNNING).count(),
+            "busy": ours.filter(status=Status.RUNNING).count(),
         },
         "queue": {"depth": queued["depth"], "oldestSeconds": round((now - oldest).total_seconds()) if oldest else 0},
     }

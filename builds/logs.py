@@ -249,12 +249,32 @@ class LogWriter:
                     text=piece.text,
                 )
             )
-        changes = {"log_bytes": F("log_bytes") + sum(piece.size for piece in pieces)}
-        if self._left_out:
+        self._write(rows, sum(piece.size for piece in pieces), is_cut=bool(self._left_out))
+
+    def _write(self, rows: list[LogChunk], size: int, *, is_cut: bool) -> None:
+        changes = {"log_bytes": F("log_bytes") + size}
+        if is_cut:
             changes["log_truncated"] = True  # type: ignore[assignment]
         with self._lease.writing(**changes):
-            LogChunk.objects.bulk_create(rows)
+            LogChunk.objects.bulk_create(rows, batch_size=500)
             transaction.on_commit(partial(announce, self._lease.build.pk))
+
+
+class WholeLog(LogWriter):
+    """A log that came at once: not entered, but filled, and written by `record` within the transaction of its end."""
+
+    def __init__(self, lease: BuildLease, *, max_bytes: int) -> None:
+        super().__init__(lease, max_bytes=max_bytes)
+        self._rows: list[LogChunk] = []
+        self._size, self._is_cut = 0, False
+
+    def _write(self, rows: list[LogChunk], size: int, *, is_cut: bool) -> None:
+        self._rows += rows
+        self._size, self._is_cut = self._size + size, self._is_cut or is_cut
+
+    def record(self) -> None:
+        """Write all of it. Raises LeaseLost when the attempt may not write any more."""
+        super()._write(self._rows, self._size, is_cut=self._is_cut)
 
 
 def read(build: Build, *, after: str = "", phase: str = "", limit: int = 500) -> tuple[list[LogChunk], str]:

@@ -9,7 +9,7 @@ from django.db.models import Count, F, IntegerField, OuterRef, Subquery
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
-from builds.models import Attempt, Build, BuildQuerySet, OwnerTurn
+from builds.models import Attempt, Build, BuildQuerySet, OutsideTurn, OwnerTurn, Turn
 from builds.verdicts import verdict
 from projects.doorbell import Doorbell
 from projects.jobs import Status, TransitionRefused, backoff
@@ -20,24 +20,28 @@ bell = Doorbell("builds", "builds.tasks.run_next")
 # --- Claiming ----------------------------------------------------------------------------------------------------
 
 
-def in_claim_order(now: Any) -> BuildQuerySet:
-    """Eligible builds as they are claimed: by priority, then the owner's running builds, the owner's last turn, age.
+def in_claim_order(now: Any, *, is_external: bool = False) -> BuildQuerySet:
+    """Eligible builds of a queue as they are claimed: by priority, the owner's running builds, the owner's turn, age.
 
     The fewest running go first, then who was served longest ago, or never: with one worker, nothing runs when it
     claims, and turns alone keep a long queue of one owner from starving the others. Builds of an owner at the limit
-    of running builds are left out: they wait without blocking others. `owner_turn` is the owner's last turn.
-    builds.forecast predicts this order: change both.
+    of running builds are left out: they wait without blocking others. `owner_turn` is the owner's last turn. What
+    runs in the other queue counts for nothing here. builds.forecast predicts this order: change both.
     """
     running = (
-        Build.objects.filter(owner=OuterRef("owner"), status=Status.RUNNING)
+        Build.objects.filter(owner=OuterRef("owner"), status=Status.RUNNING, is_external=is_external)
         .order_by()
         .values("owner")
         .annotate(count=Count("pk"))
         .values("count")
     )
-    queued = Build.objects.eligible(now).annotate(
-        owner_running=Coalesce(Subquery(running, output_field=IntegerField()), 0),
-        owner_turn=F("owner__ownerturn__claimed_at"),
+    queued = (
+        Build.objects.filter(is_external=is_external)
+        .eligible(now)
+        .annotate(
+            owner_running=Coalesce(Subquery(running, output_field=IntegerField()), 0),
+            owner_turn=F(f"owner__{_turns(is_external)._meta.model_name}__claimed_at"),
+        )
     )
     if settings.OWNER_MAX_RUNNING:
         queued = queued.filter(owner_running__lt=settings.OWNER_MAX_RUNNING)
@@ -45,8 +49,12 @@ def in_claim_order(now: Any) -> BuildQuerySet:
     return queued.order_by("-priority", "owner_running", turn, "created_at", "pk")
 
 
-def claim(worker: str) -> "BuildLease | None":
-    """Take the best eligible build, or None when there is nothing to do.
+def _turns(is_external: bool) -> type[Turn]:
+    return OutsideTurn if is_external else OwnerTurn
+
+
+def claim(worker: str, *, is_external: bool = False) -> "BuildLease | None":
+    """Take the best eligible build of one queue, or None when there is nothing to do.
 
     PostgreSQL skips rows that another worker is claiming; SQLite has one writer at a time, so plain
     compare-and-set suffices there. Claims of one owner's builds go one after the other, by the owner's turn: each
@@ -55,31 +63,34 @@ def claim(worker: str) -> "BuildLease | None":
     while True:
         try:
             with transaction.atomic():
-                queued = in_claim_order(timezone.now())
+                queued = in_claim_order(timezone.now(), is_external=is_external)
                 if connection.features.has_select_for_update_skip_locked:
                     queued = queued.select_for_update(skip_locked=True, of=("self",))
                 build = queued.first()
                 if build is None:
                     return None
-                _take_turn(build.owner_id, since=build.owner_turn)  # type: ignore[attr-defined]  # annotated
+                since = build.owner_turn  # type: ignore[attr-defined]  # annotated
+                _take_turn(_turns(is_external), build.owner_id, since=since)
                 return BuildLease(build, _start_attempt(build, worker))
         except TransitionRefused:
             continue  # another worker was first: look again
 
 
-def _take_turn(owner: int, *, since: datetime | None) -> None:
-    """Note that the owner is served now. Raises TransitionRefused when that has happened after the turn `since`.
+def _take_turn(turns: type[Turn], owner: int, *, since: datetime | None) -> None:
+    """Note that the owner is served now.
 
-    The row is locked until the claim is committed. Nobody waits for another lock while holding it: every claim locks
-    a build that others skip, then this, so claims cannot deadlock.
+    Raises TransitionRefused when that has happened after the turn `since`. The row is locked until the claim is
+    committed. Nobody waits for another lock while holding it: every claim locks a build that others skip, then this,
+    so claims cannot deadlock.
     """
     now = timezone.now()
+    rows = turns._default_manager
     if since is None:
-        is_first = OwnerTurn.objects.get_or_create(owner_id=owner, defaults={"claimed_at": now})[1]
+        is_first = rows.get_or_create(owner_id=owner, defaults={"claimed_at": now})[1]
     else:
         # Later than the last turn even where clocks differ: an unchanged turn has to mean that nobody was served.
         later = max(now, since + timedelta(microseconds=1))
-        is_first = bool(OwnerTurn.objects.filter(owner=owner, claimed_at=since).update(claimed_at=later))
+        is_first = bool(rows.filter(owner=owner, claimed_at=since).update(claimed_at=later))
     if not is_first:
         raise TransitionRefused(f"owner {owner} has been served since")
 

@@ -23,7 +23,7 @@ def reap_abandoned() -> int:
     """Take every build whose lease has run out from its silent worker. Returns how many."""
     reaped = 0
     for build in Build.objects.abandoned(timezone.now()):
-        silent = f"{build.worker} was silent for {settings.LEASE_SECONDS:g} s during {build.phase or 'the start'}"
+        silent = f"{build.worker} was silent for {build.lease_seconds:g} s during {build.phase or 'the start'}"
         status, changes = after_fault(build, "worker_lost", evidence=silent)
         try:
             build.transition_to(status, **changes)
@@ -36,7 +36,7 @@ def reap_abandoned() -> int:
 
 
 def ring_for_waiting() -> int:
-    """Ring for builds that wait while no bell does. Returns how often."""
+    """Ring for builds that wait for our workers while no bell does. Returns how often."""
     return bell.ring_for(lambda: in_claim_order(timezone.now())[: settings.WORKER_CONCURRENCY].count())
 
 

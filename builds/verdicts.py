@@ -24,7 +24,7 @@ from builds.symptoms import (
 )
 from builds.verdict_catalogue import CATALOGUE, VerdictClass
 
-__all__ = ["EvidenceCollector", "Verdict", "VerdictClass", "clean", "verdict"]
+__all__ = ["CATALOGUE", "EvidenceCollector", "Verdict", "VerdictClass", "clean", "verdict"]
 
 MAX_EVIDENCE_LINES = 10
 MAX_LINE_CHARS = 400

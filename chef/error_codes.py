@@ -9,6 +9,10 @@ from projects.engine.errors import CATALOGUE
 
 CODES: Mapping[str, str] = {
     # --- Who may, and how often ----------------------------------------------------------------------------------
+    "unsigned_message": "The message has no signature: send webhook-id, webhook-timestamp and webhook-signature.",
+    "invalid_signature": "The signature is not of this message, or by no secret that is known here.",
+    "message_too_old": "The message was signed more than five minutes ago, or by a clock that is ahead.",
+    "invalid_link": "The address is not one that was given out here, or it has served its time.",
     "not_authenticated": "There is no token: send `Authorization: Bearer …`.",
     "authentication_failed": "The way of authentication is not one that is known here.",
     "invalid_token": "The token is unknown, expired or revoked.",
@@ -27,7 +31,12 @@ CODES: Mapping[str, str] = {
     "method_not_allowed": "This path does not know the method.",
     "not_found": "There is no such thing, or it is someone else's.",
     "range_not_satisfiable": "The range lies beyond the end of the content.",
+    "not_external": "The build runs here: nobody outside has a part in it.",
+    "stale_fence": "The build is not, or no longer, the sender's: its fence is another one, or it waits again.",
+    "build_ended": "The build has ended before: nothing about it can be changed.",
+    "lease_expired": "The builder was silent for longer than its lease: another may take the build.",
     "conflict": "The thing is not in a state for this.",
+    "no_outside_builder": "Nobody outside of this installation takes builds: the operator sets CHEF_WORKER_SECRET.",
     "build_not_finished": "Only a build that has ended can be retried: wait for its end, or cancel it.",
     "generation_not_ended": "Only a generation that failed or was cancelled can be retried.",
     "generation_under_way": "Another generation or repair changes the project: wait for its end, or cancel it.",
@@ -38,6 +47,8 @@ CODES: Mapping[str, str] = {
     # --- Sending twice -------------------------------------------------------------------------------------------
     "invalid_idempotency_key": "An Idempotency-Key has 1 to 255 visible ASCII characters.",
     "idempotency_key_reused": "The Idempotency-Key came with another request before.",
+    "message_id_reused": "The webhook-id came with another message before.",
+    "message_in_progress": "The same message is still being dealt with: send it again shortly.",
     "idempotency_in_progress": "The first request with this Idempotency-Key is still under way: send it again shortly.",
     # --- Fields and parameters -----------------------------------------------------------------------------------
     "required": "The field is missing.",
@@ -57,6 +68,7 @@ CODES: Mapping[str, str] = {
     "not_a_dict": "The field takes an object.",
     "null_characters_not_allowed": "The text holds a NUL character.",
     "surrogate_characters_not_allowed": "The text holds half a character.",
+    "other_status": "The field does not go with the status that is reported.",
     "unknown_field": "There is no such field or parameter here.",
     "invalid_cursor": "The cursor is not one that this list gave.",
     "invalid_environment": "The variable cannot be set: its name, its value, or their number or size is not allowed.",
@@ -69,6 +81,8 @@ CODES: Mapping[str, str] = {
     "invalid_file": "The file's entry has another shape, or its content is not what `encoding` says.",
     "invalid_path": "The path cannot name a source file, such as one that leaves the project's folder.",
     "duplicate_path": "Two paths are one file on many machines, or a file is where another needs a folder.",
+    "invalid_artifact": "The artifact's entry has another shape, or its name or content cannot be kept.",
+    "artifacts_too_large": "All artifacts together are larger than a build's may be.",
     "file_too_large": "The file is larger than one may be.",
     "project_too_large": "All files together are larger than a project may be.",
     "too_many_files": "The project has more files than it may have.",

@@ -10,8 +10,9 @@ from rest_framework import serializers
 
 from builds.verdict_catalogue import CATALOGUE
 from chef.error_codes import CODES
-from projects.idempotency import KEY_PATTERN
+from projects.idempotency import KEY_PATTERN, IdempotentMixin
 from projects.serializers import CamelSerializer
+from projects.signed_messages import HEADERS
 
 INTRODUCTION = """
 Prompts or projects in; builds, logs and artifacts out. Send `Authorization: Bearer <token>`; `manage.py create_token`
@@ -24,9 +25,19 @@ answer again, for a day.
 **Sending much.** `RateLimit-Policy` and `RateLimit` tell how many requests are left. A refusal says in `Retry-After`
 when to come back.
 
+**Builders outside.** Who builds what the queue `external` holds has no token: each message to `/v1/hooks/` is signed,
+as the Standard Webhooks specification says, and done once by its `webhook-id`.
+
 **Errors** have one shape, and tell all that is wrong at once. `detail` is for people; programs go by `code`, and codes
 stay as they are.
 """
+
+
+_SIGNED = {
+    "webhook-id": "The message's own: the same message again has the same id, and gets the same answer.",
+    "webhook-timestamp": "Seconds since 1970, within five minutes of the server's clock.",
+    "webhook-signature": "`v1,` and the base64 of HMAC-SHA256 over `id.timestamp.body`, by the secret's bytes.",
+}
 
 
 class ErrorItem(serializers.Serializer[Any]):
@@ -48,6 +59,16 @@ class TokenScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-ca
 
     def get_security_definition(self, auto_schema: AutoSchema) -> dict[str, str]:
         return {"type": "http", "scheme": "bearer"}
+
+
+class SignatureScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
+    """All three headers together, as the Standard Webhooks specification has them."""
+
+    target_class = "builds.api.signatures.SignatureAuthentication"
+    name = ["webhookId", "webhookTimestamp", "webhookSignature"]
+
+    def get_security_definition(self, auto_schema: AutoSchema) -> list[dict[str, str]]:
+        return [{"type": "apiKey", "in": "header", "name": name, "description": _SIGNED[name]} for name in HEADERS]
 
 
 class AnonymousScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
@@ -111,7 +132,8 @@ class ApiSchema(AutoSchema):
     def get_override_parameters(self) -> list[Any]:
         if not self.view.get_authenticators():
             return []
-        return [*_RESPONSE_HEADERS, *([_IDEMPOTENCY_KEY] if self.method == "POST" else [])]
+        takes_key = self.method == "POST" and isinstance(self.view, IdempotentMixin)
+        return [*_RESPONSE_HEADERS, *([_IDEMPOTENCY_KEY] if takes_key else [])]
 
     def _get_response_bodies(self, direction: str = "response") -> dict[str, Any]:
         bodies: dict[str, Any] = super()._get_response_bodies(direction=direction)  # type: ignore[arg-type]

@@ -5,6 +5,7 @@ sentence that says what to write instead; nothing here falls back to an insecure
 """
 
 import os
+from base64 import b64decode
 from pathlib import Path
 from urllib.parse import quote
 
@@ -226,6 +227,31 @@ WORKER_TIMEOUT = env_number("WORKER_TIMEOUT", 300_000, least=1_000) / 1000  # gi
 GENERATION_CONCURRENCY = int(env_number("GENERATION_CONCURRENCY", 4, least=1, most=256))
 # How long a running build or generation may be silent towards the database before another worker may take it.
 LEASE_SECONDS = env_number("CHEF_LEASE_SECONDS", 15, least=2, most=3600)
+# The same of a builder outside of this system, which comes over the network.
+OUTSIDE_LEASE_SECONDS = env_number("CHEF_OUTSIDE_LEASE_SECONDS", 300, least=2, most=86_400)
+
+
+def worker_secrets() -> list[str]:
+    """What builders outside of this system sign with: each is good, so that one can be replaced by the next."""
+    secrets = env_list("CHEF_WORKER_SECRET")
+    if any(not 24 <= _key_bytes(secret) <= 64 for secret in secrets):
+        raise ImproperlyConfigured(
+            "CHEF_WORKER_SECRET: a secret is whsec_ and 24 to 64 random bytes in base64; make one with "
+            '`echo "whsec_$(openssl rand -base64 32)"`. Several have commas between them.'
+        )
+    return secrets
+
+
+def _key_bytes(secret: str) -> int:
+    """How many bytes a secret of the Standard Webhooks has; 0 when it is none."""
+    head, prefix, key = secret.rpartition("whsec_")
+    try:
+        return len(b64decode(key, validate=True)) if prefix and not head else 0
+    except ValueError:
+        return 0
+
+
+WORKER_SECRETS = worker_secrets()
 # How long running builds may go on after SIGTERM before they are handed back to the queue.
 SHUTDOWN_GRACE_SECONDS = env_number("CHEF_SHUTDOWN_GRACE_SECONDS", 20, least=0, most=3600)
 MAX_ATTEMPTS = 3
@@ -312,8 +338,9 @@ REST_FRAMEWORK = {
     "EXCEPTION_HANDLER": "drf_standardized_errors.handler.exception_handler",
     "TEST_REQUEST_DEFAULT_FORMAT": "json",
 }
-# How long the answer to a POST with an Idempotency-Key is kept.
-IDEMPOTENCY_HOURS = env_number("CHEF_IDEMPOTENCY_HOURS", 24, least=0.01, most=8760)
+# How long the answer to a POST with an Idempotency-Key is kept; and to a signed message, whose signature is good for
+# ten minutes at most: after less, it could be played again.
+IDEMPOTENCY_HOURS = env_number("CHEF_IDEMPOTENCY_HOURS", 24, least=0.25, most=8760)
 # Longer than any handler takes: a request whose process is silent for longer is taken for dead.
 IDEMPOTENCY_LOCK_SECONDS = env_number("CHEF_IDEMPOTENCY_LOCK_SECONDS", 60, least=1, most=3600)
 # Requests of one owner, and of one address without a valid token; empty: no limit.

@@ -8,6 +8,7 @@ from rest_framework.routers import SimpleRouter
 from builds import views
 from builds.api.builds import BuildViewSet
 from builds.api.generations import GenerateViewSet, GenerationViewSet
+from builds.api.hooks import ArchiveDoor, ClaimDoor, HeartbeatDoor, ResultDoor
 from builds.api.projects import ProjectViewSet
 from builds.api.service import DetectViewSet, HealthView, LiveView, RuntimesViewSet
 from chef import errors
@@ -30,6 +31,10 @@ urlpatterns = [
     path("v1/", include(api.urls)),
     path("v1/generate", GenerateViewSet.as_view({"post": "create"}), name="generate"),
     path("v1/detect", DetectViewSet.as_view({"post": "create"}), name="detect"),
+    path("v1/hooks/worker-claim", ClaimDoor.as_view(), name="worker-claim"),
+    path("v1/hooks/worker-heartbeat", HeartbeatDoor.as_view(), name="worker-heartbeat"),
+    path("v1/hooks/worker-result", ResultDoor.as_view(), name="worker-result"),
+    path("v1/hooks/worker-archive/<str:token>", ArchiveDoor.as_view(), name="worker-archive"),
     path("v1/runtimes", RuntimesViewSet.as_view({"get": "retrieve"}), name="runtimes"),
     path("v1/schema", SchemaView.as_view(), name="schema"),
     path("v1/docs", DocsView.as_view(), name="docs"),

@@ -5,7 +5,7 @@ from typing import Any, cast
 
 from django.contrib.auth.models import User
 from django.db.models import QuerySet
-from django.http import Http404, HttpResponseBase
+from django.http import Http404, HttpRequest, HttpResponseBase
 from django.utils.text import slugify
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
@@ -103,15 +103,19 @@ class RevisionDoors(ApiViewSet):
     @action(detail=True, url_path="revisions/<int:number>/archive", url_name="archive")
     def archive(self, request: Request, pk: Any, number: int) -> HttpResponseBase:
         """All of a revision's files as a tar.gz."""
-        revision = self._revision(pk, number)
-        files = revision.files.order_by("path").iterator(chunk_size=50)
-        name = f"{slugify(revision.project.name) or 'project'}-{revision.number}.tar.gz"
-        return send_stream(request, pack(files), media_type="application/gzip", file_name=name)
+        return send_archive(request, self._revision(pk, number))
 
     def _revision(self, pk: Any, number: int) -> Revision:
         if number > 2**31 - 1:  # more than the column holds
             raise Http404
         return cast(Revision, self.one(Revision.objects.filter(project__in=self.projects(), project=pk), number=number))
+
+
+def send_archive(request: HttpRequest, revision: Revision) -> HttpResponseBase:
+    """All of a revision's files as a tar.gz, packed while it is sent."""
+    files = revision.files.order_by("path").iterator(chunk_size=50)
+    name = f"{slugify(revision.project.name) or 'project'}-{revision.number}.tar.gz"
+    return send_stream(request, pack(files), media_type="application/gzip", file_name=name)
 
 
 def _reader(data: bytes) -> Any:

@@ -1,4 +1,4 @@
-"""A POST that is sent twice is done once: the `Idempotency-Key` header.
+"""A POST that is sent twice is done once: the `Idempotency-Key` header, or the id of a signed message.
 
 The key's row is committed before the handler starts, so that a parallel repeat sees it; what the handler writes and
 the answer that is kept are then committed in one transaction. A process that dies in between leaves a lock that runs
@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 import re
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -16,7 +17,7 @@ from typing import Any
 
 from django.conf import settings
 from django.core.files.uploadedfile import UploadedFile
-from django.db import DatabaseError, IntegrityError, transaction
+from django.db import DatabaseError, IntegrityError, connection, transaction
 from django.http import HttpResponse
 from django.http.response import HttpResponseBase
 from django.utils import timezone
@@ -30,6 +31,7 @@ from projects.models import IdempotencyKey
 logger = logging.getLogger(__name__)
 
 RETRY_AFTER_SECONDS = 1
+WAIT_PAUSE_SECONDS = 0.05
 KEPT_HEADERS = ("Content-Type", "Location", "Preference-Applied", "ETag")
 # Visible ASCII; in quotes, as the IETF's draft has it, or without.
 KEY_PATTERN = '^(?:[!#-~]{1,255}|"[!#-~]{1,255}")$'
@@ -82,8 +84,11 @@ class Claim:
         return IdempotencyKey.objects.filter(pk=self.pk, locked_until=self.locked_until, status_code=None)
 
 
-def claim(owner_id: int, key: str, fingerprint: str) -> Claim | HttpResponse:
-    """The right to do this request, or the answer that it got before. Raises KeyReused or InProgress."""
+def claim(owner_id: int | None, key: str, fingerprint: str) -> Claim | HttpResponse:
+    """The right to do this request, or the answer that it got before. Raises KeyReused or InProgress.
+
+    Without an owner, the key is the id of a message whose signature is its authority.
+    """
     for _ in range(5):  # each further round: another request changed the row in between
         row = IdempotencyKey.objects.filter(owner=owner_id, key=key).first()
         claimed = _insert(owner_id, key, fingerprint) if row is None else _judge(row, fingerprint)
@@ -92,7 +97,20 @@ def claim(owner_id: int, key: str, fingerprint: str) -> Claim | HttpResponse:
     raise InProgress
 
 
-def _insert(owner_id: int, key: str, fingerprint: str) -> Claim | None:
+def claim_or_wait(owner_id: int | None, key: str, fingerprint: str, *, seconds: float) -> Claim | HttpResponse:
+    """As `claim`; while the same request is under way, its answer is waited for. Raises KeyReused or InProgress."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return claim(owner_id, key, fingerprint)
+        except InProgress:
+            if time.monotonic() >= deadline:
+                raise
+        connection.close()  # back to the pool: many may wait, and the one that they wait for needs it
+        time.sleep(WAIT_PAUSE_SECONDS)
+
+
+def _insert(owner_id: int | None, key: str, fingerprint: str) -> Claim | None:
     now = timezone.now()
     row = IdempotencyKey(
         owner_id=owner_id, key=key, fingerprint=fingerprint, created_at=now, locked_until=now + _lock()

@@ -105,6 +105,11 @@ class Job(models.Model):
     def is_terminal(self) -> bool:
         return self.status in TERMINAL
 
+    @property
+    def lease_seconds(self) -> float:
+        """How long its worker may be silent before another may take it."""
+        return float(settings.LEASE_SECONDS)
+
     def transition_to(self, status: Status, *, outcome: str = "", **changes: Any) -> None:
         """Change the status by compare-and-set, with its event, in one transaction. The only place that does.
 
@@ -137,7 +142,7 @@ class Job(models.Model):
             Status.RUNNING,
             fence=self.fence + 1,
             worker=worker,
-            lease_expires_at=now + timedelta(seconds=settings.LEASE_SECONDS),
+            lease_expires_at=now + timedelta(seconds=self.lease_seconds),
             started_at=self.started_at or now,
             **changes,
         )

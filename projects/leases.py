@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any, Generic, Self, TypeVar
 
-from django.conf import settings
 from django.db import DatabaseError, close_old_connections, connection, transaction
 from django.db.models import QuerySet
 from django.utils import timezone
@@ -82,13 +81,13 @@ class Lease(Generic[J]):
             self._heartbeat.join(timeout=5)
 
     def _beat(self, should_hand_back: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + settings.LEASE_SECONDS
+        deadline = time.monotonic() + self.job.lease_seconds
         try:
-            while not self._ended.wait(min(1.0, settings.LEASE_SECONDS / 4)):
+            while not self._ended.wait(min(1.0, self.job.lease_seconds / 4)):
                 if should_hand_back():
                     self.interrupted.set()
                 if self._renew():
-                    deadline = time.monotonic() + settings.LEASE_SECONDS
+                    deadline = time.monotonic() + self.job.lease_seconds
                 elif time.monotonic() > deadline:
                     # Without a database for a whole lease, another worker may hold the job by now.
                     self.lost.set()
@@ -98,7 +97,7 @@ class Lease(Generic[J]):
             connection.close()
 
     def _renew(self) -> bool:
-        expiry = timezone.now() + timedelta(seconds=settings.LEASE_SECONDS)
+        expiry = timezone.now() + timedelta(seconds=self.job.lease_seconds)
         try:
             if self._held().update(lease_expires_at=expiry):
                 return True

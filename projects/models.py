@@ -283,7 +283,10 @@ class EnvironmentVariable(models.Model):
 class IdempotencyKey(models.Model):
     """A POST that may be sent twice: what was asked, and, once it was done, what was answered."""
 
-    owner = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="idempotency_keys")
+    # Null where a signature is the authority: the key is the message's id then.
+    owner = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, null=True, blank=True, related_name="idempotency_keys"
+    )
     key = models.CharField(max_length=255)
     fingerprint = models.CharField(max_length=64)  # of method, path and body
     created_at = models.DateTimeField(default=timezone.now)
@@ -295,6 +298,7 @@ class IdempotencyKey(models.Model):
     class Meta:
         constraints = [
             models.UniqueConstraint(fields=["owner", "key"], name="idempotency_key_once"),
+            models.UniqueConstraint(fields=["key"], condition=Q(owner=None), name="idempotency_message_once"),
             models.CheckConstraint(
                 condition=Q(status_code__isnull=True, locked_until__isnull=False)
                 | Q(status_code__isnull=False, locked_until__isnull=True),

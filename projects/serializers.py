@@ -190,10 +190,11 @@ def _file(entry: Any) -> NewFile:
         raise ValueError('"content" is missing or is not text; send binary files with "encoding": "base64".')
     if not isinstance(executable, bool):
         raise ValueError('"executable" is true or false.')
-    return NewFile(entry["path"], _decoded(content, encoding), executable)
+    return NewFile(entry["path"], decoded(content, encoding), executable)
 
 
-def _decoded(content: str, encoding: Any) -> bytes:
+def decoded(content: str, encoding: Any) -> bytes:
+    """The bytes that text stands for, in "utf-8" or "base64". Raises ValueError with what to do."""
     if encoding == "base64":
         try:
             return base64.b64decode(content, validate=True)

@@ -1,4 +1,7 @@
-"""Every door of the API, as its schema lists them: nobody without a token, no writing to read, nothing of others."""
+"""Every door of the API, as its schema lists them: nobody without a token, no writing to read, nothing of others.
+
+Where a signature is the authority, nobody without that, whatever token they have.
+"""
 
 import re
 from collections.abc import Callable
@@ -6,16 +9,21 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
+from pytest_django import Settings
 from rest_framework.test import APIClient
 
 from builds.models import Build
 from chef.docs import document
 from projects.models import Generation, Project
+from tests.builds.signing import SECRET
 
 OPEN = {"/health", "/health/live"}
+HOOKS = "/v1/hooks/"
 
 
-DOORS = [(method, path) for path, methods in document()["paths"].items() for method in methods if path not in OPEN]
+ALL = [(method, path) for path, methods in document()["paths"].items() for method in methods if path not in OPEN]
+DOORS = [door for door in ALL if not door[1].startswith(HOOKS)]
+SIGNED = [door for door in ALL if door[1].startswith(HOOKS)]
 
 
 def knock(client: APIClient, method: str, path: str, build: Build) -> Any:
@@ -27,7 +35,7 @@ def knock(client: APIClient, method: str, path: str, build: Build) -> Any:
         project, kind = build.project, Generation.Kind.NEW
         asked = Generation.objects.create(project=project, owner=build.owner, kind=kind, prompt="x", max_tokens=1)
         known["id"] = asked.pk
-    known |= {"path": "index.html", "name": "dist/index.html"}
+    known |= {"path": "index.html", "name": "dist/index.html", "token": "x"}
     address = re.sub(r"\{(\w+)\}", lambda match: str(known[match[1]]), path)
     return getattr(client, method)(address)
 
@@ -69,6 +77,34 @@ def test_what_is_someone_else_s_is_not_there(
 
     assert codes(answer) == (404, {"not_found"})
     assert (Project.objects.count(), Build.objects.get().status) == (1, "queued")
+
+
+@pytest.mark.parametrize(("method", "path"), SIGNED)
+def test_a_token_opens_no_door_of_signed_messages(
+    method: str,
+    path: str,
+    owner: User,
+    make_client: Callable[..., APIClient],
+    queue_build: Callable[..., Build],
+    settings: Settings,
+) -> None:
+    settings.WORKER_SECRETS = [SECRET]
+    build = queue_build(is_external=True)
+
+    answers = [knock(client, method, path, build) for client in (APIClient(), make_client(owner, scope="publish"))]
+
+    refusal = (403, {"invalid_link"}) if method == "get" else (401, {"unsigned_message"})
+    assert [codes(answer) for answer in answers] == [refusal] * 2
+    assert Build.objects.get().status == "queued"
+
+
+@pytest.mark.parametrize(("method", "path"), [door for door in SIGNED if door[0] == "post"])
+def test_where_nobody_is_outside_those_doors_are_closed(
+    method: str, path: str, queue_build: Callable[..., Build], settings: Settings
+) -> None:
+    settings.WORKER_SECRETS = []
+
+    assert codes(knock(APIClient(), method, path, queue_build())) == (403, {"no_outside_builder"})
 
 
 def test_lists_hold_nothing_of_others(

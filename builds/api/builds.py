@@ -55,6 +55,8 @@ class BuildDoors(ApiViewSet):
             exc = Conflict(str(exc), code="build_not_finished")
         elif isinstance(exc, publishing.NotServable):
             exc = Conflict(str(exc), code="not_servable")
+        elif isinstance(exc, actions.NoOutsideBuilder):
+            exc = Conflict(str(exc), code="no_outside_builder")
         elif isinstance(exc, EnvironmentRefused):
             exc = as_validation_error(exc)
         return super().handle_exception(exc)

@@ -118,7 +118,7 @@ class ProjectViewSet(PublishDoors):
         data = _checked(NewBuild, request)
         rows = project.revisions.order_by("-number")
         revision = self.one(rows, number=data["revision"]) if "revision" in data else self.one(rows)
-        build = actions.queue_build(revision, by=self.user, priority=Priority[data["priority"].upper()])
+        build = actions.queue_build(revision, by=self.user, **_place_of(data))
         return self.answer(build, status=201)
 
     @extend_schema(operation_id="editProject", request=Prompt, responses=ANSWERS, parameters=[PREFER])
@@ -209,8 +209,15 @@ def _checked(serializer: type[Any], request: Request) -> dict[str, Any]:
 def _build_of(data: dict[str, Any]) -> dict[str, Any]:
     """What an upload and its build are made of, in the words of `builds.actions`."""
     return {
-        "priority": Priority[data["priority"].upper()],
+        **_place_of(data),
         "files": data["files"],
         "dependencies": data["dependencies"],
         "strategy": {camel(name): value for name, value in data["strategy"].items()},
     }
+
+
+def _place_of(data: dict[str, Any]) -> dict[str, Any]:
+    """Where a build waits, and how far in front."""
+    queue = data.get("queue")
+    is_external = None if queue is None else queue == "external"
+    return {"priority": Priority[data["priority"].upper()], "is_external": is_external}

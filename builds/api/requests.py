@@ -18,6 +18,8 @@ from projects.serializers import ArchiveField, CamelSerializer, StrategySerializ
 from projects.typed_fields import Choice, Flag, PromptField, Text, Whole
 
 PRIORITIES = ["low", "normal", "high"]
+QUEUES = ["local", "external"]
+_WHO_BUILDS = "Whether this installation builds it, or a builder outside of it, where there is one."
 
 
 def checked_strategy(strategy: dict[str, Any]) -> dict[str, Any]:
@@ -82,12 +84,14 @@ class NewRevision(Sources):
     """The body of `POST /v1/projects/{id}/revisions`."""
 
     priority = Choice(choices=PRIORITIES, default="normal")
+    queue = Choice(choices=QUEUES, required=False, help_text=f"{_WHO_BUILDS} By default as the project's last build.")
 
 
 class NewProject(NewRevision):
     """The body of `POST /v1/projects`."""
 
     name = Text(max_length=100, default="project")
+    queue = Choice(choices=QUEUES, default="local", help_text=_WHO_BUILDS)
     env = EnvField(required=False)
     secrets = SecretsField(required=False)
 
@@ -105,6 +109,7 @@ class NewBuild(CamelSerializer):
 
     revision = Whole(min_value=1, max_value=2**31 - 1, required=False, help_text="By default the last.")
     priority = Choice(choices=PRIORITIES, default="normal")
+    queue = Choice(choices=QUEUES, required=False, help_text=f"{_WHO_BUILDS} By default as the project's last build.")
 
 
 class Config(CamelSerializer):

@@ -8,10 +8,12 @@ from builds.models.builds import (
     BuildEvent,
     BuildQuerySet,
     LogChunk,
+    OutsideTurn,
     OwnerTurn,
     PhaseName,
     PhaseRun,
     Priority,
+    Turn,
     WorkerHost,
 )
 from builds.models.releases import EncodedArtifact, Preview, Release, Site, SiteName
@@ -25,6 +27,7 @@ __all__ = [
     "BuildQuerySet",
     "EncodedArtifact",
     "LogChunk",
+    "OutsideTurn",
     "OwnerTurn",
     "PhaseName",
     "PhaseRun",
@@ -33,5 +36,6 @@ __all__ = [
     "Release",
     "Site",
     "SiteName",
+    "Turn",
     "WorkerHost",
 ]

@@ -70,6 +70,8 @@ class Build(Job):
         "self", on_delete=models.SET_NULL, null=True, blank=True, related_name="repairs", db_index=False
     )
     priority = models.SmallIntegerField(choices=Priority, default=Priority.NORMAL)
+    # Built by a builder outside of this system, which takes it by `builds.outside`: no worker of ours ever claims it.
+    is_external = models.BooleanField(default=False, db_default=False)
 
     phase = models.CharField(max_length=16, choices=PhaseName, blank=True)
     progress = models.PositiveSmallIntegerField(default=0)
@@ -98,9 +100,11 @@ class Build(Job):
             models.CheckConstraint(condition=Q(progress__lte=100), name="build_progress_percent"),
         ]
         indexes = [
-            # builds.queue.claim and builds.reaper.ring_for_waiting
+            # builds.queue.claim, for either queue, and builds.reaper.ring_for_waiting
             models.Index(
-                fields=["-priority", "created_at"], name="build_claim_order", condition=Q(status=Status.QUEUED)
+                fields=["is_external", "-priority", "created_at"],
+                name="build_claim_order",
+                condition=Q(status=Status.QUEUED),
             ),
             # builds.reaper.reap_abandoned
             models.Index(fields=["lease_expires_at"], name="build_lease", condition=Q(status=Status.RUNNING)),
@@ -128,18 +132,28 @@ class Build(Job):
                 name="build_by_project",
             ),
             # builds.forecast: how long builds took of late
-            models.Index(fields=["-finished_at"], name="build_finished", condition=Q(status=Status.COMPLETED)),
+            models.Index(
+                fields=["-finished_at"],
+                name="build_finished",
+                condition=Q(status=Status.COMPLETED, is_external=False),
+            ),
             # builds.fix_loop, and what a generation's document tells of its builds; few builds have one
             models.Index(
                 fields=["generation", "number"], name="build_by_generation", condition=Q(generation__isnull=False)
             ),
             models.Index(fields=["repair_of"], name="build_by_mended", condition=Q(repair_of__isnull=False)),
             # builds.queue.claim: how many builds each owner has running
-            models.Index(fields=["owner"], name="build_running_by_owner", condition=Q(status=Status.RUNNING)),
+            models.Index(
+                fields=["owner", "is_external"], name="build_running_by_owner", condition=Q(status=Status.RUNNING)
+            ),
         ]
 
     def __str__(self) -> str:
         return f"{self.project.name} #{self.number}"
+
+    @property
+    def lease_seconds(self) -> float:
+        return float(settings.OUTSIDE_LEASE_SECONDS) if self.is_external else super().lease_seconds
 
     def transition_to(self, status: Status, *, outcome: str = "", **changes: Any) -> None:
         if changes.get("verdict"):
@@ -292,14 +306,25 @@ class Artifact(models.Model):
         return self.name
 
 
-class OwnerTurn(models.Model):
+class Turn(models.Model):
     """When an owner last had a build claimed: whoever has waited longest is next among equals."""
 
     owner = models.OneToOneField(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, primary_key=True)
     claimed_at = models.DateTimeField()
 
+    class Meta:
+        abstract = True
+
     def __str__(self) -> str:
         return f"{self.owner_id} at {self.claimed_at}"
+
+
+class OwnerTurn(Turn):
+    """Of builds that run here."""
+
+
+class OutsideTurn(Turn):
+    """Of builds that others run: they cost nobody a place here."""
 
 
 class WorkerHost(models.Model):

@@ -1,6 +1,7 @@
 """The running API against its own schema: requests made from it, valid and not, and every check on the answers."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -12,13 +13,16 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from django.urls import resolve
 
+from tests.builds.signing import SECRET, signed
 from tests.installation import Installation, until
 
 # What no schema can say, so that a request that is valid by it may still be refused: whether files fit together and
-# can be built, whether variables may be set, whether a cursor is one that the list gave.
-_SOURCES = ["createProject", "addRevision", "detect", "changeProject"]
+# can be built, whether variables may be set, whether a cursor is one that the list gave; and of a reported result,
+# whether its status goes with the rest.
+_SOURCES = ["createProject", "addRevision", "detect", "changeProject", "reportResult"]
 _LISTS = ["listProjects", "listBuilds", "listRevisions", "listGenerations", "listReleases"]
 _ACCEPTED = ["2xx", "3xx", "401", "403", "404", "409", "422", "429"]
+JSON = {"Content-Type": "application/json"}
 NODE = {"runtime": "node", "buildCommand": "mkdir dist && echo built && echo '<h1>hi</h1>' > dist/index.html"}
 
 
@@ -30,7 +34,7 @@ def api(short_folder: Path) -> Iterator[Installation]:
     unlimited = {"CHEF_RATE_READ": "0", "CHEF_RATE_WRITE": "0", "CHEF_RATE_ANONYMOUS": "0"}
     # A model that nobody can reach, and nobody waits for: generations are accepted, and fail at once.
     model = {"AI_PROVIDER": "openai", "AI_BASE_URL": "http://127.0.0.1:1/v1", "AI_TRIES": "1", "GENERATE_WAIT": "0"}
-    few = {"WORKER_CONCURRENCY": "1", "GENERATION_CONCURRENCY": "1"}
+    few = {"WORKER_CONCURRENCY": "1", "GENERATION_CONCURRENCY": "1", "CHEF_WORKER_SECRET": SECRET}
     installation = Installation(folder, CHEF_OWNER_MAX_QUEUED="5000", **few, **unlimited, **model)
     try:
         yield installation.start()
@@ -42,14 +46,17 @@ def test_requests_made_from_the_schema_find_no_fault(api: Installation, tmp_path
     done, doomed = api.wait(api.submit({"index.js": ""}, strategy=NODE)), api.submit({"index.html": "<h1>bye</h1>"})
     assert done["status"] == "completed"
     failed = _failed_generation(api)
+    kept, ended = _claimed(api), _claimed(api)
     config, report = tmp_path / "schemathesis.toml", tmp_path / "report.har"
-    config.write_text(_config(done, doomed, failed))
+    config.write_text(_config(done, doomed, failed, kept))
 
     argv = [str(Path(sys.executable).parent / "schemathesis"), "--config-file", str(config), "run"]
     argv += [f"{api.url}/v1/schema", "--url", api.url, "--header", f"Authorization: Bearer {api.token}"]
     argv += ["--checks=all", "--phases=examples,coverage,fuzzing", "--max-examples=5", "--generation-deterministic"]
     argv += ["--no-color", "--warnings=off", "--report-har-path", str(report)]
-    run = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    hooks = {"SCHEMATHESIS_HOOKS": str(Path(__file__).parent / "schema_hooks.py"), "CHEF_WORKER_SECRET": SECRET}
+    hooks["HELD_BUILDS"] = f"heartbeat {kept['jobId']},result {ended['jobId']}"
+    run = subprocess.run(argv, cwd=tmp_path, env=os.environ | hooks, capture_output=True, text=True, timeout=300)
 
     assert run.returncode == 0, run.stdout[-12_000:] + run.stderr[-2000:]
     assert _operations_that_succeeded(report) == _operations_of_schema(api)
@@ -80,7 +87,16 @@ def _failed_generation(api: Installation) -> str:
     return str(asked.json()["generationId"])
 
 
-def _config(done: dict[str, Any], doomed: dict[str, Any], failed: str) -> str:
+def _claimed(api: Installation) -> dict[str, Any]:
+    """A build that a builder outside has taken."""
+    api.submit({"index.html": "<h1>hi</h1>"}, queue="external")
+    with api.client() as client:
+        answer = client.post("/v1/hooks/worker-claim", content=b"{}", headers={**signed(b"{}"), **JSON})
+    assert answer.status_code == 200, answer.text
+    return dict(answer.json())
+
+
+def _config(done: dict[str, Any], doomed: dict[str, Any], failed: str, kept: dict[str, Any]) -> str:
     """Ids of things that are there, so that requests get past the 404."""
     artifact = "dist/index.html"
     of_project = {"id": done["projectId"], "number": 1, "path": "index.js", "name": artifact}
@@ -91,6 +107,7 @@ def _config(done: dict[str, Any], doomed: dict[str, Any], failed: str) -> str:
         _operations("include-path-regex", "^/v1/builds/", {"id": done["jobId"]}),
         _operations("include-path-regex", "^/v1/generations/", {"id": failed}),
         _operations("include-operation-id", "deleteProject", {"id": doomed["projectId"]}),
+        _operations("include-operation-id", "getClaimedArchive", {"token": kept["archive"]["url"].rpartition("/")[2]}),
     ]
     # An unknown header is no fault, whatever the schema says of the known ones.
     for name in ("watchBuild", "watchGeneration"):

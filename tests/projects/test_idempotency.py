@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import User
 from django.core.files.uploadedfile import SimpleUploadedFile
-from django.db import connection
+from django.db import IntegrityError, connection, transaction
+from django.http import HttpResponse
 from django.utils import timezone
 from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
@@ -17,7 +18,16 @@ from rest_framework.test import APIRequestFactory, force_authenticate
 from rest_framework.viewsets import ViewSet
 
 from projects.actions import create_project
-from projects.idempotency import IdempotentMixin, claim, fingerprint_of, forget_old_keys
+from projects.idempotency import (
+    Claim,
+    IdempotentMixin,
+    InProgress,
+    KeyReused,
+    claim,
+    claim_or_wait,
+    fingerprint_of,
+    forget_old_keys,
+)
 from projects.models import IdempotencyKey, Project
 
 
@@ -169,6 +179,39 @@ def test_fifty_parallel_posts_with_one_key_do_it_once() -> None:
     assert {answer.status_code for answer in answers} <= {201, 409}
     assert len({answer.content for answer in answers if answer.status_code == 201}) == 1
     assert Project.objects.count() == 1
+
+
+def test_a_message_s_id_is_there_once(db: None) -> None:
+    free = claim(None, "msg_1", "x")
+    assert isinstance(free, Claim)
+
+    with pytest.raises(InProgress):
+        claim_or_wait(None, "msg_1", "x", seconds=0)
+    with pytest.raises(KeyReused):
+        claim_or_wait(None, "msg_1", "y", seconds=0)
+    with pytest.raises(IntegrityError), transaction.atomic():
+        IdempotencyKey.objects.create(key="msg_1", fingerprint="x", locked_until=timezone.now())
+
+
+@pytest.mark.django_db(transaction=True)
+def test_who_waits_gets_the_first_one_s_answer() -> None:
+    first = claim(None, "msg_1", "x")
+    assert isinstance(first, Claim)
+
+    def wait() -> Any:
+        try:
+            return claim_or_wait(None, "msg_1", "x", seconds=30)
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(wait)
+        with pytest.raises(TimeoutError):
+            waiting.result(timeout=0.3)
+        first.keep(HttpResponse(b"done", status=200))
+        answer = waiting.result(timeout=30)
+
+    assert (answer.status_code, answer.content) == (200, b"done")
 
 
 # --- Fingerprints --------------------------------------------------------------------------------------------------

@@ -1,0 +1,196 @@
+"""Doors for builders outside of this system: take a build, keep it, fetch its files, report its result.
+
+Each message is signed, and is done once however often it comes: the answer is kept under its webhook-id.
+"""
+
+from datetime import timedelta
+from typing import Any, cast
+
+from django.db import transaction
+from django.http import HttpResponse, HttpResponseBase
+from django.utils import timezone
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiResponse, extend_schema
+from rest_framework.exceptions import APIException, NotFound
+from rest_framework.renderers import JSONRenderer
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from builds import outside
+from builds.api.builds import Conflict
+from builds.api.hook_requests import WorkerClaim, WorkerHeartbeat, WorkerResult
+from builds.api.signatures import LINK_SECONDS, Link, LinkAuthentication, SignatureAuthentication, invalid_link
+from builds.outside_documents import KeptDocument, ReportedDocument, TakenDocument
+from chef.schema import Error
+from projects.api import AnyAccept, send_archive
+from projects.documents import address
+from projects.idempotency import Claim, InProgress, KeyReused, claim_or_wait
+from projects.leases import LeaseLost
+from projects.rate_limits import RateLimitedMixin
+from projects.serializers import CamelSerializer
+from projects.signed_messages import SignedMessage
+
+# How long the same message that comes at the same moment waits for the answer of the first.
+WAIT_SECONDS = 20
+
+_REFUSALS = {
+    401: OpenApiResponse(Error, description="The message is not signed, or not by a secret that is known here."),
+    403: OpenApiResponse(Error, description="This installation has no builders outside of it."),
+    409: OpenApiResponse(Error, description="The same message is still being dealt with."),
+    422: OpenApiResponse(Error, description="This `webhook-id` came with another message before."),
+}
+_OF_BUILD = {
+    **_REFUSALS,
+    404: OpenApiResponse(Error, description="There is no such build."),
+    409: OpenApiResponse(Error, description="The build is not, or no longer, the sender's. Nothing was changed."),
+}
+
+
+class MessageReused(APIException):
+    status_code = 422
+    default_code = "message_id_reused"
+    default_detail = "This webhook-id was sent with another message: give each message an id of its own."
+
+
+class SignedDoor(RateLimitedMixin, APIView):
+    """What doors share whose key is a signature. Rates are limited only where it is missing or bad."""
+
+    authentication_classes = (SignatureAuthentication,)
+    permission_classes = ()
+    content_negotiation_class = AnyAccept
+    body: type[CamelSerializer]
+
+    def check_throttles(self, request: Request) -> None:
+        """Whoever has the secret may."""
+
+    def done_once(self, request: Request) -> HttpResponseBase:
+        """The answer that the message got before, or that of `work`, which keeps it."""
+        body = self.body(data=request.data)
+        body.is_valid(raise_exception=True)
+        message = cast(SignedMessage, request.auth)
+        claimed = claim_or_wait(None, message.id, message.fingerprint(request.path), seconds=WAIT_SECONDS)
+        if isinstance(claimed, HttpResponse):
+            return claimed
+        try:
+            return self.work(claimed, dict(body.validated_data))
+        except BaseException:
+            claimed.release()
+            raise
+
+    def work(self, claimed: Claim, data: dict[str, Any]) -> HttpResponse:
+        """Do what the message asks for, and keep the answer in the same transaction."""
+        raise NotImplementedError
+
+    def kept(self, claimed: Claim, document: dict[str, Any] | None) -> HttpResponse:
+        content = JSONRenderer().render(document) if document else b""
+        response = HttpResponse(content, status=200 if document else 204, content_type="application/json")
+        claimed.keep(response)
+        return response
+
+    def handle_exception(self, exc: Exception) -> Response:
+        if isinstance(exc, outside.UnknownBuild):
+            exc = NotFound("There is no such build.")
+        elif isinstance(exc, outside.NotHeld):
+            exc = Conflict(str(exc), code=exc.code)
+        elif isinstance(exc, LeaseLost):
+            exc = Conflict(str(exc), code="stale_fence")
+        elif isinstance(exc, KeyReused):
+            exc = MessageReused()
+        elif isinstance(exc, InProgress):
+            exc = Conflict("The same message is still being dealt with: send it again.", code="message_in_progress")
+        return super().handle_exception(exc)
+
+
+class ClaimDoor(SignedDoor):
+    body = WorkerClaim
+
+    @extend_schema(
+        operation_id="claimBuild",
+        request=WorkerClaim,
+        responses={
+            200: OpenApiResponse(TakenDocument, description="It is yours until its lease runs out."),
+            204: OpenApiResponse(description="Nothing waits for a builder outside."),
+            **_REFUSALS,
+        },
+    )
+    def post(self, request: Request) -> HttpResponseBase:
+        """Take the next build that waits for a builder outside of this system."""
+        return self.done_once(request)
+
+    @transaction.atomic
+    def work(self, claimed: Claim, data: dict[str, Any]) -> HttpResponse:
+        taken = outside.take(data["worker"])
+        return self.kept(claimed, self._document(taken) if taken else None)
+
+    def _document(self, taken: outside.Taken) -> dict[str, Any]:
+        archive = {
+            "url": address(self.request, "worker-archive", Link.of(taken.build).token),
+            "expires_at": timezone.now() + timedelta(seconds=LINK_SECONDS),
+        }
+        context = {"request": self.request, "environment": taken.environment, "archive": archive}
+        return dict(TakenDocument(taken.build, context=context).data)
+
+
+class HeartbeatDoor(SignedDoor):
+    body = WorkerHeartbeat
+
+    @extend_schema(operation_id="keepBuild", request=WorkerHeartbeat, responses={200: KeptDocument, **_OF_BUILD})
+    def post(self, request: Request) -> HttpResponseBase:
+        """Keep a claimed build for another lease. A refusal says to stop: it was cancelled, or given to another."""
+        return self.done_once(request)
+
+    @transaction.atomic
+    def work(self, claimed: Claim, data: dict[str, Any]) -> HttpResponse:
+        expiry = outside.renew(data["job_id"], data["fence"])
+        return self.kept(claimed, dict(KeptDocument({**data, "lease_expires_at": expiry}).data))
+
+
+class ResultDoor(SignedDoor):
+    body = WorkerResult
+
+    @extend_schema(operation_id="reportResult", request=WorkerResult, responses={200: ReportedDocument, **_OF_BUILD})
+    def post(self, request: Request) -> HttpResponseBase:
+        """Report the end of a claimed build, with its log and its artifacts. A refused report leaves nothing behind."""
+        return self.done_once(request)
+
+    def work(self, claimed: Claim, data: dict[str, Any]) -> HttpResponse:
+        result = outside.Result(
+            job_id=data["job_id"],
+            fence=data["fence"],
+            is_completed=data["status"] == "completed",
+            verdict=data.get("verdict", {}),
+            logs=data.get("logs", ()),
+            files=data.get("artifacts", ()),
+        )
+        # The store is no part of the transaction: files come in before it, and go again if it does not come to its end.
+        with outside.reported(result) as report, transaction.atomic():
+            return self.kept(claimed, dict(ReportedDocument(report.record()).data))
+
+
+class ArchiveDoor(RateLimitedMixin, APIView):
+    """Serves whoever has the address, and limits the rate of those who guess."""
+
+    authentication_classes = (LinkAuthentication,)
+    permission_classes = ()
+    content_negotiation_class = AnyAccept
+
+    def check_throttles(self, request: Request) -> None:
+        """Whoever was given the address may."""
+
+    @extend_schema(
+        operation_id="getClaimedArchive",
+        auth=[],
+        responses={
+            (200, "application/gzip"): OpenApiTypes.BINARY,
+            403: OpenApiResponse(Error, description="The address is not, or no longer, good."),
+        },
+    )
+    def get(self, request: Request, token: str) -> HttpResponseBase:
+        """The source files of a claimed build as a tar.gz, from the address that its claim was answered with."""
+        link = cast(Link, request.auth)
+        try:
+            build = outside.held(link.job_id, link.fence)
+        except (outside.UnknownBuild, outside.NotHeld) as refusal:
+            raise invalid_link() from refusal
+        return send_archive(request, build.revision)
