@@ -83,20 +83,28 @@ class Sources:
 
 def fetch() -> Sources:
     """Download the corpus; the two package managers work side by side. Fails the test run with what they said."""
-    npm = f"npm pack --silent create-vite@{CREATE_VITE} >&2 && cat ./*.tgz"
     # The sources of these two alone: what builds them may come as wheels, which takes seconds instead of minutes.
     pip = (
         f"pip download -q --no-deps --no-binary click,attrs -d sdists click=={CLICK} attrs=={ATTRS} >&2"
         " && tar -C sdists -c ."
     )
     with ThreadPoolExecutor(2) as pool:
-        package, sdists = pool.submit(_said_in_container, "node", npm), pool.submit(_said_in_container, "python", pip)
+        package, sdists = pool.submit(_create_vite), pool.submit(_said_in_container, "python", pip)
     archives = unpacked(sdists.result())
     return Sources(
-        create_vite=unpacked(package.result()),
+        create_vite=package.result(),
         click=unpacked(archives[f"click-{CLICK}.tar.gz"]),
         attrs=unpacked(archives[f"attrs-{ATTRS}.tar.gz"]),
     )
+
+
+def vite_template(name: str) -> Project:
+    """One template of create-vite, downloaded by itself."""
+    return Project(Sources(_create_vite(), {}, {}).template(name))
+
+
+def _create_vite() -> Files:
+    return unpacked(_said_in_container("node", f"npm pack --silent create-vite@{CREATE_VITE} >&2 && cat ./*.tgz"))
 
 
 def _said_in_container(runtime: str, script: str) -> bytes:

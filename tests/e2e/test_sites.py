@@ -15,6 +15,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 from tests.e2e.browser import browser
+from tests.e2e.corpus import vite_template
 from tests.installation import Installation
 
 STATIC = {"runtime": "static"}
@@ -50,14 +51,14 @@ def host_of(url: str) -> str:
     return url.removeprefix("http://")
 
 
-def test_a_template_s_build_opens_in_a_browser(chef: Installation, chrome: webdriver.Chrome) -> None:
-    """The app that create-vite makes for React, by way of the starter that is made like it."""
+def test_create_vite_s_react_app_opens_in_a_browser(chef: Installation, chrome: webdriver.Chrome) -> None:
     with chef.client() as client:
-        answer = client.post("/v1/generate", json={"prompt": "Build a simple todo app with React"}, timeout=90)
+        answer = client.post("/v1/projects", json={**vite_template("react-ts").body(), "name": "Vite + React"})
     assert answer.status_code == 201, answer.text
     made = answer.json()
     assert chef.wait(made, seconds=180)["status"] == "completed"
-    release = ask(chef, f"/v1/projects/{made['projectId']}/publish", {"slug": "vite-todo"})
+    release = ask(chef, f"/v1/projects/{made['projectId']}/publish")
+    assert host_of(release["url"]) == f"vite-react.localhost:{chef.port}"
 
     for url in (release["url"], release["permanentUrl"]):
         chrome.get(url)
