@@ -14,6 +14,8 @@ from builds.forecast import seconds_to_room
 from builds.models import Artifact, Build, BuildEvent, Priority
 from builds.queue import bell
 from builds.verdicts import verdict
+from builds.webhooks.endpoints import set_project_webhook
+from builds.webhooks.outbox import tell_of
 from projects.actions import add_revision, create_project
 from projects.environment import Secret, set_environment
 from projects.generations import cancel_generation
@@ -38,6 +40,16 @@ def submit_project(
     project = create_project(by=by, name=name)
     set_environment(project, env=env, secrets=secrets)
     return submit_revision(project, by=by, priority=priority, **upload)
+
+
+@transaction.atomic
+def submit_project_with_webhook(*, webhook_url: str | None, **submission: Any) -> tuple[Build, str | None]:
+    """The same, and an endpoint that is told of the results of its builds, with the endpoint's secret.
+
+    Raises TooManyEndpoints too.
+    """
+    build = submit_project(**submission)
+    return build, set_project_webhook(build.project, webhook_url) if webhook_url else None
 
 
 @transaction.atomic
@@ -140,6 +152,7 @@ def delete_project(project: Project, *, by: User) -> None:
             cancel_generation(generation, by=by)
         for build in project.builds.active():
             cancel_build(build, by=by)
+        tell_of(project)
         keys = list(Artifact.objects.filter(build__project=project).values_list("storage_key", flat=True))
         project.builds.all().delete()
         project.delete()

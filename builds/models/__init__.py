@@ -14,18 +14,34 @@ from builds.models.builds import (
     Priority,
     WorkerHost,
 )
+from builds.models.webhooks import (
+    NAME_OF,
+    RESULTS,
+    TEST,
+    Delivery,
+    DeliveryTry,
+    EventName,
+    WebhookEndpoint,
+)
 
 __all__ = [
+    "NAME_OF",
     "PROGRESS",
+    "RESULTS",
+    "TEST",
     "Artifact",
     "Attempt",
     "Build",
     "BuildEvent",
     "BuildQuerySet",
+    "Delivery",
+    "DeliveryTry",
+    "EventName",
     "LogChunk",
     "OwnerTurn",
     "PhaseName",
     "PhaseRun",
     "Priority",
+    "WebhookEndpoint",
     "WorkerHost",
 ]
