@@ -16,7 +16,7 @@ from builds.queue import bell
 from builds.verdicts import verdict
 from builds.webhooks.endpoints import set_project_webhook
 from builds.webhooks.outbox import tell_of
-from projects.actions import add_revision, create_project
+from projects.actions import add_revision, create_project, update_project
 from projects.environment import Secret, set_environment
 from projects.generations import cancel_generation
 from projects.jobs import OwnerQueueFull, QueueFull, Status, TransitionRefused
@@ -50,6 +50,17 @@ def submit_project_with_webhook(*, webhook_url: str | None, **submission: Any) -
     """
     build = submit_project(**submission)
     return build, set_project_webhook(build.project, webhook_url) if webhook_url else None
+
+
+@transaction.atomic
+def change_project(project: Project, **changes: Any) -> str | None:
+    """What projects.actions.update_project changes; and `webhook_url`, which None takes away.
+
+    Returns the secret of a webhook that is new. Raises TooManyEndpoints, and what update_project raises.
+    """
+    has_webhook, url = "webhook_url" in changes, changes.pop("webhook_url", None)
+    update_project(project, **changes)
+    return set_project_webhook(project, url) if has_webhook else None
 
 
 @transaction.atomic

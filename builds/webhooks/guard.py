@@ -28,6 +28,7 @@ _NUMBER = re.compile(r"(.*\.)?([0-9]+|0x[0-9a-f]*)")
 _LOCAL = re.compile(r"(.*\.)?localhost")
 # The lowest port that is nobody's by convention: below, only the web's own two are for messages.
 _FIRST_FREE_PORT = 1024
+_SAVE_SECONDS = 3.0  # how long a request waits for a name server
 
 # All that is no address of a single host on the public internet: IANA's registries of special-purpose addresses.
 _NOT_PUBLIC_4 = [
@@ -218,6 +219,17 @@ def addresses_of(target: Target, *, seconds: float, resolver: Resolver | None = 
     if not target.is_trusted:
         check_addresses(addresses)
     return addresses
+
+
+def refusal_when_saved(url: str) -> Refused | None:
+    """What speaks against keeping an address. A name without addresses is kept: it is asked again before each send."""
+    try:
+        addresses_of(parse(url), seconds=_SAVE_SECONDS)
+    except Refused as refused:
+        return refused
+    except Unresolved:
+        pass
+    return None
 
 
 def _looked_up(target: Target, seconds: float, resolver: Resolver) -> list[str]:
