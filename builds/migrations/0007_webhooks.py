@@ -109,12 +109,12 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name="buildevent",
             name="is_told",
-            field=models.BooleanField(default=True),
+            field=models.BooleanField(default=True, db_default=True),
         ),
         migrations.AlterField(
             model_name="buildevent",
             name="is_told",
-            field=models.BooleanField(default=False),
+            field=models.BooleanField(default=False, db_default=False),
         ),
         migrations.AddIndex(
             model_name="buildevent",

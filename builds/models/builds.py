@@ -232,7 +232,8 @@ class BuildEvent(models.Model):
     data = models.JSONField(default=dict)
     created_at = models.DateTimeField(default=timezone.now)
     # Of a change of status: whether messages about it have been made, for whoever wanted to be told.
-    is_told = models.BooleanField(default=False)
+    # The database knows the default too: what writes events may be older than this column while an update is under way.
+    is_told = models.BooleanField(default=False, db_default=False)
 
     class Meta:
         ordering = ["id"]

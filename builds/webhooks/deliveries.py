@@ -6,6 +6,7 @@ sender that dies leaves a lease that runs out, and its delivery is sent again: a
 
 import email.utils
 import random
+import time
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
@@ -56,7 +57,11 @@ def claim(room: int, under_way: Collection[Outgoing] = ()) -> list[Outgoing]:
     taken: list[Outgoing] = []
     seen: set[UUID] = set()
     for has_trouble in (False, True):
-        while endpoints := _endpoints_due(has_trouble, [*under_way, *taken], seen, room - len(taken)):
+        are_all = False
+        while not are_all:
+            wanted = room - len(taken)
+            endpoints = _endpoints_due(has_trouble, [*under_way, *taken], seen, wanted)
+            are_all = len(endpoints) < wanted or not wanted
             for endpoint in endpoints:
                 most = min(room - len(taken), _share_left(endpoint, [*under_way, *taken]))
                 taken += _claim_of(endpoint.pk, most) if most > 0 else []
@@ -152,36 +157,61 @@ def _outgoing(endpoint: WebhookEndpoint, row: Delivery) -> Outgoing:
 # --- What becomes of it ------------------------------------------------------------------------------------------
 
 
-def settle(sent: Outgoing, answer: Answer, duration: float) -> bool:
-    """Write down what became of a try of `duration` seconds. False when the delivery is not ours any more."""
+@dataclass(frozen=True)
+class Done:
+    """What was sent, and what came of it, from when to when by the monotonic clock."""
+
+    outgoing: Outgoing
+    answer: Answer
+    began: float
+    ended: float
+
+    @property
+    def is_too_late(self) -> bool:
+        """Whether its lease has run out, so that it may be sent again whatever we write."""
+        return time.monotonic() - self.began > settings.WEBHOOK_TIMEOUT + settings.LEASE_SECONDS
+
+
+def settle(endpoint_id: UUID, all_done: Sequence[Done]) -> int:
+    """Write down what became of tries of one endpoint. Returns of how many: the others are not ours any more."""
     with transaction.atomic():
         # In the order in which claims lock.
-        endpoint = WebhookEndpoint.objects.locked(sent.endpoint_id)
-        delivery = Delivery.objects.filter(pk=sent.id, fence=sent.fence).defer("body").first()
-        if endpoint is None or delivery is None:
-            return False
-        now = timezone.now()
-        DeliveryTry.objects.filter(delivery=delivery, number=sent.number, is_over=False).update(
-            is_over=True,
-            duration_ms=round(duration * 1000),
-            status_code=answer.status,
-            error=answer.error,
-            detail=answer.detail[:300],
-            answer=answer.text,
-        )
-        delivery.lease_expires_at = None
-        if answer.is_good:
-            delivery.status, delivery.finished_at = Delivery.Status.DELIVERED, now
-        elif delivery.status == Delivery.Status.PENDING:
-            _put_off(delivery, answer, now)
-        delivery.save(update_fields=["status", "finished_at", "next_try_at", "lease_expires_at"])
-        _note(endpoint, answer, now)
-    return True
+        endpoint = WebhookEndpoint.objects.locked(endpoint_id)
+        if endpoint is None:
+            return 0
+        rows = Delivery.objects.defer("body").in_bulk([done.outgoing.id for done in all_done])
+        ours = [done for done in all_done if _is_held(rows.get(done.outgoing.id), done.outgoing)]
+        for done in ours:
+            _settle_one(endpoint, rows[done.outgoing.id], done)
+    return len(ours)
 
 
-def _put_off(delivery: Delivery, answer: Answer, now: datetime) -> None:
-    """The next try, or none when the delivery's time is over."""
-    if now >= delivery.give_up_at:
+def _is_held(delivery: Delivery | None, outgoing: Outgoing) -> bool:
+    return delivery is not None and delivery.fence == outgoing.fence
+
+
+def _settle_one(endpoint: WebhookEndpoint, delivery: Delivery, done: Done) -> None:
+    now, answer = timezone.now(), done.answer
+    DeliveryTry.objects.filter(delivery=delivery, number=done.outgoing.number, is_over=False).update(
+        is_over=True,
+        duration_ms=round((done.ended - done.began) * 1000),
+        status_code=answer.status,
+        error=answer.error,
+        detail=answer.detail[:300],
+        answer=answer.text,
+    )
+    delivery.lease_expires_at = None
+    if answer.is_good:
+        delivery.status, delivery.finished_at = Delivery.Status.DELIVERED, now
+    elif delivery.status == Delivery.Status.PENDING:
+        _put_off(delivery, endpoint, answer, now)
+    delivery.save(update_fields=["status", "finished_at", "next_try_at", "lease_expires_at"])
+    _note(endpoint, answer, now)
+
+
+def _put_off(delivery: Delivery, endpoint: WebhookEndpoint, answer: Answer, now: datetime) -> None:
+    """The next try, or none when the delivery's time is over, or its endpoint has just been switched off."""
+    if now >= delivery.give_up_at or not endpoint.is_active:
         delivery.status, delivery.finished_at = Delivery.Status.FAILED, now
     else:
         delivery.next_try_at = min(now + wait_after(delivery.tries, answer, now), delivery.give_up_at)
@@ -210,7 +240,7 @@ def _asked_wait(retry_after: str, now: datetime) -> float:
 
 def _note(endpoint: WebhookEndpoint, answer: Answer, now: datetime) -> None:
     """What the answer says of the endpoint as a whole, which is locked."""
-    if not endpoint.is_active:
+    if not endpoint.is_active or (answer.is_good and endpoint.failing_since is None):
         return
     if answer.is_good:
         endpoint.failing_since = None

@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from uuid import UUID
 
 from django.conf import settings
@@ -19,7 +18,7 @@ from django.db import DatabaseError, close_old_connections
 from django.utils import timezone
 
 from builds.webhooks import outbox
-from builds.webhooks.deliveries import Outgoing, claim, settle
+from builds.webhooks.deliveries import Done, Outgoing, claim, settle
 from builds.webhooks.endpoints import follow_settings
 from builds.webhooks.messages import headers_of
 from builds.webhooks.transport import Answer, post
@@ -35,27 +34,13 @@ _CLEAN_SECONDS = 60.0
 Post = Callable[..., Answer]
 
 
-@dataclass(frozen=True)
-class Done:
-    """What was sent, from when to when, and what came of it."""
-
-    outgoing: Outgoing
-    answer: Answer
-    began: float
-    ended: float
-
-    @property
-    def is_too_late(self) -> bool:
-        """Whether its lease has run out, so that it may be sent again whatever we write."""
-        return time.monotonic() - self.began > settings.WEBHOOK_TIMEOUT + settings.LEASE_SECONDS
-
-
 class Sender:
     def __init__(self) -> None:
         self._is_stopping = False
         self._ring = threading.Event()
         self._under_way: dict[UUID, Outgoing] = {}
-        self._done: collections.deque[Done] = collections.deque()
+        self._done: collections.deque[Done] = collections.deque()  # from the threads that send
+        self._unsettled: dict[UUID, Done] = {}  # not yet written down
         self._follows_settings = False
         self._cleaned_at = float("-inf")
 
@@ -116,18 +101,23 @@ class Sender:
 
     def _settle_done(self) -> None:
         while self._done:
-            done = self._done[0]
-            # It is given up only after the commit: a database that does not answer is asked again.
-            if done.is_too_late or not settle(done.outgoing, done.answer, done.ended - done.began):
-                logger.warning("delivery %s was sent too late to be noted: it is sent again", done.outgoing.id)
-            self._done.popleft()
-            self._under_way.pop(done.outgoing.id, None)
+            done = self._done.popleft()
+            self._unsettled[done.outgoing.id] = done
+        by_endpoint: dict[UUID, list[Done]] = collections.defaultdict(list)
+        for done in self._unsettled.values():
+            by_endpoint[done.outgoing.endpoint_id].append(done)
+        for endpoint_id, all_done in by_endpoint.items():
+            if settle(endpoint_id, [done for done in all_done if not done.is_too_late]) < len(all_done):
+                logger.warning("webhook %s: something was sent too late to be noted, and is sent again", endpoint_id)
+            # Only after the commit: a database that does not answer is asked again.
+            for done in all_done:
+                del self._unsettled[done.outgoing.id], self._under_way[done.outgoing.id]
 
     def _settle_the_last(self) -> None:
         try:
             self._settle_done()
         except DatabaseError as fault:
-            logger.warning("%s deliveries will be sent again: %s", len(self._done), fault)
+            logger.warning("%s deliveries will be sent again: %s", len(self._unsettled), fault)
 
 
 def send(outgoing: Outgoing, post: Post = post) -> Answer:

@@ -1,6 +1,7 @@
 """Claims, leases, order, retries: what a sender does with the database, without a network."""
 
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -16,10 +17,10 @@ from pytest_django import Settings
 
 from builds.models import Build, Delivery, DeliveryTry, WebhookEndpoint
 from builds.webhooks import outbox
-from builds.webhooks.deliveries import Outgoing, claim, settle, wait_after
+from builds.webhooks.deliveries import Done, Outgoing, claim, settle, wait_after
 from builds.webhooks.transport import Answer
 from projects.jobs import Status
-from tests.builds.webhooks.sending import BAD, GOOD, advance, pass_time, seconds_until, send_due, tell_all
+from tests.builds.webhooks.sending import BAD, GOOD, advance, note, pass_time, seconds_until, send_due, tell_all
 
 MakeEndpoint = Callable[..., WebhookEndpoint]
 Move = Callable[..., Build]
@@ -52,7 +53,7 @@ def test_events_of_one_build_are_sent_one_after_the_other(make_endpoint: MakeEnd
         assert len(taken) == 1
         assert take() == []  # the others wait for what becomes of it
         seen += names(taken)
-        settle(taken[0], GOOD, 0.1)
+        note(taken[0], GOOD)
 
     assert seen == ["build.queued", "build.running", "build.completed"]
 
@@ -60,7 +61,7 @@ def test_events_of_one_build_are_sent_one_after_the_other(make_endpoint: MakeEnd
 def test_a_failure_does_not_hold_up_what_comes_after_it(make_endpoint: MakeEndpoint, move: Move) -> None:
     make_endpoint(), move(*DONE)
     [first] = take()
-    settle(first, BAD, 0.1)
+    note(first, BAD)
 
     assert names(send_due(GOOD)) == ["build.running", "build.completed"]
     assert Delivery.objects.get(pk=first.id).status == "pending"
@@ -99,7 +100,7 @@ def test_endpoints_take_turns_and_none_gets_more_than_its_share(
     assert sorted(counts[:4]) == [0, 0, 2, 2]  # half of the sender for one owner
     assert counts[4] == 2
     for outgoing in taken:
-        settle(outgoing, GOOD, 0.1)
+        note(outgoing, GOOD)
     served = {outgoing.endpoint_id for outgoing in taken}
     assert {one.endpoint_id for one in take(4)}.isdisjoint(served - {theirs.pk})
 
@@ -146,11 +147,11 @@ def test_whoever_has_lost_a_delivery_writes_nothing_about_it(make_endpoint: Make
     pass_time(minutes=10)
     [mine] = take()
 
-    assert not settle(lost, GOOD, 0.1)
+    assert not note(lost, GOOD)
 
     delivery = Delivery.objects.get()
     assert (delivery.status, delivery.tries) == ("pending", 2)
-    assert settle(mine, GOOD, 0.1)
+    assert note(mine, GOOD)
     delivery.refresh_from_db()
     assert (delivery.status, delivery.finished_at is not None) == ("delivered", True)
 
@@ -201,6 +202,37 @@ def test_more_deliveries_are_no_more_queries(make_endpoint: MakeEndpoint, move: 
         assert len(claim(50)) == 6
 
     assert len(many) == len(few)
+
+
+def test_more_answers_are_few_more_queries(make_endpoint: MakeEndpoint, move: Move, settings: Settings) -> None:
+    settings.WEBHOOK_PER_ENDPOINT = 50
+    endpoint = make_endpoint()
+
+    def queries_of(builds: int) -> int:
+        for _ in range(builds):
+            move()
+        all_done = [Done(outgoing, GOOD, time.monotonic(), time.monotonic()) for outgoing in take(50)]
+        with CaptureQueriesContext(connection) as queries:
+            assert settle(endpoint.pk, all_done) == builds
+        return len(queries)
+
+    one, six = queries_of(1), queries_of(6)
+
+    assert six - one == 5 * 2  # the delivery and the try of each, and nothing else
+
+
+def test_of_several_answers_at_once_each_counts(make_endpoint: MakeEndpoint, move: Move) -> None:
+    endpoint = make_endpoint()
+    move(), move(), move()
+    gone, bad, good = take()
+    now = time.monotonic()
+    answers = [(gone, Answer(status=410)), (bad, BAD), (good, GOOD)]
+
+    assert settle(endpoint.pk, [Done(outgoing, answer, now, now) for outgoing, answer in answers]) == 3
+
+    found = Delivery.objects.in_bulk([outgoing.id for outgoing in (gone, bad, good)])
+    assert [found[outgoing.id].status for outgoing in (gone, bad, good)] == ["failed", "failed", "delivered"]
+    assert set(DeliveryTry.objects.values_list("status_code", flat=True)) == {204, 410, 500}
 
 
 # --- Retries -----------------------------------------------------------------------------------------------------
@@ -296,7 +328,7 @@ def test_410_switches_the_endpoint_off_at_once(
 
     with django_capture_on_commit_callbacks(execute=True):
         [first, second] = take()
-        settle(first, Answer(status=410), 0.1)
+        note(first, Answer(status=410))
 
     endpoint.refresh_from_db()
     assert (endpoint.is_active, endpoint.disabled_reason) == (False, "gone")
@@ -307,7 +339,7 @@ def test_410_switches_the_endpoint_off_at_once(
     assert endpoint.url in mail.body
     assert "410" in mail.body
     # What was under way when it was switched off, and has arrived, has arrived.
-    assert settle(second, GOOD, 0.1)
+    assert note(second, GOOD)
     assert Delivery.objects.get(pk=second.id).status == "delivered"
 
 

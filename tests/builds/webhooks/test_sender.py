@@ -3,7 +3,8 @@
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from uuid import UUID
 
 import pytest
 from django.contrib.auth.models import User
@@ -119,10 +120,10 @@ def test_a_database_that_stumbles_is_asked_again(
 ) -> None:
     stumbles = iter([DatabaseError("gone for a moment"), RuntimeError("a mistake"), DatabaseError("and again")])
 
-    def stumbling(*args: object) -> bool:
+    def stumbling(endpoint_id: UUID, all_done: Sequence[deliveries.Done]) -> int:
         for fault in stumbles:
             raise fault
-        return deliveries.settle(*args)  # type: ignore[arg-type]
+        return deliveries.settle(endpoint_id, all_done)
 
     monkeypatch.setattr(sender, "settle", stumbling)
     make_endpoint(receiver.url)
