@@ -15,7 +15,9 @@ from builds.models import Artifact, Build, BuildEvent, Priority
 from builds.publishing import delete_releases
 from builds.queue import bell
 from builds.verdicts import verdict
-from projects.actions import add_revision, create_project
+from builds.webhooks.endpoints import set_project_webhook
+from builds.webhooks.outbox import tell_of
+from projects.actions import add_revision, create_project, update_project
 from projects.environment import Secret, set_environment
 from projects.generations import cancel_generation
 from projects.jobs import OwnerQueueFull, QueueFull, Status, TransitionRefused
@@ -40,6 +42,27 @@ def submit_project(
     project = create_project(by=by, name=name)
     set_environment(project, env=env, secrets=secrets)
     return submit_revision(project, by=by, priority=priority, is_external=is_external, **upload)
+
+
+@transaction.atomic
+def submit_project_with_webhook(*, webhook_url: str | None, **submission: Any) -> tuple[Build, str | None]:
+    """The same, and an endpoint that is told of the results of its builds, with the endpoint's secret.
+
+    Raises TooManyEndpoints too.
+    """
+    build = submit_project(**submission)
+    return build, set_project_webhook(build.project, webhook_url) if webhook_url else None
+
+
+@transaction.atomic
+def change_project(project: Project, **changes: Any) -> str | None:
+    """What projects.actions.update_project changes; and `webhook_url`, which None takes away.
+
+    Returns the secret of a webhook that is new. Raises TooManyEndpoints, and what update_project raises.
+    """
+    has_webhook, url = "webhook_url" in changes, changes.pop("webhook_url", None)
+    update_project(project, **changes)
+    return set_project_webhook(project, url) if has_webhook else None
 
 
 @transaction.atomic
@@ -175,6 +198,7 @@ def delete_project(project: Project, *, by: User) -> None:
             cancel_generation(generation, by=by)
         for build in project.builds.active():
             cancel_build(build, by=by)
+        tell_of(project)
         delete_releases(project)
         keys = list(Artifact.objects.filter(build__project=project).values_list("storage_key", flat=True))
         project.builds.all().delete()

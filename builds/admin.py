@@ -1,7 +1,8 @@
-"""What staff see of builds: the truth, read-only."""
+"""What staff see of builds: the truth, read-only. What they see of webhooks is in a module of its own."""
 
 from django.contrib import admin
 
+import builds.webhook_admin  # noqa: F401  (registers its pages)
 from builds.models import Attempt, Build, BuildEvent, Preview, Release, Site, WorkerHost
 from projects.admin import ReadOnly
 

@@ -1,10 +1,13 @@
 """System checks: a setting that cannot work is told at start, with what to do."""
 
+import base64
 from pathlib import Path
 from typing import Any
 
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
+
+from builds.webhooks import guard
 
 # A unix socket's path may have 107 bytes; the egress proxy adds its own folder and name to BUILD_DIR.
 MAX_BUILD_DIR_BYTES = 107 - len("/0123456789ab-9999999/proxy.sock")
@@ -24,6 +27,31 @@ def ca_bundle_is_there(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
         return []
     hint = "Set it to a file of certificates in PEM form, or leave it unset."
     return [Error(f"SSL_CERT_FILE={settings.CA_BUNDLE} is not a file.", hint=hint, id="builds.E002")]
+
+
+@register()
+def convex_can_be_told(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    if not settings.CONVEX_URL:
+        return []
+    found: list[CheckMessage] = []
+    try:
+        guard.parse(settings.CONVEX_URL, is_ours=True)
+    except guard.Refused as refused:
+        found.append(
+            Error("CONVEX_URL is no address that messages can be sent to.", hint=str(refused), id="builds.E004")
+        )
+    if not _is_secret(settings.CONVEX_WEBHOOK_SECRET):
+        hint = "Set it to whsec_ and 24 bytes or more in base64: echo whsec_$(openssl rand -base64 32)"
+        found.append(Error("CONVEX_WEBHOOK_SECRET cannot sign messages.", hint=hint, id="builds.E005"))
+    return found
+
+
+def _is_secret(text: str) -> bool:
+    """Whether it is a secret of Standard Webhooks: at least 16 bytes in base64."""
+    try:
+        return len(base64.b64decode(text.removeprefix("whsec_"), validate=True)) >= 16
+    except ValueError:
+        return False
 
 
 @register()

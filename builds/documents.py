@@ -9,10 +9,11 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from builds.forecast import queue_documents
-from builds.models import Artifact, Build, LogChunk, PhaseName, PhaseRun
+from builds.models import Artifact, Build, LogChunk, PhaseName, PhaseRun, WebhookEndpoint
 from builds.runtimes import RUNTIMES
 from builds.verdicts import VerdictClass
 from projects import documents
+from projects.described import Described
 from projects.documents import ChoiceOrNull, Document, StoredDocument, TextOrNull, milliseconds
 from projects.jobs import Status
 from projects.models import Project
@@ -40,13 +41,29 @@ class BuildLinks(Document):
         }
 
 
+class WebhookSecret(Described, serializers.Field[Any, Any, Any, Any]):
+    """`context["webhook_secret"]`: told once, when it is new."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(source="*", **kwargs)
+
+    def schema(self) -> dict[str, Any]:
+        told = "What signs the messages to a webhook that was made with this request. It is not told again."
+        return {"type": ["string", "null"], "description": told}
+
+    def to_representation(self, value: Any) -> str | None:
+        secret: str | None = self.context.get("webhook_secret")
+        return secret
+
+
 class Accepted(Document):
-    """A build that has been queued."""
+    """A build that has been queued. `context["webhook_secret"]`: of the webhook that was made with its project."""
 
     project_id = serializers.UUIDField()
     job_id = serializers.UUIDField(source="pk")
     status = serializers.ChoiceField(choices=Status.choices)
     message = serializers.SerializerMethodField()
+    webhook_secret = WebhookSecret()
     links = BuildLinks(source="*")
 
     def get_message(self, build: Build) -> str:
@@ -219,8 +236,15 @@ class ProjectDocument(documents.ProjectDocument):
 class ProjectDetail(ProjectDocument):
     """A project with its environment, `context["environment"]`. Of secrets, only the names."""
 
+    webhook_url = serializers.SerializerMethodField()
+    webhook_secret = WebhookSecret()
     env = serializers.SerializerMethodField()
     secrets = serializers.SerializerMethodField()
+
+    @extend_schema_field(serializers.URLField(allow_null=True))
+    def get_webhook_url(self, project: Project) -> str | None:
+        own = WebhookEndpoint.objects.filter(project=project, origin=WebhookEndpoint.Origin.PROJECT)
+        return own.values_list("url", flat=True).first()
 
     @extend_schema_field(serializers.DictField(child=serializers.CharField(allow_blank=True, allow_null=True)))
     def get_env(self, project: Project) -> Any:

@@ -40,6 +40,8 @@ CODES: Mapping[str, str] = {
     "build_not_finished": "Only a build that has ended can be retried: wait for its end, or cancel it.",
     "generation_not_ended": "Only a generation that failed or was cancelled can be retried.",
     "generation_under_way": "Another generation or repair changes the project: wait for its end, or cancel it.",
+    "webhook_disabled": "The webhook is switched off: switch it on first.",
+    "too_many_webhooks": "You have as many webhooks as one owner may: delete one, or have one told of all projects.",
     "nothing_to_edit": "The project has no files yet that a prompt could change.",
     "not_servable": "The build has not completed, or has no output with a page.",
     "slug_taken": "Another site has the name, or had it.",
@@ -75,6 +77,9 @@ CODES: Mapping[str, str] = {
     "invalid_slug": "A site cannot be called so.",
     "unknown_runtime": "This installation has no such runtime: `GET /v1/runtimes` lists those it has.",
     "unknown_version": "This installation does not have that version of the runtime.",
+    "invalid_url": "Messages cannot be sent to such an address, or it can be written in a plainer way.",
+    "https_only": "This installation sends messages over https:// only.",
+    "inward_url": "The address, or one that its name stands for, is not on the public internet.",
     # --- Source files --------------------------------------------------------------------------------------------
     "no_files": "There is nothing to build.",
     "files_and_archive": "The files were sent twice: by themselves and as an archive.",

@@ -157,6 +157,7 @@ class ApiSchema(AutoSchema):
         if "{" in self.path:
             errors["404"] = "There is no such thing, or it is someone else's."
         if self.method in {"POST", "PATCH"}:
+            errors["409"] = "Not in this state."
             errors["413"] = "The body is larger than any request may be."
             errors["415"] = "The body is of a kind that is not read here."
         if self.method == "POST":

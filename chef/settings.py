@@ -315,6 +315,38 @@ MAX_PROMPT_CHARS = int(env_number("CHEF_MAX_PROMPT_CHARS", 20_000, least=1, most
 # How long POST /v1/generate waits for the files before it answers that they are still being written.
 GENERATE_WAIT = env_number("GENERATE_WAIT", 60, least=0, most=3600)
 
+# --- Webhooks ----------------------------------------------------------------------------------------------------
+
+# An endpoint of the installation itself, which gets every build's result: see builds.webhooks.endpoints.
+CONVEX_URL = env("CONVEX_URL")
+CONVEX_WEBHOOK_SECRET = env("CONVEX_WEBHOOK_SECRET")
+WEBHOOK_CONCURRENCY = int(env_number("WEBHOOK_CONCURRENCY", 16, least=2, most=256))
+# How many messages one endpoint is sent at once, so that a slow one holds up no other.
+WEBHOOK_PER_ENDPOINT = int(env_number("CHEF_WEBHOOK_PER_ENDPOINT", 4, least=1, most=256))
+WEBHOOK_TIMEOUT = env_number("CHEF_WEBHOOK_TIMEOUT", 15, least=0.1, most=300)  # seconds for all of one try
+# How long after a first failure a message is sent again; each time twice as long, up to the second number.
+WEBHOOK_RETRY_SECONDS = env_number("CHEF_WEBHOOK_RETRY_SECONDS", 5, least=0.01, most=3600)
+WEBHOOK_RETRY_MAX_SECONDS = env_number("CHEF_WEBHOOK_RETRY_MAX_SECONDS", 3600, least=0.01, most=86_400)
+WEBHOOK_RETRY_HOURS = env_number("CHEF_WEBHOOK_RETRY_HOURS", 24, least=0.001, most=8760)
+WEBHOOK_DISABLE_DAYS = env_number("CHEF_WEBHOOK_DISABLE_DAYS", 5, least=0.001, most=3650)
+WEBHOOK_KEEP_DAYS = env_number("CHEF_WEBHOOK_KEEP_DAYS", 30, least=0.001, most=3650)
+OWNER_MAX_WEBHOOKS = int(env_number("CHEF_OWNER_MAX_WEBHOOKS", 100, least=1, most=10_000))
+WEBHOOK_ALLOW_HTTP = env_bool("CHEF_WEBHOOK_ALLOW_HTTP")
+# "host" or "host:port" that may be sent to although its addresses lie inside: see builds.webhooks.guard.
+WEBHOOK_ALLOWED_HOSTS = env_list("CHEF_WEBHOOK_ALLOWED_HOSTS")
+
+# --- Mail --------------------------------------------------------------------------------------------------------
+
+# Owners are told when an endpoint of theirs is switched off. Without a host, nobody is.
+EMAIL_HOST = env("EMAIL_HOST")
+EMAIL_PORT = int(env_number("EMAIL_PORT", 25, least=1, most=65535))
+EMAIL_HOST_USER = env("EMAIL_HOST_USER")
+EMAIL_HOST_PASSWORD = env("EMAIL_HOST_PASSWORD")
+EMAIL_USE_TLS = env_bool("EMAIL_USE_TLS")
+EMAIL_TIMEOUT = 10
+EMAIL_BACKEND = f"django.core.mail.backends.{'smtp' if EMAIL_HOST else 'dummy'}.EmailBackend"
+DEFAULT_FROM_EMAIL = env("DEFAULT_FROM_EMAIL", "chef@localhost")
+
 # --- The API -----------------------------------------------------------------------------------------------------
 
 ALLOW_ANONYMOUS = env_bool("CHEF_ALLOW_ANONYMOUS")

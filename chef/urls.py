@@ -11,6 +11,7 @@ from builds.api.generations import GenerateViewSet, GenerationViewSet
 from builds.api.hooks import ArchiveDoor, ClaimDoor, HeartbeatDoor, ResultDoor
 from builds.api.projects import ProjectViewSet
 from builds.api.service import DetectViewSet, HealthView, LiveView, RuntimesViewSet
+from builds.api.webhooks import WebhookViewSet
 from chef import errors
 from chef.docs import DocsView, SchemaView
 
@@ -18,6 +19,7 @@ api = SimpleRouter(trailing_slash=False, use_regex_path=False)
 api.register("projects", ProjectViewSet, basename="project")
 api.register("builds", BuildViewSet, basename="build")
 api.register("generations", GenerationViewSet, basename="generation")
+api.register("webhooks", WebhookViewSet, basename="webhook")
 
 urlpatterns = [
     path("", views.home, name="home"),

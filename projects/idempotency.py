@@ -27,12 +27,13 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from projects.models import IdempotencyKey
+from projects.sealing import ANSWERS, Unreadable, seal, unseal
 
 logger = logging.getLogger(__name__)
 
 RETRY_AFTER_SECONDS = 1
 WAIT_PAUSE_SECONDS = 0.05
-KEPT_HEADERS = ("Content-Type", "Location", "Preference-Applied", "ETag")
+KEPT_HEADERS = ("Content-Type", "Location", "Preference-Applied", "ETag", "Cache-Control")
 # Visible ASCII; in quotes, as the IETF's draft has it, or without.
 KEY_PATTERN = '^(?:[!#-~]{1,255}|"[!#-~]{1,255}")$'
 
@@ -161,15 +162,25 @@ def _oldest() -> Any:
 
 
 # --- The kept answer: a line of JSON with status headers, then the body's bytes -----------------------------------
+# One that nobody else may store, since it tells a secret, is sealed.
 
 
 def _packed(response: HttpResponse) -> bytes:
     headers = {name: response.headers[name] for name in KEPT_HEADERS if name in response.headers}
-    return json.dumps(headers).encode() + b"\n" + response.content
+    packed = json.dumps(headers).encode() + b"\n" + response.content
+    return seal(packed.decode(), ANSWERS).encode() if headers.get("Cache-Control") == "no-store" else packed
 
 
 def _unpacked(row: IdempotencyKey) -> HttpResponse:
-    headers, _, body = bytes(row.answer).partition(b"\n")
+    """The answer again. Raises KeyReused when it was sealed with a key that is gone: it is not made a second time."""
+    packed = bytes(row.answer)
+    if not packed.startswith(b"{"):
+        try:
+            packed = unseal(packed.decode(), ANSWERS).encode()
+        except Unreadable:
+            detail = "The answer to the first request cannot be read any more: send a new Idempotency-Key."
+            raise KeyReused(detail) from None
+    headers, _, body = packed.partition(b"\n")
     return HttpResponse(body, status=row.status_code, headers={**json.loads(headers), "Idempotency-Replayed": "true"})
 
 

@@ -12,36 +12,39 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from django.conf import settings
 
-# Another purpose needs another label: what SECRET_KEY signs elsewhere must say nothing about these keys.
-_PURPOSE = b"chef: environment variables at rest"
+# Each purpose has a label, and with it keys of its own: what SECRET_KEY signs elsewhere says nothing about these, and
+# what was sealed for one purpose cannot be passed off as something of another.
+ENVIRONMENT = b"chef: environment variables at rest"
+WEBHOOKS = b"chef: webhooks' secrets at rest"
+ANSWERS = b"chef: kept answers at rest"
 
 
 class Unreadable(Exception):
     """The text was sealed with a key that this installation does not have, or it is not what was sealed."""
 
 
-def seal(text: str) -> str:
-    return _keys(tuple(settings.SECRETS_KEYS)).encrypt(text.encode()).decode()
+def seal(text: str, purpose: bytes = ENVIRONMENT) -> str:
+    return _keys(tuple(settings.SECRETS_KEYS), purpose).encrypt(text.encode()).decode()
 
 
-def unseal(sealed: str) -> str:
+def unseal(sealed: str, purpose: bytes = ENVIRONMENT) -> str:
     """The text that was sealed. Raises Unreadable."""
     try:
-        return _keys(tuple(settings.SECRETS_KEYS)).decrypt(sealed).decode()
+        return _keys(tuple(settings.SECRETS_KEYS), purpose).decrypt(sealed).decode()
     except InvalidToken:
         raise Unreadable("no key of this installation opens it") from None
 
 
-def reseal(sealed: str) -> str:
+def reseal(sealed: str, purpose: bytes = ENVIRONMENT) -> str:
     """The same text under the first key. Raises Unreadable."""
-    return seal(unseal(sealed))
+    return seal(unseal(sealed, purpose), purpose)
 
 
-@lru_cache(maxsize=4)
-def _keys(materials: tuple[str, ...]) -> MultiFernet:
-    return MultiFernet([Fernet(base64.urlsafe_b64encode(_derived(material))) for material in materials])
+@lru_cache(maxsize=8)
+def _keys(materials: tuple[str, ...], purpose: bytes) -> MultiFernet:
+    return MultiFernet([Fernet(base64.urlsafe_b64encode(_derived(material, purpose))) for material in materials])
 
 
-def _derived(material: str) -> bytes:
+def _derived(material: str, purpose: bytes) -> bytes:
     # Keys are long random texts, so that nothing slow is needed against guessing.
-    return HKDF(algorithm=SHA256(), length=32, salt=None, info=_PURPOSE).derive(material.encode())
+    return HKDF(algorithm=SHA256(), length=32, salt=None, info=purpose).derive(material.encode())

@@ -148,7 +148,7 @@ build_image() {
 
 start_stack() {
     compose up --detach --no-build
-    for service in postgres redis web worker reaper; do wait_healthy "$service"; done
+    for service in postgres redis web worker sender reaper; do wait_healthy "$service"; done
 }
 
 wait_healthy() {
@@ -186,7 +186,7 @@ check_doors() {
             fail "$service has the Docker socket"
     done
     [ "$(docker port "$(compose ps --quiet web)")" = "3001/tcp -> 127.0.0.1:$PORT" ] || fail "web is elsewhere"
-    for service in postgres redis web worker reaper; do
+    for service in postgres redis web worker sender reaper; do
         [ "$(compose exec -T "$service" id -u)" != 0 ] || fail "$service runs as root"
     done
 }

@@ -21,7 +21,8 @@ _ONCE = {
     ),
     "postgresql": (  # all kinds of texts and numbers are sent here: it takes fewer of them than SQLite
         *(f"e2e/test_{name}.py" for name in ("downloads", "limits", "logs", "outputs", "refusals", "repairs")),
-        *(f"e2e/test_{name}.py" for name in ("schema", "sealing", "secrets", "sites", "uploads")),
+        *(f"e2e/test_{name}.py" for name in ("schema", "sealing", "secrets", "sites", "uploads", "webhooks")),
+        *(f"builds/webhooks/test_{name}.py" for name in ("guard", "transport")),
         "projects/engine",
         "projects/test_parsers.py",
         *(f"test_{name}.py" for name in ("downloads", "reading")),

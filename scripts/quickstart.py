@@ -157,6 +157,7 @@ def _preparations(place: Place, url: str) -> list[Step]:
 
 def _start_chef(place: Place, supervisor: Supervisor, port: int) -> None:
     grace = float(place.environment.get("CHEF_SHUTDOWN_GRACE_SECONDS") or 20) + _AFTER_GRACE_SECONDS
+    timeout = float(place.environment.get("CHEF_WEBHOOK_TIMEOUT") or 15)
     uvicorn = ["-m", "uvicorn", "chef.asgi:application", "--host", "127.0.0.1", "--port", str(port)]
     uvicorn += ["--http", "chef.ready:ReadyProtocol", "--no-access-log"]
     uvicorn += ["--lifespan", "off", "--timeout-graceful-shutdown", "5"]
@@ -164,6 +165,7 @@ def _start_chef(place: Place, supervisor: Supervisor, port: int) -> None:
         "web": (uvicorn, 10),
         "workers": (["manage.py", "run_workers"], grace),
         "generators": (["manage.py", "run_generators"], grace),
+        "sender": (["manage.py", "run_deliveries"], timeout + 5),
         "reaper": (["manage.py", "run_reaper"], 10),
     }
     for name, (arguments, seconds) in commands.items():
@@ -187,7 +189,7 @@ def _wait_until_ready(supervisor: Supervisor, url: str) -> None:
     if not supervisor.watch(is_ready, seconds=_READY_SECONDS):
         complaint = json.dumps(health, indent=1)
         raise Fault(f"Chef did not become ready in {_READY_SECONDS:.0f} s. /health says: {complaint}")
-    tell_seconds(time.monotonic() - started, "web, workers, generators and reaper")
+    tell_seconds(time.monotonic() - started, "web, workers, generators, sender and reaper")
 
 
 def _health(url: str) -> dict[str, Any] | None:

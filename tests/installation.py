@@ -156,6 +156,10 @@ class Installation:
     def start_generators(self) -> None:
         self.spawn("generators", sys.executable, "manage.py", "run_generators")
 
+    def start_deliveries(self, name: str = "sender") -> None:
+        """A sender of webhooks, for tests that are about these; several need names of their own."""
+        self.spawn(name, sys.executable, "manage.py", "run_deliveries")
+
     def start_reaper(self) -> None:
         self.spawn("reaper", sys.executable, "manage.py", "run_reaper")
 

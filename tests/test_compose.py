@@ -123,7 +123,7 @@ def test_services_that_stay_are_watched_and_restarted(services: dict[str, Servic
         assert {"interval", "timeout", "retries", "start_period"} < set(service["healthcheck"]), name
         assert "stop_grace_period" in service, name
 
-    assert set(staying(services)) == {"postgres", "redis", "web", "worker", "generator", "reaper"}
+    assert set(staying(services)) == {"postgres", "redis", "web", "worker", "generator", "sender", "reaper"}
 
 
 def test_services_that_end_are_waited_for(services: dict[str, Service]) -> None:
@@ -135,7 +135,7 @@ def test_services_that_end_are_waited_for(services: dict[str, Service]) -> None:
     }
 
     assert awaited == set(services) - set(staying(services))
-    assert all("migrate" in services[name]["depends_on"] for name in ("web", "worker", "generator", "reaper"))
+    assert all("migrate" in services[name]["depends_on"] for name in ("web", "worker", "generator", "sender", "reaper"))
 
 
 def test_images_are_named_with_a_tag(services: dict[str, Service]) -> None:

@@ -12,7 +12,9 @@ from django.contrib.auth.models import User
 from pytest_django import Settings
 from rest_framework.test import APIClient
 
-from builds.models import Build
+from builds.models import Build, Delivery, WebhookEndpoint
+from builds.webhooks.endpoints import create_endpoint
+from builds.webhooks.outbox import send_test
 from chef.docs import document
 from projects.models import Generation, Project
 from tests.builds.signing import SECRET
@@ -35,6 +37,10 @@ def knock(client: APIClient, method: str, path: str, build: Build) -> Any:
         project, kind = build.project, Generation.Kind.NEW
         asked = Generation.objects.create(project=project, owner=build.owner, kind=kind, prompt="x", max_tokens=1)
         known["id"] = asked.pk
+    elif path.startswith("/v1/webhooks"):
+        url = "https://example.com/hooks"
+        webhook, _ = create_endpoint(by=build.owner, url=url, events=["build.completed"], project=build.project)
+        known |= {"id": webhook.pk, "delivery": send_test(webhook).pk}
     known |= {"path": "index.html", "name": "dist/index.html", "token": "x"}
     address = re.sub(r"\{(\w+)\}", lambda match: str(known[match[1]]), path)
     return getattr(client, method)(address)
@@ -65,6 +71,8 @@ def test_a_read_token_does_not_write(
     assert codes(answer) == (403, {"insufficient_scope"})
     assert (Project.objects.count(), Build.objects.count(), Build.objects.get().status) == (1, 1, "queued")
     assert {generation.status for generation in Generation.objects.all()} <= {"queued"}
+    assert set(Delivery.objects.values_list("tries", "endpoint__disabled_reason")) <= {(0, "")}
+    assert WebhookEndpoint.objects.count() == Delivery.objects.count() == int(path.startswith("/v1/webhooks"))
 
 
 @pytest.mark.parametrize(("method", "path"), [door for door in DOORS if "{" in door[1]])
@@ -113,5 +121,7 @@ def test_lists_hold_nothing_of_others(
     build, client = queue_build(), make_client(other)
 
     Generation.objects.create(project=build.project, owner=build.owner, kind="new", prompt="x", max_tokens=1)
-    for path in ("/v1/projects", "/v1/builds", "/v1/generations", f"/v1/builds?project={build.project_id}"):
+    create_endpoint(by=build.owner, url="https://example.com", events=["build.failed"], project=None)
+    lists = ("/v1/projects", "/v1/builds", "/v1/generations", "/v1/webhooks")
+    for path in (*lists, f"/v1/builds?project={build.project_id}", f"/v1/webhooks?project={build.project_id}"):
         assert client.get(path).json() == {"results": [], "next": None, "previous": None}

@@ -30,11 +30,11 @@ from builds.api.requests import (
     uploaded,
 )
 from builds.api.streams import EventStream, PlainText
+from builds.api.webhooks import WebhookDoors, telling
 from builds.documents import Accepted, ArtifactList, BuildDocument, ProjectDetail, ProjectDocument, build_document
 from builds.models import Build, Priority
 from chef.downloads import send, send_made
 from projects import generations
-from projects.actions import update_project
 from projects.api import RevisionDoors
 from projects.environment import environment_document
 from projects.models import Project
@@ -42,10 +42,12 @@ from projects.parsers import ArchiveParser, JSONParser
 from projects.serializers import camel
 
 
-class ProjectViewSet(PublishDoors):
+class ProjectViewSet(PublishDoors, WebhookDoors):
     """One's projects."""
 
     lookup_value_converter = "uuid"
+    url_name = "webhookUrl"
+    url_actions = frozenset({"create", "partial_update"})
 
     def get_parsers(self) -> list[BaseParser]:
         # On a request, this is asked before DRF has named the action.
@@ -70,11 +72,16 @@ class ProjectViewSet(PublishDoors):
     )
     def create(self, request: Request) -> Response:
         """Send a project's files, by themselves or as an archive, and have them built."""
-        data = _checked(NewProject, request)
-        build = actions.submit_project(
-            by=self.user, name=data["name"], env=data.get("env"), secrets=data.get("secrets"), **_build_of(data)
+        data = _checked(NewProject, request, refusal=self.refusal)
+        build, secret = actions.submit_project_with_webhook(
+            by=self.user,
+            name=data["name"],
+            env=data.get("env"),
+            secrets=data.get("secrets"),
+            webhook_url=data.get("webhook_url"),
+            **_build_of(data),
         )
-        return self.accepted(build)
+        return self.accepted(build, webhook_secret=secret)
 
     @extend_schema(operation_id="getProject", responses=ProjectDetail)
     def retrieve(self, request: Request, pk: Any) -> Response:
@@ -83,10 +90,10 @@ class ProjectViewSet(PublishDoors):
 
     @extend_schema(operation_id="changeProject", request=ProjectChanges, responses=ProjectDetail)
     def partial_update(self, request: Request, pk: Any) -> Response:
-        """Change a project's name, or its environment from the next build on."""
+        """Change a project's name, who is told of its builds, or its environment from the next build on."""
         project = self.one(self.projects(), pk=pk)
-        update_project(project, **_checked(ProjectChanges, request))
-        return Response(self._detail(project))
+        secret = actions.change_project(project, **_checked(ProjectChanges, request, refusal=self.refusal))
+        return telling(Response(self._detail(project, webhook_secret=secret)), secret)
 
     @extend_schema(operation_id="deleteProject", responses={204: None})
     def destroy(self, request: Request, pk: Any) -> Response:
@@ -182,26 +189,28 @@ class ProjectViewSet(PublishDoors):
 
     # --- What they lean on ---------------------------------------------------------------------------------------
 
-    def accepted(self, build: Build) -> Response:
-        document = Accepted(build, context={"request": self.request}).data
-        return Response(document, status=201, headers={"Location": document["links"]["self"]})
+    def accepted(self, build: Build, *, webhook_secret: str | None = None) -> Response:
+        document = Accepted(build, context={"request": self.request, "webhook_secret": webhook_secret}).data
+        response = Response(document, status=201, headers={"Location": document["links"]["self"]})
+        return telling(response, webhook_secret)
 
     def _build(self, pk: Any, query: dict[str, Any]) -> Build:
         builds = self.builds().filter(project=pk).order_by("-number")
         found: Build = self.one(builds, pk=query["job_id"]) if "job_id" in query else self.one(builds)
         return found
 
-    def _detail(self, project: Project) -> dict[str, Any]:
+    def _detail(self, project: Project, *, webhook_secret: str | None = None) -> dict[str, Any]:
         context = {
             "request": self.request,
+            "webhook_secret": webhook_secret,
             "latest": Build.objects.latest_of([project]),
             "environment": environment_document(project),
         }
         return dict(ProjectDetail(project, context=context).data)
 
 
-def _checked(serializer: type[Any], request: Request) -> dict[str, Any]:
-    body = serializer(data=request.data)
+def _checked(serializer: type[Any], request: Request, **context: Any) -> dict[str, Any]:
+    body = serializer(data=request.data, context=context)
     body.is_valid(raise_exception=True)
     return dict(body.validated_data)
 

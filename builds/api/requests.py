@@ -8,7 +8,8 @@ from rest_framework import serializers
 from rest_framework.exceptions import ErrorDetail, ValidationError
 from rest_framework.request import Request
 
-from builds.models import PhaseName
+from builds.api.webhook_fields import EventsField, Moment, UrlField
+from builds.models import TEST, Delivery, EventName, PhaseName
 from builds.runtimes import RUNTIMES, UnknownRuntime, resolve_version
 from builds.sites.names import MAX_SLUG
 from builds.verdicts import VerdictClass
@@ -94,14 +95,19 @@ class NewProject(NewRevision):
     queue = Choice(choices=QUEUES, default="local", help_text=_WHO_BUILDS)
     env = EnvField(required=False)
     secrets = SecretsField(required=False)
+    webhook_url = UrlField(required=False)
 
 
 class ProjectChanges(CamelSerializer):
-    """The body of `PATCH /v1/projects/{id}`. Of `env` and `secrets`, the named ones are set, and removed by null."""
+    """The body of `PATCH /v1/projects/{id}`. Of `env` and `secrets`, the named ones are set, and removed by null.
+
+    So is `webhookUrl`: an address gets the results of builds from now on, null takes it away.
+    """
 
     name = Text(max_length=100, required=False)
     env = EnvField(required=False, allow_removal=True)
     secrets = SecretsField(required=False, allow_removal=True)
+    webhook_url = UrlField(required=False, allow_null=True)
 
 
 class NewBuild(CamelSerializer):
@@ -170,6 +176,45 @@ class NewPreview(CamelSerializer):
     hours = Whole(min_value=1, max_value=720, required=False, help_text="How long it can be opened.")
 
 
+class NewWebhook(CamelSerializer):
+    """The body of `POST /v1/webhooks`."""
+
+    url = UrlField()
+    events = EventsField()
+    project = serializers.UUIDField(
+        required=False, allow_null=True, help_text="The only project it is told of; by default, all of them."
+    )
+
+
+class WebhookChanges(CamelSerializer):
+    """The body of `PATCH /v1/webhooks/{id}`."""
+
+    url = UrlField(required=False)
+    events = EventsField(required=False)
+    active = Flag(required=False, help_text="false switches it off, true on again.")
+
+
+class ReplayedRange(CamelSerializer):
+    """The body of `POST /v1/webhooks/{id}/replay`: deliveries that were made in this time, and have ended."""
+
+    status = Choice(
+        choices=[Delivery.Status.DELIVERED.value, Delivery.Status.FAILED.value],
+        required=False,
+        help_text="Only those that ended so; by default, all.",
+    )
+
+    def get_fields(self) -> dict[str, Any]:
+        # `from` is no name for an attribute.
+        moments = {"from": Moment(), "to": Moment()}
+        return {**moments, **super().get_fields()}
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if attrs["from"] > attrs["to"]:
+            detail = "The range ends before it begins: exchange `from` and `to`."
+            raise ValidationError({"to": [ErrorDetail(detail, code="out_of_range")]})
+        return attrs
+
+
 class Nothing(CamelSerializer):
     """A body without fields."""
 
@@ -198,6 +243,15 @@ class BuildsQuery(Page):
 
 class GenerationsQuery(Page):
     project = serializers.UUIDField(required=False)
+
+
+class WebhooksQuery(Page):
+    project = serializers.UUIDField(required=False)
+
+
+class DeliveriesQuery(Page):
+    status = serializers.ChoiceField(choices=Delivery.Status.choices, required=False)
+    event = serializers.ChoiceField(choices=[*EventName.values, TEST], required=False)
 
 
 class OfBuild(Query):

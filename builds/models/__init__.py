@@ -17,15 +17,30 @@ from builds.models.builds import (
     WorkerHost,
 )
 from builds.models.releases import EncodedArtifact, Preview, Release, Site, SiteName
+from builds.models.webhooks import (
+    NAME_OF,
+    RESULTS,
+    TEST,
+    Delivery,
+    DeliveryTry,
+    EventName,
+    WebhookEndpoint,
+)
 
 __all__ = [
+    "NAME_OF",
     "PROGRESS",
+    "RESULTS",
+    "TEST",
     "Artifact",
     "Attempt",
     "Build",
     "BuildEvent",
     "BuildQuerySet",
+    "Delivery",
+    "DeliveryTry",
     "EncodedArtifact",
+    "EventName",
     "LogChunk",
     "OutsideTurn",
     "OwnerTurn",
@@ -37,5 +52,6 @@ __all__ = [
     "Site",
     "SiteName",
     "Turn",
+    "WebhookEndpoint",
     "WorkerHost",
 ]

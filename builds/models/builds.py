@@ -245,6 +245,9 @@ class BuildEvent(models.Model):
     fence = models.PositiveIntegerField()
     data = models.JSONField(default=dict)
     created_at = models.DateTimeField(default=timezone.now)
+    # Of a change of status: whether messages about it have been made, for whoever wanted to be told.
+    # The database knows the default too: what writes events may be older than this column while an update is under way.
+    is_told = models.BooleanField(default=False, db_default=False)
 
     class Meta:
         ordering = ["id"]
@@ -255,8 +258,12 @@ class BuildEvent(models.Model):
                 name="event_terminal_once",
             )
         ]
-        # the events of one build, in order
-        indexes = [models.Index(fields=["build", "id"], name="event_by_build")]
+        indexes = [
+            # the events of one build, in order
+            models.Index(fields=["build", "id"], name="event_by_build"),
+            # builds.webhooks.outbox: an event that is committed late has a number that is not the last
+            models.Index(fields=["id"], name="event_untold", condition=Q(kind="status", is_told=False)),
+        ]
 
     def __str__(self) -> str:
         return f"{self.kind} {self.to_status}".strip()

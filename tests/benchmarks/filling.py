@@ -148,8 +148,9 @@ FROM past, unnest(ARRAY['preparation', 'installation', 'build', 'cleanup']) name
 """
 
 _EVENTS = """
-INSERT INTO builds_buildevent (build_id, kind, from_status, to_status, fence, data, created_at)
-SELECT pg_temp.id('build', n), 'status', change.from_status, change.to_status, change.fence, change.data, change.at
+INSERT INTO builds_buildevent (build_id, kind, from_status, to_status, fence, data, created_at, is_told)
+SELECT pg_temp.id('build', n), 'status', change.from_status, change.to_status, change.fence, change.data, change.at,
+    true
 FROM past, LATERAL (VALUES
     ('', 'queued', 0, '{"by": "tester"}'::jsonb, created_at),
     ('queued', 'running', fence, '{}', created_at + interval '1 second'),

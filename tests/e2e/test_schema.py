@@ -17,10 +17,19 @@ from tests.builds.signing import SECRET, signed
 from tests.installation import Installation, until
 
 # What no schema can say, so that a request that is valid by it may still be refused: whether files fit together and
-# can be built, whether variables may be set, whether a cursor is one that the list gave; and of a reported result,
-# whether its status goes with the rest.
+# can be built, whether variables may be set, whether a cursor is one that the list gave, where an address leads, which
+# of two times is the later one; and of a reported result, whether its status goes with the rest.
 _SOURCES = ["createProject", "addRevision", "detect", "changeProject", "reportResult"]
-_LISTS = ["listProjects", "listBuilds", "listRevisions", "listGenerations", "listReleases"]
+_LISTS = [
+    "listProjects",
+    "listBuilds",
+    "listRevisions",
+    "listGenerations",
+    "listReleases",
+    "listWebhooks",
+    "listDeliveries",
+]
+_WEBHOOKS = ["createWebhook", "changeWebhook", "replayDeliveries"]
 _ACCEPTED = ["2xx", "3xx", "401", "403", "404", "409", "422", "429"]
 JSON = {"Content-Type": "application/json"}
 NODE = {"runtime": "node", "buildCommand": "mkdir dist && echo built && echo '<h1>hi</h1>' > dist/index.html"}
@@ -45,10 +54,10 @@ def api(short_folder: Path) -> Iterator[Installation]:
 def test_requests_made_from_the_schema_find_no_fault(api: Installation, tmp_path: Path) -> None:
     done, doomed = api.wait(api.submit({"index.js": ""}, strategy=NODE)), api.submit({"index.html": "<h1>bye</h1>"})
     assert done["status"] == "completed"
-    failed = _failed_generation(api)
+    failed, webhooks = _failed_generation(api), [_webhook(api), _webhook(api)]
     kept, ended = _claimed(api), _claimed(api)
     config, report = tmp_path / "schemathesis.toml", tmp_path / "report.har"
-    config.write_text(_config(done, doomed, failed, kept))
+    config.write_text(_config(done, doomed, failed, kept, webhooks))
 
     argv = [str(Path(sys.executable).parent / "schemathesis"), "--config-file", str(config), "run"]
     argv += [f"{api.url}/v1/schema", "--url", api.url, "--header", f"Authorization: Bearer {api.token}"]
@@ -96,7 +105,19 @@ def _claimed(api: Installation) -> dict[str, Any]:
     return dict(answer.json())
 
 
-def _config(done: dict[str, Any], doomed: dict[str, Any], failed: str, kept: dict[str, Any]) -> str:
+def _webhook(api: Installation) -> dict[str, Any]:
+    """One with a delivery. Nothing is sent: there is no sender."""
+    with api.client() as client:
+        made = client.post("/v1/webhooks", json={"url": "https://example.com/", "events": ["build.failed"]})
+        assert made.status_code == 201, made.text
+        tested = client.post(f"/v1/webhooks/{made.json()['webhookId']}/test")
+    assert tested.status_code == 202, tested.text
+    return {"id": made.json()["webhookId"], "delivery": tested.json()["deliveryId"]}
+
+
+def _config(
+    done: dict[str, Any], doomed: dict[str, Any], failed: str, kept: dict[str, Any], webhooks: list[dict[str, Any]]
+) -> str:
     """Ids of things that are there, so that requests get past the 404."""
     artifact = "dist/index.html"
     of_project = {"id": done["projectId"], "number": 1, "path": "index.js", "name": artifact}
@@ -106,14 +127,16 @@ def _config(done: dict[str, Any], doomed: dict[str, Any], failed: str, kept: dic
         _operations("include-path-regex", "^/v1/projects/", of_project),
         _operations("include-path-regex", "^/v1/builds/", {"id": done["jobId"]}),
         _operations("include-path-regex", "^/v1/generations/", {"id": failed}),
+        _operations("include-path-regex", "^/v1/webhooks/", webhooks[0]),
         _operations("include-operation-id", "deleteProject", {"id": doomed["projectId"]}),
         _operations("include-operation-id", "getClaimedArchive", {"token": kept["archive"]["url"].rpartition("/")[2]}),
+        _operations("include-operation-id", "deleteWebhook", {"id": webhooks[1]["id"]}),
     ]
     # An unknown header is no fault, whatever the schema says of the known ones.
     for name in ("watchBuild", "watchGeneration"):
         parts.append(_operations("include-operation-id", name, {}))
         parts.append("checks.negative_data_rejection.expected-statuses = " + repr(["2xx", "4xx"]))
-    for name in _SOURCES + _LISTS:
+    for name in _SOURCES + _LISTS + _WEBHOOKS:
         parts.append(_operations("include-operation-id", name, {}))
         parts.append("checks.positive_data_acceptance.expected-statuses = " + repr([*_ACCEPTED, "400"]))
     return "\n".join(parts) + "\n"

@@ -1,0 +1,89 @@
+"""Addresses and events as they come in over the wire, and what a door has to do before it takes an address."""
+
+from collections.abc import Mapping
+from datetime import UTC
+from typing import Any
+
+from django.utils.dateparse import parse_datetime
+from rest_framework import serializers
+from rest_framework.request import Request
+
+from builds.models import EventName
+from builds.webhooks import guard
+from projects.api import ApiViewSet
+from projects.typed_fields import Choice, Text
+
+
+class UrlField(Text):
+    """Where messages are sent. `context["refusal"]`: what a look-up of its host has found against it, if anything."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(max_length=guard.MAX_URL_CHARS, **kwargs)
+
+    def schema(self) -> dict[str, Any]:
+        return {
+            "type": "string",
+            "format": "uri",
+            "maxLength": guard.MAX_URL_CHARS,
+            "pattern": "^[Hh][Tt][Tt][Pp][Ss]?://[!-~]+$",
+            "description": "An https:// address on the public internet, without a user's name and without a #.",
+        }
+
+    def to_internal_value(self, data: Any) -> str:
+        url = super().to_internal_value(data)
+        try:
+            guard.parse(url)
+            if refusal := self.context.get("refusal"):
+                raise refusal
+        except guard.Refused as refused:
+            raise serializers.ValidationError(str(refused), code=refused.code) from refused
+        return url
+
+
+class EventsField(serializers.ListField):
+    """Names of events, each once; how many is looked at first, whatever they are."""
+
+    most = 20
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(child=Choice(choices=EventName.choices), min_length=1, max_length=self.most, **kwargs)
+
+    def to_internal_value(self, data: Any) -> list[Any]:
+        if isinstance(data, list) and len(data) > self.most:
+            raise serializers.ValidationError(f"Name at most {self.most} events.", code="too_many")
+        return list(dict.fromkeys(super().to_internal_value(data)))
+
+
+class Moment(Text):
+    """A time of day with its zone, as RFC 3339 has it."""
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "string", "format": "date-time"}
+
+    def to_internal_value(self, data: Any) -> Any:
+        text = super().to_internal_value(data)
+        try:
+            moment = parse_datetime(text.upper())
+            if moment is not None and moment.tzinfo is not None:
+                return moment.astimezone(UTC)
+        except (ValueError, OverflowError):
+            pass
+        raise serializers.ValidationError("Send a time with its zone, such as 2026-01-31T12:00:00Z.", code="invalid")
+
+
+class TakesUrl(ApiViewSet):
+    """Doors that take an address for messages. The host is looked up before the handler is called.
+
+    An Idempotency-Key makes the handler a part of a transaction, which must not wait for somebody's name server.
+    """
+
+    url_name: str
+    url_actions: frozenset[str]
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        super().initial(request, *args, **kwargs)
+        self.refusal: guard.Refused | None = None
+        if self.action in self.url_actions and isinstance(request.data, Mapping):
+            url = request.data.get(self.url_name)
+            if isinstance(url, str):
+                self.refusal = guard.refusal_when_saved(url)

@@ -1,0 +1,173 @@
+"""Doors to webhooks: who is told of builds, what they were sent, and sending it once more."""
+
+from typing import Any
+
+from django.db.models import QuerySet
+from drf_spectacular.utils import OpenApiExample, OpenApiResponse, extend_schema
+from rest_framework.decorators import action
+from rest_framework.exceptions import ErrorDetail, NotFound, ValidationError
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from builds.api.builds import Conflict
+from builds.api.requests import DeliveriesQuery, NewWebhook, Nothing, ReplayedRange, WebhookChanges, WebhooksQuery
+from builds.api.webhook_fields import TakesUrl
+from builds.models import Delivery, WebhookEndpoint
+from builds.webhook_documents import DeliveryDocument, NewWebhookDocument, Replayed, WebhookDocument
+from builds.webhooks import endpoints, outbox
+from projects.models import Project
+
+EXAMPLE = OpenApiExample(
+    "Results of all projects",
+    value={"url": "https://example.com/hooks/chef", "events": ["build.completed", "build.failed", "build.cancelled"]},
+    request_only=True,
+)
+RANGE_EXAMPLE = OpenApiExample(
+    "What failed on a day",
+    value={"from": "2026-01-01T00:00:00Z", "to": "2026-01-02T00:00:00Z", "status": "failed"},
+    request_only=True,
+)
+
+
+def telling(response: Response, secret: str | None) -> Response:
+    """The response, which nobody else stores if it tells a secret."""
+    if secret:
+        response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+class WebhookDoors(TakesUrl):
+    """What doors that make webhooks share."""
+
+    def handle_exception(self, exc: Exception) -> Response:
+        if isinstance(exc, endpoints.TooManyEndpoints):
+            exc = Conflict(str(exc), code="too_many_webhooks")
+        elif isinstance(exc, endpoints.IsDisabled):
+            exc = Conflict(str(exc), code="webhook_disabled")
+        elif isinstance(exc, WebhookEndpoint.DoesNotExist):  # somebody has just deleted it
+            exc = NotFound()
+        return super().handle_exception(exc)
+
+
+class WebhookViewSet(WebhookDoors):
+    """One's own webhooks. Those of the installation are not here: staff see them in the admin."""
+
+    lookup_value_converter = "uuid"
+    url_name = "url"
+    url_actions = frozenset({"create", "partial_update"})
+
+    def webhooks(self) -> QuerySet[WebhookEndpoint]:
+        return WebhookEndpoint.objects.filter(owner=self.user.pk)
+
+    @extend_schema(operation_id="listWebhooks", parameters=[WebhooksQuery], responses=WebhookDocument(many=True))
+    def list(self, request: Request) -> Response:
+        """Webhooks, newest first."""
+        query = WebhooksQuery.of(request)
+        where = {"project": query["project"]} if "project" in query else {}
+        return self.page(self.webhooks().filter(**where), WebhookDocument)
+
+    @extend_schema(
+        operation_id="createWebhook", request=NewWebhook, responses={201: NewWebhookDocument}, examples=[EXAMPLE]
+    )
+    def create(self, request: Request) -> Response:
+        """Have an address told of builds. The answer tells the secret that signs the messages, once."""
+        data = self._checked(NewWebhook)
+        endpoint, secret = endpoints.create_endpoint(
+            by=self.user, url=data["url"], events=data["events"], project=self._project(data.get("project"))
+        )
+        response = self._with_secret(endpoint, secret, status=201)
+        response.headers["Location"] = response.data["links"]["self"]
+        return response
+
+    @extend_schema(operation_id="getWebhook", responses=WebhookDocument)
+    def retrieve(self, request: Request, pk: Any) -> Response:
+        """One webhook."""
+        return self._answer(self.one(self.webhooks(), pk=pk))
+
+    @extend_schema(operation_id="changeWebhook", request=WebhookChanges, responses=WebhookDocument)
+    def partial_update(self, request: Request, pk: Any) -> Response:
+        """Change where a webhook goes or what it is told, or switch it off and on.
+
+        What waits when it is switched off is given up, and can be replayed.
+        """
+        endpoint = self.one(self.webhooks(), pk=pk)
+        return self._answer(endpoints.change_endpoint(endpoint, **self._checked(WebhookChanges)))
+
+    @extend_schema(operation_id="deleteWebhook", responses={204: None})
+    def destroy(self, request: Request, pk: Any) -> Response:
+        """Delete a webhook with its deliveries."""
+        endpoints.delete_endpoint(self.one(self.webhooks(), pk=pk))
+        return Response(status=204)
+
+    @extend_schema(operation_id="rotateWebhookSecret", request=Nothing, responses=NewWebhookDocument)
+    @action(detail=True, methods=["post"])
+    def rotate(self, request: Request, pk: Any) -> Response:
+        """Get a new secret. For a day, messages are signed with the one of before as well."""
+        endpoint, secret = endpoints.rotate_secret(self.one(self.webhooks(), pk=pk))
+        return self._with_secret(endpoint, secret)
+
+    @extend_schema(operation_id="testWebhook", request=Nothing, responses={202: DeliveryDocument})
+    @action(detail=True, methods=["post"])
+    def test(self, request: Request, pk: Any) -> Response:
+        """Have a message `webhook.test` sent, which says nothing of a build."""
+        delivery = outbox.send_test(self.one(self.webhooks(), pk=pk))
+        return Response(DeliveryDocument(delivery).data, status=202)
+
+    @extend_schema(operation_id="listDeliveries", parameters=[DeliveriesQuery], responses=DeliveryDocument(many=True))
+    @action(detail=True)
+    def deliveries(self, request: Request, pk: Any) -> Response:
+        """What a webhook was sent, or is to be sent, newest first, with every try."""
+        query = DeliveriesQuery.of(request)
+        where = {column: query[name] for name, column in (("status", "status"), ("event", "name")) if name in query}
+        rows = Delivery.objects.filter(endpoint=self.one(self.webhooks(), pk=pk), **where)
+        return self.page(rows.prefetch_related("log"), DeliveryDocument)
+
+    @extend_schema(
+        operation_id="replayDelivery",
+        request=Nothing,
+        responses={202: OpenApiResponse(DeliveryDocument, description="It is sent once more, unless it is just now.")},
+    )
+    @action(detail=True, methods=["post"], url_path="deliveries/<uuid:delivery>/replay", url_name="replay-delivery")
+    def replay_delivery(self, request: Request, pk: Any, delivery: Any) -> Response:
+        """Send a message once more: the same id, the same bytes."""
+        endpoint = self.one(self.webhooks(), pk=pk)
+        rows = Delivery.objects.filter(endpoint=endpoint, pk=delivery)
+        self.one(rows)
+        outbox.replay(endpoint, rows)
+        return Response(DeliveryDocument(self.one(rows.prefetch_related("log"))).data, status=202)
+
+    @extend_schema(
+        operation_id="replayDeliveries", request=ReplayedRange, responses={202: Replayed}, examples=[RANGE_EXAMPLE]
+    )
+    @action(detail=True, methods=["post"])
+    def replay(self, request: Request, pk: Any) -> Response:
+        """Send all messages of a time once more, in order."""
+        endpoint, data = self.one(self.webhooks(), pk=pk), self._checked(ReplayedRange)
+        rows = Delivery.objects.filter(
+            created_at__gte=data["from"], created_at__lte=data["to"], finished_at__isnull=False
+        )
+        rows = rows.filter(status=data["status"]) if "status" in data else rows
+        return Response(Replayed({"replayed": outbox.replay(endpoint, rows)}).data, status=202)
+
+    # --- What they lean on ---------------------------------------------------------------------------------------
+
+    def _checked(self, serializer: type[Any]) -> dict[str, Any]:
+        body = serializer(data=self.request.data, context={"refusal": self.refusal})
+        body.is_valid(raise_exception=True)
+        return dict(body.validated_data)
+
+    def _project(self, pk: Any) -> Project | None:
+        if pk is None:
+            return None
+        project = Project.objects.filter(owner=self.user.pk, pk=pk).first()
+        if project is None:
+            detail = "You have no such project: `GET /v1/projects` lists those you have."
+            raise ValidationError({"project": [ErrorDetail(detail, code="not_found")]})
+        return project
+
+    def _answer(self, endpoint: WebhookEndpoint) -> Response:
+        return Response(WebhookDocument(endpoint, context={"request": self.request}).data)
+
+    def _with_secret(self, endpoint: WebhookEndpoint, secret: str, *, status: int = 200) -> Response:
+        context = {"request": self.request, "webhook_secret": secret}
+        return telling(Response(NewWebhookDocument(endpoint, context=context).data, status=status), secret)

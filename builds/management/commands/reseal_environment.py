@@ -1,0 +1,48 @@
+"""`manage.py reseal_environment`: seal all that is sealed with the newest key, so that older keys can be taken away."""
+
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from builds.models import WebhookEndpoint
+from projects.models import EnvironmentVariable
+from projects.sealing import WEBHOOKS, Unreadable, reseal
+
+
+class Command(BaseCommand):
+    help = "Seals projects' variables and webhooks' secrets with the first key of CHEF_SECRETS_KEY, or with SECRET_KEY."
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        variables, lost = _reseal_variables()
+        secrets, lost_too = _reseal_webhooks()
+        self.stdout.write(f"{variables:,} variables and {secrets:,} webhooks are sealed with the newest key.")
+        if lost + lost_too:
+            told = "; ".join(lost + lost_too)
+            raise CommandError(f"No key opens these, so their owners must set them again: {told}.")
+
+
+def _reseal_variables() -> tuple[int, list[str]]:
+    done, lost = 0, []
+    for variable in EnvironmentVariable.objects.order_by("pk").iterator():
+        try:
+            resealed = reseal(variable.sealed_value)
+        except Unreadable:
+            lost.append(f"{variable.name} of project {variable.project_id}")
+            continue
+        # Only what was read is replaced: a value that was set meanwhile is under the newest key already.
+        same = EnvironmentVariable.objects.filter(pk=variable.pk, sealed_value=variable.sealed_value)
+        done += same.update(sealed_value=resealed)
+    return done, lost
+
+
+def _reseal_webhooks() -> tuple[int, list[str]]:
+    done, lost = 0, []
+    for endpoint in WebhookEndpoint.objects.select_related("owner").order_by("pk").iterator():
+        before = {name: getattr(endpoint, name) for name in ("sealed_secret", "previous_sealed_secret")}
+        try:
+            after = {name: reseal(sealed, WEBHOOKS) if sealed else "" for name, sealed in before.items()}
+        except Unreadable:
+            lost.append(f"webhook {endpoint.pk} of {endpoint.owner or 'the installation'}")
+            continue
+        done += WebhookEndpoint.objects.filter(pk=endpoint.pk, **before).update(**after)
+    return done, lost

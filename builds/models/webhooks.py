@@ -1,0 +1,230 @@
+"""Webhooks: who is told of builds, each message to each of them, and every try of sending it."""
+
+import uuid
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Self
+
+from django.conf import settings
+from django.db import models
+from django.db.models import Exists, OuterRef, Q
+from django.utils import timezone
+
+from builds.models.builds import BuildEvent
+from projects.jobs import TERMINAL, Status
+from projects.models import Project
+
+
+class EventName(models.TextChoices):
+    """What an endpoint can be told of."""
+
+    QUEUED = "build.queued"
+    RUNNING = "build.running"
+    COMPLETED = "build.completed"
+    FAILED = "build.failed"
+    CANCELLED = "build.cancelled"
+
+
+NAME_OF: Mapping[str, EventName] = {status: EventName(f"build.{status}") for status in Status}
+RESULTS = tuple(NAME_OF[status] for status in Status if status in TERMINAL)
+TEST = "webhook.test"  # the message that an owner asks for; nobody subscribes to it
+
+
+class EndpointQuerySet(models.QuerySet["WebhookEndpoint"]):
+    def active(self) -> Self:
+        return self.filter(disabled_at=None)
+
+    def locked(self, pk: uuid.UUID, *, skip: bool = False) -> "WebhookEndpoint | None":
+        """The endpoint, for this transaction alone; None when it is gone, or, with `skip`, in other hands.
+
+        Whoever changes deliveries that are not his alone holds this first. New deliveries do not wait for it.
+        """
+        return self.select_for_update(no_key=True, skip_locked=skip).filter(pk=pk).first()
+
+
+class WebhookEndpoint(models.Model):
+    """An address that is told of builds: of one project, of all of an owner's, or, without an owner, of everyone's."""
+
+    class Origin(models.TextChoices):
+        API = "api"
+        PROJECT = "project"  # the `webhookUrl` of a project
+        STAFF = "staff"  # made in the admin
+        SETTING = "setting"  # CONVEX_URL
+
+    class Reason(models.TextChoices):
+        """Why an endpoint is switched off."""
+
+        OWNER = "owner", "its owner has switched it off"
+        STAFF = "staff", "staff have switched it off"
+        GONE = "gone", "it answered 410 Gone"
+        FAILING = "failing", "it has failed for days"
+        SETTING = "setting", "the setting that makes it is unset"
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    # Where `db_index` is off, another index begins with the column.
+    owner = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        on_delete=models.CASCADE,
+        null=True,
+        blank=True,
+        related_name="webhooks",
+        db_index=False,
+    )
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, null=True, blank=True, related_name="webhooks")
+    origin = models.CharField(max_length=8, choices=Origin, default=Origin.API)
+    url = models.CharField(max_length=2000)
+    events = models.JSONField()  # a list of EventName
+    sealed_secret = models.TextField()  # see projects.sealing
+    # The secret of before, which signs too until then.
+    previous_sealed_secret = models.TextField(blank=True)
+    previous_valid_until = models.DateTimeField(null=True, blank=True)
+    disabled_at = models.DateTimeField(null=True, blank=True)
+    disabled_reason = models.CharField(max_length=8, choices=Reason, blank=True)
+    failing_since = models.DateTimeField(null=True, blank=True)  # the first failure after the last success
+    served_at = models.DateTimeField(null=True, blank=True)  # when something was last sent: endpoints take turns
+    created_at = models.DateTimeField(default=timezone.now)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    objects = EndpointQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-created_at"]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(disabled_at__isnull=True, disabled_reason="")
+                | (Q(disabled_at__isnull=False) & ~Q(disabled_reason="")),
+                name="webhook_disabled_iff_reason",
+            ),
+            models.CheckConstraint(
+                condition=Q(previous_valid_until__isnull=True, previous_sealed_secret="")
+                | (Q(previous_valid_until__isnull=False) & ~Q(previous_sealed_secret="")),
+                name="webhook_previous_secret_iff_valid",
+            ),
+            models.CheckConstraint(
+                condition=Q(origin="api", owner__isnull=False)
+                | Q(origin="project", owner__isnull=False, project__isnull=False)
+                | Q(origin__in=["staff", "setting"], owner__isnull=True, project__isnull=True),
+                name="webhook_owned_iff_not_installation_s",
+            ),
+            models.UniqueConstraint(fields=["origin"], condition=Q(origin="setting"), name="webhook_of_setting_once"),
+            models.UniqueConstraint(fields=["project"], condition=Q(origin="project"), name="webhook_of_project_once"),
+        ]
+        indexes = [
+            # builds.api.webhooks: an owner's endpoints, newest first; and builds.webhooks.outbox: those to be told
+            models.Index(fields=["owner", "-created_at", "-id"], name="webhook_by_owner"),
+        ]
+
+    def __str__(self) -> str:
+        return self.url
+
+    @property
+    def is_active(self) -> bool:
+        return self.disabled_at is None
+
+    def wants(self, event: BuildEvent) -> bool:
+        """Whether it is to be told of a change of a build's status. What was before it, it is not told."""
+        build = event.build
+        return (
+            self.owner_id in (None, build.owner_id)
+            and self.project_id in (None, build.project_id)
+            and NAME_OF[event.to_status] in self.events
+            and self.created_at <= event.created_at
+        )
+
+
+class DeliveryQuerySet(models.QuerySet["Delivery"]):
+    def due(self, now: datetime) -> Self:
+        """To be sent now: waiting, or taken by a sender that has not been heard of since its lease ran out."""
+        return self.filter(status=Delivery.Status.PENDING, next_try_at__lte=now).filter(
+            Q(lease_expires_at=None) | Q(lease_expires_at__lt=now)
+        )
+
+    def in_turn(self) -> Self:
+        """Without those before which an earlier one of the same build has not been tried, or is under way."""
+        earlier = Delivery.objects.filter(
+            endpoint=OuterRef("endpoint"),
+            job_id=OuterRef("job_id"),
+            position__lt=OuterRef("position"),
+            status=Delivery.Status.PENDING,
+        ).filter(Q(is_untried=True) | Q(lease_expires_at__isnull=False))
+        return self.exclude(Exists(earlier))
+
+
+class Delivery(models.Model):
+    """One message to one endpoint. Its id is the message's `webhook-id`, however often it is sent."""
+
+    class Status(models.TextChoices):
+        PENDING = "pending"
+        DELIVERED = "delivered"
+        FAILED = "failed"  # given up: its time was over, or its endpoint was switched off
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    # Where `db_index` is off, another index begins with the column.
+    endpoint = models.ForeignKey(WebhookEndpoint, on_delete=models.CASCADE, related_name="deliveries", db_index=False)
+    # None for a test, and when the build has been deleted since; the message is still sent.
+    event = models.ForeignKey(
+        BuildEvent, on_delete=models.SET_NULL, null=True, blank=True, related_name="deliveries", db_index=False
+    )
+    name = models.CharField(max_length=20)  # an EventName, or TEST
+    job_id = models.UUIDField(null=True, blank=True)
+    position = models.BigIntegerField(default=0)  # among those of one build: the event's number
+    body = models.BinaryField()  # the very bytes that are signed and sent
+    status = models.CharField(max_length=9, choices=Status, default=Status.PENDING)
+    is_untried = models.BooleanField(default=True)  # since it was made, or asked for again
+    tries = models.PositiveIntegerField(default=0)
+    fence = models.PositiveIntegerField(default=0)
+    next_try_at = models.DateTimeField(default=timezone.now)
+    give_up_at = models.DateTimeField()
+    lease_expires_at = models.DateTimeField(null=True, blank=True)  # set while a sender has it
+    created_at = models.DateTimeField(default=timezone.now)
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    objects = DeliveryQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-created_at"]
+        verbose_name_plural = "deliveries"
+        constraints = [
+            models.UniqueConstraint(fields=["event", "endpoint"], name="delivery_once_per_event"),
+            models.CheckConstraint(
+                condition=Q(status="pending", finished_at__isnull=True)
+                | (~Q(status="pending") & Q(finished_at__isnull=False, lease_expires_at__isnull=True)),
+                name="delivery_pending_iff_unfinished",
+            ),
+        ]
+        indexes = [
+            # builds.webhooks.deliveries.claim: what is due, and what goes before it
+            models.Index(fields=["endpoint", "next_try_at"], name="delivery_due", condition=Q(status="pending")),
+            models.Index(
+                fields=["endpoint", "job_id", "position"], name="delivery_in_turn", condition=Q(status="pending")
+            ),
+            # builds.api.webhooks: an endpoint's deliveries, newest first
+            models.Index(fields=["endpoint", "-created_at", "-id"], name="delivery_by_endpoint"),
+            # builds.webhooks.outbox.forget_old
+            models.Index(fields=["finished_at"], name="delivery_by_age", condition=Q(finished_at__isnull=False)),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.job_id or ''}".strip()
+
+
+class DeliveryTry(models.Model):
+    """One try of sending a message, written before it is sent."""
+
+    delivery = models.ForeignKey(Delivery, on_delete=models.CASCADE, related_name="log", db_index=False)
+    number = models.PositiveIntegerField()
+    started_at = models.DateTimeField(default=timezone.now)
+    duration_ms = models.PositiveIntegerField(null=True, blank=True)
+    status_code = models.PositiveSmallIntegerField(null=True, blank=True)  # None: there was no answer
+    error = models.CharField(max_length=40, blank=True)  # why there was none: see builds.webhooks.transport
+    detail = models.CharField(max_length=300, blank=True)
+    answer = models.TextField(blank=True)  # its first kilobyte
+    is_over = models.BooleanField(default=False)
+
+    class Meta:
+        ordering = ["number"]
+        verbose_name_plural = "delivery tries"
+        constraints = [models.UniqueConstraint(fields=["delivery", "number"], name="delivery_try_once")]
+
+    def __str__(self) -> str:
+        return f"try {self.number}"

@@ -1,0 +1,253 @@
+"""Which delivery is sent next, and what becomes of it: claims, leases, retries. The database is the queue.
+
+A claim raises the delivery's fence, takes a lease and writes the try down, and is committed before anything is sent. A
+sender that dies leaves a lease that runs out, and its delivery is sent again: at least once, not at most.
+"""
+
+import email.utils
+import random
+import time
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models import Exists, F, OuterRef
+from django.utils import timezone
+
+from builds.models import Delivery, DeliveryTry, WebhookEndpoint
+from builds.webhooks.endpoints import Origin, Reason, keys_of, switch_off
+from builds.webhooks.transport import Answer
+from projects.sealing import Unreadable
+
+GONE = 410
+# Of the sender's threads, those that have trouble, and those of one owner, get at most this part.
+SHARE = 0.5
+_JITTER = 0.25
+
+
+@dataclass(frozen=True)
+class Outgoing:
+    """A delivery that is ours to send: all that sending needs, so that it needs no database."""
+
+    id: UUID
+    endpoint_id: UUID
+    owner_id: int | None
+    fence: int
+    number: int  # of this try
+    url: str
+    is_ours: bool  # see guard.parse
+    has_trouble: bool
+    body: bytes = field(repr=False)
+    keys: list[str] | None = field(repr=False)  # None: no key of this installation opens the secret
+
+
+# --- Claiming ----------------------------------------------------------------------------------------------------
+
+
+def claim(room: int, under_way: Collection[Outgoing] = ()) -> list[Outgoing]:
+    """Take up to `room` deliveries that are due, `under_way` being what this sender has already.
+
+    Endpoints take turns: who was served longest ago is next. Those that have trouble, and those of one owner, never
+    have more than their share of the sender, so that they hold up nobody else.
+    """
+    taken: list[Outgoing] = []
+    seen: set[UUID] = set()
+    for has_trouble in (False, True):
+        are_all = False
+        while not are_all:
+            wanted = room - len(taken)
+            endpoints = _endpoints_due(has_trouble, [*under_way, *taken], seen, wanted)
+            are_all = len(endpoints) < wanted or not wanted
+            for endpoint in endpoints:
+                most = min(room - len(taken), _share_left(endpoint, [*under_way, *taken]))
+                taken += _claim_of(endpoint.pk, most) if most > 0 else []
+                seen.add(endpoint.pk)
+    return taken
+
+
+def _endpoints_due(
+    has_trouble: bool, under_way: Sequence[Outgoing], seen: Collection[UUID], most: int
+) -> list[WebhookEndpoint]:
+    """Endpoints that may be sent something now, without those that have all that they may have at once."""
+    share = _share()
+    if has_trouble and sum(outgoing.has_trouble for outgoing in under_way) >= share:
+        return []
+    due = Delivery.objects.due(timezone.now()).in_turn().filter(endpoint=OuterRef("pk"))
+    endpoints = WebhookEndpoint.objects.active().filter(Exists(due), failing_since__isnull=not has_trouble)
+    of_each = Counter(outgoing.endpoint_id for outgoing in under_way)
+    full = {pk for pk, count in of_each.items() if count >= settings.WEBHOOK_PER_ENDPOINT}
+    endpoints = endpoints.exclude(pk__in=full | set(seen))
+    for owner_id, count in Counter(outgoing.owner_id for outgoing in under_way).items():
+        if count >= share:
+            endpoints = endpoints.exclude(owner=owner_id)
+    return list(endpoints.order_by(F("served_at").asc(nulls_first=True))[:most])
+
+
+def _share() -> int:
+    return max(1, int(settings.WEBHOOK_CONCURRENCY * SHARE))
+
+
+def _share_left(endpoint: WebhookEndpoint, under_way: Sequence[Outgoing]) -> int:
+    of_owner = sum(outgoing.owner_id == endpoint.owner_id for outgoing in under_way)
+    in_trouble = sum(outgoing.has_trouble for outgoing in under_way) if endpoint.failing_since else 0
+    return _share() - max(of_owner, in_trouble)
+
+
+def _claim_of(endpoint_id: UUID, most: int) -> list[Outgoing]:
+    with transaction.atomic():
+        # Locked, so that senders beside each other together keep to the endpoint's limit.
+        endpoint = WebhookEndpoint.objects.locked(endpoint_id, skip=True)
+        if endpoint is None or not endpoint.is_active:
+            return []
+        now = timezone.now()
+        under_way = Delivery.objects.filter(endpoint=endpoint, status="pending", lease_expires_at__gte=now).count()
+        rows = _next_of(endpoint, now, min(most, settings.WEBHOOK_PER_ENDPOINT - under_way))
+        if rows:
+            _take(endpoint, rows, now)
+    return [_outgoing(endpoint, row) for row in rows]
+
+
+def _next_of(endpoint: WebhookEndpoint, now: datetime, most: int) -> list[Delivery]:
+    if most <= 0:
+        return []
+    due = Delivery.objects.due(now).in_turn().filter(endpoint=endpoint).order_by("next_try_at", "position")
+    # One of each build: those after it wait for what becomes of it.
+    first_of_each = {row.job_id or row.pk: row for row in reversed(due[:most])}
+    return list(reversed(first_of_each.values()))
+
+
+def _take(endpoint: WebhookEndpoint, rows: Sequence[Delivery], now: datetime) -> None:
+    pks = [row.pk for row in rows]
+    Delivery.objects.filter(pk__in=pks).update(
+        fence=F("fence") + 1,
+        tries=F("tries") + 1,
+        is_untried=False,
+        # Longer than a try may take, by as much as a process may be silent.
+        lease_expires_at=now + timedelta(seconds=settings.WEBHOOK_TIMEOUT + settings.LEASE_SECONDS),
+    )
+    unfinished = DeliveryTry.objects.filter(delivery__in=pks, is_over=False)
+    unfinished.update(is_over=True, error="interrupted", detail="The sender has died, or was cut off.")
+    DeliveryTry.objects.bulk_create(DeliveryTry(delivery=row, number=row.tries + 1, started_at=now) for row in rows)
+    WebhookEndpoint.objects.filter(pk=endpoint.pk).update(served_at=now)
+
+
+def _outgoing(endpoint: WebhookEndpoint, row: Delivery) -> Outgoing:
+    try:
+        keys = keys_of(endpoint)
+    except Unreadable:
+        keys = None
+    return Outgoing(
+        id=row.pk,
+        endpoint_id=endpoint.pk,
+        owner_id=endpoint.owner_id,
+        fence=row.fence + 1,
+        number=row.tries + 1,
+        url=endpoint.url,
+        is_ours=endpoint.origin == Origin.SETTING,
+        has_trouble=endpoint.failing_since is not None,
+        body=bytes(row.body),
+        keys=keys,
+    )
+
+
+# --- What becomes of it ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Done:
+    """What was sent, and what came of it, from when to when by the monotonic clock."""
+
+    outgoing: Outgoing
+    answer: Answer
+    began: float
+    ended: float
+
+    @property
+    def is_too_late(self) -> bool:
+        """Whether its lease has run out, so that it may be sent again whatever we write."""
+        return time.monotonic() - self.began > settings.WEBHOOK_TIMEOUT + settings.LEASE_SECONDS
+
+
+def settle(endpoint_id: UUID, all_done: Sequence[Done]) -> int:
+    """Write down what became of tries of one endpoint. Returns of how many: the others are not ours any more."""
+    with transaction.atomic():
+        # In the order in which claims lock.
+        endpoint = WebhookEndpoint.objects.locked(endpoint_id)
+        if endpoint is None:
+            return 0
+        rows = Delivery.objects.defer("body").in_bulk([done.outgoing.id for done in all_done])
+        ours = [done for done in all_done if _is_held(rows.get(done.outgoing.id), done.outgoing)]
+        for done in ours:
+            _settle_one(endpoint, rows[done.outgoing.id], done)
+    return len(ours)
+
+
+def _is_held(delivery: Delivery | None, outgoing: Outgoing) -> bool:
+    return delivery is not None and delivery.fence == outgoing.fence
+
+
+def _settle_one(endpoint: WebhookEndpoint, delivery: Delivery, done: Done) -> None:
+    now, answer = timezone.now(), done.answer
+    DeliveryTry.objects.filter(delivery=delivery, number=done.outgoing.number, is_over=False).update(
+        is_over=True,
+        duration_ms=round((done.ended - done.began) * 1000),
+        status_code=answer.status,
+        error=answer.error,
+        detail=answer.detail[:300],
+        answer=answer.text,
+    )
+    delivery.lease_expires_at = None
+    if answer.is_good:
+        delivery.status, delivery.finished_at = Delivery.Status.DELIVERED, now
+    elif delivery.status == Delivery.Status.PENDING:
+        _put_off(delivery, endpoint, answer, now)
+    delivery.save(update_fields=["status", "finished_at", "next_try_at", "lease_expires_at"])
+    _note(endpoint, answer, now)
+
+
+def _put_off(delivery: Delivery, endpoint: WebhookEndpoint, answer: Answer, now: datetime) -> None:
+    """The next try, or none when the delivery's time is over, or its endpoint has just been switched off."""
+    if now >= delivery.give_up_at or not endpoint.is_active:
+        delivery.status, delivery.finished_at = Delivery.Status.FAILED, now
+    else:
+        delivery.next_try_at = min(now + wait_after(delivery.tries, answer, now), delivery.give_up_at)
+
+
+def wait_after(tries: int, answer: Answer, now: datetime) -> timedelta:
+    """How long a delivery waits after its n-th try: twice as long each time, about, and as long as it was asked to."""
+    most = settings.WEBHOOK_RETRY_MAX_SECONDS
+    # So many doublings are beyond any limit; more would be beyond any number.
+    wait = min(most, settings.WEBHOOK_RETRY_SECONDS * 2.0 ** min(tries - 1, 40))
+    # Apart, so that those that failed together do not all come back together.
+    wait *= random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311
+    return timedelta(seconds=max(wait, min(_asked_wait(answer.retry_after, now), most)))
+
+
+def _asked_wait(retry_after: str, now: datetime) -> float:
+    """Retry-After in seconds, which it gives by themselves or as a date; 0 when there is none that can be read."""
+    if retry_after.isascii() and retry_after.isdigit():
+        return float(retry_after[:9])
+    try:
+        moment = email.utils.parsedate_to_datetime(retry_after)
+        return max(0.0, (moment - now).total_seconds())
+    except (ValueError, TypeError, OverflowError):
+        return 0.0
+
+
+def _note(endpoint: WebhookEndpoint, answer: Answer, now: datetime) -> None:
+    """What the answer says of the endpoint as a whole, which is locked."""
+    if not endpoint.is_active or (answer.is_good and endpoint.failing_since is None):
+        return
+    if answer.is_good:
+        endpoint.failing_since = None
+    elif answer.status == GONE:
+        switch_off(endpoint, Reason.GONE)
+    else:
+        endpoint.failing_since = endpoint.failing_since or now
+        if now - endpoint.failing_since >= timedelta(days=settings.WEBHOOK_DISABLE_DAYS):
+            switch_off(endpoint, Reason.FAILING)
+    endpoint.save(update_fields=["failing_since", "disabled_at", "disabled_reason"])

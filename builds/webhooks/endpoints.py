@@ -1,0 +1,216 @@
+"""The verbs on endpoints: make, change, rotate, switch off and on. API, admin and the sender all call these."""
+
+import logging
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+from django.conf import settings
+from django.contrib.auth.models import User
+from django.core.mail import send_mail
+from django.db import IntegrityError, transaction
+from django.utils import timezone
+
+from builds.models import RESULTS, Delivery, WebhookEndpoint
+from builds.webhooks.messages import new_secret
+from projects.models import Project
+from projects.sealing import WEBHOOKS, Unreadable, seal, unseal
+
+logger = logging.getLogger(__name__)
+
+Origin, Reason = WebhookEndpoint.Origin, WebhookEndpoint.Reason
+BOTH_VALID = timedelta(hours=24)
+
+
+class TooManyEndpoints(Exception):
+    """The owner has as many endpoints as one may."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            f"You have {settings.OWNER_MAX_WEBHOOKS:,} webhooks, as many as one owner may: delete one that you no "
+            "longer need, or have one of them get the events of all of your projects."
+        )
+
+
+class IsDisabled(Exception):
+    """The endpoint is switched off: nothing is sent to it."""
+
+    def __init__(self, endpoint: WebhookEndpoint) -> None:
+        why = endpoint.get_disabled_reason_display()
+        super().__init__(f'The webhook is switched off ({why}): switch it on with {{"active": true}} first.')
+
+
+def create_endpoint(*, by: User, url: str, events: list[str], project: Project | None) -> tuple[WebhookEndpoint, str]:
+    """A new endpoint of an owner, and its secret, which is not told again. Raises TooManyEndpoints."""
+    with transaction.atomic():
+        _make_sure_of_room(by)
+        return _create(owner=by, project=project, origin=Origin.API, url=url, events=events)
+
+
+def create_for_installation(*, url: str, events: list[str]) -> tuple[WebhookEndpoint, str]:
+    """An endpoint that gets the events of everyone's builds, and its secret."""
+    return _create(origin=Origin.STAFF, url=url, events=events)
+
+
+def _create(**columns: Any) -> tuple[WebhookEndpoint, str]:
+    secret = new_secret()
+    return WebhookEndpoint.objects.create(sealed_secret=seal(secret, WEBHOOKS), **columns), secret
+
+
+def _make_sure_of_room(owner: User) -> None:
+    User.objects.select_for_update(no_key=True).only("pk").get(pk=owner.pk)  # for two requests at once
+    if WebhookEndpoint.objects.filter(owner=owner).count() >= settings.OWNER_MAX_WEBHOOKS:
+        raise TooManyEndpoints
+
+
+def set_project_webhook(project: Project, url: str | None) -> str | None:
+    """Have a project's `webhookUrl` told of results, or nobody any more. Returns the secret if there is a new one.
+
+    Another address keeps the secret and what the endpoint is told of; one that was switched off is switched on again.
+    Raises TooManyEndpoints.
+    """
+    with transaction.atomic():
+        owner = Project.objects.select_for_update().select_related("owner").get(pk=project.pk).owner
+        known = WebhookEndpoint.objects.filter(project=project, origin=Origin.PROJECT).first()
+        if url is None:
+            if known:
+                delete_endpoint(known)
+            return None
+        if known:
+            change_endpoint(known, url=url, active=True)
+            return None
+        _make_sure_of_room(owner)
+        return _create(owner=owner, project=project, origin=Origin.PROJECT, url=url, events=list(RESULTS))[1]
+
+
+def change_endpoint(
+    endpoint: WebhookEndpoint,
+    *,
+    url: str | None = None,
+    events: list[str] | None = None,
+    active: bool | None = None,
+    reason: WebhookEndpoint.Reason = Reason.OWNER,
+) -> WebhookEndpoint:
+    """Change what is given. `reason`: why it is switched off, if it is."""
+    with transaction.atomic():
+        locked = _locked(endpoint)
+        if url is not None and url != locked.url:
+            locked.url, locked.failing_since = url, None  # another receiver has failed for nothing yet
+        locked.events = events if events is not None else locked.events
+        if active is False:
+            switch_off(locked, reason)
+        elif active and not locked.is_active:
+            locked.disabled_at, locked.disabled_reason, locked.failing_since = None, "", None
+        locked.save()
+    return locked
+
+
+def rotate_secret(endpoint: WebhookEndpoint, *, secret: str | None = None) -> tuple[WebhookEndpoint, str]:
+    """A new secret, made or given; for a day the one of before signs too, so that receivers can change over."""
+    with transaction.atomic():
+        locked = _locked(endpoint)
+        locked.previous_sealed_secret = locked.sealed_secret
+        locked.previous_valid_until = timezone.now() + BOTH_VALID
+        secret = secret or new_secret()
+        locked.sealed_secret = seal(secret, WEBHOOKS)
+        locked.save()
+    return locked, secret
+
+
+def delete_endpoint(endpoint: WebhookEndpoint) -> None:
+    with transaction.atomic():
+        _locked(endpoint).delete()
+
+
+def _locked(endpoint: WebhookEndpoint) -> WebhookEndpoint:
+    """The endpoint as it is now. Raises DoesNotExist when it is gone."""
+    locked = WebhookEndpoint.objects.locked(endpoint.pk)
+    if locked is None:
+        raise WebhookEndpoint.DoesNotExist
+    return locked
+
+
+def keys_of(endpoint: WebhookEndpoint) -> list[str]:
+    """What signs its messages now. Raises Unreadable."""
+    sealed = [endpoint.sealed_secret]
+    if endpoint.previous_valid_until and endpoint.previous_valid_until > timezone.now():
+        sealed.append(endpoint.previous_sealed_secret)
+    return [unseal(text, WEBHOOKS) for text in sealed]
+
+
+# --- Switching off -----------------------------------------------------------------------------------------------
+
+
+def switch_off(endpoint: WebhookEndpoint, reason: WebhookEndpoint.Reason) -> None:
+    """Send nothing more to an endpoint that is locked and will be saved; its owner is told, unless he has done it.
+
+    What waits is given up; it can be replayed when the endpoint is on again.
+    """
+    if not endpoint.is_active:
+        return
+    now = timezone.now()
+    endpoint.disabled_at, endpoint.disabled_reason = now, reason
+    waiting = Delivery.objects.filter(endpoint=endpoint, status=Delivery.Status.PENDING)
+    waiting.update(status=Delivery.Status.FAILED, finished_at=now, lease_expires_at=None)
+    logger.warning("webhook %s is switched off: %s", endpoint.pk, reason.label)
+    if reason != Reason.OWNER and endpoint.owner and endpoint.owner.email:
+        transaction.on_commit(partial(_tell_owner, endpoint.owner.email, endpoint.url, reason))
+
+
+def _tell_owner(address: str, url: str, reason: WebhookEndpoint.Reason) -> None:
+    text = (
+        f"Chef sends no more messages to your webhook\n\n    {url}\n\nbecause {reason.label}.\n\n"
+        'When it is well again, switch it on with PATCH /v1/webhooks/{id} and {"active": true}. What it has missed '
+        "in the meantime is replayed by POST /v1/webhooks/{id}/replay.\n"
+    )
+    try:
+        send_mail("Your webhook has been switched off", text, None, [address])
+    except OSError as fault:  # smtplib's exceptions are OSErrors too
+        logger.warning("the owner of a webhook could not be told: %s", fault)
+
+
+# --- The endpoint that is made from settings -----------------------------------------------------------------------
+
+
+def follow_settings() -> None:
+    """Have the endpoint of CONVEX_URL be as the settings say. Any number of processes may do so at once."""
+    try:
+        with transaction.atomic():
+            known = WebhookEndpoint.objects.filter(origin=Origin.SETTING).first()
+            if known is None and settings.CONVEX_URL:
+                _create_from_settings()
+                return
+    except IntegrityError:  # another process was first
+        known = WebhookEndpoint.objects.get(origin=Origin.SETTING)
+    if known is not None:
+        _adapt(known)
+
+
+def _create_from_settings() -> None:
+    WebhookEndpoint.objects.create(
+        origin=Origin.SETTING,
+        url=settings.CONVEX_URL,
+        events=list(RESULTS),
+        sealed_secret=seal(settings.CONVEX_WEBHOOK_SECRET, WEBHOOKS),
+    )
+
+
+def _adapt(endpoint: WebhookEndpoint) -> None:
+    with transaction.atomic():
+        locked = _locked(endpoint)
+        if not settings.CONVEX_URL:
+            change_endpoint(locked, active=False, reason=Reason.SETTING)
+            return
+        if _secret_of(locked) != settings.CONVEX_WEBHOOK_SECRET:
+            rotate_secret(locked, secret=settings.CONVEX_WEBHOOK_SECRET)
+        # One that staff or its receiver has switched off stays so, until it is another one.
+        is_other = locked.url != settings.CONVEX_URL or locked.disabled_reason == Reason.SETTING
+        if is_other:
+            change_endpoint(locked, url=settings.CONVEX_URL, active=True)
+
+
+def _secret_of(endpoint: WebhookEndpoint) -> str:
+    try:
+        return unseal(endpoint.sealed_secret, WEBHOOKS)
+    except Unreadable:
+        return ""

@@ -1,0 +1,125 @@
+"""From what has happened to what is to be sent: each change of a build's status becomes a delivery to each endpoint.
+
+An event is marked as told, and its deliveries are made, in one transaction: it is told once, whoever dies when. Which
+events are untold is asked of the mark, not of a last number: PostgreSQL commits numbers in any order.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from functools import partial
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models import Q, QuerySet
+from django.utils import timezone
+
+from builds.models import NAME_OF, TEST, BuildEvent, Delivery, WebhookEndpoint
+from builds.webhooks.endpoints import IsDisabled
+from builds.webhooks.messages import body_of, test_body
+from projects.announcements import announce
+from projects.models import Project
+
+AT_ONCE = 200
+_FORGOTTEN_AT_ONCE = 1_000
+
+
+def tell_events() -> int:
+    """Make the deliveries of events that have none yet. Returns how many events: AT_ONCE when there may be more."""
+    untold = BuildEvent.objects.filter(kind=BuildEvent.Kind.STATUS, is_told=False)
+    if not untold.exists():
+        return 0
+    return _tell(untold)
+
+
+def tell_of(project: Project) -> None:
+    """The same at once for a project whose builds are about to be deleted, in the caller's transaction."""
+    while _tell(BuildEvent.objects.filter(kind=BuildEvent.Kind.STATUS, is_told=False, build__project=project)):
+        pass
+
+
+@transaction.atomic
+def _tell(untold: QuerySet[BuildEvent]) -> int:
+    # In the order of their numbers, and waiting for each other, so that of one build's events none comes before one
+    # that another process is just telling of.
+    rows = untold.select_for_update(of=("self",)).select_related("build__project", "build__revision")
+    events = list(
+        rows.defer("build__plan", "build__egress", "build__usage", "build__revision__strategy").order_by("pk")[:AT_ONCE]
+    )
+    Delivery.objects.bulk_create(_deliveries(events), ignore_conflicts=True)
+    BuildEvent.objects.filter(pk__in=[event.pk for event in events]).update(is_told=True)
+    return len(events)
+
+
+def _deliveries(events: Sequence[BuildEvent]) -> list[Delivery]:
+    now = timezone.now()
+    by_owner: dict[int | None, list[WebhookEndpoint]] = defaultdict(list)
+    owners = {event.build.owner_id for event in events}
+    wanting = WebhookEndpoint.objects.active().filter(Q(owner=None) | Q(owner__in=owners))
+    for endpoint in wanting.order_by("created_at"):
+        by_owner[endpoint.owner_id].append(endpoint)
+    made = []
+    for event in events:
+        listening = [each for each in by_owner[None] + by_owner[event.build.owner_id] if each.wants(event)]
+        body = body_of(event) if listening else b""
+        made += [
+            Delivery(
+                endpoint=endpoint,
+                event=event,
+                name=NAME_OF[event.to_status],
+                job_id=event.build_id,
+                position=event.pk,
+                body=body,
+                created_at=now,
+                next_try_at=now,
+                give_up_at=give_up_time(now),
+            )
+            for endpoint in listening
+        ]
+    return made
+
+
+def give_up_time(now: datetime) -> datetime:
+    return now + timedelta(hours=settings.WEBHOOK_RETRY_HOURS)
+
+
+# --- What is sent because somebody asks for it -----------------------------------------------------------------------
+
+
+def send_test(endpoint: WebhookEndpoint) -> Delivery:
+    """A message that says nothing of a build. Raises IsDisabled."""
+    if not endpoint.is_active:
+        raise IsDisabled(endpoint)
+    delivery = Delivery.objects.create(
+        endpoint=endpoint, name=TEST, body=test_body(endpoint.pk), give_up_at=give_up_time(timezone.now())
+    )
+    transaction.on_commit(partial(announce, delivery.pk))
+    return delivery
+
+
+def replay(endpoint: WebhookEndpoint, deliveries: QuerySet[Delivery]) -> int:
+    """Send these of the endpoint's deliveries once more: the same ids, the same bytes, all their time anew.
+
+    Those that a sender has just now are left to it. Returns how many. Raises IsDisabled.
+    """
+    with transaction.atomic():
+        locked = WebhookEndpoint.objects.locked(endpoint.pk)
+        if locked is None or not locked.is_active:
+            raise IsDisabled(locked or endpoint)
+        now = timezone.now()
+        count = deliveries.filter(endpoint=locked, lease_expires_at=None).update(
+            status=Delivery.Status.PENDING,
+            is_untried=True,
+            next_try_at=now,
+            give_up_at=give_up_time(now),
+            finished_at=None,
+        )
+        transaction.on_commit(partial(announce, endpoint.pk))
+    return count
+
+
+def forget_old() -> int:
+    """Remove deliveries that have ended long ago, with the log of their tries. Returns how many, of many only some."""
+    oldest = timezone.now() - timedelta(days=settings.WEBHOOK_KEEP_DAYS)
+    old = Delivery.objects.filter(finished_at__lt=oldest).order_by("finished_at").values("pk")[:_FORGOTTEN_AT_ONCE]
+    return Delivery.objects.filter(pk__in=list(old.values_list("pk", flat=True))).delete()[0]

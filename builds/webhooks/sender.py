@@ -1,0 +1,128 @@
+"""The process that sends: one thread asks the database what there is to do, others speak HTTP and know no database.
+
+The database is the truth: Redis only says that looking may be worth while, and without it, a look each second does. So
+any number of senders may run, and each may be killed at any moment.
+"""
+
+import asyncio
+import collections
+import logging
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from uuid import UUID
+
+from django.conf import settings
+from django.db import DatabaseError, close_old_connections
+from django.utils import timezone
+
+from builds.webhooks import outbox
+from builds.webhooks.deliveries import Done, Outgoing, claim, settle
+from builds.webhooks.endpoints import follow_settings
+from builds.webhooks.messages import headers_of
+from builds.webhooks.transport import Answer, post
+from projects.announcements import listen
+
+logger = logging.getLogger(__name__)
+
+LOOK_SECONDS = 1.0
+# However often it is rung: what was announced while we looked is found by the next look.
+_REST_SECONDS = 0.02
+_CLEAN_SECONDS = 60.0
+
+Post = Callable[..., Answer]
+
+
+class Sender:
+    def __init__(self) -> None:
+        self._is_stopping = False
+        self._ring = threading.Event()
+        self._under_way: dict[UUID, Outgoing] = {}
+        self._done: collections.deque[Done] = collections.deque()  # from the threads that send
+        self._unsettled: dict[UUID, Done] = {}  # not yet written down
+        self._follows_settings = False
+        self._cleaned_at = float("-inf")
+
+    def stop(self) -> None:
+        """Take nothing more; run() returns when what is under way has been sent, or its time is over.
+
+        For a handler of signals, which must take no lock: run() sees it within a second.
+        """
+        self._is_stopping = True
+
+    def run(self) -> None:
+        threading.Thread(target=self._listen, name="listener", daemon=True).start()
+        with ThreadPoolExecutor(settings.WEBHOOK_CONCURRENCY, thread_name_prefix="sender") as pool:
+            while not self._is_stopping:
+                self._ring.clear()
+                self._look_and_survive(pool)
+                self._ring.wait(LOOK_SECONDS)
+                time.sleep(_REST_SECONDS)
+        self._settle_the_last()
+
+    def _listen(self) -> None:
+        """Ring when a build has changed, and when Redis is heard or not heard any more."""
+        asyncio.run(listen(lambda _: self._ring.set(), lambda _: self._ring.set()))
+
+    def _look_and_survive(self, pool: ThreadPoolExecutor) -> None:
+        try:
+            self.look(pool)
+        except DatabaseError as fault:
+            logger.warning("the database does not answer: %s", fault)
+            close_old_connections()
+        except Exception:
+            logger.exception("the sender stumbled and goes on")
+
+    def look(self, pool: ThreadPoolExecutor) -> None:
+        """All that there is to do now, once."""
+        if not self._follows_settings:
+            follow_settings()
+            self._follows_settings = True
+        self._settle_done()
+        if outbox.tell_events() == outbox.AT_ONCE:
+            self._ring.set()
+        for outgoing in claim(settings.WEBHOOK_CONCURRENCY - len(self._under_way), list(self._under_way.values())):
+            self._under_way[outgoing.id] = outgoing
+            pool.submit(self._send, outgoing)
+        if time.monotonic() - self._cleaned_at > _CLEAN_SECONDS:
+            outbox.forget_old()
+            self._cleaned_at = time.monotonic()
+
+    def _send(self, outgoing: Outgoing) -> None:
+        began = time.monotonic()
+        try:
+            answer = send(outgoing)
+        except Exception as fault:  # a mistake of ours, which is not to cost a thread
+            logger.exception("a message could not be sent")
+            answer = Answer(error="sender_fault", detail=f"{type(fault).__name__}: see the sender's log.")
+        self._done.append(Done(outgoing, answer, began, time.monotonic()))
+        self._ring.set()
+
+    def _settle_done(self) -> None:
+        while self._done:
+            done = self._done.popleft()
+            self._unsettled[done.outgoing.id] = done
+        by_endpoint: dict[UUID, list[Done]] = collections.defaultdict(list)
+        for done in self._unsettled.values():
+            by_endpoint[done.outgoing.endpoint_id].append(done)
+        for endpoint_id, all_done in by_endpoint.items():
+            if settle(endpoint_id, [done for done in all_done if not done.is_too_late]) < len(all_done):
+                logger.warning("webhook %s: something was sent too late to be noted, and is sent again", endpoint_id)
+            # Only after the commit: a database that does not answer is asked again.
+            for done in all_done:
+                del self._unsettled[done.outgoing.id], self._under_way[done.outgoing.id]
+
+    def _settle_the_last(self) -> None:
+        try:
+            self._settle_done()
+        except DatabaseError as fault:
+            logger.warning("%s deliveries will be sent again: %s", len(self._unsettled), fault)
+
+
+def send(outgoing: Outgoing, post: Post = post) -> Answer:
+    """Sign and send a message, once."""
+    if outgoing.keys is None:
+        return Answer(error="secret_unreadable", detail="No key of this installation opens the secret: rotate it.")
+    headers = headers_of(outgoing.id, outgoing.body, outgoing.keys, now=timezone.now())
+    return post(outgoing.url, headers, outgoing.body, seconds=settings.WEBHOOK_TIMEOUT, is_ours=outgoing.is_ours)

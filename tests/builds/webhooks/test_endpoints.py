@@ -1,0 +1,280 @@
+"""Endpoints: their secrets and how these are changed, the one that settings make, and what the database refuses."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.db import IntegrityError, transaction
+from django.utils import timezone
+from pytest_django import Settings
+from standardwebhooks import Webhook, WebhookVerificationError
+
+from builds.checks import convex_can_be_told
+from builds.models import RESULTS, Build, WebhookEndpoint
+from builds.webhooks import endpoints, outbox
+from builds.webhooks.endpoints import follow_settings, rotate_secret, set_project_webhook
+from projects.jobs import Status
+from projects.sealing import WEBHOOKS, Unreadable, seal, unseal
+from tests.builds.webhooks.sending import pass_time, send_due
+from tests.receiver import Message, Receiver
+
+MakeEndpoint = Callable[..., WebhookEndpoint]
+Move = Callable[..., Build]
+DONE = (Status.RUNNING, Status.COMPLETED)
+SECRET = "whsec_" + "QUJD" * 8
+
+
+def opens(secret: str, message: Message) -> bool:
+    """Whether the reference library takes the message, as a receiver that knows this secret."""
+    try:
+        Webhook(secret).verify(message.body, message.headers)
+    except WebhookVerificationError:
+        return False
+    return True
+
+
+# --- Secrets -----------------------------------------------------------------------------------------------------
+
+
+def test_a_message_is_signed_as_the_reference_library_verifies_it(
+    receiver: Receiver, owner: Any, move: Move, settings: Settings
+) -> None:
+    endpoint, secret = endpoints.create_endpoint(by=owner, url=receiver.url, events=list(RESULTS), project=None)
+    build = move(*DONE)
+
+    send_due()
+
+    [message] = receiver.messages
+    told = Webhook(secret).verify(message.body, message.headers)
+    assert (told["type"], told["data"]["jobId"]) == ("build.completed", str(build.pk))
+    assert message.id == str(endpoint.deliveries.get().pk)
+    forged = Message(message.path, message.headers, message.body.replace(b"completed", b"cancelled"))
+    assert not opens(secret, forged)
+    assert not opens(SECRET, message)
+    other = Message(message.path, {**message.headers, "webhook-id": "another"}, message.body)
+    assert not opens(secret, other)
+
+
+def test_a_secret_is_unseen_in_the_database_and_not_one_of_another_purpose(make_endpoint: MakeEndpoint) -> None:
+    endpoint = make_endpoint()
+
+    [secret] = endpoints.keys_of(endpoint)
+
+    assert len(secret) == len("whsec_") + 44
+    assert secret not in endpoint.sealed_secret
+    with pytest.raises(Unreadable):
+        unseal(endpoint.sealed_secret)
+    with pytest.raises(Unreadable):
+        unseal(seal("a variable"), WEBHOOKS)
+
+
+def test_for_a_day_both_secrets_sign(receiver: Receiver, owner: Any) -> None:
+    endpoint, old = endpoints.create_endpoint(by=owner, url=receiver.url, events=[], project=None)
+
+    endpoint, new = rotate_secret(endpoint)
+    outbox.send_test(endpoint)
+    send_due()
+    pass_time(hours=24)
+    outbox.send_test(endpoint)
+    send_due()
+
+    first, second = receiver.messages
+    assert new != old
+    assert len(first.headers["webhook-signature"].split()) == 2
+    assert (opens(old, first), opens(new, first)) == (True, True)
+    assert (opens(old, second), opens(new, second)) == (False, True)
+
+
+def test_resealing_leaves_webhooks_to_the_newest_key_too(make_endpoint: MakeEndpoint, settings: Settings) -> None:
+    settings.SECRETS_KEYS = ["old" * 20]
+    endpoint, new = rotate_secret(make_endpoint())
+    settings.SECRETS_KEYS = ["new" * 20, "old" * 20]
+
+    call_command("reseal_environment", verbosity=0)
+
+    settings.SECRETS_KEYS = ["new" * 20]
+    endpoint.refresh_from_db()
+    assert endpoints.keys_of(endpoint)[0] == new
+    assert len(endpoints.keys_of(endpoint)) == 2
+    settings.SECRETS_KEYS = ["another" * 10]
+    with pytest.raises(CommandError, match=r"webhook .* of owner"):
+        call_command("reseal_environment", verbosity=0)
+
+
+def test_a_secret_that_no_key_opens_is_told_in_the_log_of_tries(
+    receiver: Receiver, make_endpoint: MakeEndpoint, move: Move, settings: Settings
+) -> None:
+    endpoint = make_endpoint(receiver.url)
+    move()
+    settings.SECRETS_KEYS = ["another" * 10]
+
+    send_due()
+
+    tried = endpoint.deliveries.get().log.get()
+    assert (tried.error, receiver.messages) == ("secret_unreadable", [])
+
+
+# --- A project's own ---------------------------------------------------------------------------------------------
+
+
+def test_a_project_has_one_webhook_of_its_own(move: Move) -> None:
+    project = move().project
+
+    secret = set_project_webhook(project, "https://example.com/a")
+    [made] = project.webhooks.all()
+    again = set_project_webhook(project, "https://example.com/b")
+
+    assert (secret or "").startswith("whsec_")
+    assert again is None  # the address is another one, the secret is not
+    [changed] = project.webhooks.all()
+    assert (changed.pk, changed.url, changed.events) == (made.pk, "https://example.com/b", list(RESULTS))
+    assert changed.sealed_secret == made.sealed_secret
+
+    assert set_project_webhook(project, None) is None
+    assert not project.webhooks.exists()
+
+
+# --- The one of CONVEX_URL ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def convex(db: None, receiver: Receiver, settings: Settings) -> Receiver:
+    # It may lie inside: whoever runs the installation has set it.
+    settings.WEBHOOK_ALLOW_HTTP, settings.WEBHOOK_ALLOWED_HOSTS = False, []
+    settings.CONVEX_URL, settings.CONVEX_WEBHOOK_SECRET = receiver.url, SECRET
+    return receiver
+
+
+def of_settings() -> list[WebhookEndpoint]:
+    return list(WebhookEndpoint.objects.filter(origin="setting"))
+
+
+def test_convex_gets_every_build_s_result(convex: Receiver, move: Move, other: Any) -> None:
+    follow_settings()
+    move(*DONE), move(Status.RUNNING, Status.FAILED, by=other), move(Status.CANCELLED), move()
+
+    send_due()
+
+    told = [Webhook(SECRET).verify(message.body, message.headers)["type"] for message in convex.messages]
+    assert sorted(told) == ["build.cancelled", "build.completed", "build.failed"]
+
+
+def test_settings_are_followed_and_never_make_a_second_endpoint(convex: Receiver, settings: Settings) -> None:
+    for _ in range(3):
+        follow_settings()
+    [endpoint] = of_settings()
+    before = endpoint.sealed_secret
+
+    settings.CONVEX_URL = "https://convex.example.com/hook"
+    follow_settings()
+    [endpoint] = of_settings()
+    assert (endpoint.url, endpoint.sealed_secret) == (settings.CONVEX_URL, before)
+
+    settings.CONVEX_WEBHOOK_SECRET = "whsec_" + "REVG" * 8
+    follow_settings()
+    [endpoint] = of_settings()
+    assert endpoints.keys_of(endpoint) == ["whsec_" + "REVG" * 8, SECRET]
+
+    settings.CONVEX_URL = ""
+    follow_settings()
+    [endpoint] = of_settings()
+    assert endpoint.disabled_reason == "setting"
+
+    settings.CONVEX_URL = "https://convex.example.com/hook"
+    follow_settings()
+    [endpoint] = of_settings()
+    assert endpoint.is_active
+
+
+def test_what_staff_have_switched_off_stays_off(convex: Receiver) -> None:
+    follow_settings()
+    [endpoint] = of_settings()
+    endpoints.change_endpoint(endpoint, active=False, reason=WebhookEndpoint.Reason.STAFF)
+
+    follow_settings()
+
+    assert of_settings()[0].disabled_reason == "staff"
+
+
+def test_without_settings_there_is_nothing(db: None, settings: Settings) -> None:
+    settings.CONVEX_URL = ""
+
+    follow_settings()
+
+    assert of_settings() == []
+
+
+@pytest.mark.parametrize(
+    ("url", "secret", "told"),
+    [
+        ("https://convex.example.com", "", "CONVEX_WEBHOOK_SECRET"),
+        ("https://convex.example.com", "whsec_", "CONVEX_WEBHOOK_SECRET"),
+        ("https://convex.example.com", "whsec_" + "A" * 9, "CONVEX_WEBHOOK_SECRET"),
+        ("https://convex.example.com", "not base64!", "CONVEX_WEBHOOK_SECRET"),
+        ("ftp://convex.example.com", SECRET, "CONVEX_URL"),
+        ("https://user:password@convex.example.com", SECRET, "CONVEX_URL"),
+        ("", "", ""),
+        ("http://127.0.0.1:3210/x", SECRET, ""),
+        ("https://convex.example.com", "c2VjcmV0IG9mIHNpeHRlZW4gYnl0ZXM=", ""),
+    ],
+)
+def test_settings_that_cannot_work_are_told_at_start(settings: Settings, url: str, secret: str, told: str) -> None:
+    settings.CONVEX_URL, settings.CONVEX_WEBHOOK_SECRET = url, secret
+
+    found = convex_can_be_told(None)
+
+    assert [told in message.msg for message in found] == ([True] if told else [])
+    assert all(secret not in f"{message.msg}{message.hint}" for message in found if len(secret) > 6)
+
+
+# --- What the database refuses -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"disabled_at": timezone.now()},
+        {"disabled_reason": "gone"},
+        {"previous_sealed_secret": "x"},
+        {"previous_valid_until": timezone.now()},
+        {"owner": None},
+        {"origin": "staff"},
+        {"origin": "setting"},
+        {"origin": "project"},
+        {"origin": "nobody"},
+    ],
+)
+def test_the_database_refuses_an_endpoint_that_contradicts_itself(
+    make_endpoint: MakeEndpoint, columns: dict[str, Any]
+) -> None:
+    endpoint = make_endpoint()
+
+    with pytest.raises(IntegrityError), transaction.atomic():
+        WebhookEndpoint.objects.filter(pk=endpoint.pk).update(**columns)
+
+
+def test_the_database_refuses_a_second_endpoint_of_the_settings_or_of_a_project(convex: Receiver, move: Move) -> None:
+    follow_settings()
+    project = move().project
+    set_project_webhook(project, "https://example.com/")
+    for row in WebhookEndpoint.objects.all():
+        again = WebhookEndpoint(
+            owner=row.owner, project=row.project, origin=row.origin, url=row.url, events=[], sealed_secret="x"
+        )
+        with pytest.raises(IntegrityError), transaction.atomic():
+            again.save(force_insert=True)
+
+
+def test_the_database_refuses_a_delivery_that_contradicts_itself(make_endpoint: MakeEndpoint) -> None:
+    delivery = outbox.send_test(make_endpoint())
+    now = timezone.now()
+
+    for columns in (
+        {"status": "delivered"},
+        {"finished_at": now},
+        {"status": "failed", "finished_at": now, "lease_expires_at": now + timedelta(seconds=1)},
+    ):
+        with pytest.raises(IntegrityError), transaction.atomic():
+            type(delivery).objects.filter(pk=delivery.pk).update(**columns)

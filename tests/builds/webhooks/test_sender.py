@@ -1,0 +1,135 @@
+"""The sender's own loop, in this process, with real receivers: it stops cleanly, and nobody holds up anybody else."""
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from uuid import UUID
+
+import pytest
+from django.contrib.auth.models import User
+from django.db import DatabaseError, connection
+from pytest_django import Settings
+
+from builds.models import Build, Delivery, WebhookEndpoint
+from builds.webhooks import deliveries, sender
+from projects.jobs import Status
+from tests.installation import until
+from tests.receiver import Receiver, Reply
+
+MakeEndpoint = Callable[..., WebhookEndpoint]
+Move = Callable[..., Build]
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@contextlib.contextmanager
+def running() -> Iterator[tuple[sender.Sender, threading.Thread]]:
+    ours = sender.Sender()
+
+    def run() -> None:
+        try:
+            ours.run()
+        finally:
+            connection.close()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield ours, thread
+    finally:
+        ours.stop()
+        thread.join(30)
+        assert not thread.is_alive()
+
+
+def test_what_happens_is_sent_and_noted(receiver: Receiver, make_endpoint: MakeEndpoint, move: Move) -> None:
+    make_endpoint(receiver.url)
+
+    with running():
+        move(Status.RUNNING, Status.COMPLETED)
+        until(lambda: Delivery.objects.filter(status="delivered").count() == 3, seconds=20, what="all is delivered")
+
+    assert len(receiver.messages) == len(set(receiver.ids)) == 3
+
+
+def test_without_redis_it_looks_by_itself(
+    receiver: Receiver, make_endpoint: MakeEndpoint, move: Move, settings: Settings
+) -> None:
+    settings.REDIS_URL = "redis://127.0.0.1:1/0"
+    make_endpoint(receiver.url)
+
+    with running():
+        move(Status.RUNNING, Status.COMPLETED)
+        until(lambda: len(receiver.messages) == 3, seconds=20, what="all is sent")
+
+
+def test_told_to_stop_it_finishes_what_is_under_way_and_takes_nothing_more(
+    receiver: Receiver, make_endpoint: MakeEndpoint, move: Move, settings: Settings
+) -> None:
+    settings.WEBHOOK_PER_ENDPOINT = 1
+    asked, answered = threading.Event(), threading.Event()
+
+    def slowly(_: object) -> Reply:
+        asked.set()
+        answered.wait(10)
+        return Reply()
+
+    receiver.reply = slowly
+    make_endpoint(receiver.url)
+    move(), move()
+
+    with running() as (ours, thread):
+        assert asked.wait(20)
+        ours.stop()
+        time.sleep(0.2)
+        assert thread.is_alive()
+        answered.set()
+        thread.join(10)
+        assert not thread.is_alive()
+
+    assert sorted(Delivery.objects.values_list("status", "tries")) == [("delivered", 1), ("pending", 0)]
+
+
+def test_receivers_that_hang_hold_up_nobody_else(
+    receiver: Receiver, make_endpoint: MakeEndpoint, move: Move, other: User, settings: Settings
+) -> None:
+    settings.WEBHOOK_CONCURRENCY, settings.WEBHOOK_TIMEOUT = 4, 8
+    with Receiver() as hanging:
+        settings.WEBHOOK_ALLOWED_HOSTS = [*settings.WEBHOOK_ALLOWED_HOSTS, hanging.host]
+        hanging.reply = lambda _: Reply(how="hang")
+        for _ in range(3):
+            make_endpoint(hanging.url)
+        make_endpoint(receiver.url, by=other)
+        for _ in range(5):
+            move()
+        with running():
+            until(lambda: len(hanging.messages) == 2, seconds=20, what="the hanging ones have their share")
+            began = time.monotonic()
+            for _ in range(5):
+                move(Status.RUNNING, Status.COMPLETED, by=other)
+            until(lambda: len(receiver.messages) == 15, seconds=20, what="the others get theirs")
+            took = time.monotonic() - began
+            hanging.closing.set()
+
+    assert took < 7  # less than one of those that hang is given
+
+
+def test_a_database_that_stumbles_is_asked_again(
+    receiver: Receiver, make_endpoint: MakeEndpoint, move: Move, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stumbles = iter([DatabaseError("gone for a moment"), RuntimeError("a mistake"), DatabaseError("and again")])
+
+    def stumbling(endpoint_id: UUID, all_done: Sequence[deliveries.Done]) -> int:
+        for fault in stumbles:
+            raise fault
+        return deliveries.settle(endpoint_id, all_done)
+
+    monkeypatch.setattr(sender, "settle", stumbling)
+    make_endpoint(receiver.url)
+    move()
+
+    with running():
+        until(lambda: Delivery.objects.filter(status="delivered").exists(), seconds=20, what="it is noted")
+
+    assert len(receiver.messages) == 1
