@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
+from pytest_django import Settings
 from rest_framework.test import APIClient
 
 from builds import actions, forecast
@@ -45,6 +46,12 @@ def chef(short_folder: Path) -> Iterator[Installation]:
 def nothing_foreseen() -> None:
     """What the test before has foreseen of its queue is not for this one."""
     forecast.forget()
+
+
+@pytest.fixture(autouse=True)
+def room_for_strangers(settings: Settings) -> None:
+    """All tests come from one address: what they ask for without a good token must not be too much together."""
+    settings.RATE_ANONYMOUS = "100000/minute"
 
 
 @pytest.fixture
