@@ -31,11 +31,11 @@ _media_types = MediaTypes()
 
 
 @dataclass(frozen=True)
-class Published:
+class Served:
     """What is served under a name."""
 
+    name: Name
     id: UUID
-    kind: Kind
     build: UUID
     attempt: int
     root: str
@@ -97,35 +97,39 @@ class _Kept(Generic[K, V]):
             self._found.clear()
 
 
-_sites: _Kept[Name, Published] = _Kept(MAX_SITES)
+_sites: _Kept[Name, Served] = _Kept(MAX_SITES)
+_changes = 0  # seen by this process: what was asked before one is not kept after it
 _answers: _Kept[tuple[UUID, str, bool], Answer] = _Kept(MAX_ANSWERS)
 
 
 def forget_sites() -> None:
     """What names lead to has changed. Other processes see it within LIVE_SECONDS."""
+    global _changes
+    _changes += 1
     _sites.clear()
     ready.forget()
 
 
-def known_site(name: Name) -> Published | None:
+def known_site(name: Name) -> Served | None:
     """What is known to be served under a name, without asking the database."""
     found = _sites.get(name)
     return found if found and time.monotonic() < found.until else None
 
 
-def known_answer(site: Published, path: str, *, is_page: bool) -> Answer | None:
+def known_answer(site: Served, path: str, *, is_page: bool) -> Answer | None:
     return _answers.get((site.id, path, is_page))
 
 
-def find_site(name: Name) -> Published | None:
+def find_site(name: Name) -> Served | None:
     """What is served under a name just now; None: nothing is."""
-    asked_at = time.monotonic()
+    asked_at, changes = time.monotonic(), _changes
     row = _row_of(name)
     if row is None:
         return None
     until = asked_at + LIVE_SECONDS
-    site = Published(row.id, name.kind, row.build_id, row.build.fence, row.root, row.single_page, row.rules, until)
-    _sites.keep(name, site)
+    site = Served(name, row.id, row.build_id, row.build.fence, row.root, row.single_page, row.rules, until)
+    if changes == _changes:
+        _sites.keep(name, site)
     return site
 
 
@@ -140,7 +144,7 @@ def _row_of(name: Name) -> Any:
     return releases.filter(pk__in=live).first()
 
 
-def find_answer(site: Published, path: str, *, is_page: bool) -> Answer:
+def find_answer(site: Served, path: str, *, is_page: bool) -> Answer:
     """What a path leads to, as _redirects, files and _headers say; `is_page`: whoever asks would take a page."""
     answer = _answer(site, path, is_page=is_page)
     headers = rules.headers_of(site.rules, path)
@@ -149,7 +153,7 @@ def find_answer(site: Published, path: str, *, is_page: bool) -> Answer:
     return answer
 
 
-def _answer(site: Published, path: str, *, is_page: bool) -> Answer:
+def _answer(site: Served, path: str, *, is_page: bool) -> Answer:
     redirect = rules.redirect_of(site.rules, path)
     if redirect and redirect.is_forced:
         return _redirected(site, redirect)
@@ -161,7 +165,7 @@ def _answer(site: Published, path: str, *, is_page: bool) -> Answer:
     return Answer(200 if fallback == INDEX else 404, _file(site, [fallback]))
 
 
-def _redirected(site: Published, redirect: rules.Redirect) -> Answer:
+def _redirected(site: Served, redirect: rules.Redirect) -> Answer:
     if redirect.status in (200, 404):
         found = _at(site, redirect.target)
         file = found.file if found else None
@@ -169,7 +173,7 @@ def _redirected(site: Published, redirect: rules.Redirect) -> Answer:
     return Answer(redirect.status, location=_address(redirect.target))
 
 
-def _at(site: Published, path: str) -> Answer | None:
+def _at(site: Served, path: str) -> Answer | None:
     """A file, a folder's page, or a page without its `.html`."""
     name = path.lstrip("/")
     if path.endswith("/"):
@@ -181,7 +185,7 @@ def _at(site: Published, path: str) -> Answer | None:
     return Answer(200, file) if file else None
 
 
-def _file(site: Published, names: Sequence[str]) -> File | None:
+def _file(site: Served, names: Sequence[str]) -> File | None:
     """The first of the names that is a file: one query."""
     wanted = [f"{site.root}/{name}" if site.root else name for name in names if name not in _OWN]
     rows = Artifact.objects.filter(build=site.build, attempt=site.attempt, name__in=wanted)

@@ -1,4 +1,4 @@
-"""Published sites over HTTP: an ASGI application of its own, beside Django and without its cookies, users and views.
+"""Served sites over HTTP: an ASGI application of its own, beside Django and without its cookies, users and views.
 
 Most of what is asked for is small and asked for often: it is answered from memory. The rest is sent as it is read.
 """
@@ -19,7 +19,7 @@ from builds.sites.lookup import (
     Answer,
     File,
     Form,
-    Published,
+    Served,
     find_answer,
     find_site,
     known_answer,
@@ -116,19 +116,19 @@ class _Request:
         return b"https://" + self.headers[b"host"] + path
 
 
-async def _site_of(host: str) -> Published | None:
+async def _site_of(host: str) -> Served | None:
     name = names.parse(host)
     if name is None:
         return None
     return known_site(name) or await _in_database(find_site, name)
 
 
-def _own_headers(site: Published, answer: Answer) -> Headers:
+def _own_headers(site: Served, answer: Answer) -> Headers:
     """What is said with every answer of a site; its own `_headers` come first."""
     headers = [(name.lower().encode(), value.encode()) for name, value in answer.headers]
     said = {name for name, _ in headers}
     ours = [(b"x-content-type-options", b"nosniff"), (b"origin-agent-cluster", b"?1")]
-    if site.kind == names.Kind.PREVIEW:  # its name is its key
+    if site.name.kind == names.Kind.PREVIEW:  # its name is its key
         ours += [(b"referrer-policy", b"no-referrer"), (b"x-robots-tag", b"noindex")]
     return headers + [one for one in ours if one[0] not in said]
 
@@ -136,7 +136,7 @@ def _own_headers(site: Published, answer: Answer) -> Headers:
 class _File:
     """One file as the answer to one request: whole, in part, or not at all."""
 
-    def __init__(self, asked: _Request, site: Published, status: int, file: File, headers: Headers) -> None:
+    def __init__(self, asked: _Request, site: Served, status: int, file: File, headers: Headers) -> None:
         self._asked, self._site, self._status, self._file, self._headers = asked, site, status, file, headers
         self._form = self._form_to_send()
 
@@ -198,7 +198,8 @@ class _File:
         return (*part, 206) if part else (0, self._form.size, self._status)
 
     def _keep_ready(self, status: int, headers: Headers, data: bytes) -> None:
-        if status == 200 and (key := self._asked.key):
+        is_still_so = known_site(self._site.name) is self._site
+        if status == 200 and is_still_so and (key := self._asked.key):
             ready.keep(key, headers, data, until=self._site.until)
 
     async def _by_proxy(self, send: Send, headers: Headers) -> None:
