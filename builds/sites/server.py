@@ -1,4 +1,4 @@
-"""Served sites over HTTP: an ASGI application of its own, beside Django and without its cookies, users and views.
+"""Published sites over HTTP: an ASGI application of its own, beside Django and without its cookies, users and views.
 
 Most of what is asked for is small and asked for often: it is answered from memory. The rest is sent as it is read.
 """
@@ -206,7 +206,9 @@ class _File:
         """nginx sends the file, and sees to ranges itself."""
         kept = [one for one in headers if one[0] not in (b"content-length", b"content-range")]
         inside = f"{settings.SITES_ACCEL_PREFIX}/{self._form.key}".encode()
-        await _head(send, self._status, [*kept, (b"x-accel-redirect", inside), (b"content-length", b"0")])
+        headers = [*kept, (b"x-accel-redirect", inside), (b"content-length", b"0")]
+        self._keep_ready(self._status, headers, b"")
+        await _head(send, self._status, headers)
         await send({"type": "http.response.body", "body": b""})
 
     async def _stream(
