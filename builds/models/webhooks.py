@@ -1,13 +1,13 @@
 """Webhooks: who is told of builds, each message to each of them, and every try of sending it."""
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Self
 
 from django.conf import settings
 from django.db import models
-from django.db.models import Exists, OuterRef, Q
+from django.db.models import Min, Q
 from django.utils import timezone
 
 from builds.models.builds import BuildEvent
@@ -139,15 +139,12 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
             Q(lease_expires_at=None) | Q(lease_expires_at__lt=now)
         )
 
-    def in_turn(self) -> Self:
-        """Without those before which an earlier one of the same build has not been tried, or is under way."""
-        earlier = Delivery.objects.filter(
-            endpoint=OuterRef("endpoint"),
-            job_id=OuterRef("job_id"),
-            position__lt=OuterRef("position"),
-            status=Delivery.Status.PENDING,
-        ).filter(Q(is_untried=True) | Q(lease_expires_at__isnull=False))
-        return self.exclude(Exists(earlier))
+    def first_to_wait_for(self, endpoint: WebhookEndpoint, jobs: Collection[uuid.UUID]) -> dict[uuid.UUID, int]:
+        """For each of these builds, the first position that those after it wait for: untried, or under way."""
+        waited_for = self.filter(endpoint=endpoint, job_id__in=jobs, status=Delivery.Status.PENDING).filter(
+            Q(is_untried=True) | Q(lease_expires_at__isnull=False)
+        )
+        return dict(waited_for.order_by().values_list("job_id").annotate(Min("position")))
 
 
 class Delivery(models.Model):
