@@ -24,6 +24,9 @@ answer again, for a day.
 **Sending much.** `RateLimit-Policy` and `RateLimit` tell how many requests are left. A refusal says in `Retry-After`
 when to come back.
 
+**Being told.** `POST /v1/webhooks` has an address told of builds. Messages are signed as Standard Webhooks has it, and
+come at least once: `webhook-id` says which is which. Anything but a 2xx is tried again for a day.
+
 **Errors** have one shape, and tell all that is wrong at once. `detail` is for people; programs go by `code`, and codes
 stay as they are.
 """

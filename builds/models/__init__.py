@@ -15,9 +15,9 @@ from builds.models.builds import (
     WorkerHost,
 )
 from builds.models.webhooks import (
-    NAME_OF,
-    RESULTS,
-    TEST,
+    EVENT_NAMES,
+    RESULT_EVENTS,
+    TEST_EVENT,
     Delivery,
     DeliveryTry,
     EventName,
@@ -25,10 +25,10 @@ from builds.models.webhooks import (
 )
 
 __all__ = [
-    "NAME_OF",
+    "EVENT_NAMES",
     "PROGRESS",
-    "RESULTS",
-    "TEST",
+    "RESULT_EVENTS",
+    "TEST_EVENT",
     "Artifact",
     "Attempt",
     "Build",

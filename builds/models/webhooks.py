@@ -25,9 +25,9 @@ class EventName(models.TextChoices):
     CANCELLED = "build.cancelled"
 
 
-NAME_OF: Mapping[str, EventName] = {status: EventName(f"build.{status}") for status in Status}
-RESULTS = tuple(NAME_OF[status] for status in Status if status in TERMINAL)
-TEST = "webhook.test"  # the message that an owner asks for; nobody subscribes to it
+EVENT_NAMES: Mapping[str, EventName] = {status: EventName(f"build.{status}") for status in Status}
+RESULT_EVENTS = tuple(EVENT_NAMES[status] for status in Status if status in TERMINAL)
+TEST_EVENT = "webhook.test"  # the message that an owner asks for; nobody subscribes to it
 
 
 class EndpointQuerySet(models.QuerySet["WebhookEndpoint"]):
@@ -127,7 +127,7 @@ class WebhookEndpoint(models.Model):
         return (
             self.owner_id in (None, build.owner_id)
             and self.project_id in (None, build.project_id)
-            and NAME_OF[event.to_status] in self.events
+            and EVENT_NAMES[event.to_status] in self.events
             and self.created_at <= event.created_at
         )
 
@@ -162,7 +162,7 @@ class Delivery(models.Model):
     event = models.ForeignKey(
         BuildEvent, on_delete=models.SET_NULL, null=True, blank=True, related_name="deliveries", db_index=False
     )
-    name = models.CharField(max_length=20)  # an EventName, or TEST
+    name = models.CharField(max_length=20)  # an EventName, or TEST_EVENT
     job_id = models.UUIDField(null=True, blank=True)
     position = models.BigIntegerField(default=0)  # among those of one build: the event's number
     body = models.BinaryField()  # the very bytes that are signed and sent
