@@ -158,13 +158,10 @@ class Delivery(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     # Where `db_index` is off, another index begins with the column.
     endpoint = models.ForeignKey(WebhookEndpoint, on_delete=models.CASCADE, related_name="deliveries", db_index=False)
-    # None for a test, and when the build has been deleted since; the message is still sent.
-    event = models.ForeignKey(
-        BuildEvent, on_delete=models.SET_NULL, null=True, blank=True, related_name="deliveries", db_index=False
-    )
     name = models.CharField(max_length=20)  # an EventName, or TEST_EVENT
+    # No foreign keys: a message is sent although its build has been deleted, and that deletion waits for no sender.
     job_id = models.UUIDField(null=True, blank=True)
-    position = models.BigIntegerField(default=0)  # among those of one build: the event's number
+    position = models.BigIntegerField(default=0)  # the event's number, which orders those of one build; 0: a test
     body = models.BinaryField()  # the very bytes that are signed and sent
     status = models.CharField(max_length=9, choices=Status, default=Status.PENDING)
     is_untried = models.BooleanField(default=True)  # since it was made, or asked for again
@@ -182,7 +179,9 @@ class Delivery(models.Model):
         ordering = ["-created_at"]
         verbose_name_plural = "deliveries"
         constraints = [
-            models.UniqueConstraint(fields=["event", "endpoint"], name="delivery_once_per_event"),
+            models.UniqueConstraint(
+                fields=["endpoint", "position"], condition=Q(position__gt=0), name="delivery_once_per_event"
+            ),
             models.CheckConstraint(
                 condition=Q(status="pending", finished_at__isnull=True)
                 | (~Q(status="pending") & Q(finished_at__isnull=False, lease_expires_at__isnull=True)),

@@ -127,7 +127,7 @@ def _next_of(endpoint: WebhookEndpoint, now: datetime, most: int) -> list[Delive
         start, is_more = start + _PART, len(part) == _PART
     pks = list(chosen.values())[: max(0, most)]
     rows = Delivery.objects.in_bulk(pks)
-    return [rows[pk] for pk in pks]
+    return [rows[pk] for pk in pks if pk in rows]
 
 
 def _take(endpoint: WebhookEndpoint, rows: Sequence[Delivery], now: datetime) -> None:

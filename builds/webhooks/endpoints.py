@@ -122,6 +122,12 @@ def delete_endpoint(endpoint: WebhookEndpoint) -> None:
         _locked(endpoint).delete()
 
 
+def delete_endpoints_of(project: Project) -> None:
+    """Those that are told of this project alone, each in the order in which senders lock."""
+    for endpoint in project.webhooks.order_by("pk"):
+        delete_endpoint(endpoint)
+
+
 def _locked(endpoint: WebhookEndpoint) -> WebhookEndpoint:
     """The endpoint as it is now. Raises DoesNotExist when it is gone."""
     locked = WebhookEndpoint.objects.locked(endpoint.pk)

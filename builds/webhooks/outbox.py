@@ -65,7 +65,6 @@ def _deliveries(events: Sequence[BuildEvent]) -> list[Delivery]:
         made += [
             Delivery(
                 endpoint=endpoint,
-                event=event,
                 name=EVENT_NAMES[event.to_status],
                 job_id=event.build_id,
                 position=event.pk,
