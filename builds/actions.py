@@ -15,7 +15,7 @@ from builds.models import Artifact, Build, BuildEvent, Priority
 from builds.publishing import delete_releases
 from builds.queue import bell
 from builds.verdicts import verdict
-from builds.webhooks.endpoints import set_project_webhook
+from builds.webhooks.endpoints import delete_endpoints_of, set_project_webhook
 from builds.webhooks.outbox import tell_of
 from projects.actions import add_revision, create_project, update_project
 from projects.environment import Secret, set_environment
@@ -200,6 +200,7 @@ def delete_project(project: Project, *, by: User) -> None:
             cancel_build(build, by=by)
         tell_of(project)
         delete_releases(project)
+        delete_endpoints_of(project)
         keys = list(Artifact.objects.filter(build__project=project).values_list("storage_key", flat=True))
         project.builds.all().delete()
         project.delete()

@@ -6,6 +6,8 @@ from typing import Any
 
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
+from standardwebhooks import Webhook
+from standardwebhooks.webhooks import EmptyWebhookSecretError
 
 from builds.webhooks import guard
 
@@ -40,16 +42,21 @@ def convex_can_be_told(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
         found.append(
             Error("CONVEX_URL is no address that messages can be sent to.", hint=str(refused), id="builds.E004")
         )
-    if not _is_secret(settings.CONVEX_WEBHOOK_SECRET):
-        hint = "Set it to whsec_ and 24 bytes or more in base64: echo whsec_$(openssl rand -base64 32)"
+    hint = "Set it to whsec_ and 24 bytes or more in base64: echo whsec_$(openssl rand -base64 32)"
+    try:
+        Webhook(settings.CONVEX_WEBHOOK_SECRET)
+    except (ValueError, EmptyWebhookSecretError):
         found.append(Error("CONVEX_WEBHOOK_SECRET cannot sign messages.", hint=hint, id="builds.E005"))
+    else:
+        if not _is_long(settings.CONVEX_WEBHOOK_SECRET):
+            found.append(Warning("CONVEX_WEBHOOK_SECRET can be guessed.", hint=hint, id="builds.W002"))
     return found
 
 
-def _is_secret(text: str) -> bool:
-    """Whether it is a secret of Standard Webhooks: at least 16 bytes in base64."""
+def _is_long(secret: str) -> bool:
+    """Whether it has at least 16 bytes in strict base64; the library drops what is none, and takes what is left."""
     try:
-        return len(base64.b64decode(text.removeprefix("whsec_"), validate=True)) >= 16
+        return len(base64.b64decode(secret.removeprefix("whsec_"), validate=True)) >= 16
     except ValueError:
         return False
 

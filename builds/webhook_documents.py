@@ -6,8 +6,8 @@ from typing import Any
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from builds.models import TEST, Delivery, EventName, WebhookEndpoint
-from projects.documents import ChoiceOrNull, Document, TextOrNull
+from builds.models import TEST_EVENT, Delivery, EventName, WebhookEndpoint
+from projects.documents import ChoiceOrNull, Document, StoredDocument, TextOrNull
 
 
 class WebhookLinks(Document):
@@ -64,11 +64,19 @@ class TryDocument(Document):
     over = serializers.BooleanField(source="is_over")
 
 
+class MessageDocument(StoredDocument):
+    """What is sent, as it is: of a build, its ids, number, status, attempt, times, verdict and links."""
+
+    type = serializers.ChoiceField(choices=[*EventName.values, TEST_EVENT])
+    timestamp = serializers.DateTimeField()
+    data = serializers.DictField(child=serializers.JSONField())  # type: ignore[assignment]  # a field's name as well
+
+
 class DeliveryDocument(Document):
     """A message with every try of sending it. Its id is the message's `webhook-id`."""
 
     delivery_id = serializers.UUIDField(source="pk")
-    event = serializers.ChoiceField(source="name", choices=[*EventName.values, TEST])
+    event = serializers.ChoiceField(source="name", choices=[*EventName.values, TEST_EVENT])
     job_id = serializers.UUIDField(allow_null=True)
     status = serializers.ChoiceField(choices=Delivery.Status.choices)
     created_at = serializers.DateTimeField()
@@ -81,7 +89,7 @@ class DeliveryDocument(Document):
     def get_next_try_at(self, delivery: Delivery) -> Any:
         return delivery.next_try_at if delivery.status == Delivery.Status.PENDING else None
 
-    @extend_schema_field(serializers.DictField(child=serializers.JSONField()))
+    @extend_schema_field(MessageDocument)
     def get_message(self, delivery: Delivery) -> Any:
         return json.loads(bytes(delivery.body))
 

@@ -28,6 +28,9 @@ when to come back.
 **Builders outside.** Who builds what the queue `external` holds has no token: each message to `/v1/hooks/` is signed,
 as the Standard Webhooks specification says, and done once by its `webhook-id`.
 
+**Being told.** `POST /v1/webhooks` has an address told of builds. Messages are signed as Standard Webhooks has it, and
+come at least once: `webhook-id` says which is which. Anything but a 2xx is tried again for a day.
+
 **Errors** have one shape, and tell all that is wrong at once. `detail` is for people; programs go by `code`, and codes
 stay as they are.
 """

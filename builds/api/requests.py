@@ -9,7 +9,7 @@ from rest_framework.exceptions import ErrorDetail, ValidationError
 from rest_framework.request import Request
 
 from builds.api.webhook_fields import EventsField, Moment, UrlField
-from builds.models import TEST, Delivery, EventName, PhaseName
+from builds.models import TEST_EVENT, Delivery, EventName, PhaseName
 from builds.runtimes import RUNTIMES, UnknownRuntime, resolve_version
 from builds.sites.names import MAX_SLUG
 from builds.verdicts import VerdictClass
@@ -251,7 +251,7 @@ class WebhooksQuery(Page):
 
 class DeliveriesQuery(Page):
     status = serializers.ChoiceField(choices=Delivery.Status.choices, required=False)
-    event = serializers.ChoiceField(choices=[*EventName.values, TEST], required=False)
+    event = serializers.ChoiceField(choices=[*EventName.values, TEST_EVENT], required=False)
 
 
 class OfBuild(Query):

@@ -18,9 +18,9 @@ from builds.models.builds import (
 )
 from builds.models.releases import EncodedArtifact, Preview, Release, Site, SiteName
 from builds.models.webhooks import (
-    NAME_OF,
-    RESULTS,
-    TEST,
+    EVENT_NAMES,
+    RESULT_EVENTS,
+    TEST_EVENT,
     Delivery,
     DeliveryTry,
     EventName,
@@ -28,10 +28,10 @@ from builds.models.webhooks import (
 )
 
 __all__ = [
-    "NAME_OF",
+    "EVENT_NAMES",
     "PROGRESS",
-    "RESULTS",
-    "TEST",
+    "RESULT_EVENTS",
+    "TEST_EVENT",
     "Artifact",
     "Attempt",
     "Build",

@@ -1,13 +1,13 @@
 """Webhooks: who is told of builds, each message to each of them, and every try of sending it."""
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Self
 
 from django.conf import settings
 from django.db import models
-from django.db.models import Exists, OuterRef, Q
+from django.db.models import Min, Q
 from django.utils import timezone
 
 from builds.models.builds import BuildEvent
@@ -25,9 +25,9 @@ class EventName(models.TextChoices):
     CANCELLED = "build.cancelled"
 
 
-NAME_OF: Mapping[str, EventName] = {status: EventName(f"build.{status}") for status in Status}
-RESULTS = tuple(NAME_OF[status] for status in Status if status in TERMINAL)
-TEST = "webhook.test"  # the message that an owner asks for; nobody subscribes to it
+EVENT_NAMES: Mapping[str, EventName] = {status: EventName(f"build.{status}") for status in Status}
+RESULT_EVENTS = tuple(EVENT_NAMES[status] for status in Status if status in TERMINAL)
+TEST_EVENT = "webhook.test"  # the message that an owner asks for; nobody subscribes to it
 
 
 class EndpointQuerySet(models.QuerySet["WebhookEndpoint"]):
@@ -127,7 +127,7 @@ class WebhookEndpoint(models.Model):
         return (
             self.owner_id in (None, build.owner_id)
             and self.project_id in (None, build.project_id)
-            and NAME_OF[event.to_status] in self.events
+            and EVENT_NAMES[event.to_status] in self.events
             and self.created_at <= event.created_at
         )
 
@@ -139,15 +139,12 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
             Q(lease_expires_at=None) | Q(lease_expires_at__lt=now)
         )
 
-    def in_turn(self) -> Self:
-        """Without those before which an earlier one of the same build has not been tried, or is under way."""
-        earlier = Delivery.objects.filter(
-            endpoint=OuterRef("endpoint"),
-            job_id=OuterRef("job_id"),
-            position__lt=OuterRef("position"),
-            status=Delivery.Status.PENDING,
-        ).filter(Q(is_untried=True) | Q(lease_expires_at__isnull=False))
-        return self.exclude(Exists(earlier))
+    def first_to_wait_for(self, endpoint: WebhookEndpoint, jobs: Collection[uuid.UUID]) -> dict[uuid.UUID, int]:
+        """For each of these builds, the first position that those after it wait for: untried, or under way."""
+        waited_for = self.filter(endpoint=endpoint, job_id__in=jobs, status=Delivery.Status.PENDING).filter(
+            Q(is_untried=True) | Q(lease_expires_at__isnull=False)
+        )
+        return dict(waited_for.order_by().values_list("job_id").annotate(Min("position")))
 
 
 class Delivery(models.Model):
@@ -161,13 +158,10 @@ class Delivery(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     # Where `db_index` is off, another index begins with the column.
     endpoint = models.ForeignKey(WebhookEndpoint, on_delete=models.CASCADE, related_name="deliveries", db_index=False)
-    # None for a test, and when the build has been deleted since; the message is still sent.
-    event = models.ForeignKey(
-        BuildEvent, on_delete=models.SET_NULL, null=True, blank=True, related_name="deliveries", db_index=False
-    )
-    name = models.CharField(max_length=20)  # an EventName, or TEST
+    name = models.CharField(max_length=20)  # an EventName, or TEST_EVENT
+    # No foreign keys: a message is sent although its build has been deleted, and that deletion waits for no sender.
     job_id = models.UUIDField(null=True, blank=True)
-    position = models.BigIntegerField(default=0)  # among those of one build: the event's number
+    position = models.BigIntegerField(default=0)  # the event's number, which orders those of one build; 0: a test
     body = models.BinaryField()  # the very bytes that are signed and sent
     status = models.CharField(max_length=9, choices=Status, default=Status.PENDING)
     is_untried = models.BooleanField(default=True)  # since it was made, or asked for again
@@ -185,7 +179,9 @@ class Delivery(models.Model):
         ordering = ["-created_at"]
         verbose_name_plural = "deliveries"
         constraints = [
-            models.UniqueConstraint(fields=["event", "endpoint"], name="delivery_once_per_event"),
+            models.UniqueConstraint(
+                fields=["endpoint", "position"], condition=Q(position__gt=0), name="delivery_once_per_event"
+            ),
             models.CheckConstraint(
                 condition=Q(status="pending", finished_at__isnull=True)
                 | (~Q(status="pending") & Q(finished_at__isnull=False, lease_expires_at__isnull=True)),

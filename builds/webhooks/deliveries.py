@@ -27,6 +27,7 @@ GONE = 410
 # Of the sender's threads, those that have trouble, and those of one owner, get at most this part.
 SHARE = 0.5
 _JITTER = 0.25
+_PART = 200
 
 
 @dataclass(frozen=True)
@@ -72,11 +73,11 @@ def claim(room: int, under_way: Collection[Outgoing] = ()) -> list[Outgoing]:
 def _endpoints_due(
     has_trouble: bool, under_way: Sequence[Outgoing], seen: Collection[UUID], most: int
 ) -> list[WebhookEndpoint]:
-    """Endpoints that may be sent something now, without those that have all that they may have at once."""
+    """Endpoints for which something is due, if only in its turn, and that have not all that they may have at once."""
     share = _share()
     if has_trouble and sum(outgoing.has_trouble for outgoing in under_way) >= share:
         return []
-    due = Delivery.objects.due(timezone.now()).in_turn().filter(endpoint=OuterRef("pk"))
+    due = Delivery.objects.due(timezone.now()).filter(endpoint=OuterRef("pk"))
     endpoints = WebhookEndpoint.objects.active().filter(Exists(due), failing_since__isnull=not has_trouble)
     of_each = Counter(outgoing.endpoint_id for outgoing in under_way)
     full = {pk for pk, count in of_each.items() if count >= settings.WEBHOOK_PER_ENDPOINT}
@@ -112,12 +113,21 @@ def _claim_of(endpoint_id: UUID, most: int) -> list[Outgoing]:
 
 
 def _next_of(endpoint: WebhookEndpoint, now: datetime, most: int) -> list[Delivery]:
-    if most <= 0:
-        return []
-    due = Delivery.objects.due(now).in_turn().filter(endpoint=endpoint).order_by("next_try_at", "position")
-    # One of each build: those after it wait for what becomes of it.
-    first_of_each = {row.job_id or row.pk: row for row in reversed(due[:most])}
-    return list(reversed(first_of_each.values()))
+    """Those that are due, in their order, and one of each build: those after it wait for what becomes of it."""
+    due = Delivery.objects.due(now).filter(endpoint=endpoint).order_by("next_try_at", "position")
+    chosen: dict[UUID, UUID] = {}  # by what they wait for: the build, or nobody
+    # Looked at in parts, and not in one query: without statistics, PostgreSQL compares each with each.
+    start, is_more = 0, most > 0
+    while is_more and len(chosen) < most:
+        part = list(due.values_list("pk", "job_id", "position")[start : start + _PART])
+        first = Delivery.objects.all().first_to_wait_for(endpoint, {job for _, job, _ in part if job})
+        for pk, job, position in part:
+            if job is None or position <= first.get(job, position):
+                chosen.setdefault(job or pk, pk)
+        start, is_more = start + _PART, len(part) == _PART
+    pks = list(chosen.values())[: max(0, most)]
+    rows = Delivery.objects.in_bulk(pks)
+    return [rows[pk] for pk in pks if pk in rows]
 
 
 def _take(endpoint: WebhookEndpoint, rows: Sequence[Delivery], now: datetime) -> None:

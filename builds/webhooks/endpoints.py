@@ -11,7 +11,7 @@ from django.core.mail import send_mail
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from builds.models import RESULTS, Delivery, WebhookEndpoint
+from builds.models import RESULT_EVENTS, Delivery, WebhookEndpoint
 from builds.webhooks.messages import new_secret
 from projects.models import Project
 from projects.sealing import WEBHOOKS, Unreadable, seal, unseal
@@ -80,7 +80,7 @@ def set_project_webhook(project: Project, url: str | None) -> str | None:
             change_endpoint(known, url=url, active=True)
             return None
         _make_sure_of_room(owner)
-        return _create(owner=owner, project=project, origin=Origin.PROJECT, url=url, events=list(RESULTS))[1]
+        return _create(owner=owner, project=project, origin=Origin.PROJECT, url=url, events=list(RESULT_EVENTS))[1]
 
 
 def change_endpoint(
@@ -120,6 +120,12 @@ def rotate_secret(endpoint: WebhookEndpoint, *, secret: str | None = None) -> tu
 def delete_endpoint(endpoint: WebhookEndpoint) -> None:
     with transaction.atomic():
         _locked(endpoint).delete()
+
+
+def delete_endpoints_of(project: Project) -> None:
+    """Those that are told of this project alone, each in the order in which senders lock."""
+    for endpoint in project.webhooks.order_by("pk"):
+        delete_endpoint(endpoint)
 
 
 def _locked(endpoint: WebhookEndpoint) -> WebhookEndpoint:
@@ -190,7 +196,7 @@ def _create_from_settings() -> None:
     WebhookEndpoint.objects.create(
         origin=Origin.SETTING,
         url=settings.CONVEX_URL,
-        events=list(RESULTS),
+        events=list(RESULT_EVENTS),
         sealed_secret=seal(settings.CONVEX_WEBHOOK_SECRET, WEBHOOKS),
     )
 

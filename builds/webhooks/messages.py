@@ -12,7 +12,7 @@ from django.urls import reverse
 from django.utils import timezone
 from standardwebhooks import Webhook
 
-from builds.models import NAME_OF, TEST, BuildEvent
+from builds.models import EVENT_NAMES, TEST_EVENT, BuildEvent
 from projects.documents import milliseconds
 from projects.jobs import TERMINAL
 
@@ -45,11 +45,11 @@ def body_of(event: BuildEvent) -> bytes:
         "verdict": event.data.get("verdict"),
         "links": _links(build.pk, build.project_id),
     }
-    return _packed(NAME_OF[event.to_status], told, data)
+    return _packed(EVENT_NAMES[event.to_status], told, data)
 
 
 def test_body(endpoint_id: UUID) -> bytes:
-    return _packed(TEST, timezone.now(), {"webhookId": str(endpoint_id), "message": "Chef can reach you."})
+    return _packed(TEST_EVENT, timezone.now(), {"webhookId": str(endpoint_id), "message": "Chef can reach you."})
 
 
 def headers_of(delivery_id: UUID, body: bytes, keys: list[str], *, now: datetime) -> dict[str, str]:

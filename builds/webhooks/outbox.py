@@ -14,7 +14,7 @@ from django.db import transaction
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
-from builds.models import NAME_OF, TEST, BuildEvent, Delivery, WebhookEndpoint
+from builds.models import EVENT_NAMES, TEST_EVENT, BuildEvent, Delivery, WebhookEndpoint
 from builds.webhooks.endpoints import IsDisabled
 from builds.webhooks.messages import body_of, test_body
 from projects.announcements import announce
@@ -65,8 +65,7 @@ def _deliveries(events: Sequence[BuildEvent]) -> list[Delivery]:
         made += [
             Delivery(
                 endpoint=endpoint,
-                event=event,
-                name=NAME_OF[event.to_status],
+                name=EVENT_NAMES[event.to_status],
                 job_id=event.build_id,
                 position=event.pk,
                 body=body,
@@ -91,7 +90,7 @@ def send_test(endpoint: WebhookEndpoint) -> Delivery:
     if not endpoint.is_active:
         raise IsDisabled(endpoint)
     delivery = Delivery.objects.create(
-        endpoint=endpoint, name=TEST, body=test_body(endpoint.pk), give_up_at=give_up_time(timezone.now())
+        endpoint=endpoint, name=TEST_EVENT, body=test_body(endpoint.pk), give_up_at=give_up_time(timezone.now())
     )
     transaction.on_commit(partial(announce, delivery.pk))
     return delivery

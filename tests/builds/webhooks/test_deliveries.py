@@ -124,6 +124,22 @@ def test_those_that_have_trouble_never_take_more_than_half(
     assert len(take(2, under_way)) == 2
 
 
+def test_what_is_due_is_found_behind_much_that_has_to_wait(make_endpoint: MakeEndpoint, move: Move) -> None:
+    endpoint = make_endpoint()
+    busy = move()
+    [under_way] = take()
+    rows = [
+        Delivery(endpoint=endpoint, name="build.running", job_id=busy.pk, position=10**9 + n, body=b"", give_up_at=soon)
+        for n, soon in enumerate([timezone.now() + timedelta(hours=1)] * 450)
+    ]
+    Delivery.objects.bulk_create(rows)
+    free = move()
+
+    [taken] = take(5, [under_way])
+
+    assert Delivery.objects.get(pk=taken.id).job_id == free.pk
+
+
 def test_an_endpoint_whose_turn_it_is_but_that_has_to_wait_holds_up_no_other(
     make_endpoint: MakeEndpoint, move: Move, other: User
 ) -> None:

@@ -1,18 +1,20 @@
 """Endpoints: their secrets and how these are changed, the one that settings make, and what the database refuses."""
 
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, connection, transaction
 from django.utils import timezone
 from pytest_django import Settings
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from builds.checks import convex_can_be_told
-from builds.models import RESULTS, Build, WebhookEndpoint
+from builds.models import RESULT_EVENTS, Build, WebhookEndpoint
 from builds.webhooks import endpoints, outbox
 from builds.webhooks.endpoints import follow_settings, rotate_secret, set_project_webhook
 from projects.jobs import Status
@@ -41,7 +43,7 @@ def opens(secret: str, message: Message) -> bool:
 def test_a_message_is_signed_as_the_reference_library_verifies_it(
     receiver: Receiver, owner: Any, move: Move, settings: Settings
 ) -> None:
-    endpoint, secret = endpoints.create_endpoint(by=owner, url=receiver.url, events=list(RESULTS), project=None)
+    endpoint, secret = endpoints.create_endpoint(by=owner, url=receiver.url, events=list(RESULT_EVENTS), project=None)
     build = move(*DONE)
 
     send_due()
@@ -129,7 +131,7 @@ def test_a_project_has_one_webhook_of_its_own(move: Move) -> None:
     assert (secret or "").startswith("whsec_")
     assert again is None  # the address is another one, the secret is not
     [changed] = project.webhooks.all()
-    assert (changed.pk, changed.url, changed.events) == (made.pk, "https://example.com/b", list(RESULTS))
+    assert (changed.pk, changed.url, changed.events) == (made.pk, "https://example.com/b", list(RESULT_EVENTS))
     assert changed.sealed_secret == made.sealed_secret
 
     assert set_project_webhook(project, None) is None
@@ -227,6 +229,32 @@ def test_settings_that_cannot_work_are_told_at_start(settings: Settings, url: st
 
     assert [told in message.msg for message in found] == ([True] if told else [])
     assert all(secret not in f"{message.msg}{message.hint}" for message in found if len(secret) > 6)
+
+
+def test_a_secret_that_is_no_random_text_is_warned_of_and_signs(settings: Settings) -> None:
+    settings.CONVEX_URL, settings.CONVEX_WEBHOOK_SECRET = "https://convex.example.com", "changeme"
+
+    [warning] = convex_can_be_told(None)
+
+    assert (warning.id, "changeme" in f"{warning.msg}{warning.hint}") == ("builds.W002", False)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_processes_that_start_together_make_one_endpoint(settings: Settings) -> None:
+    settings.CONVEX_URL, settings.CONVEX_WEBHOOK_SECRET = "https://convex.example.com", SECRET
+    start = threading.Barrier(4)
+
+    def follow(_: int) -> None:
+        start.wait()
+        try:
+            follow_settings()
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(follow, range(4)))
+
+    assert len(of_settings()) == 1
 
 
 # --- What the database refuses -----------------------------------------------------------------------------------
