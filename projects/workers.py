@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import gc
 import logging
+import multiprocessing
 import os
 import signal
 from types import FrameType
@@ -63,6 +64,10 @@ def die_with_parent(sig: signal.Signals) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, sig)
     except (OSError, AttributeError):
         logger.debug("this system cannot tie a process to its parent")
+        return
+    parent = multiprocessing.parent_process()
+    if parent is not None and parent.pid != os.getppid():  # it died before we could ask
+        os._exit(1)
 
 
 def before_forks() -> None:

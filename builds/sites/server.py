@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ParamSpec, TypeVar
 
 from django.conf import settings
-from django.core.files.storage import FileSystemStorage, default_storage
+from django.core.files.storage import default_storage
 from django.db import connection
 
 from builds.sites import names
@@ -167,7 +167,7 @@ class _File:
         if self._asked.is_head:
             await _head(send, status, headers)
             await send({"type": "http.response.body", "body": b""})
-        elif settings.SITES_ACCEL_PREFIX and isinstance(default_storage._wrapped, FileSystemStorage):  # type: ignore[attr-defined]
+        elif settings.SITES_ACCEL_PREFIX:
             await self._by_proxy(send, headers)
         elif self._form.size <= KEPT_FILE_BYTES:
             data = await _bytes_of(self._form)

@@ -25,7 +25,7 @@ from typing import Any
 import psutil
 
 from tests.benchmarks import chef, nginx
-from tests.benchmarks.downloads import unshared
+from tests.benchmarks.downloads import Watched, unshared
 from tests.installation import Installation
 
 PROMPT = "Build a simple todo app with React"
@@ -148,7 +148,7 @@ def measure(installation: Installation, *, seconds: int, rounds: int) -> Result:
                 for what, encoding in (("as they are", ""), ("in gzip", "gzip")):
                     rate = site.rate(installation.folder, seconds=seconds, encoding=encoding)
                     getattr(result, name).setdefault(what, []).append(rate)
-        large(installation, result)
+        large(installation, result, "Chef", installation.port)
         installation.end("web")
         installation.environment["SITES_ACCEL_PREFIX"] = "/_stored"
         installation.start_web()
@@ -156,29 +156,38 @@ def measure(installation: Installation, *, seconds: int, rounds: int) -> Result:
             for what, encoding in (("as they are", ""), ("in gzip", "gzip")):
                 rate = Site(front, host, paths).rate(installation.folder, seconds=seconds, encoding=encoding)
                 result.behind.setdefault(what, []).append(rate)
-        large(installation, result, front)
+        large(installation, result, "nginx by X-Accel", front)
     return result
 
 
-def large(installation: Installation, result: Result, front: int = 0) -> None:
-    """One large file, read by curl: speed, and the memory of the web process."""
+def large(installation: Installation, result: Result, name: str, port: int) -> None:
+    """One large file, read by curl, in turn with nginx by itself: speed, and the memory of the web process."""
     command = f"mkdir dist && echo x > dist/index.html && head -c {LARGE} /dev/zero > dist/large.bin"
     strategy = {"runtime": "static", "buildCommand": command, "outputs": ["dist"]}
-    host = publish(installation, installation.submit({"x.txt": "x"}, strategy=strategy, name=f"large {front}"))
+    accepted = installation.submit({"x.txt": "x"}, strategy=strategy, name=f"large {port}")
+    host = publish(installation, accepted)
+    [(key,)] = installation.rows(
+        f"SELECT storage_key FROM builds_artifact WHERE size = {LARGE} ORDER BY id DESC LIMIT 1"
+    )
     web = psutil.Process(installation.processes["web"].pid)
-    url = f"http://127.0.0.1:{front or installation.port}/large.bin"
+    with nginx.serving(installation.folder / "artifacts" / key, installation.folder / f"nginx-{port}") as theirs:
+        for number in range(4):
+            with Watched(web, unshared(web)) as watched:
+                rate = read(f"http://127.0.0.1:{port}/large.bin", host)
+            itself = read(f"http://127.0.0.1:{theirs}/file", "127.0.0.1")
+            result.memory = max(result.memory, watched.memory)
+            if number:  # the first reads what others find in memory
+                result.large_mb_per_second.setdefault(name, []).append(rate)
+                result.large_mb_per_second.setdefault("nginx itself", []).append(itself)
+
+
+def read(url: str, host: str) -> float:
+    """MB/s of one download. Raises Unmeasured."""
     argv = ["curl", "-s", "-o", "/dev/null", "-w", "%{size_download} %{speed_download}", "-H", f"Host: {host}", url]
-    for number in range(4):
-        idle = unshared(web)
-        with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as curl:
-            while curl.poll() is None:
-                result.memory = max(result.memory, unshared(web) - idle if number else 0)
-            size, speed = (curl.stdout.read() if curl.stdout else "").split()
-        if int(size) != LARGE:
-            raise Unmeasured(f"only {size} bytes came")
-        if number:
-            rates = result.large_mb_per_second.setdefault("nginx by X-Accel" if front else "Chef", [])
-            rates.append(float(speed) / 1e6)
+    size, speed = subprocess.run(argv, check=True, capture_output=True, text=True).stdout.split()
+    if int(size) != LARGE:
+        raise Unmeasured(f"only {size} bytes came")
+    return float(speed) / 1e6
 
 
 @contextlib.contextmanager
