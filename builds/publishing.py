@@ -26,6 +26,7 @@ from projects.models import Project
 
 _INDEX = "index.html"
 _MOST_PAGES = 20_000
+_MOST_OF_NAME = MAX_SLUG - 13  # of a project's: what tells it from others of its name has room behind it
 
 
 class NotServable(Exception):
@@ -185,9 +186,11 @@ def _take_name(project: Project, slug: str) -> SiteName:
 
 
 def _candidates(project: Project) -> Sequence[str]:
-    own = project.pk.hex
-    word = "-".join(re.findall("[a-z0-9]+", slugify(project.name)))[: MAX_SLUG - 13].strip("-") or "site"
-    return [each for each in (word, f"{word}-{own[:6]}", f"{word}-{own[:12]}", own) if not slug_fault(each)]
+    own, words = project.pk.hex, re.findall("[a-z0-9]+", slugify(project.name)) or ["site"]
+    while len(words) > 1 and len("-".join(words)) > _MOST_OF_NAME:
+        words.pop()
+    name = "-".join(words)[:_MOST_OF_NAME]
+    return [each for each in (name, f"{name}-{own[:6]}", f"{name}-{own[:12]}", own) if not slug_fault(each)]
 
 
 def _taken(project: Project, slug: str) -> SiteName | None:

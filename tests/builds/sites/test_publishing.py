@@ -148,6 +148,12 @@ def test_a_name_that_cannot_be_is_refused(client: APIClient, make_build: MakeBui
     assert not Release.objects.exists()
 
 
+def test_a_long_name_ends_with_a_word(client: APIClient, make_build: MakeBuild) -> None:
+    build = make_build(PAGE, name="Build a simple todo app with React")
+
+    assert publish(client, build)["url"] == "http://build-a-simple-todo-app.sites.test:3001"
+
+
 @pytest.mark.parametrize("name", ["www", "!!!", "_", "  a  b  ", "x" * 100, "Ünïcode"])
 def test_any_project_finds_a_name(client: APIClient, make_build: MakeBuild, name: str) -> None:
     assert publish(client, make_build(PAGE, name=name))["number"] == 1
