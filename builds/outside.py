@@ -231,7 +231,12 @@ def reported(result: Result) -> Iterator[Report]:
 
     Its files are in the store before the transaction that `record` is part of, and gone when the block raises.
     """
-    report = Report(result, _lease_of(result.job_id, result.fence))
+    try:
+        report = Report(result, _lease_of(result.job_id, result.fence))
+    except OSError:
+        # Of two reports at once, the first may have tidied away what the second was just storing.
+        _lease_of(result.job_id, result.fence)
+        raise
     try:
         yield report
     except BaseException:

@@ -722,6 +722,24 @@ def test_twenty_results_of_one_build_under_ids_of_their_own_make_one_change(take
     assert LogChunk.objects.count() == 1
 
 
+def test_a_result_whose_files_another_has_tidied_away_comes_too_late(
+    taken: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = default_storage.save
+
+    def overtaken(name: str, content: Any) -> str:
+        monkeypatch.setattr(default_storage, "save", save)
+        assert send("result", result(taken)).status_code == 200
+        raise FileNotFoundError(name)
+
+    monkeypatch.setattr(default_storage, "save", overtaken)
+
+    answer = send("result", result(taken, logs="late\n"))
+
+    assert (answer.status_code, code(answer)) == (409, "build_ended")
+    assert len(stored(taken["jobId"])) == 1
+
+
 @pytest.mark.django_db(transaction=True)
 def test_many_builders_that_claim_at_once_get_a_build_each(queue_build: QueueBuild) -> None:
     builds = {str(queue_build(is_external=True).pk) for _ in range(6)}
