@@ -22,7 +22,7 @@ from django.utils import timezone
 from pytest_django import Settings
 from rest_framework.test import APIClient
 
-from builds import actions
+from builds import actions, artifacts
 from builds.models import Artifact, Build, BuildEvent, LogChunk
 from builds.queue import claim
 from builds.reaper import reap_abandoned
@@ -725,14 +725,14 @@ def test_twenty_results_of_one_build_under_ids_of_their_own_make_one_change(take
 def test_a_result_whose_files_another_has_tidied_away_comes_too_late(
     taken: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save = default_storage.save
+    store = artifacts._store
 
-    def overtaken(name: str, content: Any) -> str:
-        monkeypatch.setattr(default_storage, "save", save)
+    def overtaken(*args: Any) -> Any:
+        monkeypatch.setattr(artifacts, "_store", store)
         assert send("result", result(taken)).status_code == 200
-        raise FileNotFoundError(name)
+        raise FileNotFoundError
 
-    monkeypatch.setattr(default_storage, "save", overtaken)
+    monkeypatch.setattr(artifacts, "_store", overtaken)
 
     answer = send("result", result(taken, logs="late\n"))
 
