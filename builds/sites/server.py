@@ -6,7 +6,7 @@ Most of what is asked for is small and asked for often: it is answered from memo
 import asyncio
 import re
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ParamSpec, TypeVar
 
@@ -222,14 +222,9 @@ class _File:
         try:
             file = await in_threads(default_storage.open, self._form.key)
             await _head(send, status, headers)
-            await send_body(_pieces(file, start, length), receive, send)
+            await send_body(file_pieces(file, start, length), receive, send)
         finally:
             _streams -= 1
-
-
-async def _pieces(file: Any, start: int, length: int) -> AsyncGenerator[bytes]:
-    async for piece in file_pieces(file, start, length):
-        yield piece
 
 
 # --- What is kept in memory --------------------------------------------------------------------------------------
