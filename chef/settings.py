@@ -202,7 +202,7 @@ else:
 
 # Sites are at names below this one, which no cookie of the application reaches; with a port where it is not the usual.
 SITES_DOMAIN = env("SITES_DOMAIN", f"localhost:{PORT}").lower().strip(".")
-# Below this path, an nginx in front sends what is stored in ARTIFACTS_DIR by itself; empty: Chef sends it.
+# Below this path, an nginx in front sends large files of ARTIFACTS_DIR by itself; empty: Chef sends them.
 SITES_ACCEL_PREFIX = env("SITES_ACCEL_PREFIX").rstrip("/")
 PREVIEW_SECONDS = int(env_number("CHEF_PREVIEW_HOURS", 24, least=0.01, most=8760) * 3600)
 

@@ -16,6 +16,7 @@ from django.db import connection
 
 from builds.sites import names
 from builds.sites.lookup import (
+    LIVE_SECONDS,
     Answer,
     File,
     Form,
@@ -167,13 +168,15 @@ class _File:
         if self._asked.is_head:
             await _head(send, status, headers)
             await send({"type": "http.response.body", "body": b""})
-        elif settings.SITES_ACCEL_PREFIX:
-            await self._by_proxy(send, headers)
         elif self._form.size <= KEPT_FILE_BYTES:
             data = await _bytes_of(self._form)
+            if settings.SITES_ACCEL_PREFIX and status == 200 and self._is_for_all:
+                headers.append((b"x-accel-expires", str(int(LIVE_SECONDS)).encode()))  # nginx may send it again
             self._keep_ready(status, headers, data)
             await _head(send, status, headers)
             await send({"type": "http.response.body", "body": data[start : start + length]})
+        elif settings.SITES_ACCEL_PREFIX:
+            await self._by_proxy(send, headers)
         else:
             await self._stream(receive, send, status, headers, start, length)
 
@@ -202,8 +205,14 @@ class _File:
         if status == 200 and is_still_so and (key := self._asked.key):
             ready.keep(key, headers, data, until=self._site.until)
 
+    @property
+    def _is_for_all(self) -> bool:
+        """Whether the path leads here whatever a client takes, as it does not where a page stands in for a file."""
+        path = self._asked.path
+        return "." not in path.rpartition("/")[2] or path.lstrip("/") == self._file.name
+
     async def _by_proxy(self, send: Send, headers: Headers) -> None:
-        """nginx sends the file, and sees to ranges itself."""
+        """nginx sends a large file, and sees to ranges itself."""
         kept = [one for one in headers if one[0] not in (b"content-length", b"content-range")]
         inside = f"{settings.SITES_ACCEL_PREFIX}/{self._form.key}".encode()
         headers = [*kept, (b"x-accel-redirect", inside), (b"content-length", b"0")]

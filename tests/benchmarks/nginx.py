@@ -17,14 +17,19 @@ http {{
     access_log off; sendfile on; tcp_nopush on; default_type application/octet-stream; keepalive_requests 1000000000;
     client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
     uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
-    {upstream}
+    {http}
     server {{ listen 127.0.0.1:{port}; {server} }}
 }}
 """
 # As the README has it.
 _IN_FRONT = """
-    location / { proxy_pass http://chef; proxy_http_version 1.1; proxy_set_header Connection "";
-                 proxy_set_header Host $http_host; }
+    location / {
+        proxy_pass http://chef; proxy_http_version 1.1; proxy_set_header Connection "";
+        proxy_set_header Host $http_host; proxy_set_header If-None-Match $http_if_none_match;
+        proxy_set_header Range $http_range; proxy_set_header If-Range $http_if_range;
+        proxy_cache sites; proxy_cache_key "$http_host$request_uri $http_accept_encoding"; proxy_cache_lock on;
+        proxy_cache_bypass $http_range; proxy_ignore_headers Cache-Control Expires Vary; tcp_nopush off;
+    }
     location /_stored/ {
         internal; alias %s/; etag off;
         add_header ETag $upstream_http_etag; add_header Content-Encoding $upstream_http_content_encoding;
@@ -55,12 +60,13 @@ def serving_site(site: Path, folder: Path) -> Iterator[int]:
 def in_front(chef: int, stored: Path, folder: Path) -> Iterator[int]:
     """The port of an nginx before the Chef at a port, which sends what is stored by itself. Raises NginxMissing."""
     upstream = f"upstream chef {{ server 127.0.0.1:{chef}; keepalive 64; }}"
-    with _running(folder, _IN_FRONT % stored, upstream) as port:
+    cache = f"proxy_cache_path {folder}/cache keys_zone=sites:10m max_size=1g use_temp_path=off;"
+    with _running(folder, _IN_FRONT % stored, f"{upstream} {cache}") as port:
         yield port
 
 
 @contextlib.contextmanager
-def _running(folder: Path, server: str, upstream: str = "") -> Iterator[int]:
+def _running(folder: Path, server: str, http: str = "") -> Iterator[int]:
     program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
     if program is None:
         raise NginxMissing("The yardstick is nginx: install Debian's package nginx-light.")
@@ -68,7 +74,7 @@ def _running(folder: Path, server: str, upstream: str = "") -> Iterator[int]:
     folder.mkdir()
     # Started by root, its worker would be somebody else, who may not read the file.
     user = "user root;" if os.geteuid() == 0 else ""
-    config.write_text(CONFIG.format(folder=folder, port=port, user=user, server=server, upstream=upstream))
+    config.write_text(CONFIG.format(folder=folder, port=port, user=user, server=server, http=http))
     process = subprocess.Popen([program, "-p", str(folder), "-c", str(config)], stderr=subprocess.DEVNULL)
     try:
         until(lambda: _answers(port), seconds=10, what="nginx answers")

@@ -194,7 +194,7 @@ def test_large_files_come_whole(site: Build) -> None:
     assert ask(HOST, "/large.bin").body == LARGE
 
 
-def test_behind_nginx_it_sends_the_files(site: Build, settings: Settings) -> None:
+def test_behind_nginx_it_sends_the_large_files(site: Build, settings: Settings) -> None:
     settings.SITES_ACCEL_PREFIX = "/_stored"
 
     answer = ask(HOST, "/large.bin")
@@ -204,6 +204,34 @@ def test_behind_nginx_it_sends_the_files(site: Build, settings: Settings) -> Non
     assert answer.headers["x-accel-redirect"] == f"/_stored/{artifact.storage_key}"
     assert answer.headers["etag"] == f'"{artifact.sha256[:32]}"'
     assert ask(HOST, "/large.bin", if_none_match=answer.headers["etag"]).status == 304
+
+
+def test_behind_nginx_small_files_may_be_sent_again_for_a_second(site: Build, settings: Settings) -> None:
+    assert "x-accel-expires" not in ask(HOST, "/about").headers
+
+    settings.SITES_ACCEL_PREFIX = "/_stored"
+
+    about = ask(HOST, "/about")
+    assert (about.body, about.headers["x-accel-expires"]) == (b"<h1>About</h1>", "1")
+    assert ask(HOST, "/assets/app-BxYz12_3.js").headers["x-accel-expires"] == "1"
+    for answer in (
+        ask(HOST, "/about", if_none_match=about.headers["etag"]),
+        ask(HOST, "/about", range="bytes=0-3"),
+        ask(HOST, "/missing"),
+        ask(HOST, "/docs"),
+    ):
+        assert "x-accel-expires" not in answer.headers, answer
+
+
+def test_behind_nginx_a_page_in_place_of_a_file_is_not_sent_to_others(
+    owner: User, make_build: Callable[..., Build], settings: Settings
+) -> None:
+    settings.SITES_ACCEL_PREFIX = "/_stored"
+    build = make_build({"dist/index.html": "<script src=/a.js></script>"})
+    publish_build(build, by=owner, slug="todo", single_page=True)
+
+    assert "x-accel-expires" not in ask(HOST, "/gone.js", accept="text/html").headers
+    assert ask(HOST, "/cart", accept="text/html").headers["x-accel-expires"] == "1"
 
 
 # --- Which release -----------------------------------------------------------------------------------------------
