@@ -24,4 +24,6 @@ class SchemaView(SpectacularJSONAPIView):
 
 
 class DocsView(SpectacularSwaggerSplitView):
-    pass
+    """The library's page; a template of our own, since its has a style inline."""
+
+    template_name = "api-docs.html"

@@ -12,6 +12,7 @@ from urllib.parse import quote
 import dj_database_url
 import django_stubs_ext
 import limits
+from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
 
 from chef.units import parse_bytes
@@ -118,6 +119,7 @@ INSTALLED_APPS = [
     "drf_spectacular",
     "drf_spectacular_sidecar",
     "django_rq",
+    "csp",
     "projects",
     "builds",
 ]
@@ -131,6 +133,7 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "csp.middleware.CSPMiddleware",
 ]
 
 TEMPLATES = [
@@ -205,6 +208,23 @@ SITES_DOMAIN = env("SITES_DOMAIN", f"localhost:{PORT}").lower().strip(".")
 # Below this path, an nginx in front sends large files of ARTIFACTS_DIR by itself; empty: Chef sends them.
 SITES_ACCEL_PREFIX = env("SITES_ACCEL_PREFIX").rstrip("/")
 PREVIEW_SECONDS = int(env_number("CHEF_PREVIEW_HOURS", 24, least=0.01, most=8760) * 3600)
+
+# What our own pages may load: their own files, and previews in a frame. Nothing inline, nothing of other hosts.
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": [NONE],
+        "script-src": [SELF],
+        "style-src": [SELF],
+        "img-src": [SELF, "data:"],
+        "font-src": [SELF],
+        "connect-src": [SELF],
+        "manifest-src": [SELF],
+        "frame-src": [f"{'https' if HTTPS else 'http'}://*.{SITES_DOMAIN}"],
+        "frame-ancestors": [NONE],
+        "form-action": [SELF],
+        "base-uri": [NONE],
+    }
+}
 
 # --- The doorbell ------------------------------------------------------------------------------------------------
 

@@ -1,11 +1,9 @@
 """Every path of the installation."""
 
 from django.contrib import admin
-from django.contrib.auth.views import LoginView, LogoutView
 from django.urls import include, path, re_path
 from rest_framework.routers import SimpleRouter
 
-from builds import views
 from builds.api.builds import BuildViewSet
 from builds.api.generations import GenerateViewSet, GenerationViewSet
 from builds.api.hooks import ArchiveDoor, ClaimDoor, HeartbeatDoor, ResultDoor
@@ -22,10 +20,7 @@ api.register("generations", GenerationViewSet, basename="generation")
 api.register("webhooks", WebhookViewSet, basename="webhook")
 
 urlpatterns = [
-    path("", views.home, name="home"),
-    path("builds/<uuid:pk>", views.build_page, name="build-page"),
-    path("login", LoginView.as_view(template_name="login.html"), name="login"),
-    path("logout", LogoutView.as_view(), name="logout"),
+    path("", include("builds.pages.urls")),
     path("admin/queue/", include("django_rq.urls")),
     path("admin/", admin.site.urls),
     path("health", HealthView.as_view(), name="health"),

@@ -15,7 +15,7 @@ from selenium.webdriver.chrome.service import Service
 
 from scripts.packages import program
 
-_FLAGS = (
+FLAGS = (
     "--headless=new",
     "--no-sandbox",  # the tests may be root, for whom Chromium has no sandbox; it sees nothing but our own pages
     "--disable-gpu",
@@ -35,7 +35,7 @@ def browser() -> Iterator[webdriver.Chrome]:
     with tempfile.TemporaryDirectory(prefix="chef-browser-") as profile:
         options = Options()
         options.binary_location = program("chromium") or ""
-        for flag in (*_FLAGS, f"--user-data-dir={profile}"):
+        for flag in (*FLAGS, f"--user-data-dir={profile}"):
             options.add_argument(flag)
         options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
         # With the driver's path given, Selenium looks for none, and so downloads none.

@@ -1,4 +1,4 @@
-"""Pages for people. Server-rendered; a running build's page reloads itself until it has ended."""
+"""A build's page. Without JavaScript, that of a running one reloads itself until it has ended."""
 
 import re
 from uuid import UUID
@@ -8,27 +8,21 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, render
 
 from builds.models import Artifact, Attempt, Build, LogChunk, Release, Site
+from builds.pages.access import visible_builds
 from builds.sites.names import address, release_label
 from projects.engine.fix_loop import MEANING, Ending
 from projects.jobs import Status
 
 LOG_CHUNKS_SHOWN = 400
 ARTIFACTS_SHOWN = 500
-BUILDS_SHOWN = 50
-
-
-@login_required
-def home(request: HttpRequest) -> HttpResponse:
-    """The latest builds of whoever is signed in."""
-    builds = Build.objects.filter(owner=request.user.pk).select_related("project", "revision")
-    return render(request, "builds/home.html", {"builds": builds.order_by("-created_at")[:BUILDS_SHOWN]})
 
 
 @login_required
 def build_page(request: HttpRequest, pk: UUID) -> HttpResponse:
     """One build: status, phases, verdict, the end of its log, its artifacts. Someone else's is not there."""
-    rows = Build.objects.select_related("project", "revision", "generation__root", "generation__best", "repair_of")
-    build = get_object_or_404(rows, pk=pk, owner=request.user.pk)
+    rows = visible_builds(request).select_related("project__owner", "revision")
+    rows = rows.select_related("generation__root", "generation__best", "repair_of")
+    build = get_object_or_404(rows, pk=pk)
     attempt = Attempt.objects.filter(build=build, number=build.fence).prefetch_related("phases").first()
     chunks = LogChunk.objects.filter(build=build, attempt=build.fence).order_by("-sequence")[: LOG_CHUNKS_SHOWN + 1]
     shown = list(chunks)[:LOG_CHUNKS_SHOWN][::-1]

@@ -1,0 +1,34 @@
+"""A browser for a module's tests, and a page in it on which somebody is signed in."""
+
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, Page
+
+from tests.e2e.pages.chromium import DESKTOP, Watched, chromium, make_user, sign_in
+from tests.installation import Installation
+
+
+@pytest.fixture(scope="module")
+def chrome() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="session")
+def tester(chef: Installation) -> str:
+    """The name of the user whose token the installation's client has."""
+    make_user(chef, "tester")
+    return "tester"
+
+
+@pytest.fixture
+def page(chef: Installation, chrome: Browser, tester: str) -> Iterator[Page]:
+    """The tester's page. The test fails when a script of it does, or when it asks for what is not the application's."""
+    context = chrome.new_context(base_url=chef.url, viewport=DESKTOP)  # type: ignore[arg-type]
+    context.set_default_timeout(15_000)
+    page = sign_in(context, tester)
+    watched = Watched(page, chef.url)
+    yield page
+    context.close()
+    assert watched.faults == []
