@@ -1,14 +1,19 @@
-"""A pytest plugin: tests that no database has a part in run once, so that the runs beside each other end together.
+"""A pytest plugin: which of the runs beside each other a test belongs to, so that they end together.
 
-The variable TEST_LANE says which run this is: `sqlite` or `postgresql`. Without it, every test runs.
+The variable TEST_LANE says which run this is: one of LANES. Without it, every test runs. What no database has a part in
+runs once, and what mostly waits for clocks, such as those of leases, runs beside all else.
 """
+
+from __future__ import annotations
 
 import os
 from pathlib import Path
-
-import pytest
+from typing import TYPE_CHECKING
 
 from scripts.place import ROOT
+
+if TYPE_CHECKING:  # what starts the runs has no pytest yet
+    import pytest
 
 _ONCE = {
     "sqlite": (
@@ -30,13 +35,17 @@ _ONCE = {
         *(f"test_{name}.py" for name in ("downloads", "reading")),
     ),
 }
-_LANE_OF = {ROOT / "tests" / path: lane for lane, paths in _ONCE.items() for path in paths}
+_WAITING = tuple(f"e2e/test_{name}.py" for name in ("cancel", "faults", "live", "turns", "twice"))
+# Each lane, and the database that it is on.
+LANES = {"sqlite": "sqlite", "postgresql": "postgresql", "sqlite-waiting": "sqlite", "postgresql-waiting": "postgresql"}
+_DATABASE_OF = {ROOT / "tests" / path: database for database, paths in _ONCE.items() for path in paths}
+_WAITING_PATHS = frozenset(ROOT / "tests" / path for path in _WAITING)
 
 
 def belongs(path: Path, lane: str) -> bool:
-    """Whether the tests of a file run in a lane: those of which `_ONCE` says nothing run in each."""
-    only = next((_LANE_OF[each] for each in (path, *path.parents) if each in _LANE_OF), None)
-    return only in (None, lane)
+    """Whether the tests of a file run in a lane: those of which `_ONCE` says nothing run on each database."""
+    only = next((_DATABASE_OF[each] for each in (path, *path.parents) if each in _DATABASE_OF), None)
+    return only in (None, LANES[lane]) and (path in _WAITING_PATHS) == lane.endswith("-waiting")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -15,9 +15,10 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import BinaryIO, NoReturn
+from typing import NoReturn
 
 from scripts import docker_engine, postgres, redis_server
+from scripts.lanes import LANES
 from scripts.packages import VENV_PYTHON, set_up
 from scripts.place import ROOT, Place, read_env_file
 from scripts.processes import Fault, Service, stop_together, tie_to_parent
@@ -25,8 +26,8 @@ from scripts.steps import Step, run_together
 
 # What says how this machine reaches things is kept; all else that Chef reads is the tests' to set.
 _KEPT = {"DOCKER_HOST", "SSL_CERT_FILE", "RUNTIME_REGISTRY"}
-# The runs, both at the same time, and what each is called: see scripts.lanes.
-_LANES = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
+# The runs at the same time, each of lanes one after the other: see scripts.lanes.
+_RUNS = (("sqlite",), ("postgresql",), ("sqlite-waiting", "postgresql-waiting"))
 _NO_TESTS = 5  # pytest's exit code
 _PYTEST = ("-p", "scripts.no_skips", "-p", "scripts.lanes", "-p", "no:cacheprovider", "-ra", "--strict-markers")
 
@@ -95,47 +96,77 @@ def _prepare(bench: Place) -> None:
 
 
 def _run_all(bench: Place, postgres_url: str, arguments: Sequence[str]) -> dict[str, int]:
-    """The runs of pytest, SQLite's in this terminal, the others' told after it. Their exit codes by what they are."""
-    logs = {lane: bench.log(f"pytest-{lane}") for lane in _LANES if lane != "sqlite"}
+    """The runs of pytest, the first in this terminal, the others told after it. Their exit codes by lane."""
+    others = ", ".join(name for run in _RUNS[1:] for name in run)
+    print(f"\n=== {_RUNS[0][0]}, and at the same time {others}", flush=True)
+    urls = {"sqlite": "", "postgresql": postgres_url}
+    runs = [[_Lane(bench, lane, urls[LANES[lane]]) for lane in run] for run in _RUNS]
     with contextlib.ExitStack() as all_of_them:
-        print("\n=== SQLite, and PostgreSQL at the same time", flush=True)
-        runs = {}
-        for number, lane in enumerate(_LANES):
-            output = all_of_them.enter_context(logs[lane].open("wb")) if lane in logs else None
-            url = postgres_url if lane == "postgresql" else f"sqlite:///{bench.data / lane / 'chef.sqlite3'}"
-            place = bench.with_environment(DATABASE_URL=url, REDIS_URL=f"{bench.redis_url.removesuffix('0')}{number}")
-            runs[lane] = all_of_them.enter_context(_pytest(place, lane, arguments, output))
-        codes = {_LANES[lane]: run.wait() for lane, run in runs.items()}
-    for lane, log in logs.items():
-        print(f"\n=== {_LANES[lane]}\n{log.read_text(errors='replace')}", flush=True)
+        for lane in (lane for run in runs for lane in run):
+            all_of_them.callback(lane.stop)
+        while not all(lane.is_done for run in runs for lane in run):
+            for run in runs:
+                following = next((lane for lane in run if not lane.is_done), None)
+                if following and not following.is_running:
+                    following.start(arguments, is_shown=run is runs[0])
+            time.sleep(0.2)
+    lanes = [lane for run in runs for lane in run]
+    for lane in lanes[1:]:
+        print(f"\n=== {lane.name}\n{lane.log.read_text(errors='replace')}", flush=True)
+    codes = {lane.name: lane.code for lane in lanes}
     if 0 in codes.values():  # where only some tests were asked for, a run may have none of them
         codes = {name: 0 if code == _NO_TESTS else code for name, code in codes.items()}
     return codes
 
 
-@contextlib.contextmanager
-def _pytest(
-    bench: Place, lane: str, arguments: Sequence[str], output: BinaryIO | None
-) -> Iterator[subprocess.Popen[bytes]]:
-    """A run with a data folder and an installation's name of its own."""
-    folder = bench.data / lane
-    folder.mkdir()
-    (folder / "static").symlink_to(bench.data / "static")
-    environment = {
-        **bench.environment,
-        "TEST_LANE": lane,
-        "CHEF_DATA_DIR": str(folder),
-        "CHEF_INSTALLATION": f"{bench.environment['CHEF_INSTALLATION']}-{lane}",
-    }
-    argv = [str(VENV_PYTHON), "-m", "pytest", *_PYTEST, *arguments]
-    with subprocess.Popen(
-        argv, env=environment, cwd=ROOT, stdout=output, stderr=output, preexec_fn=tie_to_parent(signal.SIGTERM)
-    ) as pytest:
-        try:
-            yield pytest
-        except BaseException:
-            pytest.send_signal(signal.SIGINT)  # it lets its fixtures clean up
-            raise
+class _Lane:
+    """One run of pytest, with a data folder, an installation's name and a part of Redis of its own."""
+
+    def __init__(self, bench: Place, name: str, database_url: str) -> None:
+        self.name, self.log = name, bench.log(f"pytest-{name}")
+        self._process: subprocess.Popen[bytes] | None = None
+        folder = bench.data / name
+        folder.mkdir()
+        (folder / "static").symlink_to(bench.data / "static")
+        self._environment = {
+            **bench.environment,
+            "TEST_LANE": name,
+            "CHEF_DATA_DIR": str(folder),
+            "CHEF_INSTALLATION": f"{bench.environment['CHEF_INSTALLATION']}-{name}",
+            "DATABASE_URL": database_url or f"sqlite:///{folder / 'chef.sqlite3'}",
+            "REDIS_URL": f"{bench.redis_url.removesuffix('0')}{list(LANES).index(name)}",
+        }
+
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def is_done(self) -> bool:
+        return self._process is not None and self._process.poll() is not None
+
+    @property
+    def code(self) -> int:
+        assert self._process is not None
+        return int(self._process.returncode)
+
+    def start(self, arguments: Sequence[str], *, is_shown: bool) -> None:
+        argv = [str(VENV_PYTHON), "-m", "pytest", *_PYTEST, *arguments]
+        with contextlib.nullcontext() if is_shown else self.log.open("wb") as output:
+            self._process = subprocess.Popen(
+                argv,
+                env=self._environment,
+                cwd=ROOT,
+                stdout=output,
+                stderr=output,
+                preexec_fn=tie_to_parent(signal.SIGTERM),
+            )
+
+    def stop(self) -> None:
+        """End one that still runs; it lets its fixtures clean up."""
+        if self._process and self._process.poll() is None:
+            self._process.send_signal(signal.SIGINT)
+            self._process.wait()
 
 
 def _leave(number: int, frame: FrameType | None) -> NoReturn:
