@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Tries Dockerfile and docker-compose.yml for real: builds the image, brings a stack of its own up on a free port, looks
-# at what is published and mounted, builds a project through that port, and takes everything down again.
+# at what is published and mounted, builds a project through that port, opens its site, and takes everything down again.
 #
 #   scripts/compose-trial.sh [PROJECT_FOLDER]    default: examples/react-ts-vite
 #   scripts/compose-trial.sh --clean             remove the look-alike images that earlier trials have made
@@ -201,16 +201,17 @@ check_redis() {
 
 # Submits the folder, waits for its build, and fetches the first artifact: the API's client that any program could be.
 build_project() {
-    TOKEN=$(compose exec -T web python manage.py create_token trial --create-user --days 1 | tr -d '\r') \
+    TOKEN=$(compose exec -T web python manage.py create_token trial --create-user --scope publish --days 1 | tr -d '\r') \
         python3 - "$1" "http://127.0.0.1:$PORT" "$BUILD_SECONDS" <<'client'
 import hashlib, json, os, pathlib, sys, time, urllib.error, urllib.request
 
 folder, url, seconds = pathlib.Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
 
 
-def call(path, body=None):
+def call(path, body=None, host=""):
     data = json.dumps(body).encode() if body else None
     headers = {"Authorization": f"Bearer {os.environ['TOKEN']}", "Content-Type": "application/json"}
+    headers |= {"Host": host} if host else {}
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         return opener.open(urllib.request.Request(url + path, data, headers), timeout=60).read()
@@ -234,6 +235,10 @@ content = call(f"{project}/artifacts/{artifact['name']}")
 if hashlib.sha256(content).hexdigest() != artifact["sha256"]:
     sys.exit(f"{artifact['name']} is not what was stored")
 print(f"completed in {build['durationMs']} ms, {1 + len(rest)} artifacts; {artifact['name']} is whole")
+site = json.loads(call(f"{project}/publish", {"slug": "trial"}))["url"].removeprefix("http://")
+if site != f"trial.localhost:{url.rpartition(':')[2]}" or b"<html" not in call("/", host=site).lower():
+    sys.exit(f"{site} is not the site")
+print(f"published at {site}")
 client
 }
 
