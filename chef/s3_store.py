@@ -84,6 +84,9 @@ class S3Store(S3Storage):  # type: ignore[misc]  # the library has no types
         def fetch(start: int) -> tuple[StreamingBody, int]:
             part = {"Range": f"bytes={start}-"} if start else {}
             answer = self._client.get_object(**where, **part)
+            if part and "ContentRange" not in answer:
+                answer["Body"].close()
+                raise StoreFault("the S3 store sends no parts of what it has")
             return answer["Body"], start + int(answer["ContentLength"])
 
         return File(cast("IO[bytes]", StoredFile(fetch)), name)

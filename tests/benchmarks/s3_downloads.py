@@ -15,6 +15,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,13 @@ import psutil
 
 from tests import s3_server
 from tests.benchmarks import chef
-from tests.benchmarks.downloads import AIM_MEMORY, AIM_RATIO, HEADING, MB, Bench, Result, built, unshared
+from tests.benchmarks.downloads import AIM_MEMORY, HEADING, MB, Bench, Result, built, unshared
 from tests.benchmarks.fetching import Request, sha256
 from tests.installation import Installation
 
 SAMPLE_SECONDS = 0.05
+# What Chef sends it has got first, on the same two or so CPUs: the bytes go twice where the store's own go once.
+AIM_S3_RATIO = 0.4
 
 
 class Uploading:
@@ -68,16 +71,18 @@ def measure(
     with installation.client() as client:
         zipped = int(client.head(f"{project}.zip").headers["Content-Length"])
         client.get(mine.path, headers={"Range": "bytes=0-0"})  # the client of the store is made with the first request
+    half = max(runs // 2, 1)
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as reading:
         bench = Bench(web, unshared(web), reading, mine, direct)
         if reading.submit(sha256, mine).result() != artifact["sha256"]:
             raise AssertionError("what came is not the artifact")
-        return uploading.memory, [
+        results = [
             bench.measure("whole", runs=runs),
             bench.measure("a range", runs=runs, part=(size // 5, size // 2)),
-            bench.measure("4 at once", runs=max(runs // 2, 1), parallel=4),
-            bench.measure_zip(f"{project}.zip", zipped, runs=max(runs // 2, 1)),
+            bench.measure("4 at once", runs=half, parallel=4),
+            bench.measure_zip(f"{project}.zip", zipped, runs=half),
         ]
+    return uploading.memory, [replace(result, aim=AIM_S3_RATIO) for result in results]
 
 
 def _signed_path(store: s3_server.S3Server, bucket: str) -> str:
@@ -110,9 +115,7 @@ def main() -> None:
     loads = [" ".join(f"{value:.1f}" for value in each) for each in (load, os.getloadavg())]
     print(f"{options.size} MB, {os.cpu_count()} CPUs, load before: {loads[0]}, after: {loads[1]}\n")
     print("\n".join([HEADING.replace("nginx", "store"), *(result.line() for result in results)]))
-    print(
-        f"aims: at least {AIM_RATIO:.0%} of the store, at most {AIM_MEMORY:g} MiB above idle, nothing written to disk"
-    )
+    print(f"aims: at least {AIM_S3_RATIO:.0%} of the store, at most {AIM_MEMORY:g} MiB above idle, nothing written")
     print(f"the build's process had {uploading:.0f} MiB of its own at most, while it stored the artifact")
 
 
