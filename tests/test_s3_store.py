@@ -33,7 +33,7 @@ from chef import settings as chef_settings
 from chef.s3_store import PART_BYTES
 from chef.stores import StoreFault
 from tests.builds.sites.outputs import ask, complete
-from tests.installation import ROOT, free_port
+from tests.installation import ROOT, free_port, until
 from tests.s3_server import KEY, PAGE_KEYS, S3Server
 
 MIB = 1024**2
@@ -189,10 +189,10 @@ def test_what_comes_out_is_what_went_in(bucket: str, s3: S3Server, size: int) ->
 
 
 def test_large_files_take_little_memory(bucket: str) -> None:
-    size = 64 * MIB
+    size = 40 * MIB
     with peak_memory() as grown:
         name = default_storage.save("x/0", Made(size))
-        assert grown() < 8 * PART_BYTES
+        assert grown() < 5 * PART_BYTES
     with peak_memory() as grown, default_storage.open(name) as file:
         assert sum(len(piece) for piece in iter(lambda: file.read(240 * 1024), b"")) == size
         assert grown() < 4 * MIB
@@ -404,14 +404,12 @@ def test_readers_are_told_to_come_again(
 def test_health_is_told_in_time_by_a_store_that_hangs(
     bucket: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert health.report()[1]["storage"] == "ok"
+    until(lambda: health.report()[1]["storage"] == "ok", seconds=30, what="the store is well")
+    monkeypatch.setattr(health, "ANSWER_SECONDS", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         use_endpoint(f"http://127.0.0.1:{silent.getsockname()[1]}", settings, monkeypatch)
-        began = time.monotonic()
 
-        reports = [health.report() for _ in range(6)]
+        reports = [health.report() for _ in range(health._pool._max_workers + 1)]
+        until(lambda: health.report()[1]["database"] == "ok", seconds=5, what="another check is answered")
 
-        assert time.monotonic() - began < 6 * 2
-    for status, checks in reports:
-        assert (status, checks["storage"]) == ("down", "no answer in time")
-        assert checks["database"] == "ok"
+    assert {(status, checks["storage"]) for status, checks in reports} == {("down", "no answer in time")}

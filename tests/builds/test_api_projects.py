@@ -225,7 +225,6 @@ def test_an_artifact_comes_in_ranges_and_once(client: APIClient) -> None:
     assert whole["Content-Disposition"] == 'attachment; filename="page.html"'
 
 
-@pytest.mark.usefixtures("each_store")
 @pytest.mark.parametrize("header", ["bytes=", "bytes=-", "bytes=a-b", "lines=1-2", "bytes=1-2,4-5", "bytes=5-2"])
 def test_a_range_that_is_none_gets_the_whole(client: APIClient, header: str) -> None:
     project = submit(client)

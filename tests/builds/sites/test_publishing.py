@@ -90,7 +90,6 @@ def test_switching_forth_and_back_is_one_column(client: APIClient, make_build: M
     assert client.get(f"{path}/releases/{2**70}").status_code == 404
 
 
-@pytest.mark.usefixtures("each_store")
 @pytest.mark.parametrize(
     ("files", "outputs", "root"),
     [
@@ -267,7 +266,6 @@ def test_publishing_needs_its_scope(owner: User, make_build: MakeBuild, make_cli
 # --- What the output's own files say -----------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("each_store")
 @pytest.mark.parametrize(
     ("files", "single_page"),
     [
