@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from datetime import timedelta
+from threading import Lock
 from typing import Any
 
 import redis
@@ -22,13 +23,15 @@ ANSWER_SECONDS = 0.8
 # A host speaks every few seconds; one that has not for this long is gone.
 HOST_SILENCE = timedelta(seconds=35)
 
-# A hung check keeps its thread until its own time-out; the pool bounds how many can hang at once.
-_pool = ThreadPoolExecutor(max_workers=8, thread_name_prefix="health")
+# One for each check: a hung one keeps its thread until its own time-out, and no other check waits for it.
+_pool = ThreadPoolExecutor(max_workers=4, thread_name_prefix="health")
+_under_way: dict[str, Future[Any]] = {}
+_lock = Lock()
 
 
 def report() -> tuple[str, dict[str, Any]]:
     """("ok" | "degraded" | "down", checks). Down: nothing can be accepted. Degraded: builds wait."""
-    futures: dict[str, Future[Any]] = {name: _pool.submit(_apart, check) for name, check in _CHECKS.items()}
+    futures = {name: _asked(name) for name in _CHECKS}
     wait(futures.values(), timeout=ANSWER_SECONDS)
     checks = {name: _result(future) for name, future in futures.items() if name != "workers"}
     checks |= _workers(_result(futures["workers"]))
@@ -36,6 +39,14 @@ def report() -> tuple[str, dict[str, Any]]:
         return "down", checks
     working = checks["redis"] == checks["docker"] == "ok" and checks["workers"]["alive"]
     return ("ok" if working else "degraded"), checks
+
+
+def _asked(name: str) -> "Future[Any]":
+    """A check under way: one that hangs is waited for again, and takes no second thread."""
+    with _lock:
+        if name not in _under_way or _under_way[name].done():
+            _under_way[name] = _pool.submit(_apart, _CHECKS[name])
+        return _under_way[name]
 
 
 def _apart(check: Callable[[], Any]) -> Any:

@@ -9,6 +9,7 @@ import socket
 import time
 from datetime import timedelta
 
+from django.core.files.storage import storages
 from django.db import connections
 from django.utils import timezone
 
@@ -32,6 +33,7 @@ FORGOTTEN_AFTER = timedelta(days=1)
 def warm_up() -> None:
     """Do once, before the forks, what each process that runs a build would otherwise do for itself."""
     mimetypes.init()
+    storages["default"]  # loads its client, and connects to nothing
     with contextlib.suppress(*FAULTS):
         api_version()
 

@@ -22,6 +22,7 @@ CODES: Mapping[str, str] = {
     "owner_queue_full": "As many of your builds wait as may: come back after `Retry-After` seconds, or cancel some.",
     "queue_full": "As many builds wait as this installation takes: come back after `Retry-After` seconds.",
     "too_many_readers": "As many live streams are open as this server takes: come back after `Retry-After` seconds.",
+    "storage_unavailable": "The store of artifacts does not answer: come back after `Retry-After` seconds.",
     # --- The request as a whole ----------------------------------------------------------------------------------
     "parse_error": "The body is not what its content type says, such as malformed JSON.",
     "bad_request": "The request's headers or address cannot be read.",

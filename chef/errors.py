@@ -12,6 +12,8 @@ from drf_standardized_errors.handler import ExceptionHandler
 from rest_framework.exceptions import APIException, ParseError
 from rest_framework.response import Response
 
+from chef.stores import StoreFault
+
 
 def error_response(status: int, kind: str, code: str, detail: str) -> JsonResponse:
     return JsonResponse({"type": kind, "errors": [{"code": code, "detail": detail, "attr": None}]}, status=status)
@@ -21,12 +23,21 @@ def _is_for_programs(request: HttpRequest) -> bool:
     return request.path.startswith(("/v1/", "/health"))
 
 
+class StorageUnavailable(APIException):
+    status_code = 503
+    default_code = "storage_unavailable"
+    default_detail = "The store of artifacts does not answer, or not as it should: come back later."
+    wait = 10
+
+
 class ApiExceptionHandler(ExceptionHandler):
     """The library's shape, with a next step in every text and the headers that go with a status."""
 
     def convert_known_exceptions(self, exc: Exception) -> Exception:
         if isinstance(exc, SuspiciousOperation):
             return ParseError("The request cannot be read: check its headers and its address.")
+        if isinstance(exc, StoreFault):
+            return StorageUnavailable()
         return super().convert_known_exceptions(exc)
 
     def convert_unhandled_exceptions(self, exc: Exception) -> APIException:

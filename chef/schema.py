@@ -155,7 +155,7 @@ class ApiSchema(AutoSchema):
             "401": "No token, or none that is usable.",
             "403": "The token's scope does not reach this far.",
             "429": "Too many requests, or builds: come back after `Retry-After`.",
-            "503": "The queue is full, or as many streams are open as may be: come back after `Retry-After`.",
+            "503": "The queue is full, too many streams are open, or the store is away: come back after `Retry-After`.",
         }
         if "{" in self.path:
             errors["404"] = "There is no such thing, or it is someone else's."

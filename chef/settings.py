@@ -5,8 +5,10 @@ sentence that says what to write instead; nothing here falls back to an insecure
 """
 
 import os
+import re
 from base64 import b64decode
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import dj_database_url
@@ -178,8 +180,56 @@ SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if BEHIND_PROXY el
 # Scratch space of running builds: the sockets of their egress proxies. The Docker engine must see it at the same path.
 BUILD_DIR = Path(env("BUILD_DIR", str(DATA_DIR / "builds"))).resolve()
 ARTIFACTS_DIR = Path(env("ARTIFACTS_DIR", str(DATA_DIR / "artifacts"))).resolve()
+_S3_DETAILS = (
+    "ENDPOINT_URL",
+    "REGION",
+    "PREFIX",
+    "ADDRESSING_STYLE",
+    "ACCESS_KEY_ID",
+    "SECRET_ACCESS_KEY",
+    "SESSION_TOKEN",
+)
+
+
+def artifact_store() -> dict[str, Any]:
+    """ARTIFACTS_DIR, or in its place the bucket of an S3-compatible store."""
+    if bucket := env("S3_BUCKET"):
+        return {"BACKEND": "chef.s3_store.S3Store", "OPTIONS": s3_options(bucket)}
+    if in_vain := [f"S3_{name}" for name in _S3_DETAILS if env(f"S3_{name}")]:
+        raise ImproperlyConfigured(f"{', '.join(in_vain)}: set S3_BUCKET too, or none of them.")
+    return {"BACKEND": "django.core.files.storage.FileSystemStorage", "OPTIONS": {"location": str(ARTIFACTS_DIR)}}
+
+
+def s3_options(bucket: str) -> dict[str, Any]:
+    """How to reach it, as django-storages names it. What is not said here, boto3 finds by itself: AWS_…, a role."""
+    endpoint, style = env("S3_ENDPOINT_URL"), env("S3_ADDRESSING_STYLE").lower()
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}", bucket):
+        raise ImproperlyConfigured(f"S3_BUCKET={bucket!r} is no bucket's name; what its keys begin with is S3_PREFIX.")
+    if endpoint and not re.match(r"https?://[^/\s]", endpoint):
+        raise ImproperlyConfigured(f"S3_ENDPOINT_URL={endpoint!r} is no address: it begins with http:// or https://.")
+    if style not in {"", "auto", "path", "virtual"}:
+        raise ImproperlyConfigured(f"S3_ADDRESSING_STYLE={style!r}: write path, virtual or auto.")
+    return {
+        "bucket_name": bucket,
+        "location": env("S3_PREFIX").strip("/"),
+        "endpoint_url": endpoint or None,
+        "region_name": env("S3_REGION") or None,
+        "addressing_style": style or ("path" if endpoint else "auto"),  # few stores of one's own name hosts by buckets
+        "verify": None if "AWS_CA_BUNDLE" in os.environ else env("SSL_CERT_FILE") or None,
+        **s3_keys(),
+    }
+
+
+def s3_keys() -> dict[str, Any]:
+    """Ours, and then never beside another's token; nothing where boto3 is to find them."""
+    key, secret, token = env("S3_ACCESS_KEY_ID"), env("S3_SECRET_ACCESS_KEY"), env("S3_SESSION_TOKEN")
+    if bool(key) != bool(secret) or (token and not key):
+        raise ImproperlyConfigured("S3_ACCESS_KEY_ID and S3_SECRET_ACCESS_KEY go together: set both, or neither.")
+    return {"access_key": key, "secret_key": secret, "security_token": token or None} if key else {}
+
+
 STORAGES = {
-    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage", "OPTIONS": {"location": str(ARTIFACTS_DIR)}},
+    "default": artifact_store(),
     "staticfiles": {"BACKEND": "chef.static_files.StaticFilesStorage"},
 }
 
@@ -205,8 +255,19 @@ else:
 
 # Sites are at names below this one, which no cookie of the application reaches; with a port where it is not the usual.
 SITES_DOMAIN = env("SITES_DOMAIN", f"localhost:{PORT}").lower().strip(".")
-# Below this path, an nginx in front sends large files of ARTIFACTS_DIR by itself; empty: Chef sends them.
-SITES_ACCEL_PREFIX = env("SITES_ACCEL_PREFIX").rstrip("/")
+
+
+def accel_prefix() -> str:
+    """Below this path, an nginx in front sends large files of ARTIFACTS_DIR by itself; empty: Chef sends them."""
+    prefix = env("SITES_ACCEL_PREFIX").rstrip("/")
+    if prefix and env("S3_BUCKET"):
+        raise ImproperlyConfigured(
+            "SITES_ACCEL_PREFIX is for files in ARTIFACTS_DIR, and S3_BUCKET for none: unset one."
+        )
+    return prefix
+
+
+SITES_ACCEL_PREFIX = accel_prefix()
 PREVIEW_SECONDS = int(env_number("CHEF_PREVIEW_HOURS", 24, least=0.01, most=8760) * 3600)
 
 # What our own pages may load: their own files, and previews in a frame. Nothing inline, nothing of other hosts.

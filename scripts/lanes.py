@@ -22,7 +22,7 @@ _ONCE = {
         *(f"builds/test_{name}.py" for name in ("redaction", "registries", "runtimes", "toolbox", "verdicts")),
         *(f"builds/sites/test_{name}.py" for name in ("names", "rules", "serving")),
         "builds/webhooks/test_endpoints.py",
-        *(f"e2e/test_{name}.py" for name in ("corpus", "generations", "outside", "starters")),
+        *(f"e2e/test_{name}.py" for name in ("corpus", "generations", "outside", "s3_store", "starters")),
         *(f"projects/test_{name}.py" for name in ("archives", "hostile_archives", "paths", "starters")),
         *(f"test_{name}.py" for name in ("compose", "scripts", "start", "streams")),
     ),
@@ -32,7 +32,7 @@ _ONCE = {
         *(f"builds/webhooks/test_{name}.py" for name in ("admin", "guard", "transport")),
         "projects/engine",
         "projects/test_parsers.py",
-        *(f"test_{name}.py" for name in ("downloads", "reading")),
+        *(f"test_{name}.py" for name in ("downloads", "reading", "s3_store")),
     ),
 }
 _WAITING = tuple(f"e2e/test_{name}.py" for name in ("cancel", "faults", "live", "turns", "twice"))

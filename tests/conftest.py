@@ -13,8 +13,10 @@ from rest_framework.test import APIClient
 
 from builds import actions, forecast
 from builds.models import Build
+from chef import settings as chef_settings
 from projects.actions import NewFile
 from projects.models import ApiToken
+from tests import s3_server
 from tests.installation import Installation
 from tests.scripted_model import ScriptedModel
 
@@ -40,6 +42,33 @@ def chef(short_folder: Path) -> Iterator[Installation]:
         yield installation.start()
     finally:
         installation.stop()
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[s3_server.S3Server]:
+    with s3_server.serving() as server:
+        yield server
+
+
+@pytest.fixture
+def bucket(s3: s3_server.S3Server, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A bucket in which this test's artifacts are, by the settings that an installation reads."""
+    name = s3.make_bucket()
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")  # it is on this machine, whatever proxy the machine has
+    for variable, value in s3.settings(name).items():
+        monkeypatch.setenv(variable, value)
+    settings.STORAGES = {**settings.STORAGES, "default": chef_settings.artifact_store()}
+    return name
+
+
+@pytest.fixture(params=["in a folder", "in a bucket"])
+def each_store(request: pytest.FixtureRequest, settings: Settings, tmp_path: Path) -> None:
+    """Where a test's artifacts are: the test runs on each of the two."""
+    if request.param == "in a bucket":
+        request.getfixturevalue("bucket")
+    else:
+        folder = {**settings.STORAGES["default"], "OPTIONS": {"location": str(tmp_path / "artifacts")}}
+        settings.STORAGES = {**settings.STORAGES, "default": folder}
 
 
 @pytest.fixture(autouse=True)

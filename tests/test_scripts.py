@@ -60,8 +60,8 @@ def is_alive(pid: int) -> bool:
 
 
 def test_env_example_lists_every_setting() -> None:
-    settings = set(re.findall(r'\benv(?:_\w+)?\(\s*"([A-Z_]+)"', (ROOT / "chef/settings.py").read_text()))
-    compose = set(re.findall(r"\$\{([A-Z_]+)", (ROOT / "docker-compose.yml").read_text()))
+    settings = set(re.findall(r'\benv(?:_\w+)?\(\s*"([A-Z_0-9]+)"', (ROOT / "chef/settings.py").read_text()))
+    compose = set(re.findall(r"\$\{([A-Z_0-9]+)", (ROOT / "docker-compose.yml").read_text()))
 
     listed = set(read_env_file(ROOT / ".env.example", commented=True))
 

@@ -4,6 +4,7 @@ Most of what is asked for is small and asked for often: it is answered from memo
 """
 
 import asyncio
+import logging
 import re
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
@@ -29,8 +30,10 @@ from builds.sites.lookup import (
 from chef import ready
 from chef.downloads import RangeNotSatisfiable, part_of
 from chef.reading import file_pieces, in_threads
+from chef.stores import StoreFault
 from chef.streams import send_body
 
+logger = logging.getLogger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
 Message = dict[str, Any]
@@ -169,16 +172,27 @@ class _File:
             await _head(send, status, headers)
             await send({"type": "http.response.body", "body": b""})
         elif self._form.size <= KEPT_FILE_BYTES:
-            data = await _bytes_of(self._form)
-            if settings.SITES_ACCEL_PREFIX and status == 200 and self._is_for_all:
-                headers.append((b"x-accel-expires", str(int(LIVE_SECONDS)).encode()))  # nginx may send it again
-            self._keep_ready(status, headers, data)
-            await _head(send, status, headers)
-            await send({"type": "http.response.body", "body": data[start : start + length]})
+            await self._at_once(send, status, headers, start, length)
         elif settings.SITES_ACCEL_PREFIX:
             await self._by_proxy(send, headers)
         else:
             await self._stream(receive, send, status, headers, start, length)
+
+    async def _at_once(self, send: Send, status: int, headers: Headers, start: int, length: int) -> None:
+        try:
+            data = await _bytes_of(self._form)
+        except StoreFault as fault:
+            await self._without_store(send, fault)
+            return
+        if settings.SITES_ACCEL_PREFIX and status == 200 and self._is_for_all:
+            headers.append((b"x-accel-expires", str(int(LIVE_SECONDS)).encode()))  # nginx may send it again
+        self._keep_ready(status, headers, data)
+        await _head(send, status, headers)
+        await send({"type": "http.response.body", "body": data[start : start + length]})
+
+    async def _without_store(self, send: Send, fault: StoreFault) -> None:
+        logger.error("%s of %s cannot be had", self._form.key, self._asked.host, exc_info=fault)
+        await _say(self._asked, send, 503, "Not now", "Come back in a moment.", [(b"retry-after", b"10")])
 
     def _described(self, etag: str) -> Headers:
         said = {name for name, _ in self._headers}
@@ -229,7 +243,11 @@ class _File:
             return
         _streams += 1
         try:
-            file = await in_threads(default_storage.open, self._form.key)
+            try:
+                file = await in_threads(default_storage.open, self._form.key)
+            except StoreFault as fault:
+                await self._without_store(send, fault)
+                return
             await _head(send, status, headers)
             await send_body(file_pieces(file, start, length), receive, send)
         finally:

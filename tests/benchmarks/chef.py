@@ -50,9 +50,9 @@ def moment(text: str) -> float:
     return datetime.fromisoformat(text).timestamp()
 
 
-def install(folder: Path, *, workers: int) -> Installation:
+def install(folder: Path, *, workers: int, **settings: str) -> Installation:
     """An installation that is not running yet, named for this process."""
-    chef = Installation(folder, WORKER_CONCURRENCY=str(workers), LOG_LEVEL="WARNING")
+    chef = Installation(folder, WORKER_CONCURRENCY=str(workers), LOG_LEVEL="WARNING", **settings)
     chef.name = f"bench-{os.getpid()}"
     chef.environment["CHEF_INSTALLATION"] = chef.name
     return chef

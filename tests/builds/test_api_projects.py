@@ -97,6 +97,7 @@ def test_a_bad_change_changes_nothing(client: APIClient) -> None:
     assert client.get(path).json()["name"] == "old"
 
 
+@pytest.mark.usefixtures("each_store")
 def test_a_deleted_project_is_gone_with_all_it_had(client: APIClient, django_capture_on_commit_callbacks: Any) -> None:
     project = submit(client)
     build = complete({"index.html": b"x"})
@@ -198,6 +199,7 @@ def test_a_read_token_may_not_write_on_any_path(owner: User, make_client: MakeCl
 # --- Artifacts -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("each_store")
 def test_an_artifact_comes_in_ranges_and_once(client: APIClient) -> None:
     project = submit(client)
     complete({"dist/page.html": b"0123456789"})
@@ -233,6 +235,7 @@ def test_a_range_that_is_none_gets_the_whole(client: APIClient, header: str) -> 
     assert (answer.status_code, body_of(answer)) == (200, b"0123456789")
 
 
+@pytest.mark.usefixtures("each_store")
 def test_all_artifacts_come_in_one_zip(client: APIClient) -> None:
     project = submit(client, name="Säge")
     complete({"dist/index.html": b"x" * 5000, "dist/ümlaut.txt": b"", "big": b"z" * 3_000_000})

@@ -79,6 +79,7 @@ def test_twenty_of_the_same_message_at_once_make_one_change_and_get_one_answer(
         assert (LogChunk.objects.count(), Artifact.objects.count(), stored(taken["jobId"])) == (1, 1, ["0"])
 
 
+@pytest.mark.usefixtures("each_store")
 @pytest.mark.django_db(transaction=True)
 def test_twenty_results_of_one_build_under_ids_of_their_own_make_one_change(taken: dict[str, Any]) -> None:
     def report(number: int) -> Any:
@@ -97,6 +98,7 @@ def test_twenty_results_of_one_build_under_ids_of_their_own_make_one_change(take
     assert LogChunk.objects.count() == 1
 
 
+@pytest.mark.usefixtures("each_store")
 def test_a_result_whose_files_another_has_tidied_away_comes_too_late(
     taken: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,6 +127,7 @@ def test_many_builders_that_claim_at_once_get_a_build_each(queue_build: QueueBui
     assert {answer.json()["jobId"] for answer in answers if answer.status_code == 200} == builds
 
 
+@pytest.mark.usefixtures("each_store")
 @pytest.mark.django_db(transaction=True)
 def test_a_result_against_a_cancel_is_one_or_the_other(queue_build: QueueBuild, owner: User) -> None:
     for _ in range(5):

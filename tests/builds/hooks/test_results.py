@@ -36,6 +36,7 @@ from tests.builds.signing import code, send, send_raw, signed
 # --- Results -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("each_store")
 def test_a_result_ends_a_build_with_its_log_and_its_artifacts(taken: dict[str, Any], client: APIClient) -> None:
     binary = bytes(range(256))
     files = [
@@ -272,6 +273,7 @@ def test_a_file_that_is_a_folder_too(taken: dict[str, Any]) -> None:
     assert code(send("result", result(taken, artifacts=files))) == "duplicate_path"
 
 
+@pytest.mark.usefixtures("each_store")
 def test_artifacts_keep_to_the_limits_of_the_installation(taken: dict[str, Any], settings: Settings) -> None:
     before = Build.objects.get()
     files = [{"name": f"{number}", "content": "12345"} for number in range(3)]
@@ -296,6 +298,7 @@ def test_what_is_no_json_object_is_refused(db: None) -> None:
     assert answer.status_code == 415
 
 
+@pytest.mark.usefixtures("each_store")
 def test_a_store_that_fails_leaves_nothing_and_the_message_may_come_again(
     taken: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -317,6 +320,7 @@ def test_a_store_that_fails_leaves_nothing_and_the_message_may_come_again(
     assert send_raw("result", body, headers).status_code == 200
 
 
+@pytest.mark.usefixtures("each_store")
 def test_what_a_process_that_died_had_stored_goes_when_the_report_comes_again(taken: dict[str, Any]) -> None:
     for name in ("0", "1"):
         default_storage.save(f"{taken['jobId']}/1/{name}", ContentFile(b"half a fi"))
@@ -329,11 +333,12 @@ def test_what_a_process_that_died_had_stored_goes_when_the_report_comes_again(ta
         assert file.read() == b"run()"
 
 
+@pytest.mark.usefixtures("each_store")
 def test_a_report_whose_lock_was_lost_changes_nothing(taken: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     before = Build.objects.get()
 
     def lost(self: Any, response: Any) -> None:
-        assert stored(taken["jobId"]) == ["0"]  # the files were there already
+        assert len(stored(taken["jobId"])) == 1  # the files were there already
         raise idempotency.InProgress
 
     monkeypatch.setattr(idempotency.Claim, "keep", lost)

@@ -38,6 +38,7 @@ def code(document: dict[str, Any]) -> tuple[str, str | None]:
     return error["code"], error["attr"]
 
 
+@pytest.mark.usefixtures("each_store")
 def test_a_release_is_numbered_and_live(client: APIClient, make_build: MakeBuild) -> None:
     build = make_build(PAGE, name="My Todo App!")
 
@@ -69,6 +70,7 @@ def test_without_a_name_the_last_completed_build_is_published(client: APIClient,
     assert publish(client, first)["jobId"] == str(second.pk)
 
 
+@pytest.mark.usefixtures("each_store")
 def test_switching_forth_and_back_is_one_column(client: APIClient, make_build: MakeBuild) -> None:
     build = make_build(PAGE)
     releases = [publish(client, build) for _ in range(2)]
@@ -171,6 +173,7 @@ def test_after_a_project_its_name_is_its_owner_s_alone(
     assert publish(client, make_build(PAGE), slug="shop")["url"] == "http://shop.sites.test:3001"
 
 
+@pytest.mark.usefixtures("each_store")
 @pytest.mark.django_db(transaction=True)
 def test_twenty_at_once_get_twenty_numbers(owner: User, make_build: MakeBuild) -> None:
     build = make_build({**PAGE, "dist/app.js": "let a = 1;\n" * 200})
@@ -198,6 +201,7 @@ def test_twenty_at_once_get_twenty_numbers(owner: User, make_build: MakeBuild) -
 # --- Deleting ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("each_store")
 @pytest.mark.django_db(transaction=True)
 def test_with_a_project_all_that_was_published_goes(client: APIClient, owner: User, make_build: MakeBuild) -> None:
     build = make_build({**PAGE, "dist/app.js": "let a = 1;\n" * 200})
@@ -280,6 +284,7 @@ def test_what_looks_like_a_single_page_is_one(
     assert publish(client, build, singlePage=not single_page)["singlePage"] is not single_page
 
 
+@pytest.mark.usefixtures("each_store")
 def test_rules_that_cannot_be_used_are_told(client: APIClient, make_build: MakeBuild) -> None:
     build = make_build({**PAGE, "dist/_redirects": "/a /b 999\n", "dist/_headers": "/*\n  Set-Cookie: a=b\n"})
 

@@ -137,6 +137,7 @@ def test_what_has_a_hash_in_its_name_is_kept_for_ever(site: Build) -> None:
     assert ask(HOST, "/docs/").headers["cache-control"] == "max-age=5"
 
 
+@pytest.mark.usefixtures("each_store")
 def test_compressed_forms_are_sent_to_who_takes_them(site: Build) -> None:
     path, whole = "/assets/app-BxYz12_3.js", SCRIPT.encode()
     forms = {
@@ -160,6 +161,7 @@ def test_compressed_forms_are_sent_to_who_takes_them(site: Build) -> None:
     assert len(seen) == 3
 
 
+@pytest.mark.usefixtures("each_store")
 @pytest.mark.parametrize("path", ["/assets/app-BxYz12_3.js", "/large.bin"])
 def test_parts_are_of_the_file_itself(site: Build, path: str) -> None:
     whole = LARGE if "large" in path else SCRIPT.encode()
@@ -176,6 +178,7 @@ def test_parts_are_of_the_file_itself(site: Build, path: str) -> None:
     assert (beyond.status, beyond.headers["content-range"]) == (416, f"bytes */{len(whole)}")
 
 
+@pytest.mark.usefixtures("each_store")
 def test_a_head_tells_what_a_get_would_send(site: Build) -> None:
     for path in ("/", "/large.bin", "/nothing", "/docs"):
         head, whole = ask(HOST, path, method="HEAD"), ask(HOST, path)
@@ -190,6 +193,7 @@ def test_a_site_is_only_read(site: Build, method: str) -> None:
     assert (answer.status, answer.headers["allow"]) == (405, "GET, HEAD")
 
 
+@pytest.mark.usefixtures("each_store")
 def test_large_files_come_whole(site: Build) -> None:
     assert ask(HOST, "/large.bin").body == LARGE
 

@@ -1,0 +1,81 @@
+"""An S3-compatible store on this machine, as a process of its own: moto's server, spoken to over HTTP."""
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import boto3
+
+from tests.installation import free_port, until
+
+# Any pair is taken there.
+KEY, SECRET, REGION = "tester", "not-a-secret-of-anybody", "eu-central-1"
+# How many keys it lists in one answer: fewer than the thousand of others, so that lists have several pages.
+PAGE_KEYS = 50
+
+
+class S3Server:
+    """A running store; `settings` is what an installation is told to use a new bucket of it."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.client: Any = boto3.Session(KEY, SECRET, region_name=REGION).client("s3", endpoint_url=self.url)
+        self.start()
+
+    def start(self) -> None:
+        """With nothing in it."""
+        environment = {**os.environ, "MOTO_S3_DEFAULT_MAX_KEYS": str(PAGE_KEYS)}
+        argv = [sys.executable, "-W", "ignore", "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)]
+        self.process = subprocess.Popen(
+            argv, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        until(lambda: _answers(self.port), seconds=30, what="the S3 server answers")
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(10)
+
+    def make_bucket(self, name: str = "") -> str:
+        name = name or f"chef-{uuid.uuid4().hex[:12]}"
+        self.client.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": REGION})
+        return name
+
+    def settings(self, bucket: str) -> dict[str, str]:
+        return {
+            "S3_BUCKET": bucket,
+            "S3_ENDPOINT_URL": self.url,
+            "S3_REGION": REGION,
+            "S3_ACCESS_KEY_ID": KEY,
+            "S3_SECRET_ACCESS_KEY": SECRET,
+            "S3_PREFIX": "chef/artifacts",
+        }
+
+    def keys(self, bucket: str) -> list[str]:
+        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=bucket)
+        return [entry["Key"] for page in pages for entry in page.get("Contents", ())]
+
+    def uploads(self, bucket: str) -> int:
+        """How many uploads in parts have been begun and neither ended nor given up."""
+        return len(self.client.list_multipart_uploads(Bucket=bucket).get("Uploads", ()))
+
+
+@contextlib.contextmanager
+def serving() -> Iterator[S3Server]:
+    server = S3Server()
+    try:
+        yield server
+    finally:
+        server.stop()
+        server.client.close()
+
+
+def _answers(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False
