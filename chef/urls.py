@@ -1,7 +1,9 @@
 """Every path of the installation."""
 
+from django.conf import settings
 from django.contrib import admin
 from django.urls import include, path, re_path
+from django.views.generic import RedirectView
 from rest_framework.routers import SimpleRouter
 
 from builds.api.builds import BuildViewSet
@@ -21,6 +23,8 @@ api.register("webhooks", WebhookViewSet, basename="webhook")
 
 urlpatterns = [
     path("", include("builds.pages.urls")),
+    # For whoever asks by habit: pages name their icon themselves.
+    path("favicon.ico", RedirectView.as_view(url=f"/{settings.STATIC_URL.strip('/')}/icon.svg")),
     path("admin/queue/", include("django_rq.urls")),
     path("admin/", admin.site.urls),
     path("health", HealthView.as_view(), name="health"),

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, expect
 
 from tests.e2e.pages.chromium import DESKTOP, Watched, chromium, make_user, sign_in
 from tests.installation import Installation
@@ -11,6 +11,7 @@ from tests.installation import Installation
 
 @pytest.fixture(scope="module")
 def chrome() -> Iterator[Browser]:
+    expect.set_options(timeout=20_000)
     with chromium() as browser:
         yield browser
 
@@ -26,7 +27,7 @@ def tester(chef: Installation) -> str:
 def page(chef: Installation, chrome: Browser, tester: str) -> Iterator[Page]:
     """The tester's page. The test fails when a script of it does, or when it asks for what is not the application's."""
     context = chrome.new_context(base_url=chef.url, viewport=DESKTOP)  # type: ignore[arg-type]
-    context.set_default_timeout(15_000)
+    context.set_default_timeout(30_000)
     page = sign_in(context, tester)
     watched = Watched(page, chef.url)
     yield page
