@@ -197,10 +197,12 @@ class WebhookChanges(CamelSerializer):
 class ReplayedRange(CamelSerializer):
     """The body of `POST /v1/webhooks/{id}/replay`: deliveries that were made in this time, and have ended."""
 
+    MISSED = "missed"
+
     status = Choice(
-        choices=[Delivery.Status.DELIVERED.value, Delivery.Status.FAILED.value],
+        choices=[Delivery.Status.DELIVERED.value, Delivery.Status.FAILED.value, MISSED],
         required=False,
-        help_text="Only those that ended so; by default, all.",
+        help_text="Only those that ended so, or only what was missed while the webhook was off; by default, all.",
     )
 
     def get_fields(self) -> dict[str, Any]:

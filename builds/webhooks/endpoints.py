@@ -167,7 +167,7 @@ def _tell_owner(address: str, url: str, reason: WebhookEndpoint.Reason) -> None:
     text = (
         f"Chef sends no more messages to your webhook\n\n    {url}\n\nbecause {reason.label}.\n\n"
         'When it is well again, switch it on with PATCH /v1/webhooks/{id} and {"active": true}. What it has missed '
-        "in the meantime is replayed by POST /v1/webhooks/{id}/replay.\n"
+        "in the meantime is then sent by POST /v1/webhooks/{id}/replay.\n"
     )
     try:
         send_mail("Your webhook has been switched off", text, None, [address])

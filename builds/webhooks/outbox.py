@@ -11,7 +11,7 @@ from functools import partial
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Q, QuerySet
+from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.utils import timezone
 
 from builds.models import EVENT_NAMES, TEST_EVENT, BuildEvent, Delivery, WebhookEndpoint
@@ -21,6 +21,7 @@ from projects.announcements import announce
 from projects.models import Project
 
 AT_ONCE = 200
+MISSED_AT_ONCE = 5_000
 _FORGOTTEN_AT_ONCE = 1_000
 
 
@@ -42,13 +43,15 @@ def tell_of(project: Project) -> None:
 def _tell(untold: QuerySet[BuildEvent]) -> int:
     # In the order of their numbers, and waiting for each other, so that of one build's events none comes before one
     # that another process is just telling of.
-    rows = untold.select_for_update(of=("self",)).select_related("build__project", "build__revision")
-    events = list(
-        rows.defer("build__plan", "build__egress", "build__usage", "build__revision__strategy").order_by("pk")[:AT_ONCE]
-    )
+    events = list(_with_builds(untold.select_for_update(of=("self",))).order_by("pk")[:AT_ONCE])
     Delivery.objects.bulk_create(_deliveries(events), ignore_conflicts=True)
     BuildEvent.objects.filter(pk__in=[event.pk for event in events]).update(is_told=True)
     return len(events)
+
+
+def _with_builds(events: QuerySet[BuildEvent]) -> QuerySet[BuildEvent]:
+    rows = events.select_related("build__project", "build__revision")
+    return rows.defer("build__plan", "build__egress", "build__usage", "build__revision__strategy")
 
 
 def _deliveries(events: Sequence[BuildEvent]) -> list[Delivery]:
@@ -62,20 +65,21 @@ def _deliveries(events: Sequence[BuildEvent]) -> list[Delivery]:
     for event in events:
         listening = [each for each in by_owner[None] + by_owner[event.build.owner_id] if each.wants(event)]
         body = body_of(event) if listening else b""
-        made += [
-            Delivery(
-                endpoint=endpoint,
-                name=EVENT_NAMES[event.to_status],
-                job_id=event.build_id,
-                position=event.pk,
-                body=body,
-                created_at=now,
-                next_try_at=now,
-                give_up_at=give_up_time(now),
-            )
-            for endpoint in listening
-        ]
+        made += [_delivery(endpoint, event, body, now) for endpoint in listening]
     return made
+
+
+def _delivery(endpoint: WebhookEndpoint, event: BuildEvent, body: bytes, now: datetime) -> Delivery:
+    return Delivery(
+        endpoint=endpoint,
+        name=EVENT_NAMES[event.to_status],
+        job_id=event.build_id,
+        position=event.pk,
+        body=body,
+        created_at=now,
+        next_try_at=now,
+        give_up_at=give_up_time(now),
+    )
 
 
 def give_up_time(now: datetime) -> datetime:
@@ -102,10 +106,7 @@ def replay(endpoint: WebhookEndpoint, deliveries: QuerySet[Delivery]) -> int:
     Those that a sender has just now are left to it. Returns how many. Raises IsDisabled.
     """
     with transaction.atomic():
-        locked = WebhookEndpoint.objects.locked(endpoint.pk)
-        if locked is None or not locked.is_active:
-            raise IsDisabled(locked or endpoint)
-        now = timezone.now()
+        locked, now = _active(endpoint), timezone.now()
         count = deliveries.filter(endpoint=locked, lease_expires_at=None).update(
             status=Delivery.Status.PENDING,
             is_untried=True,
@@ -115,6 +116,50 @@ def replay(endpoint: WebhookEndpoint, deliveries: QuerySet[Delivery]) -> int:
         )
         transaction.on_commit(partial(announce, endpoint.pk))
     return count
+
+
+def tell_missed(endpoint: WebhookEndpoint, begin: datetime, end: datetime) -> int:
+    """Make the deliveries of a time in which the endpoint was switched off, or not told of what it wants now.
+
+    Of what it once had, nothing is made again: that is replayed. Returns how many: MISSED_AT_ONCE when there may be
+    more. Raises IsDisabled.
+    """
+    kept_since = timezone.now() - timedelta(days=settings.WEBHOOK_KEEP_DAYS)
+    had = Delivery.objects.filter(endpoint=endpoint, position__gt=0, position=OuterRef("pk"))
+    missed = BuildEvent.objects.filter(
+        ~Exists(had),
+        kind=BuildEvent.Kind.STATUS,
+        is_told=True,
+        to_status__in=[status for status, name in EVENT_NAMES.items() if name in endpoint.events],
+        created_at__gte=max(begin, endpoint.created_at, kept_since),
+        created_at__lte=end,
+    )
+    if endpoint.owner_id:
+        missed = missed.filter(build__owner=endpoint.owner_id)
+    if endpoint.project_id:
+        missed = missed.filter(build__project=endpoint.project_id)
+    count = 0
+    while count < MISSED_AT_ONCE and (made := _tell_some(endpoint, missed)):
+        count += made
+    return count
+
+
+def _tell_some(endpoint: WebhookEndpoint, missed: QuerySet[BuildEvent]) -> int:
+    with transaction.atomic():
+        _active(endpoint)
+        events, now = list(_with_builds(missed).order_by("pk")[:AT_ONCE]), timezone.now()
+        made = [_delivery(endpoint, event, body_of(event), now) for event in events]
+        Delivery.objects.bulk_create(made, ignore_conflicts=True)
+        transaction.on_commit(partial(announce, endpoint.pk))
+    return len(made)
+
+
+def _active(endpoint: WebhookEndpoint) -> WebhookEndpoint:
+    """The endpoint, locked, so that it cannot be switched off just now. Raises IsDisabled."""
+    locked = WebhookEndpoint.objects.locked(endpoint.pk)
+    if locked is None or not locked.is_active:
+        raise IsDisabled(locked or endpoint)
+    return locked
 
 
 def forget_old() -> int:

@@ -20,7 +20,7 @@ from builds.webhooks import guard
 from builds.webhooks.endpoints import create_for_installation
 from projects.jobs import Status
 from projects.models import IdempotencyKey, Project
-from tests.builds.webhooks.sending import BAD, GOOD, advance, send_due
+from tests.builds.webhooks.sending import BAD, GOOD, advance, send_due, tell_all
 
 MakeClient = Callable[..., APIClient]
 URL = "https://example.com/hooks/chef"
@@ -368,6 +368,24 @@ def test_one_delivery_or_a_range_is_replayed(client: APIClient, queue_build: Cal
     assert client.post(path(webhook, "replay"), {**span, "status": "failed"}).json() == {"replayed": 0}
     assert client.post(path(webhook, "replay"), span).json() == {"replayed": 2}
     assert {str(sent.id) for sent in send_due(GOOD)} == {first["deliveryId"], second["deliveryId"]}
+
+
+def test_what_was_missed_while_it_was_off_is_had_by_a_range(
+    client: APIClient, queue_build: Callable[..., Build]
+) -> None:
+    webhook = made(client, events=["build.queued"])
+    client.patch(path(webhook), {"active": False})
+    queue_build()
+    tell_all()
+    hour = timedelta(hours=1)
+    span = {"from": (timezone.now() - hour).isoformat(), "to": (timezone.now() + hour).isoformat()}
+    assert client.post(path(webhook, "replay"), span).status_code == 409
+    client.patch(path(webhook), {"active": True})
+
+    assert client.post(path(webhook, "replay"), {**span, "status": "delivered"}).json() == {"replayed": 0}
+    assert client.post(path(webhook, "replay"), {**span, "status": "missed"}).json() == {"replayed": 1}
+    assert client.post(path(webhook, "replay"), {**span, "status": "missed"}).json() == {"replayed": 0}
+    assert len(send_due(GOOD)) == 1
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,122 @@
+"""Messages that are sent once more, and those that were never to be sent."""
+
+import json
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+from django.contrib.auth.models import User
+from django.utils import timezone
+from pytest_django import Settings
+
+from builds.models import Build, BuildEvent, Delivery, WebhookEndpoint
+from builds.webhooks import outbox
+from builds.webhooks.deliveries import Outgoing, claim
+from builds.webhooks.endpoints import IsDisabled, change_endpoint
+from projects.jobs import Status
+from tests.builds.webhooks.sending import GOOD, advance, pass_time, seconds_until, send_due, tell_all
+
+MakeEndpoint = Callable[..., WebhookEndpoint]
+Move = Callable[..., Build]
+DONE = (Status.RUNNING, Status.COMPLETED)
+
+
+@pytest.fixture(autouse=True)
+def usual_retries(settings: Settings) -> None:
+    settings.WEBHOOK_RETRY_SECONDS, settings.WEBHOOK_RETRY_MAX_SECONDS = 5, 3600
+
+
+def take(room: int = 100, under_way: list[Outgoing] | None = None) -> list[Outgoing]:
+    tell_all()
+    return claim(room, under_way or [])
+
+
+def names(taken: list[Outgoing]) -> list[str]:
+    found = {row.pk: row.name for row in Delivery.objects.all()}
+    return [found[outgoing.id] for outgoing in taken]
+
+
+# --- Once more ---------------------------------------------------------------------------------------------------
+
+
+def test_a_replay_sends_the_same_message_with_all_its_time(make_endpoint: MakeEndpoint, move: Move) -> None:
+    endpoint = make_endpoint()
+    move()
+    [first] = send_due(GOOD)
+    pass_time(days=3)
+
+    assert outbox.replay(endpoint, Delivery.objects.filter(pk=first.id)) == 1
+
+    delivery = Delivery.objects.get()
+    assert (delivery.status, delivery.finished_at) == ("pending", None)
+    assert 23 < seconds_until(delivery.give_up_at) / 3600 <= 24
+    [again] = send_due(GOOD)
+    assert (again.id, again.body, again.number) == (first.id, first.body, 2)
+    assert [row.number for row in delivery.log.all()] == [1, 2]
+
+
+def test_a_range_that_is_replayed_is_sent_in_order_again(make_endpoint: MakeEndpoint, move: Move) -> None:
+    endpoint = make_endpoint()
+    move(*DONE)
+    send_due(GOOD)
+
+    outbox.replay(endpoint, Delivery.objects.all())
+
+    assert names(send_due(GOOD)) == ["build.queued", "build.running", "build.completed"]
+
+
+def test_what_a_sender_has_is_left_to_it(make_endpoint: MakeEndpoint, move: Move) -> None:
+    endpoint = make_endpoint()
+    advance(move(), Status.RUNNING)
+    take()
+
+    assert outbox.replay(endpoint, Delivery.objects.all()) == 1  # the other one, which waits
+
+
+# --- What was missed ---------------------------------------------------------------------------------------------
+
+
+def missed(endpoint: WebhookEndpoint, *, since: float = 1, until: float = 0) -> int:
+    """What is made for the days from `since` to `until` ago."""
+    now = timezone.now()
+    return outbox.tell_missed(endpoint, now - timedelta(days=since), now - timedelta(days=until))
+
+
+def test_what_happened_while_it_was_off_can_be_had_afterwards(make_endpoint: MakeEndpoint, move: Move) -> None:
+    endpoint = make_endpoint(events=["build.running", "build.completed"])
+    change_endpoint(endpoint, active=False)
+    build = move(*DONE)
+    tell_all()
+    assert not Delivery.objects.exists()
+    with pytest.raises(IsDisabled):
+        missed(endpoint)
+
+    endpoint = change_endpoint(endpoint, active=True)
+    assert missed(endpoint, until=0.5) == 0
+    assert missed(endpoint) == 2
+
+    sent = [sent for _ in range(2) for sent in send_due(GOOD)]
+    assert [json.loads(one.body)["type"] for one in sent] == ["build.running", "build.completed"]
+    assert {json.loads(one.body)["data"]["jobId"] for one in sent} == {str(build.pk)}
+    assert missed(endpoint) == 0
+
+
+def test_what_was_sent_or_is_not_for_it_is_not_missed(
+    make_endpoint: MakeEndpoint, move: Move, other: User, settings: Settings
+) -> None:
+    endpoint, stranger_s = make_endpoint(), make_endpoint(by=other)
+    early = move(*DONE)
+    tell_all()
+    assert missed(endpoint) == missed(stranger_s) == 0
+
+    elsewhere = make_endpoint(project=move().project)
+    Delivery.objects.filter(endpoint=elsewhere).delete()
+    BuildEvent.objects.update(is_told=True)
+    assert early.project_id != elsewhere.project_id
+    WebhookEndpoint.objects.update(created_at=timezone.now() - timedelta(days=2))
+    elsewhere.refresh_from_db()
+    assert missed(elsewhere) == 1  # its own project's queued build
+    Delivery.objects.all().delete()
+    BuildEvent.objects.update(created_at=timezone.now() - timedelta(days=40))
+    settings.WEBHOOK_KEEP_DAYS = 30
+    assert missed(elsewhere, since=100) == 0  # what it had then is not known any more
