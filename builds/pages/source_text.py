@@ -1,0 +1,138 @@
+"""A source file as people read it: its text in lines, in colours where that is quick, and nothing in it hidden.
+
+Pure functions of bytes and names. What they give is HTML, in which the file's own text is escaped.
+"""
+
+import re
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from io import StringIO
+from typing import Any
+
+from django.utils.html import escape
+from django.utils.safestring import SafeString, mark_safe
+from pygments.formatters import HtmlFormatter
+from pygments.lexers import get_lexer_by_name
+
+MAX_LINE_CHARS = 2_000
+# 100 KB take a fifth of a second, and become a megabyte of HTML.
+MAX_COLOURED_CHARS = 100_000
+COLOUR_SECONDS = 0.5
+
+# By the suffix, or by the whole name. Only what projects are made of: some of the rarer lexers take for ever over
+# a text that was made for it.
+_LANGUAGES = {
+    **dict.fromkeys(("js", "mjs", "cjs"), "javascript"),
+    **dict.fromkeys(("ts", "mts", "cts"), "typescript"),
+    **dict.fromkeys(("jsx", "tsx"), "tsx"),
+    **dict.fromkeys(("py", "pyi"), "python"),
+    **dict.fromkeys(("html", "htm", "vue", "svelte"), "html"),
+    **dict.fromkeys(("xml", "svg"), "xml"),
+    **dict.fromkeys(("css", "scss", "less"), "css"),
+    **dict.fromkeys(("json", "jsonc", "webmanifest", "map"), "json"),
+    **dict.fromkeys(("yml", "yaml"), "yaml"),
+    **dict.fromkeys(("md", "markdown"), "markdown"),
+    **dict.fromkeys(("sh", "bash"), "bash"),
+    **dict.fromkeys(("ini", "cfg"), "ini"),
+    **dict.fromkeys(("toml", "sql", "diff"), ""),
+    "dockerfile": "docker",
+    "makefile": "make",
+    "rs": "rust",
+    "go": "go",
+}
+# What cannot be seen, or makes text look like another (Unicode TR 36). Joiners are a part of some scripts and emoji.
+HIDDEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    "\U000e0000-\U000e007f]|(?<![\u0600-\U0010ffff])[\u200c\u200d]"
+)
+_BOMS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
+
+
+@dataclass(frozen=True)
+class Text:
+    """A file's lines, without their ends; `encoding` is empty where it is UTF-8."""
+
+    lines: list[str]
+    encoding: str = ""
+
+
+def text_of(content: bytes) -> Text | None:
+    """The file's text; None when it is none. What is neither UTF-8 nor has a mark is taken for Windows-1252."""
+    for mark, encoding in _BOMS:
+        if content.startswith(mark):
+            text = content.decode(encoding, errors="replace")
+            return Text(_lines(text), "" if encoding == "utf-8-sig" else "UTF-16")
+    if b"\0" in content[:8_000]:
+        return None
+    try:
+        return Text(_lines(content.decode()))
+    except UnicodeDecodeError:
+        text = content.decode("cp1252", errors="replace")
+    strange = sum(character < " " and character not in "\t\r\n\f" for character in text[:8_000])
+    return None if strange > 8_000 // 100 else Text(_lines(text), "Windows-1252")
+
+
+def _lines(text: str) -> list[str]:
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    return lines[:-1] if lines[-1] == "" else lines
+
+
+def html_lines(lines: Sequence[str], path: str, *, first: int, last: int) -> tuple[list[SafeString], bool]:
+    """Lines `first` to `last`, counted from 1, as HTML; and whether they are in colours."""
+    coloured = _coloured(lines, path)
+    if coloured is not None:
+        return [_with_hidden(line) for line in coloured[first - 1 : last]], True
+    return [html_line(line) for line in lines[first - 1 : last]], False
+
+
+def html_line(line: str) -> SafeString:
+    """One line without colours. What is beyond the limit is only counted."""
+    shown = _with_hidden(escape(line[:MAX_LINE_CHARS]))
+    if (more := len(line) - MAX_LINE_CHARS) > 0:
+        return mark_safe(f'{shown}<span class="more">… {more:,} more characters</span>')  # noqa: S308
+    return shown
+
+
+def hides_something(lines: Sequence[str]) -> bool:
+    return any(HIDDEN.search(line) for line in lines)
+
+
+def _with_hidden(html: str) -> SafeString:
+    """Escaped text with what cannot be seen made visible."""
+    return mark_safe(HIDDEN.sub(lambda found: f'<span class="unseen">U+{ord(found[0]):04X}</span>', html))  # noqa: S308
+
+
+class _TooSlow(Exception):
+    pass
+
+
+def _coloured(lines: Sequence[str], path: str) -> list[str] | None:
+    """The lines as HTML with Pygments' classes; None where it has no language, or would take too long."""
+    lexer = _lexer_of(path)
+    if lexer is None or sum(map(len, lines)) > MAX_COLOURED_CHARS or any(len(line) > MAX_LINE_CHARS for line in lines):
+        return None
+    deadline = time.monotonic() + COLOUR_SECONDS
+
+    def tokens() -> Iterator[tuple[Any, str]]:
+        for token in lexer.get_tokens("\n".join([*lines, ""])):
+            if time.monotonic() > deadline:
+                raise _TooSlow
+            yield token
+
+    out = StringIO()
+    try:
+        HtmlFormatter(nowrap=True).format(tokens(), out)
+    except _TooSlow:
+        return None
+    coloured = out.getvalue().removesuffix("\n").split("\n")
+    return coloured if len(coloured) == len(lines) else None
+
+
+def _lexer_of(path: str) -> Any:
+    name = path.rpartition("/")[2].lower()
+    suffix = name.rpartition(".")[2]
+    for key in (name, suffix):
+        if key in _LANGUAGES:
+            return get_lexer_by_name(_LANGUAGES[key] or key, stripnl=False, ensurenl=False)
+    return None
