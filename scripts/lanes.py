@@ -18,6 +18,7 @@ _ONCE = {
         *(f"builds/sites/test_{name}.py" for name in ("names", "rules", "serving")),
         "builds/webhooks/test_endpoints.py",
         *(f"e2e/test_{name}.py" for name in ("corpus", "generations", "outside", "starters")),
+        "e2e/pages",
         *(f"projects/test_{name}.py" for name in ("archives", "hostile_archives", "paths", "starters")),
         *(f"test_{name}.py" for name in ("compose", "scripts", "start", "streams")),
     ),

@@ -13,7 +13,7 @@ from django.urls import reverse
 from builds.models import Build
 from builds.pages.access import visible_projects
 from builds.pages.raster import data_uri, raster_of
-from builds.pages.source_text import HIDDEN, hides_something, html_lines, text_of
+from builds.pages.source_text import HIDDEN, has_colours, hides_something, html_lines, text_of
 from builds.pages.tree import tree_of
 from projects.models import Project, Revision, SourceFile
 
@@ -44,7 +44,8 @@ def code_page(request: HttpRequest, pk: UUID, number: int | None = None, path: s
         "path_hides": bool(HIDDEN.search(path)),
         "tree": tree_of(files, current=path),
         "base": reverse("code-page", args=[project.pk, revision.number]),
-        "revisions": revisions[:REVISIONS_SHOWN],
+        "revisions": (others := list(revisions[:REVISIONS_SHOWN])),
+        "several": len(others) > 1,
         "previous": revision.number - 1,
         "file": file,
         **(_shown(file, start=_page_start(_number(request, "from"))) if file else {}),
@@ -113,5 +114,5 @@ def _shown(file: SourceFile, *, start: int) -> dict[str, Any]:
         "page_size": LINES_SHOWN,
         "encoding": text.encoding,
         "hides": hides_something(text.lines),
-        "is_coloured": is_coloured,
+        "too_much": not is_coloured and has_colours(file.path),
     }

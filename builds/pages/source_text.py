@@ -18,7 +18,7 @@ from pygments.lexers import get_lexer_by_name
 MAX_LINE_CHARS = 2_000
 # 100 KB take a fifth of a second, and become a megabyte of HTML.
 MAX_COLOURED_CHARS = 100_000
-COLOUR_SECONDS = 0.5
+COLOUR_SECONDS = 1.0
 
 # By the suffix, or by the whole name. Only what projects are made of: some of the rarer lexers take for ever over
 # a text that was made for it.
@@ -80,7 +80,7 @@ def _lines(text: str) -> list[str]:
 
 def html_lines(lines: Sequence[str], path: str, *, first: int, last: int) -> tuple[list[SafeString], bool]:
     """Lines `first` to `last`, counted from 1, as HTML; and whether they are in colours."""
-    coloured = _coloured(lines, path)
+    coloured = _coloured(lines, path, last)
     if coloured is not None:
         return [_with_hidden(line) for line in coloured[first - 1 : last]], True
     return [html_line(line) for line in lines[first - 1 : last]], False
@@ -92,6 +92,11 @@ def html_line(line: str) -> SafeString:
     if (more := len(line) - MAX_LINE_CHARS) > 0:
         return mark_safe(f'{shown}<span class="more">… {more:,} more characters</span>')  # noqa: S308
     return shown
+
+
+def html_text(text: str) -> SafeString:
+    """A whole text as HTML, for where white space counts."""
+    return _with_hidden(escape(text.replace("\r\n", "\n").replace("\r", "\n")))
 
 
 def hides_something(lines: Sequence[str]) -> bool:
@@ -107,18 +112,26 @@ class _TooSlow(Exception):
     pass
 
 
-def _coloured(lines: Sequence[str], path: str) -> list[str] | None:
-    """The lines as HTML with Pygments' classes; None where it has no language, or would take too long."""
+def has_colours(path: str) -> bool:
+    """Whether files of that name are of a language that is known here."""
+    return _lexer_of(path) is not None
+
+
+def _coloured(lines: Sequence[str], path: str, last: int) -> list[str] | None:
+    """Lines up to the last as HTML with Pygments' classes; None where it has no language, or would take too long."""
     lexer = _lexer_of(path)
     if lexer is None or sum(map(len, lines)) > MAX_COLOURED_CHARS or any(len(line) > MAX_LINE_CHARS for line in lines):
         return None
     deadline = time.monotonic() + COLOUR_SECONDS
 
     def tokens() -> Iterator[tuple[Any, str]]:
-        for token in lexer.get_tokens("\n".join([*lines, ""])):
+        come = 0
+        for kind, text in lexer.get_tokens("\n".join([*lines, ""])):
             if time.monotonic() > deadline:
                 raise _TooSlow
-            yield token
+            yield kind, text
+            if (come := come + text.count("\n")) >= last:
+                return
 
     out = StringIO()
     try:
@@ -126,7 +139,7 @@ def _coloured(lines: Sequence[str], path: str) -> list[str] | None:
     except _TooSlow:
         return None
     coloured = out.getvalue().removesuffix("\n").split("\n")
-    return coloured if len(coloured) == len(lines) else None
+    return coloured if len(coloured) >= last else None
 
 
 def _lexer_of(path: str) -> Any:

@@ -1,6 +1,7 @@
 // Keeps the page of a generation as it is: its part is fetched anew when an event says that there is something new,
 // and once in a while for what no event tells, such as its builds. Nothing is open while nobody looks.
 const EVERY = 2000;
+const EVERY_BESIDE_A_STREAM = 5000; // for what no event tells, such as tokens
 const SOON = 250;
 const part = () => document.getElementById("generation");
 let stream = null;
@@ -15,7 +16,7 @@ function refresh() {
 }
 
 function plan(wait) {
-  if (timer && wait === EVERY) return;
+  if (timer && wait >= EVERY) return;
   clearTimeout(timer);
   timer = setTimeout(refresh, wait);
 }
@@ -41,8 +42,7 @@ function follow() {
   if (says !== said) document.getElementById("said").textContent = said = says;
   if (events === undefined) close();
   else listen();
-  // A stream that was refused, to staff who look at what is someone else's, leaves the asking.
-  if (waits !== undefined) plan(EVERY);
+  if (waits !== undefined) plan(stream ? EVERY_BESIDE_A_STREAM : EVERY);
 }
 
 document.addEventListener("visibilitychange", () => {
@@ -58,4 +58,5 @@ document.addEventListener("htmx:afterSettle", () => {
 });
 for (const fault of ["htmx:sendError", "htmx:responseError"]) document.addEventListener(fault, () => plan(2 * EVERY));
 addEventListener("pagehide", close);
+addEventListener("pageshow", (event) => event.persisted && refresh());
 follow();

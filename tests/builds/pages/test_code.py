@@ -202,11 +202,11 @@ def test_very_long_lines_and_large_files_are_cut_and_told(
 
     assert "998,000 more characters" in page("long.js")
     first = page("many.py")
-    assert "Lines 1 to 3000 of 150000" in first
+    assert "Lines 1 to 3,000 of 150,000" in first
     assert "without colours" in first
     assert 'href="?from=3001"' in first
     assert 'id="L150000"' in page("many.py?from=147001")
-    assert "Lines 1 to 3000 of 1048576" in page("blank.txt?from=99999999")
+    assert "Lines 1 to 3,000 of 1,048,576" in page("blank.txt?from=99999999")
     moved = browser.get(f"/projects/{project.pk}/code/1/many.py?line=7000")
     assert moved.headers["Location"] == f"/projects/{project.pk}/code/1/many.py?from=6001#L7000"
 
@@ -269,3 +269,12 @@ def test_the_colours_are_those_that_pygments_makes_and_stand_out() -> None:
     for style, backgrounds in ((LIGHT, ("ffffff", "fdf1d6")), (DARK, ("1f1c19", "33270d"))):
         for colour in colours(style):
             assert min(contrast(colour, background) for background in backgrounds) >= 4.5, (style, colour)
+
+
+def test_colours_of_a_part_are_those_of_the_whole() -> None:
+    lines = ["x = '''a", "b", "c'''", "y = 1"]
+
+    whole, _ = html_lines(lines, "a.py", first=1, last=4)
+
+    for last in (2, 3):
+        assert html_lines(lines, "a.py", first=2, last=last) == (whole[1:last], True)
