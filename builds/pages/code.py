@@ -13,7 +13,7 @@ from django.urls import reverse
 from builds.models import Build
 from builds.pages.access import visible_projects
 from builds.pages.raster import data_uri, raster_of
-from builds.pages.source_text import HIDDEN, has_colours, hides_something, html_lines, text_of
+from builds.pages.source_text import HIDDEN, has_colours, hides_something, html_lines, table_rows, text_of
 from builds.pages.tree import tree_of
 from projects.models import Project, Revision, SourceFile
 
@@ -105,7 +105,7 @@ def _shown(file: SourceFile, *, start: int) -> dict[str, Any]:
     end = min(start + LINES_SHOWN - 1, total)
     lines, is_coloured = html_lines(text.lines, file.path, first=start, last=end)
     return {
-        "lines": list(enumerate(lines, start)),
+        "rows": table_rows(lines, start),
         "total": total,
         "first": start,
         "last": end,

@@ -78,7 +78,7 @@ def _both(project: Project, before: int, after: int) -> tuple[Any, Any]:
 
 def told(old: Revision, new: Revision, changes: Sequence[Change], *, lines_of_each: int) -> list[Shown]:
     """The first changes, so many as may be read at once, with their lines, as far as these are not too many."""
-    deadline = time.monotonic() + SECONDS
+    deadline = time.thread_time() + SECONDS
     read: list[Change] = []
     size = 0
     for change in changes[:FILES_SHOWN]:

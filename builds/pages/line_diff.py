@@ -81,9 +81,9 @@ def difference(
 ) -> Difference:
     """What makes one text of the other, in `most` lines.
 
-    `deadline`: when it must be found, by time.monotonic; None: in a second.
+    `deadline`: when it must be found, by time.thread_time; None: in a second.
     """
-    blocks, is_rough = _blocks(before, after, deadline or time.monotonic() + 1)
+    blocks, is_rough = _blocks(before, after, deadline or time.thread_time() + 1)
     changed = [block for block in blocks if block[0] != "equal"]
     added, removed = sum(j2 - j1 for *_, j1, j2 in changed), sum(i2 - i1 for _, i1, i2, *_ in changed)
     hunks: list[Hunk] = []
@@ -142,7 +142,7 @@ class _Watched(SequenceMatcher[str]):
         super().__init__(None, before, after, autojunk=False)
 
     def find_longest_match(self, alo: int = 0, ahi: int | None = None, blo: int = 0, bhi: int | None = None) -> Match:
-        if time.monotonic() > self.deadline:
+        if time.thread_time() > self.deadline:
             raise _TooSlow
         return super().find_longest_match(alo, ahi, blo, bhi)
 

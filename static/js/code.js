@@ -20,6 +20,10 @@ function show(isNew) {
   if (isNew) document.getElementById(`L${start}`)?.scrollIntoView({ block: "center" });
 }
 
+const tree = document.querySelector(".tree");
+const current = tree?.querySelector("[aria-current]");
+if (current) tree.scrollTop += current.getBoundingClientRect().top - tree.getBoundingClientRect().top - tree.clientHeight / 2;
+
 if (table) {
   table.addEventListener("click", (event) => {
     const link = event.target.closest(".num a");
