@@ -27,8 +27,10 @@ _FIRST_READ = (r"readme(\.\w+)?", r"package\.json", r"pyproject\.toml", r"index\
 def code_page(request: HttpRequest, pk: UUID, number: int | None = None, path: str = "") -> HttpResponse:
     """One file of a revision; by default of the newest, and of its files that which is read first."""
     project = get_object_or_404(visible_projects(request).select_related("owner"), pk=pk)
+    if wanted := _number(request, "revision"):
+        return redirect("code-page", project.pk, wanted)
     revisions = revisions_of(project)
-    revision = revision_of(revisions, number) if number else revisions.first()
+    revision = revisions.first() if number is None else revision_of(revisions, number)
     context: dict[str, Any] = {"project": project, "revision": revision, "is_own": project.owner_id == request.user.pk}
     if revision is None:
         context["generation"] = project.generations.order_by("-created_at").first()
@@ -46,6 +48,7 @@ def code_page(request: HttpRequest, pk: UUID, number: int | None = None, path: s
         "base": reverse("code-page", args=[project.pk, revision.number]),
         "revisions": (others := list(revisions[:REVISIONS_SHOWN])),
         "several": len(others) > 1,
+        "has_more": len(others) == REVISIONS_SHOWN,
         "previous": revision.number - 1,
         "file": file,
         **(_shown(file, start=_page_start(_number(request, "from"))) if file else {}),

@@ -229,10 +229,11 @@ def _files(generation: Generation) -> dict[str, Any]:
 
 def _diff(text: str) -> dict[str, Any]:
     """A unified diff's lines, each with its kind, up to so many; and how many more there are."""
-    lines = text.splitlines()
-    kinds = {"+": "added", "-": "removed", "@": "fold"}
-    told = []
+    lines = text.removesuffix("\n").split("\n")
+    kinds = {"+": "added", "-": "removed", "@": "fold", " ": "same"}
+    told, is_head = [], True
     for line in lines[:DIFF_LINES_SHOWN]:
-        is_head = line.startswith(("--- ", "+++ ", "diff "))
+        # A line that was removed may look like a head: only what comes before the first place of a file is one.
+        is_head = line.startswith("diff ") or (is_head and not line.startswith("@"))
         told.append(("head" if is_head else kinds.get(line[:1], "same"), line))
     return {"lines": told, "more": max(len(lines) - DIFF_LINES_SHOWN, 0)}

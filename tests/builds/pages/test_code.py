@@ -62,7 +62,7 @@ def test_what_is_not_there_is_told(project: Project, revise: MakeRevision, brows
     missing = browser.get(f"/projects/{project.pk}/code/1/b%00.py")
     assert missing.status_code == 404
     assert "Revision 1 has no file at this path" in missing.content.decode()
-    for path in ("code/2", "code/99999999999", "code/1/a.py?x", "diff/1/2", "diff/1/99999999999"):
+    for path in ("code/0", "code/2", "code/99999999999", "code/1/a.py?x", "diff/1/2", "diff/1/99999999999"):
         who = stranger if "?" in path else browser
         assert who.get(f"/projects/{project.pk}/{path}").status_code == 404
 
@@ -167,6 +167,11 @@ def test_a_thousand_files_and_a_hundred_revisions_cost_few_queries(
     with django_assert_max_num_queries(12):
         browser.get(f"/projects/{project.pk}/diff/60/61")
 
+    older = browser.get(f"/projects/{project.pk}/code?revision=3")
+
+    assert older.headers["Location"] == f"/projects/{project.pk}/code/3"
+    assert "Go to an older revision" in page
+    assert f'href="/projects/{project.pk}/diff/60/61"' in page
     assert page.count('<li><a href="/projects/') == 1000
     assert f'href="/projects/{project.pk}/code/61/src/0/file%200.ts"' in page
     assert len(page) < 400_000

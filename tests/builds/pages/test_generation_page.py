@@ -200,7 +200,7 @@ def mended(ask: Callable[..., Generation], owner: User) -> Generation:
         build = failing("type_error", f"src/a.ts({number},1): <b>error</b>")
         assert build.verdict
         request_repair(root, revision, Failed(build.verdict, "log"))
-        columns = {"message": f"Try {number}.", "diff": "--- a/a.ts\n+++ b/a.ts\n@@ -1 +1 @@\n-one\n+<u>two</u>\n"}
+        columns = {"message": f"Try {number}.", "diff": "--- a/a.ts\n+++ b/a.ts\n@@ -1 +1 @@\n--- one\n+<u>two</u>\n"}
         revision = completed(begun("repair", input_tokens=500), {"a.ts": b"two %d" % number}, **columns)
     failing("type_error", "src/a.ts(3,1): error")
     Generation.objects.filter(pk=root.pk).update(fix_ending="no_fewer_errors", best=first)
@@ -230,6 +230,8 @@ def test_repairs_stand_side_by_side(mended: Generation, browser: Client) -> None
     assert "data-waits" not in page
     assert f'A repair of <a href="/generations/{mended.pk}">' in of_repair
     assert '<tr class="added"><td class="txt">+&lt;u&gt;two&lt;/u&gt;</td></tr>' in of_repair
+    assert '<tr class="removed"><td class="txt">--- one</td></tr>' in of_repair
+    assert '<tr class="head"><td class="txt">--- a/a.ts</td></tr>' in of_repair
     assert "What had failed" in of_repair
     assert "TypeScript refuses the code" in of_repair
 

@@ -28,6 +28,17 @@ def ask(chef: Installation, prompt: str) -> dict[str, Any]:
     return dict(answer.json())
 
 
+def look(page: Page, *, is_hidden: bool) -> None:
+    """As the browser does when its window is put away, or comes back."""
+    page.evaluate(
+        """isHidden => {
+            Object.defineProperty(document, "hidden", {value: isHidden, configurable: true});
+            document.dispatchEvent(new Event("visibilitychange"));
+        }""",
+        is_hidden,
+    )
+
+
 @pytest.mark.usefixtures("waiting")
 def test_a_generation_is_cancelled_gone_on_with_and_watched_to_its_end(
     page: Page, chrome: Browser, chef: Installation
@@ -43,6 +54,12 @@ def test_a_generation_is_cancelled_gone_on_with_and_watched_to_its_end(
     assert serious_faults(page) == []
     page.get_by_role("button", name="Go on with it").click()
     expect(page.get_by_text("It waits for its turn.")).to_be_visible()
+
+    # Nothing is open while nobody looks.
+    with page.expect_event("requestfailed", lambda request: "/events?after=" in request.url):
+        look(page, is_hidden=True)
+    with page.expect_request(re.compile(r"/events\?after=")):
+        look(page, is_hidden=False)
 
     context = chrome.new_context(
         base_url=chef.url, storage_state=page.context.storage_state(), java_script_enabled=False
