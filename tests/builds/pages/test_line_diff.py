@@ -75,9 +75,9 @@ WORST = {
 
 @pytest.mark.parametrize(("before", "after"), WORST.values(), ids=WORST.keys())
 def test_the_worst_texts_are_compared_in_bounded_time(before: list[str], after: list[str]) -> None:
-    began = time.monotonic()
+    began = time.thread_time()
 
     found = difference(before, after)
 
-    assert time.monotonic() - began < 6
+    assert time.thread_time() - began < 6
     assert applied(before, after, found) == after

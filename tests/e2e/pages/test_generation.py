@@ -52,7 +52,7 @@ def test_a_generation_is_cancelled_gone_on_with_and_watched_to_its_end(
     page.keyboard.press("Enter")
     expect(page.get_by_text("The generation is cancelled: it asks")).to_be_visible()
     assert serious_faults(page) == []
-    page.get_by_role("button", name="Go on with it").click()
+    page.get_by_role("button", name="Retry").click()
     expect(page.get_by_text("It waits for its turn.")).to_be_visible()
 
     # Nothing is open while nobody looks.
