@@ -77,6 +77,7 @@ def generation_page(request: HttpRequest, pk: UUID) -> HttpResponse:
         "generation": generation,
         "project": generation.project,
         "is_own": generation.owner_id == request.user.pk,
+        "stage": STAGES.get(generation.stage, ""),
         "steps": _steps(generation, events, mine),
         "build": mine,
         "state": generation.state or {},

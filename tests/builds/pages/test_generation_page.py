@@ -123,6 +123,7 @@ def test_a_running_one_tells_how_far_it_is_and_is_read_anew(ask: Callable[..., G
         last = generation.events.last()
         assert last
         assert f'data-events="/v1/generations/{generation.pk}/events?after={last.pk}"' in told
+        assert 'data-says="Running, Write files, 1 file"' in told
         assert '<li class="running" aria-current="step">' in told
         assert told.count('<li class="done">') == 3  # waited, understood, planned
         assert "1 of 2" in told
