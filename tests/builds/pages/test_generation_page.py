@@ -1,0 +1,257 @@
+"""A generation's page: its steps while it runs, what it has come to, and how its failed builds were mended."""
+
+from collections.abc import Callable
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from django.contrib.auth.models import Permission, User
+from django.test import Client
+from pytest_django import DjangoAssertNumQueries, Settings
+
+from builds.actions import queue_build
+from builds.generations import build_generated
+from builds.models import Build
+from builds.pages.generation import STAGES
+from builds.queue import claim as claim_build
+from builds.verdicts import verdict
+from projects.actions import NewFile, add_revision
+from projects.engine.errors import EngineError
+from projects.engine.questions import Stage
+from projects.generation_queue import claim
+from projects.generations import Failed, Wishes, request_generation, request_repair
+from projects.generator import STARTER, Run
+from projects.jobs import Status
+from projects.leases import Lease
+from projects.models import Exchange, Generation, GenerationEvent, Revision
+from tests.projects.engine.apps import INTENT, plan, planned
+
+PROMPT = "Build a todo app with <b>React</b>"
+
+
+@pytest.fixture
+def ask(owner: User, settings: Settings) -> Callable[..., Generation]:
+    settings.AI_PROVIDER = "openai"
+
+    def ask(prompt: str = PROMPT, **wishes: Any) -> Generation:
+        return request_generation(by=owner, prompt=prompt, strategy={}, wishes=Wishes(**wishes))
+
+    return ask
+
+
+def begun(*stages: str, **columns: Any) -> Lease[Generation]:
+    """The next generation, claimed, with what the engine has noted of it so far."""
+    lease = claim("w")
+    assert lease
+    for stage in stages:
+        lease.job.events.create(kind=GenerationEvent.Kind.STAGE, data={"stage": stage})
+    Generation.objects.filter(pk=lease.job.pk).update(stage=stages[-1], provider="openai", model="m-1", **columns)
+    return lease
+
+
+def completed(lease: Lease[Generation], files: dict[str, bytes], **columns: Any) -> Revision:
+    generation = lease.job
+    origin = Revision.Origin.REPAIR if generation.root_id else Revision.Origin.GENERATION
+    new = [NewFile(path, content) for path, content in files.items()]
+    revision = add_revision(generation.project, files=new, dependencies={}, strategy={}, origin=origin)
+    lease.end(Status.COMPLETED, revision=revision, **columns)
+    build_generated(generation, revision)
+    return revision
+
+
+def failing(code: str, evidence: str) -> Build:
+    lease = claim_build("w")
+    assert lease
+    why = verdict(code, phase="build", evidence=[evidence], exit_code=2)
+    lease.end(Status.FAILED, verdict=why.as_json())
+    return lease.job
+
+
+def page_of(browser: Client, generation: Generation, query: str = "") -> str:
+    return browser.get(f"/generations/{generation.pk}{query}").content.decode()
+
+
+def test_every_stage_has_a_name() -> None:
+    assert set(STAGES) == {*Stage, STARTER}
+
+
+def test_someone_else_s_generation_is_not_there_and_cannot_be_ended(
+    ask: Callable[..., Generation], other: User, db: None
+) -> None:
+    generation = ask()
+    stranger, staff = Client(), Client()
+    stranger.force_login(other)
+    staff.force_login(User.objects.create_superuser("staff"))
+
+    assert stranger.get(f"/generations/{generation.pk}").status_code == 404
+    assert 'action="' not in page_of(staff, generation).partition('id="generation"')[2]
+    for client in (stranger, staff):
+        for verb in ("cancel", "retry"):
+            assert client.post(f"/generations/{generation.pk}/{verb}").status_code == 404
+    generation.refresh_from_db()
+    assert generation.status == "queued"
+
+
+def test_a_running_one_tells_how_far_it_is_and_is_read_anew(ask: Callable[..., Generation], browser: Client) -> None:
+    generation = ask()
+    waiting = page_of(browser, generation)
+    state = {
+        "intent": INTENT,
+        "plan": plan(planned("a.js"), planned("<i>b</i>.js"), planned("c.js")),
+        "left_out": {"c.js": "It could not be written."},
+    }
+    begun("intent", "plan", "code", state=state, input_tokens=1200, output_tokens=300, cost="0.0123")
+    generation.drafts.create(path="a.js", content="x", size=1)
+    Exchange.objects.create(
+        id=uuid4(),
+        generation=generation,
+        stage="plan",
+        attempt=1,
+        model="m",
+        messages=[{"role": "system", "content": "The words of the engine"}],
+        input_tokens=9,
+        is_estimated=True,
+    )
+
+    page, part = page_of(browser, generation), page_of(browser, generation, "?part=1")
+
+    assert "It waits for its turn" in waiting
+    assert '<noscript><meta http-equiv="refresh" content="3"></noscript>' in page
+    assert "Build a todo app with &lt;b&gt;React" in page
+    assert "<html" not in part
+    for told in (page, part):
+        last = generation.events.last()
+        assert last
+        assert f'data-events="/v1/generations/{generation.pk}/events?after={last.pk}"' in told
+        assert 'data-says="Running, Write files, 1 file"' in told
+        assert '<li class="running" aria-current="step">' in told
+        assert told.count('<li class="done">') == 3  # waited, understood, planned
+        assert "1 of 2" in told
+        assert "&lt;i&gt;b&lt;/i&gt;.js" in told
+        assert "to come" in told
+        assert "It could not be written." in told
+        assert "A list of things to do." in told
+        assert "Items stay in the browser." in told
+        assert "1,500 of 200,000" in told
+        assert "0.0123" in told
+        assert "in part: the model" in told
+        assert "The words of the engine" not in told
+
+
+def test_one_by_a_starter_leads_to_its_files_and_its_build(owner: User, browser: Client) -> None:
+    generation = request_generation(by=owner, prompt="Build a todo app with React", strategy={}, wishes=Wishes())
+    lease = claim("w")
+    assert lease
+    Run(lease, build_generated).execute()
+    build = Build.objects.get()
+
+    page = page_of(browser, generation)
+
+    assert "Choose a starter" in page
+    assert f'href="/builds/{build.pk}">Build #1' in page
+    assert f'href="/projects/{generation.project_id}/code/1/package.json"' in page
+    assert "none: it is made from a starter" in page
+    assert "data-waits" in page
+    assert "data-events" not in page
+
+
+def test_cancelling_and_going_on(ask: Callable[..., Generation], browser: Client) -> None:
+    generation = ask()
+
+    cancelled = browser.post(f"/generations/{generation.pk}/cancel", follow=True).content.decode()
+    again = browser.post(f"/generations/{generation.pk}/cancel", follow=True).content.decode()
+    retried = browser.post(f"/generations/{generation.pk}/retry", follow=True)
+    refused = browser.post(f"/generations/{generation.pk}/retry", follow=True).content.decode()
+
+    assert "The generation is cancelled: it asks the model for nothing more." in cancelled
+    assert "Cancelled by owner." in cancelled
+    assert "had ended before" in again
+    new = Generation.objects.get(retry_of=generation)
+    assert retried.redirect_chain == [(f"/generations/{new.pk}", 302)]
+    assert "one that was cancelled" in retried.content.decode()
+    assert "is under way" in refused
+    assert f'It has been retried: <a href="/generations/{new.pk}">' in page_of(browser, generation)
+    assert browser.get(f"/generations/{generation.pk}/cancel").status_code == 405
+
+
+def test_a_failed_one_says_what_to_do(ask: Callable[..., Generation], browser: Client) -> None:
+    generation = ask(analysis=False, tests=False)
+    lease = begun("plan", "code")
+    error = EngineError("file_failed", "<script>x</script>", subject="src/a.js")
+    lease.end(Status.FAILED, error=error.as_json())
+
+    page = page_of(browser, generation)
+
+    assert "A file that the app needs could not be written." in page
+    assert "&lt;script&gt;x&lt;/script&gt;" in page
+    assert "Retry the generation: what is done stays done." in page
+    assert f'action="/generations/{generation.pk}/retry"' in page
+    assert '<li class="failed">' in page
+    assert "data-waits" not in page
+    assert "http-equiv" not in page
+
+
+@pytest.fixture
+def mended(ask: Callable[..., Generation], owner: User) -> Generation:
+    """One whose build failed, and whose two repairs did not mend it."""
+    root = ask()
+    first = completed(begun("intent", "plan", "code", "tests"), {"a.ts": b"one"}, message="An app.")
+    revision = first
+    for number in (1, 2):
+        build = failing("type_error", f"src/a.ts({number},1): <b>error</b>")
+        assert build.verdict
+        request_repair(root, revision, Failed(build.verdict, "log"))
+        columns = {"message": f"Try {number}.", "diff": "--- a/a.ts\n+++ b/a.ts\n@@ -1 +1 @@\n--- one\n+<u>two</u>\n"}
+        revision = completed(begun("repair", input_tokens=500), {"a.ts": b"two %d" % number}, **columns)
+    failing("type_error", "src/a.ts(3,1): error")
+    Generation.objects.filter(pk=root.pk).update(fix_ending="no_fewer_errors", best=first)
+    root.refresh_from_db()
+    return root
+
+
+def test_repairs_stand_side_by_side(mended: Generation, browser: Client) -> None:
+    repairs = list(mended.repairs.order_by("created_at"))
+    builds = list(Build.objects.order_by("number"))
+    project = mended.project_id
+
+    page = page_of(browser, mended)
+    of_repair = page_of(browser, repairs[1])
+
+    assert "2 repairs" in page
+    assert "brought no fewer errors, so the repairs have stopped. Revision 1 came furthest, and stays." in page
+    assert page.count("came furthest</span>") == 1
+    for number, repair in enumerate(repairs, 1):
+        assert f'<a href="/generations/{repair.pk}">Repair {number}</a>' in page
+        assert f"Try {number}." in page
+        assert f'href="/projects/{project}/diff/{number}/{number + 1}"' in page
+    for build in builds:
+        assert f'href="/builds/{build.pk}">Build #{build.number}</a>' in page
+    assert "&lt;b&gt;error" in page
+    assert "500 tokens" in page
+    assert "data-waits" not in page
+    assert f'A repair of <a href="/generations/{mended.pk}">' in of_repair
+    assert '<tr class="added"><td class="txt">+&lt;u&gt;two&lt;/u&gt;</td></tr>' in of_repair
+    assert '<tr class="removed"><td class="txt">--- one</td></tr>' in of_repair
+    assert '<tr class="head"><td class="txt">--- a/a.ts</td></tr>' in of_repair
+    assert "What had failed" in of_repair
+    assert "TypeScript refuses the code" in of_repair
+
+
+def test_much_of_it_costs_few_queries(
+    mended: Generation, browser: Client, django_assert_max_num_queries: DjangoAssertNumQueries
+) -> None:
+    assert mended.revision
+    for number in range(30):
+        mended.events.create(kind=GenerationEvent.Kind.FILE, data={"path": f"{number}", "size": 1})
+        queue_build(mended.revision, by=mended.owner)
+    user = User.objects.create_user("staff", is_staff=True)
+    staff = Client()
+    staff.force_login(user)
+    assert staff.get(f"/generations/{mended.pk}").status_code == 404
+    user.user_permissions.set(Permission.objects.filter(codename__in=["view_generation", "view_project"]))
+
+    paths = (f"generations/{mended.pk}", f"projects/{mended.project_id}/code", f"projects/{mended.project_id}/diff/1/3")
+    for client in (browser, staff):
+        for path in paths:
+            with django_assert_max_num_queries(12):
+                assert client.get(f"/{path}").status_code == 200
