@@ -3,8 +3,11 @@
 from dataclasses import replace
 from typing import Any
 
-from django.core.exceptions import SuspiciousOperation
+from django.conf import settings
+from django.core.exceptions import SuspiciousOperation, TooManyFieldsSent, TooManyFilesSent
 from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.middleware.csrf import REASON_NO_CSRF_COOKIE, REASON_NO_REFERER
+from django.shortcuts import render
 from django.views import defaults
 from django.views.decorators.csrf import csrf_exempt
 from drf_standardized_errors.formatter import ExceptionFormatter
@@ -54,7 +57,24 @@ def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
     if _is_for_programs(request):
         detail = "The request cannot be read: check its headers and its address."
         return error_response(400, "client_error", "bad_request", detail)
-    return defaults.bad_request(request, exception)
+    too_many = isinstance(exception, TooManyFilesSent | TooManyFieldsSent)
+    return render(request, "400.html", {"too_many": too_many, "limit": settings.MAX_FILES}, status=400)
+
+
+def forbidden(request: HttpRequest, exception: Exception) -> HttpResponse:
+    if _is_for_programs(request):
+        return error_response(403, "client_error", "permission_denied", "You may not do this.")
+    return render(request, "403.html", status=403)
+
+
+def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
+    """A form without its token, or with one of another session; `reason` is for the log."""
+    if _is_for_programs(request):
+        return error_response(403, "client_error", "permission_denied", f"CSRF Failed: {reason}")
+    no_cookie = reason == REASON_NO_CSRF_COOKIE
+    return render(
+        request, "403_csrf.html", {"no_cookie": no_cookie, "has_referer": reason != REASON_NO_REFERER}, status=403
+    )
 
 
 @csrf_exempt

@@ -12,6 +12,7 @@ from typing import IO, Any
 
 import orjson
 from django.conf import settings
+from django.core.exceptions import TooManyFilesSent
 from django.core.files.uploadedfile import UploadedFile
 from django.core.files.uploadhandler import FileUploadHandler
 from rest_framework.exceptions import ErrorDetail, ParseError, ValidationError
@@ -46,7 +47,7 @@ class ArchiveParser(MultiPartParser):
     ) -> Any:
         """The options with `archive` beside them. Raises ParseError or ValidationError."""
         request = (parser_context or {})["request"]
-        request.upload_handlers = [_NamelessFiles()]
+        request.upload_handlers = [_FewFiles()]
         form: Any = super().parse(stream, media_type, parser_context)
         with ExitStack() as refused:
             for _, files in form.files.lists():
@@ -59,7 +60,7 @@ class ArchiveParser(MultiPartParser):
         return {**options, "archive": form.files["archive"]}
 
 
-class _NamelessFiles(FileUploadHandler):
+class NamelessFiles(FileUploadHandler):
     """Keeps what is large on disk, like Django's own, but without a name: a killed process leaves nothing behind."""
 
     def new_file(self, *args: Any, **kwargs: Any) -> None:
@@ -73,6 +74,18 @@ class _NamelessFiles(FileUploadHandler):
     def file_complete(self, file_size: int) -> "UploadedFile[Any]":
         self.file.seek(0)
         return UploadedFile(self.file, self.file_name, self.content_type, file_size, self.charset)
+
+
+class _FewFiles(NamelessFiles):
+    """A form of the API has one file: many more are not even read."""
+
+    most = 100
+
+    def new_file(self, *args: Any, **kwargs: Any) -> None:
+        self.most -= 1
+        if self.most < 0:
+            raise TooManyFilesSent("There are too many files in the form: pack them into one archive.")
+        super().new_file(*args, **kwargs)
 
 
 def _form_faults(data: Any, files: Any) -> dict[str, list[ErrorDetail]]:

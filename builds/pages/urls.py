@@ -5,9 +5,23 @@ from django.urls import path
 
 from builds.pages.build import build_page
 from builds.pages.home import home
+from builds.pages.new import choices, new_project
+from builds.pages.project import project_builds, project_page
+from builds.pages.releases import project_releases
+from builds.pages.settings import project_settings
+from builds.pages.tokens import tokens
+from builds.pages.webhooks import project_webhook
 
 urlpatterns = [
     path("", home, name="home"),
+    path("new", new_project, name="new-project"),
+    path("new/<uuid:pk>", choices, name="new-project-choices"),
+    path("projects/<uuid:pk>", project_page, name="project-page"),
+    path("projects/<uuid:pk>/builds", project_builds, name="project-builds"),
+    path("projects/<uuid:pk>/releases", project_releases, name="project-releases"),
+    path("projects/<uuid:pk>/settings", project_settings, name="project-settings"),
+    path("projects/<uuid:pk>/webhooks/<uuid:webhook>", project_webhook, name="project-webhook"),
+    path("tokens", tokens, name="tokens"),
     path("builds/<uuid:pk>", build_page, name="build-page"),
     path("login", LoginView.as_view(template_name="login.html"), name="login"),
     path("logout", LogoutView.as_view(), name="logout"),

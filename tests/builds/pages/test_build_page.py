@@ -7,7 +7,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.test import Client
 from django.utils import timezone
-from pytest_django import DjangoAssertNumQueries, Settings
+from pytest_django import DjangoAssertNumQueries
 
 from builds.generations import build_generated
 from builds.models import Artifact, Build, LogChunk, PhaseRun
@@ -20,19 +20,6 @@ from projects.jobs import Status
 from projects.models import Exchange, Generation
 
 QueueBuild = Callable[..., Build]
-
-
-@pytest.fixture(autouse=True)
-def _plain_static_files(settings: Settings) -> None:
-    plain = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
-    settings.STORAGES = {**settings.STORAGES, "staticfiles": plain}
-
-
-@pytest.fixture
-def browser(owner: User) -> Client:
-    client = Client()
-    client.force_login(owner)
-    return client
 
 
 def test_pages_ask_strangers_to_sign_in(queue_build: QueueBuild) -> None:
