@@ -71,10 +71,8 @@ def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
     """A form without its token, or with one of another session; `reason` is for the log."""
     if _is_for_programs(request):
         return error_response(403, "client_error", "permission_denied", f"CSRF Failed: {reason}")
-    no_cookie = reason == REASON_NO_CSRF_COOKIE
-    return render(
-        request, "403_csrf.html", {"no_cookie": no_cookie, "has_referer": reason != REASON_NO_REFERER}, status=403
-    )
+    context = {"no_cookie": reason == REASON_NO_CSRF_COOKIE, "no_referer": reason == REASON_NO_REFERER}
+    return render(request, "403_csrf.html", context, status=403)
 
 
 @csrf_exempt
