@@ -23,6 +23,7 @@ from django.views.decorators.http import require_http_methods
 from builds.actions import submit_upload
 from builds.detection import DetectionError, Plan, detect
 from builds.pages.forms import ChoicesForm, PromptForm
+from builds.pages.once import stored_nowhere
 from builds.pages.refusals import REFUSALS, reasons
 from builds.pages.uploading import ARCHIVE, FolderHandler, pasted, sent_archive, sent_folder
 from builds.runner import wish_of
@@ -247,4 +248,7 @@ def _choices_page(
         "paths_left": max(0, len(paths) - _PATHS_SHOWN),
         "left_out": sum(upload.left_out.values()),
     }
-    return render(request, "projects/choices.html", context, status=422 if request.method == "POST" else 200)
+    # What was typed is shown again, secrets too.
+    return stored_nowhere(
+        render(request, "projects/choices.html", context, status=422 if request.method == "POST" else 200)
+    )

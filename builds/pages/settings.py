@@ -17,7 +17,7 @@ from builds import actions
 from builds.models import RESULT_EVENTS, WebhookEndpoint
 from builds.pages.access import own_project, visible_projects
 from builds.pages.forms import NameForm, StrategyForm, VariableForm, WebhookForm
-from builds.pages.once import show_once
+from builds.pages.once import show_once, stored_nowhere
 from builds.pages.refusals import REFUSALS, reasons, told
 from builds.webhooks import guard
 from builds.webhooks.endpoints import create_endpoint
@@ -25,6 +25,15 @@ from projects.environment import environment_document
 from projects.models import Project
 
 _WEBHOOKS_SHOWN = 100
+# Where each form is on the page. None is sent to that place: browsers carry a fragment on to the page that comes
+# next, which could then not reload itself by a meta refresh any more.
+_PLACES = {
+    "rename": ("name", "Name"),
+    "set": ("environment", "Environment"),
+    "strategy": ("strategy", "How it is built"),
+    "webhook": ("webhooks", "Webhooks"),
+    "delete": ("delete", "Delete the project"),
+}
 Answer = HttpResponse | None  # None: the form is shown again, with its faults
 
 
@@ -48,6 +57,11 @@ class _Page:
 
     def _form(self, kind: type[Any], do: str, **options: Any) -> Any:
         return kind(self.request.POST if self.do == do else None, **options)
+
+    @property
+    def refused(self) -> tuple[str, str] | None:
+        """Of a POST that is answered by this page: where what is wrong with it is told, and what that is called."""
+        return _PLACES.get(self.do)
 
     def answer(self) -> Answer:
         """What the POST asks for, done."""
@@ -165,4 +179,7 @@ def project_settings(request: HttpRequest, pk: UUID) -> HttpResponse:
         "environment": environment_document(project),
         "webhooks": WebhookEndpoint.objects.filter(project=project)[:_WEBHOOKS_SHOWN],
     }
-    return render(request, "projects/settings.html", context, status=422 if request.method == "POST" else 200)
+    # What was typed is shown again, a secret too.
+    return stored_nowhere(
+        render(request, "projects/settings.html", context, status=422 if request.method == "POST" else 200)
+    )

@@ -24,5 +24,5 @@ urlpatterns = [
     path("tokens", tokens, name="tokens"),
     path("builds/<uuid:pk>", build_page, name="build-page"),
     path("login", LoginView.as_view(template_name="login.html"), name="login"),
-    path("logout", LogoutView.as_view(), name="logout"),
+    path("logout", LogoutView.as_view(next_page="login"), name="logout"),
 ]

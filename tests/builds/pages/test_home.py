@@ -29,7 +29,7 @@ def test_the_list_tells_of_each_project_its_state_and_its_site(queue_build: Queu
 
     assert f'href="/projects/{waiting.project_id}">waiting' in page
     assert f'href="/builds/{waiting.pk}"' in page
-    assert '<span class="status queued">Queued</span>' in page
+    assert 'aria-label="Build 1: Queued">Queued</a>' in page
     assert "2 queued" in page
     assert "node 22" in page
     assert "a-site.localhost" in page

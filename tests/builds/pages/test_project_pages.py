@@ -285,6 +285,7 @@ def test_a_variable_that_cannot_be_is_told(
 
     assert answer.status_code == 422
     assert said in answer.content.decode()
+    assert 'under <a href="#environment">Environment</a>' in answer.content.decode()
     assert not EnvironmentVariable.objects.exists()
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, Page, Request, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, sync_playwright
 
 from scripts.packages import program
 from tests.e2e.browser import FLAGS
@@ -48,8 +48,13 @@ class Watched:
         self.faults: list[str] = []
         self._url = url
         page.on("pageerror", lambda fault: self.faults.append(str(fault)))
-        page.on("console", lambda said: self.faults.append(said.text) if said.type == "error" else None)
+        page.on("console", self._listen)
         page.on("request", self._look)
+
+    def _listen(self, said: ConsoleMessage) -> None:
+        # A form that is refused is answered with 422, which Chromium calls an error of the page.
+        if said.type == "error" and "status of 422" not in said.text:
+            self.faults.append(f"{said.text} {said.location.get('url', '')}")
 
     def _look(self, request: Request) -> None:
         if not request.url.startswith((f"{self._url}/", "data:", "blob:")) and request.frame.parent_frame is None:
