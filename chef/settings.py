@@ -305,8 +305,13 @@ MAX_PATH_DEPTH = int(env_number("CHEF_MAX_PATH_DEPTH", 20, least=1, most=100))
 MAX_LOG_BYTES = env_bytes("CHEF_MAX_LOG_BYTES", "10m")
 MAX_ARTIFACTS = int(env_number("CHEF_MAX_ARTIFACTS", 20_000, least=1))
 MAX_ARTIFACT_BYTES = env_bytes("CHEF_MAX_ARTIFACT_BYTES", "1g")
-# Forms that send a folder: with what is left out of it, it may hold more files than a project.
+# A form that sends a folder may hold more files than a project, for some are left out; all other forms have few.
 DATA_UPLOAD_MAX_NUMBER_FILES = 20 * MAX_FILES
+FILE_UPLOAD_HANDLERS = [
+    "projects.parsers.FewFiles",
+    "django.core.files.uploadhandler.MemoryFileUploadHandler",
+    "django.core.files.uploadhandler.TemporaryFileUploadHandler",
+]
 # JSON escapes and base64 make a body larger than the files in it.
 DATA_UPLOAD_MAX_MEMORY_SIZE = 2 * MAX_PROJECT_BYTES + 1_048_576
 

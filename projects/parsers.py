@@ -47,7 +47,7 @@ class ArchiveParser(MultiPartParser):
     ) -> Any:
         """The options with `archive` beside them. Raises ParseError or ValidationError."""
         request = (parser_context or {})["request"]
-        request.upload_handlers = [_FewFiles()]
+        request.upload_handlers = [FewFiles(), NamelessFiles()]
         form: Any = super().parse(stream, media_type, parser_context)
         with ExitStack() as refused:
             for _, files in form.files.lists():
@@ -58,6 +58,23 @@ class ArchiveParser(MultiPartParser):
             options = _options(form.data.get("options"))
             refused.pop_all()  # who reads the archive closes it
         return {**options, "archive": form.files["archive"]}
+
+
+class FewFiles(FileUploadHandler):
+    """Lets the first hundred files of a form pass to the handlers behind it, and reads no form that has more."""
+
+    most = 100
+
+    def new_file(self, *args: Any, **kwargs: Any) -> None:
+        self.most -= 1
+        if self.most < 0:
+            raise TooManyFilesSent("There are too many files in the form: pack them into one archive.")
+
+    def receive_data_chunk(self, raw_data: bytes, start: int) -> bytes:
+        return raw_data
+
+    def file_complete(self, file_size: int) -> None:
+        return None
 
 
 class NamelessFiles(FileUploadHandler):
@@ -74,18 +91,6 @@ class NamelessFiles(FileUploadHandler):
     def file_complete(self, file_size: int) -> "UploadedFile[Any]":
         self.file.seek(0)
         return UploadedFile(self.file, self.file_name, self.content_type, file_size, self.charset)
-
-
-class _FewFiles(NamelessFiles):
-    """A form of the API has one file: many more are not even read."""
-
-    most = 100
-
-    def new_file(self, *args: Any, **kwargs: Any) -> None:
-        self.most -= 1
-        if self.most < 0:
-            raise TooManyFilesSent("There are too many files in the form: pack them into one archive.")
-        super().new_file(*args, **kwargs)
 
 
 def _form_faults(data: Any, files: Any) -> dict[str, list[ErrorDetail]]:

@@ -23,6 +23,6 @@ urlpatterns = [
     path("projects/<uuid:pk>/webhooks/<uuid:webhook>", project_webhook, name="project-webhook"),
     path("tokens", tokens, name="tokens"),
     path("builds/<uuid:pk>", build_page, name="build-page"),
-    path("login", LoginView.as_view(template_name="login.html"), name="login"),
+    path("login", LoginView.as_view(template_name="login.html", redirect_authenticated_user=True), name="login"),
     path("logout", LogoutView.as_view(next_page="login"), name="logout"),
 ]

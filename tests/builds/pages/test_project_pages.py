@@ -417,6 +417,11 @@ def test_someone_else_s_pages_are_not_there_and_staff_only_look(
         assert stranger.get(page).status_code == 404
         assert staff.get(page).status_code == 200
         assert Client().get(page).headers["Location"] == f"/login?next={page}"
+    browser = Client()
+    browser.force_login(owner)
+    browser.post(path_of(build, "/settings"), {"do": "set", "name": "MODE", "value": "only for me"})
+    assert "only for me" in browser.get(path_of(build, "/settings")).content.decode()
+    assert "only for me" not in staff.get(path_of(build, "/settings")).content.decode()
     dos = [
         (path_of(build), {"do": "build"}),
         (path_of(build), {"do": "change", "prompt": "x"}),
@@ -429,7 +434,7 @@ def test_someone_else_s_pages_are_not_there_and_staff_only_look(
     for client in (stranger, staff):
         assert {client.post(path, body).status_code for path, body in dos} == {404}
     assert (Project.objects.count(), Build.objects.count(), WebhookEndpoint.objects.count()) == (1, 1, 1)
-    assert not EnvironmentVariable.objects.exists()
+    assert EnvironmentVariable.objects.get().name == "MODE"
 
 
 def test_the_pages_take_few_queries_whatever_there_is(

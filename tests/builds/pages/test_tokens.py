@@ -1,5 +1,6 @@
 """One's tokens: made, shown once, used, revoked; and the pages for what went wrong."""
 
+import io
 from datetime import timedelta
 
 from django.contrib.auth.models import User
@@ -84,11 +85,19 @@ def test_errors_for_people_are_pages_and_for_programs_json(browser: Client, db: 
     assert page.status_code == 403
     assert "sent no cookie" in page.content.decode()
 
+    many = [io.BytesIO(b"x") for _ in range(101)]
+    refused = browser.post("/tokens", {"do": "make", "files": many})
+    assert refused.status_code == 400
+    assert "Too many files" in refused.content.decode()
+    told = browser.post("/v1/projects", {"archive": many})
+    assert told.status_code == 400
+    assert told.headers["Content-Type"] == "application/json"
+
     for path in ("/v1/x", "/x"):
         request = page.wsgi_request
         request.path = path
         forbidden = errors.forbidden(request, Exception())
-        refused = errors.csrf_failure(request, "wrong")
-        assert forbidden.status_code == refused.status_code == 403
-        is_json = forbidden.headers["Content-Type"] == refused.headers["Content-Type"] == "application/json"
+        failed = errors.csrf_failure(request, "wrong")
+        assert forbidden.status_code == failed.status_code == 403
+        is_json = forbidden.headers["Content-Type"] == failed.headers["Content-Type"] == "application/json"
         assert is_json == path.startswith("/v1/")
