@@ -1,11 +1,12 @@
 """Every error in one shape: those that views raise, and on the API's paths those that no view answers."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from django.conf import settings
 from django.core.exceptions import SuspiciousOperation, TooManyFieldsSent, TooManyFilesSent
 from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http.response import HttpResponseBase
 from django.middleware.csrf import REASON_NO_CSRF_COOKIE, REASON_NO_REFERER
 from django.shortcuts import render
 from django.views import defaults
@@ -14,6 +15,8 @@ from drf_standardized_errors.formatter import ExceptionFormatter
 from drf_standardized_errors.handler import ExceptionHandler
 from rest_framework.exceptions import APIException, ParseError
 from rest_framework.response import Response
+
+R = TypeVar("R", bound=HttpResponseBase)
 
 
 def error_response(status: int, kind: str, code: str, detail: str) -> JsonResponse:
@@ -83,7 +86,14 @@ def nothing_here(request: HttpRequest) -> HttpResponse:
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
     if _is_for_programs(request):
         return nothing_here(request)
-    return defaults.page_not_found(request, exception)
+    return reloading(request, defaults.page_not_found(request, exception))
+
+
+def reloading(request: HttpRequest, response: R) -> R:
+    """The response; where a part of a page has asked for it that looks again by itself, the whole page is to do so."""
+    if request.headers.get("HX-Request") == "true":
+        response.headers["HX-Refresh"] = "true"
+    return response
 
 
 def server_error(request: HttpRequest) -> HttpResponse:

@@ -16,6 +16,7 @@ from builds.pages.access import own_project, visible_projects
 from builds.pages.forms import PublishForm
 from builds.pages.paging import page_of
 from builds.pages.project import releases_of, site_of
+from projects.jobs import Status
 from projects.models import Project
 from projects.pagination import HighestNumberFirst
 
@@ -43,6 +44,7 @@ def project_releases(request: HttpRequest, pk: UUID) -> HttpResponse:
         "releases": releases_of(project, shown.rows),
         "shown": shown,
         "form": form,
+        "newest": project.builds.filter(status=Status.COMPLETED).order_by("-number").only("number", "project").first(),
     }
     return render(request, "projects/releases.html", context, status=422 if form.is_bound else 200)
 

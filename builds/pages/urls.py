@@ -1,6 +1,6 @@
 """Where each page is."""
 
-from django.contrib.auth.views import LoginView, LogoutView
+from django.contrib.auth.views import LogoutView
 from django.urls import path
 
 from builds.pages.build import build_page
@@ -9,6 +9,7 @@ from builds.pages.new import choices, new_project
 from builds.pages.project import project_builds, project_page
 from builds.pages.releases import project_releases
 from builds.pages.settings import project_settings
+from builds.pages.signing_in import SignIn
 from builds.pages.tokens import tokens
 from builds.pages.webhooks import project_webhook
 
@@ -23,6 +24,6 @@ urlpatterns = [
     path("projects/<uuid:pk>/webhooks/<uuid:webhook>", project_webhook, name="project-webhook"),
     path("tokens", tokens, name="tokens"),
     path("builds/<uuid:pk>", build_page, name="build-page"),
-    path("login", LoginView.as_view(template_name="login.html", redirect_authenticated_user=True), name="login"),
+    path("login", SignIn.as_view(), name="login"),
     path("logout", LogoutView.as_view(next_page="login"), name="logout"),
 ]

@@ -85,6 +85,12 @@ def test_errors_for_people_are_pages_and_for_programs_json(browser: Client, db: 
     assert page.status_code == 403
     assert "sent no cookie" in page.content.decode()
 
+    part = {"HX-Request": "true"}
+    assert browser.get("/nowhere", headers=part).headers["HX-Refresh"] == "true"
+    assert "HX-Refresh" not in browser.get("/nowhere").headers
+    # A part of a page that looks again without a session: the whole page goes to where one signs in.
+    assert Client().get("/", headers=part, follow=True).headers["HX-Refresh"] == "true"
+
     many = [io.BytesIO(b"x") for _ in range(101)]
     refused = browser.post("/tokens", {"do": "make", "files": many})
     assert refused.status_code == 400

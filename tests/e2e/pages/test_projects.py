@@ -185,6 +185,13 @@ def test_pasted_files_are_built_without_a_script_and_with_keys_alone(chef: Insta
 
 def test_a_prompt_becomes_a_project_from_a_starter(page: Page, chef: Installation) -> None:
     page.goto("/new")
+    page.get_by_role("button", name="One more file").click()
+    expect(page.locator("#path-2")).to_be_focused()
+    page.locator("#upload button").click()
+    expect(page.locator("#drop-said")).to_have_text("Choose a folder or an archive first, or drop one here.")
+    page.locator("#archive").set_input_files({"name": "x.zip", "mimeType": "application/zip", "buffer": b"no zip"})
+    page.locator("#upload button").click()
+    expect(page.locator("#drop-said")).to_contain_text("neither a tar, a tar.gz nor a zip")
     page.get_by_label("What shall it be?").fill("A page about the weather, without any framework")
     page.get_by_label("Name").nth(1).fill("From a prompt")
     page.get_by_role("button", name="Write and build it").click()
