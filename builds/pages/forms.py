@@ -12,7 +12,7 @@ from builds.models import EventName
 from builds.runtimes import RUNTIMES
 from builds.sites.names import MAX_SLUG
 from builds.webhooks.guard import MAX_URL_CHARS
-from projects.environment import MAX_NAME_CHARS, EnvironmentFault, Secret, environment_faults
+from projects.environment import MAX_NAME_CHARS, EnvironmentFault, Secret, environment_faults, name_fault
 from projects.models import ApiToken
 from projects.serializers import MAX_COMMAND_CHARS, StrategySerializer
 from projects.tokens import MAX_NAME_CHARS as MAX_TOKEN_NAME
@@ -242,8 +242,11 @@ class VariableForm(forms.Form):
 
     def clean(self) -> dict[str, Any]:
         data = super().clean() or self.cleaned_data
-        for fault in environment_faults(*self._changes(data)) if "name" in data else []:
-            self.add_error("name" if fault.detail.startswith((data["name"], "A name")) else "value", fault.detail)
+        if "name" not in data:
+            return data
+        of_name = name_fault(data["name"])
+        for fault in environment_faults(*self._changes(data)):
+            self.add_error("name" if fault.detail == of_name else "value", fault.detail)
         return data
 
     def changes(self) -> tuple[dict[str, str], dict[str, Secret]]:
