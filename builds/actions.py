@@ -17,11 +17,12 @@ from builds.queue import bell
 from builds.verdicts import verdict
 from builds.webhooks.endpoints import delete_endpoints_of, set_project_webhook
 from builds.webhooks.outbox import tell_of
-from projects.actions import add_revision, create_project, update_project
+from projects.actions import add_revision, create_project, update_project, with_strategy
 from projects.environment import Secret, set_environment
 from projects.generations import cancel_generation
 from projects.jobs import OwnerQueueFull, QueueFull, Status, TransitionRefused
-from projects.models import Project, Revision
+from projects.models import Project, Revision, Upload
+from projects.uploads import files_of
 
 
 @transaction.atomic
@@ -76,6 +77,43 @@ def submit_revision(
 ) -> Build:
     """A new snapshot of a project, and its build. Raises like submit_project."""
     return queue_build(add_revision(project, **upload), by=by, priority=priority, is_external=is_external)
+
+
+@transaction.atomic
+def submit_upload(upload: Upload, *, by: User, **submission: Any) -> Build:
+    """A new project of what was kept, which is then not kept any more: of two who ask at once, one gets a project.
+
+    Raises Upload.DoesNotExist for the other, and what submit_project raises.
+    """
+    locked = Upload.objects.select_for_update().get(pk=upload.pk)
+    build = submit_project(by=by, files=files_of(locked), dependencies={}, **submission)
+    locked.delete()
+    return build
+
+
+class NothingToBuild(Exception):
+    """The project has no files yet."""
+
+    def __init__(self) -> None:
+        super().__init__("The project has no files yet: wait for its generation, or send files as a revision.")
+
+
+def build_again(project: Project, *, by: User) -> Build:
+    """Build the project's last revision. Raises NothingToBuild, and what queue_build raises."""
+    return queue_build(_last_revision(project), by=by)
+
+
+@transaction.atomic
+def change_strategy(project: Project, strategy: Mapping[str, Any], *, by: User) -> Build:
+    """The last revision's files as a new one that is built in another way. Raises like build_again."""
+    return queue_build(with_strategy(_last_revision(project), strategy), by=by)
+
+
+def _last_revision(project: Project) -> Revision:
+    revision = project.revisions.order_by("-number").first()
+    if revision is None:
+        raise NothingToBuild
+    return revision
 
 
 class NoOutsideBuilder(Exception):

@@ -78,6 +78,14 @@ def publish_build(
     return release, output.warnings
 
 
+def build_to_publish(project: Project) -> Build:
+    """The last build of a project that has completed. Raises NotServable when there is none."""
+    build = project.builds.filter(status=Status.COMPLETED).order_by("-number").first()
+    if build is None:
+        raise NotServable("The project has no completed build yet: wait for one, then publish it.")
+    return build
+
+
 def activate_release(release: Release) -> None:
     """Make a release the live one: one switch, forth or back. Doing it again changes nothing."""
     with transaction.atomic():

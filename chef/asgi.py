@@ -31,6 +31,28 @@ get_resolver().url_patterns  # noqa: B018 - loads all views now, so that the nex
 memory.settle()
 
 
+# For people. No template: what is too large is refused without Django.
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+  <meta charset="utf-8">
+  <meta name="viewport" content="width=device-width, initial-scale=1">
+  <title>Too large · Chef</title>
+  <link rel="stylesheet" href="/static/css/chef.css">
+</head>
+<body>
+  <main>
+    <div class="empty">
+      <h1>Too large</h1>
+      <p>{detail} Leave out installed packages and what builds have made.</p>
+      <p class="actions"><a class="button" href="/new">Try again</a></p>
+    </div>
+  </main>
+</body>
+</html>
+"""
+
+
 class BodyTooLarge(Exception):
     """More came than any request may hold."""
 
@@ -66,14 +88,18 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
             raise BodyTooLarge
         await streams.serve(django_application, scope, receive, send, body_of=bounded_receive)
     except BodyTooLarge:
-        await _refuse(send, f"The request has more than {most:,} bytes: send less, or fewer files.")
+        is_for_programs = scope["path"].startswith("/v1/")
+        await _refuse(send, f"The request has more than {most:,} bytes: send less, or fewer files.", is_for_programs)
     finally:
         if received > settings.FILE_UPLOAD_MAX_MEMORY_SIZE:
             await asyncio.to_thread(memory.give_back)
 
 
-async def _refuse(send: Any, detail: str) -> None:
+async def _refuse(send: Any, detail: str, is_for_programs: bool) -> None:
     document = {"type": "client_error", "errors": [{"code": "request_too_large", "detail": detail, "attr": None}]}
-    headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
+    body = json.dumps(document) if is_for_programs else _PAGE.format(detail=detail)
+    media_type = b"application/json" if is_for_programs else b"text/html; charset=utf-8"
+    headers = [(b"content-type", media_type), (b"connection", b"close")]
+    headers.append((b"content-security-policy", b"default-src 'none'; style-src 'self'; frame-ancestors 'none'"))
     await send({"type": "http.response.start", "status": 413, "headers": headers})
-    await send({"type": "http.response.body", "body": json.dumps(document).encode()})
+    await send({"type": "http.response.body", "body": body.encode()})

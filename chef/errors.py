@@ -1,10 +1,14 @@
 """Every error in one shape: those that views raise, and on the API's paths those that no view answers."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
-from django.core.exceptions import SuspiciousOperation
+from django.conf import settings
+from django.core.exceptions import SuspiciousOperation, TooManyFieldsSent, TooManyFilesSent
 from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http.response import HttpResponseBase
+from django.middleware.csrf import REASON_NO_CSRF_COOKIE, REASON_NO_REFERER
+from django.shortcuts import render
 from django.views import defaults
 from django.views.decorators.csrf import csrf_exempt
 from drf_standardized_errors.formatter import ExceptionFormatter
@@ -13,6 +17,8 @@ from rest_framework.exceptions import APIException, ParseError
 from rest_framework.response import Response
 
 from chef.stores import StoreFault
+
+R = TypeVar("R", bound=HttpResponseBase)
 
 
 def error_response(status: int, kind: str, code: str, detail: str) -> JsonResponse:
@@ -65,7 +71,22 @@ def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
     if _is_for_programs(request):
         detail = "The request cannot be read: check its headers and its address."
         return error_response(400, "client_error", "bad_request", detail)
-    return defaults.bad_request(request, exception)
+    too_many = isinstance(exception, TooManyFilesSent | TooManyFieldsSent)
+    return render(request, "400.html", {"too_many": too_many, "limit": settings.MAX_FILES}, status=400)
+
+
+def forbidden(request: HttpRequest, exception: Exception) -> HttpResponse:
+    if _is_for_programs(request):
+        return error_response(403, "client_error", "permission_denied", "You may not do this.")
+    return render(request, "403.html", status=403)
+
+
+def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
+    """A form without its token, or with one of another session; `reason` is for the log."""
+    if _is_for_programs(request):
+        return error_response(403, "client_error", "permission_denied", f"CSRF Failed: {reason}")
+    context = {"no_cookie": reason == REASON_NO_CSRF_COOKIE, "no_referer": reason == REASON_NO_REFERER}
+    return render(request, "403_csrf.html", context, status=403)
 
 
 @csrf_exempt
@@ -76,7 +97,14 @@ def nothing_here(request: HttpRequest) -> HttpResponse:
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
     if _is_for_programs(request):
         return nothing_here(request)
-    return defaults.page_not_found(request, exception)
+    return reloading(request, defaults.page_not_found(request, exception))
+
+
+def reloading(request: HttpRequest, response: R) -> R:
+    """The response; where a part of a page has asked for it that looks again by itself, the whole page is to do so."""
+    if request.headers.get("HX-Request") == "true":
+        response.headers["HX-Refresh"] = "true"
+    return response
 
 
 def server_error(request: HttpRequest) -> HttpResponse:

@@ -99,6 +99,7 @@ def secrets_keys() -> list[str]:
 
 SECRETS_KEYS = secrets_keys()
 ALLOWED_HOSTS = env_list("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
+CSRF_FAILURE_VIEW = "chef.errors.csrf_failure"
 CSRF_TRUSTED_ORIGINS = env_list("CSRF_TRUSTED_ORIGINS")
 ROOT_URLCONF = "chef.urls"
 ASGI_APPLICATION = "chef.asgi.application"
@@ -365,6 +366,13 @@ MAX_PATH_DEPTH = int(env_number("CHEF_MAX_PATH_DEPTH", 20, least=1, most=100))
 MAX_LOG_BYTES = env_bytes("CHEF_MAX_LOG_BYTES", "10m")
 MAX_ARTIFACTS = int(env_number("CHEF_MAX_ARTIFACTS", 20_000, least=1))
 MAX_ARTIFACT_BYTES = env_bytes("CHEF_MAX_ARTIFACT_BYTES", "1g")
+# A form that sends a folder may hold more files than a project, for some are left out; all other forms have few.
+DATA_UPLOAD_MAX_NUMBER_FILES = 20 * MAX_FILES
+FILE_UPLOAD_HANDLERS = [
+    "projects.parsers.FewFiles",
+    "django.core.files.uploadhandler.MemoryFileUploadHandler",
+    "django.core.files.uploadhandler.TemporaryFileUploadHandler",
+]
 # JSON escapes and base64 make a body larger than the files in it.
 DATA_UPLOAD_MAX_MEMORY_SIZE = 2 * MAX_PROJECT_BYTES + 1_048_576
 

@@ -44,5 +44,6 @@ urlpatterns = [
 ]
 
 handler400 = "chef.errors.bad_request"
+handler403 = "chef.errors.forbidden"
 handler404 = "chef.errors.not_found"
 handler500 = "chef.errors.server_error"

@@ -118,12 +118,22 @@ def add_revision(
 @transaction.atomic
 def bring_back(revision: Revision) -> Revision:
     """The files of an earlier revision as the project's newest one: history is never taken away."""
+    return _made_again(revision, strategy=revision.strategy, origin=Revision.Origin.REPAIR)
+
+
+@transaction.atomic
+def with_strategy(revision: Revision, strategy: Mapping[str, Any]) -> Revision:
+    """The files of a revision as the project's newest one, to be built in another way."""
+    return _made_again(revision, strategy=strategy, origin=Revision.Origin.UPLOAD)
+
+
+def _made_again(revision: Revision, *, strategy: Mapping[str, Any], origin: Revision.Origin) -> Revision:
     return add_revision(
         revision.project,
         files=[NewFile(file.path, bytes(file.content), file.executable) for file in revision.files.all()],
         dependencies=revision.dependencies,
-        strategy=revision.strategy,
-        origin=Revision.Origin.REPAIR,
+        strategy=strategy,
+        origin=origin,
     )
 
 

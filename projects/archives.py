@@ -15,6 +15,7 @@ from typing import BinaryIO, cast
 from projects.actions import NewFile
 from projects.intake import Intake, Unreadable
 from projects.models import SourceFile
+from projects.noise import Sieve
 from projects.tar_members import BLOCK, CUT_OFF, is_tar, read_tar
 from projects.zip_members import is_zip, read_zip
 
@@ -26,13 +27,15 @@ GZIP = zlib.MAX_WBITS + 16
 PACKED_AT = 315_532_800  # 1980-01-01
 
 
-def unpack(upload: BinaryIO) -> list[NewFile]:
+def unpack(upload: BinaryIO, sieve: Sieve | None = None) -> list[NewFile]:
     """The files of an archive, in its order; `upload` can seek. An archive without files gives none.
+
+    What the sieve holds back is passed over, whatever it is.
 
     Raises UploadRefused with all that is wrong: what a file may not be or be called has the codes of `projects.paths`
     and `unsafe_member`; `invalid_archive` is one that cannot be read, or that says of itself what is not so.
     """
-    intake = Intake()
+    intake = Intake(sieve)
     try:
         _read(upload, intake)
     except Unreadable as fault:
@@ -99,7 +102,7 @@ class _Gunzip(io.RawIOBase):
         return zlib.decompressobj(GZIP)
 
 
-def pack(files: Iterable[SourceFile]) -> Generator[bytes]:
+def pack(files: Iterable[SourceFile | NewFile]) -> Generator[bytes]:
     """A tar.gz of the files in the order given, in pieces: never more than one file is in memory.
 
     The same files give the same bytes: owners, times and the gzip header say nothing.

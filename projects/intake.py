@@ -7,6 +7,7 @@ that one that is no UTF-8 can be told apart, and told.
 from django.conf import settings
 
 from projects.actions import NewFile, UploadRefused, limit_faults
+from projects.noise import Sieve, noise_in
 from projects.paths import Fault, path_fault
 
 
@@ -26,7 +27,8 @@ def text_of(raw: bytes) -> str:
 class Intake:
     """Members are put in as they are met; `result` gives the files, or raises with every fault at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, sieve: Sieve | None = None) -> None:
+        self._sieve = sieve
         self._files: list[NewFile] = []
         self._sizes: list[tuple[str, int]] = []
         self._faults: list[Fault] = []
@@ -36,10 +38,14 @@ class Intake:
         self._faults.append(Fault(code, _shown(name), detail))
 
     def refuse_kind(self, name: str, kind: str) -> None:
+        if self._is_held_back(name):
+            return
         self.refuse("unsafe_member", name, f"This is {kind}: an archive may hold only plain files and folders.")
 
     def folder(self, name: str) -> None:
         """Folders are made as the files need them: only a name that points elsewhere is of interest."""
+        if self._sieve and noise_in(f"{name}/"):  # not counted: what is in it is
+            return
         if self._is_utf8(name):
             reason = path_fault(name, max_bytes=settings.MAX_PATH_BYTES, max_depth=settings.MAX_PATH_DEPTH)
             if reason:
@@ -47,7 +53,7 @@ class Intake:
 
     def wants(self, name: str, size: int) -> bool:
         """Note a plain file. False: its content need not be read, because it will not be kept."""
-        if _is_left_out(name) or not self._is_utf8(name):
+        if self._is_held_back(name) or _is_left_out(name) or not self._is_utf8(name):
             return False
         self._sizes.append((name, size))
         self.total_bytes += size
@@ -69,6 +75,9 @@ class Intake:
     def result(self) -> list[NewFile]:
         self.check()
         return self._files
+
+    def _is_held_back(self, name: str) -> bool:
+        return self._sieve is not None and self._sieve.holds_back(name)
 
     def _is_utf8(self, name: str) -> bool:
         if name.isascii() or _shown(name) == name:

@@ -78,6 +78,26 @@ class SourceFile(models.Model):
         return self.path
 
 
+class Upload(models.Model):
+    """Files that came through a page and are not a part of a project yet: see projects.uploads."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    owner = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="uploads")
+    name = models.CharField(max_length=100)  # what the project may be called
+    packed = models.BinaryField()  # a tar.gz of the files
+    file_count = models.PositiveIntegerField()
+    total_bytes = models.PositiveBigIntegerField()
+    left_out = models.JSONField(default=dict)  # how many files were left out, by the folder they were in
+    created_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        # projects.uploads.forget_old_uploads
+        indexes = [models.Index(fields=["created_at"], name="upload_by_age")]
+
+    def __str__(self) -> str:
+        return self.name
+
+
 class Generation(Job):
     """One run of the AI engine: a prompt in, a revision out."""
 

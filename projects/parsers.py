@@ -12,6 +12,7 @@ from typing import IO, Any
 
 import orjson
 from django.conf import settings
+from django.core.exceptions import TooManyFilesSent
 from django.core.files.uploadedfile import UploadedFile
 from django.core.files.uploadhandler import FileUploadHandler
 from rest_framework.exceptions import ErrorDetail, ParseError, ValidationError
@@ -46,7 +47,7 @@ class ArchiveParser(MultiPartParser):
     ) -> Any:
         """The options with `archive` beside them. Raises ParseError or ValidationError."""
         request = (parser_context or {})["request"]
-        request.upload_handlers = [_NamelessFiles()]
+        request.upload_handlers = [FewFiles(), NamelessFiles()]
         form: Any = super().parse(stream, media_type, parser_context)
         with ExitStack() as refused:
             for _, files in form.files.lists():
@@ -59,7 +60,24 @@ class ArchiveParser(MultiPartParser):
         return {**options, "archive": form.files["archive"]}
 
 
-class _NamelessFiles(FileUploadHandler):
+class FewFiles(FileUploadHandler):
+    """Lets the first hundred files of a form pass to the handlers behind it, and reads no form that has more."""
+
+    most = 100
+
+    def new_file(self, *args: Any, **kwargs: Any) -> None:
+        self.most -= 1
+        if self.most < 0:
+            raise TooManyFilesSent("There are too many files in the form: pack them into one archive.")
+
+    def receive_data_chunk(self, raw_data: bytes, start: int) -> bytes:
+        return raw_data
+
+    def file_complete(self, file_size: int) -> None:
+        return None
+
+
+class NamelessFiles(FileUploadHandler):
     """Keeps what is large on disk, like Django's own, but without a name: a killed process leaves nothing behind."""
 
     def new_file(self, *args: Any, **kwargs: Any) -> None:

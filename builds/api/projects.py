@@ -118,7 +118,7 @@ class ProjectViewSet(PublishDoors, WebhookDoors):
     # --- Their builds --------------------------------------------------------------------------------------------
 
     @extend_schema(operation_id="rebuildProject", request=NewBuild, responses={201: BuildDocument})
-    @action(detail=True, methods=["post"], url_path="builds", url_name="builds")
+    @action(detail=True, methods=["post"], url_path="builds", url_name="rebuild")
     def rebuild(self, request: Request, pk: Any) -> Response:
         """Build a revision that the project has, by default its last."""
         project = self.one(self.projects(), pk=pk)

@@ -15,7 +15,6 @@ from builds.api.requests import NewRelease, Nothing, Page
 from builds.models import Build, Release, Site
 from builds.release_documents import PublishedDocument, ReleaseDocument
 from projects.api import RevisionDoors
-from projects.jobs import Status
 from projects.models import ApiToken, Project
 from projects.pagination import HighestNumberFirst
 
@@ -61,7 +60,7 @@ class PublishDoors(RevisionDoors, GenerationDoors):
         return Response(status=204)
 
     @extend_schema(operation_id="listReleases", parameters=[Page], responses=ReleaseDocument(many=True))
-    @action(detail=True, pagination_class=HighestNumberFirst)
+    @action(detail=True, url_name="release-list", pagination_class=HighestNumberFirst)
     def releases(self, request: Request, pk: Any) -> Response:
         """The project's releases, newest first."""
         Page.of(request)
@@ -95,14 +94,10 @@ class PublishDoors(RevisionDoors, GenerationDoors):
         return Response(ReleaseDocument(release, context=context).data)
 
     def _build_to_publish(self, project: Project, job_id: Any) -> Build:
-        builds = self.builds().filter(project=project).order_by("-number")
         if job_id:
-            named: Build = self.one(builds, pk=job_id)
+            named: Build = self.one(self.builds().filter(project=project), pk=job_id)
             return named
-        build = builds.filter(status=Status.COMPLETED).first()
-        if build is None:
-            raise publishing.NotServable("The project has no completed build yet: wait for one, then publish it.")
-        return build
+        return publishing.build_to_publish(project)
 
 
 def _site_of(project: Project) -> Site | None:

@@ -1,16 +1,71 @@
-"""The first page: what is there, and how it is getting on."""
+"""The first page: one's projects, and how each is getting on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
 
 from django.contrib.auth.decorators import login_required
+from django.db.models import Count
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 
-from builds.models import Build
+from builds.models import Build, Site
+from builds.pages.access import visible_projects
+from builds.pages.paging import page_of
+from builds.sites.names import address
+from projects.models import Generation, Project
 
-BUILDS_SHOWN = 50
+PROJECTS_SHOWN = 25
+
+
+@dataclass(frozen=True)
+class Row:
+    """A project in the list: its last build, what is writing it just now, and where it is published."""
+
+    project: Project
+    build: Build | None
+    generation: Generation | None
+    site: str
+
+    @property
+    def is_under_way(self) -> bool:
+        return self.generation is not None or bool(self.build and not self.build.is_terminal)
 
 
 @login_required
 def home(request: HttpRequest) -> HttpResponse:
-    """The latest builds of whoever is signed in."""
-    builds = Build.objects.filter(owner=request.user.pk).select_related("project", "revision")
-    return render(request, "builds/home.html", {"builds": builds.order_by("-created_at")[:BUILDS_SHOWN]})
+    """Projects, newest first, those of a name if `?q=` asks for it."""
+    wanted = request.GET.get("q", "").replace("\0", "").strip()[:100]
+    projects = visible_projects(request).select_related("owner")
+    shown = page_of(request, projects.filter(name__icontains=wanted) if wanted else projects, size=PROJECTS_SHOWN)
+    rows = _rows(shown.rows)
+    active = Build.objects.active().filter(owner=request.user.pk).order_by()
+    counts = dict(active.values_list("status").annotate(Count("pk")))
+    context = {
+        "here": "projects",
+        "rows": rows,
+        "shown": shown,
+        "q": wanted,
+        "counts": counts,
+        "is_live": bool(counts) or any(row.is_under_way for row in rows),
+    }
+    return render(request, "projects/home.html", context)
+
+
+def _rows(projects: Sequence[Project]) -> list[Row]:
+    """Three queries, whatever the number of projects."""
+    latest = Build.objects.latest_of(projects)
+    sites = dict(Site.objects.filter(project__in=projects, live__isnull=False).values_list("project", "name"))
+    writing: dict[UUID, Generation] = {
+        generation.project_id: generation
+        for generation in Generation.objects.active().filter(project__in=projects).defer("state", "diff")
+    }
+    return [
+        Row(
+            project,
+            latest.get(project.pk),
+            writing.get(project.pk),
+            address(sites[project.pk]) if project.pk in sites else "",
+        )
+        for project in projects
+    ]

@@ -1,6 +1,6 @@
 """Where each page is."""
 
-from django.contrib.auth.views import LoginView, LogoutView
+from django.contrib.auth.views import LogoutView
 from django.urls import path
 
 from builds.pages.build import build_page
@@ -8,9 +8,24 @@ from builds.pages.code import code_page
 from builds.pages.diff import diff_page
 from builds.pages.generation import cancel, generation_page, retry
 from builds.pages.home import home
+from builds.pages.new import choices, new_project
+from builds.pages.project import project_builds, project_page
+from builds.pages.releases import project_releases
+from builds.pages.settings import project_settings
+from builds.pages.signing_in import SignIn
+from builds.pages.tokens import tokens
+from builds.pages.webhooks import project_webhook
 
 urlpatterns = [
     path("", home, name="home"),
+    path("new", new_project, name="new-project"),
+    path("new/<uuid:pk>", choices, name="new-project-choices"),
+    path("projects/<uuid:pk>", project_page, name="project-page"),
+    path("projects/<uuid:pk>/builds", project_builds, name="project-builds"),
+    path("projects/<uuid:pk>/releases", project_releases, name="project-releases"),
+    path("projects/<uuid:pk>/settings", project_settings, name="project-settings"),
+    path("projects/<uuid:pk>/webhooks/<uuid:webhook>", project_webhook, name="project-webhook"),
+    path("tokens", tokens, name="tokens"),
     path("builds/<uuid:pk>", build_page, name="build-page"),
     path("projects/<uuid:pk>/code", code_page, name="code-page"),
     path("projects/<uuid:pk>/code/<int:number>", code_page, name="code-page"),
@@ -19,6 +34,6 @@ urlpatterns = [
     path("generations/<uuid:pk>", generation_page, name="generation-page"),
     path("generations/<uuid:pk>/cancel", cancel, name="cancel-generation"),
     path("generations/<uuid:pk>/retry", retry, name="retry-generation"),
-    path("login", LoginView.as_view(template_name="login.html"), name="login"),
-    path("logout", LogoutView.as_view(), name="logout"),
+    path("login", SignIn.as_view(), name="login"),
+    path("logout", LogoutView.as_view(next_page="login"), name="logout"),
 ]

@@ -7,6 +7,8 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from projects.jobs import Job
+
 register = template.Library()
 
 # Each drawn in a square of 24, in lines.
@@ -57,6 +59,12 @@ def duration(taken: timedelta | float | None) -> str:
     if hours:
         return f"{hours} h {minutes % 60} min"
     return f"{minutes} min {whole % 60} s" if minutes else f"{whole} s"
+
+
+@register.filter
+def took(job: Job) -> timedelta | None:
+    """How long a build or generation took from its first start to its end; None of one that has not ended, or begun."""
+    return job.finished_at - job.started_at if job.finished_at and job.started_at else None
 
 
 @register.filter

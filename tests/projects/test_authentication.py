@@ -63,11 +63,10 @@ def test_anyone_is_let_in_for_trying_out_alone(debug: str, code: int) -> None:
 def test_a_session_writes_with_its_csrf_token_alone(owner: User) -> None:
     client = APIClient(enforce_csrf_checks=True)
     client.force_login(owner)
-    client.get("/")
     body = {"files": {"index.html": "<h1>hi</h1>"}}
 
     refused = client.post("/v1/projects", body)
-    token = client.get("/login").context["csrf_token"]
+    token = client.get("/").context["csrf_token"]
     accepted = client.post("/v1/projects", body, headers={"X-CSRFToken": str(token)})
 
     assert (refused.status_code, refused.json()["errors"][0]["code"]) == (403, "permission_denied")

@@ -13,6 +13,7 @@ from builds.publishing import forget_old_previews
 from builds.reaper import reap_abandoned, ring_for_waiting
 from projects import generation_queue
 from projects.idempotency import forget_old_keys
+from projects.uploads import forget_old_uploads
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +36,7 @@ class Command(BaseCommand):
                 settle_fix_loops()
                 forget_old_keys()
                 forget_old_previews()
+                forget_old_uploads()
             except DatabaseError as fault:
                 logger.warning("the database does not answer: %s", fault)
                 close_old_connections()

@@ -1,13 +1,12 @@
 """`manage.py create_token USER`: make an API token and show it, once."""
 
-from datetime import timedelta
 from typing import Any
 
 from django.contrib.auth import get_user_model
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.utils import timezone
 
 from projects.models import ApiToken
+from projects.tokens import make_token
 
 
 class Command(BaseCommand):
@@ -27,6 +26,5 @@ class Command(BaseCommand):
         owner = users.filter(username=user).first()
         if owner is None:
             raise CommandError(f"There is no user {user!r}: add --create-user, or run `manage.py createsuperuser`.")
-        expiry = timezone.now() + timedelta(days=days) if days else None
-        _, key = ApiToken.objects.create_key(name=name[:50], owner=owner, scope=scope, expiry_date=expiry)
+        _, key = make_token(by=owner, name=name, scope=scope, days=days)
         self.stdout.write(key)

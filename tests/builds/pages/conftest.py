@@ -1,4 +1,6 @@
-"""Pages as a Django client sees them: whoever is signed in, and static files under their own names."""
+"""A signed-in browser without a network, and static files as they are in the repository."""
+
+from pathlib import Path
 
 import pytest
 from django.contrib.auth.models import User
@@ -12,8 +14,15 @@ def _plain_static_files(settings: Settings) -> None:
     settings.STORAGES = {**settings.STORAGES, "staticfiles": plain}
 
 
+@pytest.fixture(autouse=True)
+def _artifacts_in_a_folder(settings: Settings, tmp_path: Path) -> None:
+    storage = {"BACKEND": "django.core.files.storage.FileSystemStorage", "OPTIONS": {"location": str(tmp_path)}}
+    settings.STORAGES = {**settings.STORAGES, "default": storage}
+
+
 @pytest.fixture
 def browser(owner: User) -> Client:
+    """The owner's."""
     client = Client()
     client.force_login(owner)
     return client

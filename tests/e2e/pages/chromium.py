@@ -52,8 +52,9 @@ class Watched:
         page.on("request", self._look)
 
     def _listen(self, said: ConsoleMessage) -> None:
-        if said.type == "error":
-            self.faults.append(f"{said.text} ({said.location.get('url')})")
+        # A form that is refused is answered with 422, which Chromium calls an error of the page.
+        if said.type == "error" and "status of 422" not in said.text:
+            self.faults.append(f"{said.text} {said.location.get('url', '')}")
 
     def _look(self, request: Request) -> None:
         if not request.url.startswith((f"{self._url}/", "data:", "blob:")) and request.frame.parent_frame is None:

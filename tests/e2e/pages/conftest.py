@@ -8,6 +8,8 @@ from playwright.sync_api import Browser, Page, expect
 from tests.e2e.pages.chromium import DESKTOP, Watched, chromium, make_user, sign_in
 from tests.installation import Installation
 
+expect.set_options(timeout=20_000)  # what is waited for comes at once, but on a busy machine
+
 
 @pytest.fixture(scope="module")
 def chrome() -> Iterator[Browser]:

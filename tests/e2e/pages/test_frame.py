@@ -1,5 +1,7 @@
 """What every page is in: signing in, the policy on what may be loaded, and that it can be used by all."""
 
+import http.client
+
 import httpx
 from playwright.sync_api import Page, expect
 
@@ -33,6 +35,18 @@ def test_nothing_inline_may_run_on_any_page(chef: Installation) -> None:
             assert "unsafe-inline" not in policy
             assert "default-src 'none'" in policy
             assert "frame-ancestors 'none'" in policy
+
+
+def test_a_form_that_is_too_large_is_answered_with_a_page(chef: Installation) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", chef.port, timeout=15)
+    connection.putrequest("POST", "/new")
+    connection.putheader("Content-Length", str(500 * 1024**2))
+    connection.endheaders()
+    answer = connection.getresponse()
+
+    assert (answer.status, answer.headers.get_content_type()) == (413, "text/html")
+    assert b"Leave out installed packages" in answer.read()
+    connection.close()
 
 
 def test_the_api_s_own_page_works_under_the_policy(page: Page) -> None:

@@ -1,0 +1,185 @@
+"""A project's settings: its name, how it is built, its environment, who is told of it; and its end."""
+
+from collections.abc import Callable
+from typing import Any, cast
+from uuid import UUID
+
+from django import forms
+from django.contrib import messages
+from django.contrib.auth.decorators import login_required
+from django.contrib.auth.models import User
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
+from django.views.decorators.http import require_http_methods
+
+from builds import actions
+from builds.models import RESULT_EVENTS, WebhookEndpoint
+from builds.pages.access import own_project, visible_projects
+from builds.pages.forms import NameForm, StrategyForm, VariableForm, WebhookForm
+from builds.pages.once import show_once, stored_nowhere
+from builds.pages.refusals import REFUSALS, reasons, told
+from builds.webhooks import guard
+from builds.webhooks.endpoints import create_endpoint
+from projects.environment import environment_document
+from projects.models import Project
+
+_WEBHOOKS_SHOWN = 100
+# Where each form is on the page. None is sent to that place: browsers carry a fragment on to the page that comes
+# next, which could then not reload itself by a meta refresh any more.
+_PLACES = {
+    "rename": ("name", "Name"),
+    "set": ("environment", "Environment"),
+    "strategy": ("strategy", "How it is built"),
+    "webhook": ("webhooks", "Webhooks"),
+    "delete": ("delete", "Delete the project"),
+}
+Answer = HttpResponse | None  # None: the form is shown again, with its faults
+
+
+class _Page:
+    """The forms of the page: what is being sent is bound, all others are as things are."""
+
+    def __init__(self, request: HttpRequest, project: Project) -> None:
+        self.request, self.project = request, project
+        self.by = cast(User, request.user)
+        self.do = request.POST.get("do", "") if request.method == "POST" else ""
+        revision = project.revisions.order_by("-number").only("strategy", "number", "project").first()
+        used = project.builds.filter(plan__isnull=False).order_by("-number").values_list("plan", flat=True).first()
+        strategy = dict(revision.strategy) if revision else {}
+        self.revision = revision
+        self.rename = self._form(NameForm, "rename", initial={"name": project.name})
+        self.strategy = self._form(StrategyForm, "strategy", plan=used, before=strategy)
+        self.variable = self._form(VariableForm, "set", auto_id="variable_%s")
+        events = [event.value for event in RESULT_EVENTS]
+        self.webhook = self._form(WebhookForm, "webhook", auto_id="webhook_%s", initial={"events": events})
+        self.delete = self._form(NameForm, "delete", auto_id="delete_%s")
+
+    def _form(self, kind: type[Any], do: str, **options: Any) -> Any:
+        return kind(self.request.POST if self.do == do else None, **options)
+
+    @property
+    def refused(self) -> tuple[str, str] | None:
+        """Of a POST that is answered by this page: where what is wrong with it is told, and what that is called."""
+        return _PLACES.get(self.do)
+
+    def answer(self) -> Answer:
+        """What the POST asks for, done."""
+        does: dict[str, Callable[[], Answer]] = {
+            "rename": self._rename,
+            "strategy": self._change_strategy,
+            "set": self._set,
+            "remove": self._remove,
+            "webhook": self._add_webhook,
+            "delete": self._delete,
+        }
+        return does[self.do]() if self.do in does else self._back()
+
+    def _back(self, said: str = "", place: str = "") -> HttpResponse:
+        if said:
+            messages.success(self.request, said)
+        return redirect(reverse("project-settings", args=[self.project.pk]) + place)
+
+    def _refused(self, form: forms.Form, refused: Exception, field: str | None = None) -> None:
+        for reason in reasons(refused):
+            form.add_error(field, reason)
+
+    def _rename(self) -> Answer:
+        if not self.rename.is_valid():
+            return None
+        actions.change_project(self.project, name=self.rename.cleaned_data["name"])
+        return self._back("The project has its new name.")
+
+    def _change_strategy(self) -> Answer:
+        if not self.strategy.is_valid():
+            return None
+        try:
+            build = actions.change_strategy(self.project, self.strategy.strategy(), by=self.by)
+        except REFUSALS as refused:
+            self._refused(self.strategy, refused)
+            return None
+        messages.success(self.request, "The same files are built in the new way, as a new revision.")
+        return redirect("build-page", pk=build.pk)
+
+    def _set(self) -> Answer:
+        if not self.variable.is_valid():
+            return None
+        env, secrets = self.variable.changes()
+        try:
+            actions.change_project(self.project, env=env, secrets=secrets)
+        except REFUSALS as refused:
+            self._refused(self.variable, refused)
+            return None
+        return self._back(f"{next(iter(env | secrets))} is set, from the next build on.", "#environment")
+
+    def _remove(self) -> Answer:
+        name = self.request.POST.get("name", "")
+        with told(self.request):
+            actions.change_project(self.project, env={name: None})
+            actions.change_project(self.project, secrets={name: None})
+            return self._back(f"{name} is removed, from the next build on.", "#environment")
+        return self._back()
+
+    def _add_webhook(self) -> Answer:
+        if not self.webhook.is_valid():
+            return None
+        url = self.webhook.cleaned_data["url"]
+        # The host is looked up before anything is written: a transaction must not wait for a name server.
+        refusal = refusal_of(url)
+        if refusal:
+            self.webhook.add_error("url", refusal)
+            return None
+        try:
+            events = self.webhook.cleaned_data["events"]
+            endpoint, secret = create_endpoint(by=self.by, url=url, events=events, project=self.project)
+        except REFUSALS as refused:
+            self._refused(self.webhook, refused)
+            return None
+        show_once(self.request, secret, about=endpoint.pk)
+        messages.success(self.request, "The webhook is on.")
+        return redirect("project-webhook", pk=self.project.pk, webhook=endpoint.pk)
+
+    def _delete(self) -> Answer:
+        if self.delete.is_valid() and self.delete.cleaned_data["name"] == self.project.name.strip():
+            actions.delete_project(self.project, by=self.by)
+            messages.success(self.request, f"{self.project.name} is deleted.")
+            return redirect("home")
+        self.delete.is_valid()
+        self.delete.add_error("name", "This is not the project's name: type it as it stands above.")
+        return None
+
+
+def refusal_of(url: str) -> str:
+    """Why nothing is sent to an address; empty when it may be."""
+    try:
+        guard.parse(url)
+    except guard.Refused as refused:
+        return str(refused)
+    refusal = guard.refusal_when_saved(url)
+    return str(refusal) if refusal else ""
+
+
+@login_required
+@require_http_methods(["GET", "HEAD", "POST"])
+def project_settings(request: HttpRequest, pk: UUID) -> HttpResponse:
+    """All settings, each in a form of its own; `do` says which of them a POST is of."""
+    if request.method == "POST":
+        page = _Page(request, own_project(request, pk))
+        if answer := page.answer():
+            return answer
+    else:
+        page = _Page(request, get_object_or_404(visible_projects(request).select_related("owner"), pk=pk))
+    project = page.project
+    context = {
+        "here": "projects",
+        "tab": "settings",
+        "project": project,
+        "page": page,
+        "is_owner": project.owner_id == request.user.pk,
+        "environment": environment_document(project),
+        "webhooks": WebhookEndpoint.objects.filter(project=project)[:_WEBHOOKS_SHOWN],
+    }
+    # What was typed is shown again, a secret too.
+    return stored_nowhere(
+        render(request, "projects/settings.html", context, status=422 if request.method == "POST" else 200)
+    )
