@@ -4,10 +4,15 @@ from datetime import datetime, timedelta
 
 from django import template
 from django.utils import timezone
-from django.utils.html import format_html
-from django.utils.safestring import SafeString
+from django.utils.html import escape, format_html, format_html_join
+from django.utils.safestring import SafeString, mark_safe
+
+from builds.ansi import HIDDEN
+from builds.log_lines import Line
 
 register = template.Library()
+
+MOST_OF_LINE = 4_000  # characters of a log's line that are shown; static/js/log.js shows as many
 
 # Each drawn in a square of 24, in lines.
 _ICONS = {
@@ -75,3 +80,49 @@ def _rounded(seconds: float) -> str:
         if seconds >= size:
             return f"{int(seconds // size)} {unit}"
     return f"{int(seconds)} s"
+
+
+@register.filter
+def visible(text: object) -> SafeString:
+    """Somebody else's text as a part of ours: it turns nothing around, and what cannot be seen in it is."""
+    return format_html("<bdi>{}</bdi>", _with_marks(escape(str(text))))
+
+
+@register.filter
+def visible_text(text: object) -> str:
+    """The same where there can be no markup: in titles and attributes."""
+    return HIDDEN.sub(lambda match: f"[{_code(match[0])}]", str(text))
+
+
+@register.filter
+def marked(markup: SafeString) -> SafeString:
+    """Markup that is safe already, with what cannot be seen in it marked."""
+    return _with_marks(markup)
+
+
+@register.simple_tag
+def log_line(line: Line) -> SafeString:
+    """A line of a log with its colours."""
+    shown, left = [], MOST_OF_LINE
+    for text, look in line.parts:
+        shown.append((look.classes, _with_marks(escape(text[:left]))))
+        left -= min(len(text), left)
+    html = format_html_join("", '<span class="{}">{}</span>', [part for part in shown if part[1]])
+    rest = sum(len(text) for text, _ in line.parts) - MOST_OF_LINE
+    more = format_html('<span class="more"> … {} more characters, which the raw text has</span>', rest)
+    return html + more if rest > 0 else html
+
+
+@register.filter
+def unlocalized(number: object) -> str:
+    """As programs write it."""
+    return str(number)
+
+
+def _with_marks(markup: str) -> SafeString:
+    """Of escaped text or safe markup: the characters that are replaced are part of no tag that we write."""
+    return mark_safe(HIDDEN.sub(lambda match: f'<i class="hid" data-char="{_code(match[0])}"></i>', markup))  # noqa: S308
+
+
+def _code(character: str) -> str:
+    return f"U+{ord(character):04X}"

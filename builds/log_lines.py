@@ -1,0 +1,181 @@
+"""A log by its lines, as a page shows it: numbered from 1 as in the text that builds.log_text gives.
+
+A chunk may end within a line; the line is then that of the chunk in which it begins. The database counts the lines,
+so that only the text that is shown is read.
+"""
+
+import re
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from functools import reduce
+from operator import or_
+from typing import Any
+
+from django.db.models import F, IntegerField, Q, QuerySet, Value
+from django.db.models.functions import Length, Replace, Right
+
+from builds import verdicts
+from builds.ansi import PLAIN, Look, pieces, plain
+from builds.log_text import ByteLength
+from builds.models import Build, LogChunk
+
+_NEWLINES = Length("text", output_field=IntegerField()) - Length(Replace("text", Value("\n"), Value("")))
+_CHUNKS_AT_ONCE = 20_000
+_UP_TO_LINE_END = re.compile(r"[^\n]*\n|[^\n]+")
+_WORD = re.compile(r"[\w.@/:-]{3,}")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line; `parts` are (text, look) from builds.ansi."""
+
+    number: int
+    phase: str
+    stream: str
+    timestamp: datetime
+    parts: list[tuple[str, Look]]
+
+
+class LogIndex:
+    """Where each chunk of a build's current attempt begins among the lines: one query, however long the log is."""
+
+    def __init__(self, build: Build) -> None:
+        self.build = build
+        rows = list(chunks_of(build).values_list("sequence", _NEWLINES, Right("text", 1)))
+        self.sequences = [sequence for sequence, _, _ in rows]
+        self._before = [0]  # line ends before each chunk, and in all
+        for _, count, _ in rows:
+            self._before.append(self._before[-1] + count)
+        is_open = bool(rows) and rows[-1][2] != "\n"
+        self.last = self._before[-1] + is_open  # the number of the last line, which may have no end yet
+
+    def before(self, sequence: int) -> int:
+        """How many line ends are before a chunk."""
+        return self._before[bisect_left(self.sequences, sequence)]
+
+    def lines(self, first: int, last: int) -> list[Line]:
+        """The lines from one number to another, as far as they are there."""
+        # A line begins where the one before ends: in the first chunk with so many line ends, or at its beginning.
+        begin = max(bisect_left(self._before, first - 1) - 1, 0)
+        end = min(bisect_left(self._before, last), len(self.sequences))
+        if begin >= end:
+            return []
+        chunks = chunks_of(self.build).filter(sequence__range=(self.sequences[begin], self.sequences[end - 1]))
+        return [line for line in _lines(chunks, self._before[begin] + 1) if first <= line.number <= last]
+
+
+def chunks_of(build: Build) -> QuerySet[LogChunk]:
+    return LogChunk.objects.filter(build=build, attempt=build.fence).order_by("sequence")
+
+
+def _lines(chunks: Iterable[LogChunk], number: int) -> Iterator[Line]:
+    line: Line | None = None
+    look, source = PLAIN, ("", "")
+    for chunk in chunks:
+        if source != (chunk.phase, chunk.stream):  # a colour that one program has left on is not for the next
+            look, source = PLAIN, (chunk.phase, chunk.stream)
+        for text in _UP_TO_LINE_END.findall(chunk.text):
+            line = line or Line(number, chunk.phase, chunk.stream, chunk.timestamp, [])
+            line.parts.extend(pieces(text.removesuffix("\n"), look))
+            look = line.parts[-1][1]
+            if text.endswith("\n"):
+                yield line
+                line, number = None, number + 1
+    if line:
+        yield line
+
+
+def find_evidence(build: Build, index: LogIndex) -> dict[str, int]:
+    """The number of the first line in the log of each line of the verdict's evidence that is there: one query."""
+    told = build.verdict or {}
+    wanted = {line: word for line in told.get("evidence", []) if (word := _longest_word(line))}
+    if not wanted:
+        return {}
+    rows = chunks_of(build).exclude(stream=LogChunk.Stream.SYSTEM)
+    rows = rows.filter(reduce(or_, (Q(text__contains=word) for word in set(wanted.values()))))
+    found: dict[str, int] = {}
+    for chunk in rows.only("sequence", "text").iterator(chunk_size=20):
+        if len(found) == len(wanted):
+            break
+        number = index.before(chunk.sequence)
+        for text in chunk.text.split("\n"):
+            number += 1
+            if text and any(word in text for word in wanted.values()):
+                line = verdicts.clean(plain(text))
+                if line in wanted:
+                    found.setdefault(line, number)
+    return found
+
+
+def _longest_word(line: str) -> str:
+    """A part of an evidence's line by which the database finds it: colours are hardly ever within a word."""
+    words = _WORD.findall(line.removesuffix("…"))
+    return max(words, key=len, default="")
+
+
+# --- For a page's script -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Page:
+    """Consecutive text of an attempt: `runs` are (characters, phase, stream, milliseconds since the epoch) of each
+    chunk in it, `line` the number of the line in which it begins, and `cursor` where to go on."""
+
+    attempt: int
+    line: int
+    text: str
+    runs: list[tuple[int, str, str, int]]
+    cursor: str
+    has_more: bool
+
+    def as_json(self) -> dict[str, Any]:
+        names = ("attempt", "line", "text", "runs", "cursor")
+        return {**{name: getattr(self, name) for name in names}, "more": self.has_more}
+
+
+def read_page(build: Build, *, after: str, most_bytes: int, kept_bytes: int) -> Page:
+    """The text after a cursor of builds.logs, `most_bytes` of it. Without one, of a log that is longer than
+    `kept_bytes`, the last so many. Raises ValueError for what is no cursor."""
+    sequence = _position(after, build)
+    first, line = _beginning(build, kept_bytes) if not sequence else (sequence, 0)
+    texts: list[str] = []
+    runs: list[tuple[int, str, str, int]] = []
+    size, has_more = 0, False
+    for chunk in chunks_of(build).filter(sequence__gt=first)[:_CHUNKS_AT_ONCE].iterator(chunk_size=500):
+        if size >= most_bytes:
+            has_more = True
+            break
+        texts.append(chunk.text)
+        runs.append((utf16_length(chunk.text), chunk.phase, chunk.stream, int(chunk.timestamp.timestamp() * 1000)))
+        size, sequence = size + len(chunk.text.encode(errors="replace")), chunk.sequence
+    has_more = has_more or len(runs) == _CHUNKS_AT_ONCE
+    return Page(build.fence, line + 1, "".join(texts), runs, f"{build.fence}.{max(sequence, first)}", has_more)
+
+
+def utf16_length(text: str) -> int:
+    """How long JavaScript takes a text to be."""
+    return len(text) if text.isascii() else len(text.encode("utf-16-le", "surrogatepass")) // 2
+
+
+def _position(cursor: str, build: Build) -> int:
+    if not cursor:
+        return 0
+    match = re.fullmatch(r"(\d{1,9})\.(\d{1,9})", cursor)
+    if not match:
+        raise ValueError("The cursor is not one that this log gave.")
+    return int(match[2]) if int(match[1]) == build.fence else 0
+
+
+def _beginning(build: Build, kept_bytes: int) -> tuple[int, int]:
+    """(the last sequence that is left out, line ends up to it) so that no more than `kept_bytes` follow."""
+    if build.log_bytes <= kept_bytes:
+        return 0, 0
+    rows = list(chunks_of(build).values_list("sequence", _NEWLINES, ByteLength(F("text"))))
+    size = 0
+    for place in range(len(rows) - 1, -1, -1):
+        size += rows[place][2]
+        if size > kept_bytes:
+            return rows[place][0], sum(row[1] for row in rows[: place + 1])
+    return 0, 0

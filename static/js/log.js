@@ -1,0 +1,417 @@
+// A log in the browser: its text, kept compactly, and a list of which only what can be seen is in the document.
+"use strict";
+
+const MOST_OF_LINE = 4000; // characters of a line that are shown, as in builds/templatetags/chef.py
+const MOST_LINES = 1_500_000; // browsers make no element higher than some 33 million pixels
+
+// Numbers in an array that grows.
+class Numbers {
+  constructor(kind = Uint32Array) {
+    this.items = new kind(1024);
+    this.length = 0;
+  }
+
+  push(number) {
+    if (this.length === this.items.length) {
+      const larger = new this.items.constructor(this.length * 2);
+      larger.set(this.items);
+      this.items = larger;
+    }
+    this.items[this.length++] = number;
+  }
+
+  // The place of the last number that is not greater; -1 when there is none. They must be in order.
+  lastUpTo(number) {
+    let low = 0, high = this.length;
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (this.items[middle] <= number) low = middle + 1;
+      else high = middle;
+    }
+    return low - 1;
+  }
+}
+
+// The lines of one attempt. Lines are counted from 0 here; `first` is the number that people know line 0 by.
+class LogText {
+  constructor(first = 1) {
+    this.first = first;
+    this.blocks = []; // text of whole lines, some 64 K characters each, and what has no line end yet at the end
+    this.blockLines = new Numbers(); // the first line of each block
+    this.starts = new Numbers(); // where each line begins in its block
+    this.open = ""; // what has been printed of the line that has no end yet
+    this.runLines = new Numbers(); // where what the lines are of changes
+    this.runTimes = new Numbers(Float64Array);
+    this.runs = []; // [phase, stream]
+    this.looks = new Map(); // of lines that begin in colour
+    this.look = Ansi.PLAIN;
+    this.phases = []; // {name, first}
+  }
+
+  get count() { return this.starts.length + (this.open ? 1 : 0); }
+
+  append(text, phase, stream, time) {
+    const last = this.runs.at(-1);
+    const isSame = last && last[0] === phase && last[1] === stream;
+    if (!isSame) this.look = Ansi.PLAIN;
+    const begun = this.starts.length, isWithin = this.open !== "";
+    const begins = begun + (isWithin ? 1 : 0); // a line that has begun stays what it is
+    if (!isSame) this.looks.delete(begins);
+    if (!isSame || this.runTimes.items[this.runTimes.length - 1] !== time) {
+      this.runLines.push(begins);
+      this.runTimes.push(time);
+      this.runs.push(isSame ? last : [phase, stream]);
+    }
+    const name = phase || "preparation";
+    if (this.phases.at(-1)?.name !== name) this.phases.push({ name, first: begins });
+    const whole = this.open + text;
+    const end = whole.lastIndexOf("\n") + 1;
+    this.open = whole.slice(end);
+    if (end) this._addLines(end === whole.length ? whole : whole.slice(0, end));
+    if (this.look !== Ansi.PLAIN || text.includes("\x1b")) this._follow(text, begun, isWithin);
+  }
+
+  _addLines(text) {
+    const isFull = !this.blocks.length || this.blocks.at(-1).length > 65536;
+    if (isFull) {
+      this.blocks.push("");
+      this.blockLines.push(this.starts.length);
+    }
+    const offset = this.blocks.at(-1).length;
+    for (let at = 0; at < text.length;) {
+      this.starts.push(offset + at);
+      at = text.indexOf("\n", at) + 1;
+    }
+    this.blocks[this.blocks.length - 1] += text;
+  }
+
+  // Colours that are not switched off before a line's end go on in the next.
+  _follow(text, line, isWithin) {
+    text.split("\n").forEach((part, place) => {
+      if (place || !isWithin) {
+        if (this.look === Ansi.PLAIN) this.looks.delete(line);
+        else this.looks.set(line, this.look);
+      }
+      if (part.includes("\x1b")) this.look = Ansi.pieces(part, this.look).at(-1)[1];
+      if (Ansi.classes(this.look) === "") this.look = Ansi.PLAIN;
+      line++;
+    });
+  }
+
+  text(line) {
+    if (line >= this.starts.length) return this.open;
+    const block = this.blockLines.lastUpTo(line);
+    const nextBlock = block + 1 < this.blockLines.length ? this.blockLines.items[block + 1] : this.starts.length;
+    const end = line + 1 < nextBlock ? this.starts.items[line + 1] : this.blocks[block].length;
+    return this.blocks[block].slice(this.starts.items[line], end - 1);
+  }
+
+  about(line) {
+    const run = this.runLines.lastUpTo(line);
+    const [phase, stream] = this.runs[run] ?? ["", "system"];
+    return { phase, stream, time: this.runTimes.items[run], look: this.looks.get(line) ?? Ansi.PLAIN };
+  }
+
+  // Lines that hold a text, whatever its letters' case; at most so many.
+  find(wanted, most) {
+    const pattern = LogText.pattern(wanted);
+    const found = [];
+    const look = (text, first) => {
+      const plain = text.includes("\x1b") ? Ansi.plain(text) : text;
+      pattern.lastIndex = 0;
+      let line = first, counted = 0;
+      for (let match = pattern.exec(plain); match && found.length < most; match = pattern.exec(plain)) {
+        for (let at = plain.indexOf("\n", counted); at !== -1 && at < match.index; at = plain.indexOf("\n", counted)) {
+          line++;
+          counted = at + 1;
+        }
+        found.push(line);
+        const end = plain.indexOf("\n", match.index);
+        if (end === -1) break;
+        pattern.lastIndex = end;
+      }
+    };
+    this.blocks.forEach((text, block) => found.length < most && look(text, this.blockLines.items[block]));
+    if (this.open) look(this.open, this.starts.length);
+    return found;
+  }
+
+  static pattern(wanted) { return new RegExp(wanted.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"), "gi"); }
+
+  whole() { return Ansi.plain(this.blocks.join("") + this.open); }
+}
+
+// What is shown of it: a heading for each phase, below it the lines unless they are folded away.
+class LogView {
+  constructor(element, { onPlace } = {}) {
+    this.element = element;
+    this.onPlace = onPlace ?? (() => {});
+    this.sizer = document.createElement("div");
+    this.rows = document.createElement("div");
+    this.rows.className = "rows";
+    element.replaceChildren(this.sizer, this.rows);
+    this.folded = new Set();
+    this.hasTimes = false;
+    this.marked = null; // [from, to] of the address
+    this.pattern = null;
+    this.current = -1; // the line of the match that was gone to
+    this.isFollowing = true;
+    this.shown = new Map();
+    element.addEventListener("scroll", () => this._onScroll(), { passive: true });
+    new ResizeObserver(() => this._onResize()).observe(element);
+    this.show(new LogText());
+  }
+
+  show(log) {
+    this.log = log;
+    this.folded.clear();
+    this.current = -1;
+    this.widest = 0;
+    this.refresh();
+  }
+
+  get rowHeight() { return (this._rowHeight ||= parseFloat(getComputedStyle(this.element).lineHeight) || 20); }
+
+  // The log has grown. What is looked at stays where it is, unless its end is.
+  grown() {
+    if (this._isDue) return;
+    this._isDue = true;
+    requestAnimationFrame(() => {
+      this._isDue = false;
+      this._layOut();
+      if (this.isFollowing) this._toEnd();
+      this._draw();
+    });
+  }
+
+  refresh() {
+    this.shown.clear();
+    this.rows.replaceChildren();
+    this._layOut();
+    this._draw();
+  }
+
+  // --- From lines to rows ---
+
+  _layOut() {
+    const { phases, count } = this.log;
+    let row = 0;
+    this.sections = phases.map(({ name, first }, place) => {
+      const lines = (phases[place + 1]?.first ?? count) - first;
+      const section = { name, first, lines, row, isFolded: this.folded.has(place) };
+      row += 1 + (section.isFolded ? 0 : lines);
+      return section;
+    });
+    this.total = row;
+    const height = `${row * this.rowHeight}px`;
+    if (this.sizer.style.height !== height) this.sizer.style.height = height;
+  }
+
+  _sectionOf(row) {
+    let found = 0;
+    while (found + 1 < this.sections.length && this.sections[found + 1].row <= row) found++;
+    return found;
+  }
+
+  rowOf(line) {
+    const place = this.log.phases.findLastIndex(({ first }) => first <= line);
+    if (place < 0) return 0;
+    if (this.folded.delete(place)) this.refresh();
+    return this.sections[place].row + 1 + line - this.sections[place].first;
+  }
+
+  // --- Drawing ---
+
+  _draw() {
+    const height = this.rowHeight, { scrollTop, clientHeight } = this.element;
+    const first = Math.max(Math.floor(scrollTop / height) - 15, 0);
+    const last = Math.min(Math.ceil((scrollTop + clientHeight) / height) + 15, this.total);
+    const wanted = new Map();
+    const open = this.log.starts.length;
+    for (let row = first; row < last; row++) {
+      const section = this.sections[this._sectionOf(row)];
+      const line = row === section.row ? -1 : section.first + row - section.row - 1;
+      const key = line < 0 ? `${section.name} ${section.row} ${section.lines} ${section.isFolded}` : line === open ? `open ${this.log.open.length}` : line;
+      wanted.set(key, this.shown.get(key) ?? (line < 0 ? this._heading(section) : this._row(line)));
+    }
+    for (const [key, node] of this.shown) if (!wanted.has(key)) node.remove();
+    let before = this.rows.firstChild;
+    for (const node of wanted.values()) {
+      if (node === before) before = before.nextSibling;
+      else this.rows.insertBefore(node, before);
+    }
+    this.shown = wanted;
+    this.rows.style.transform = `translateY(${first * height}px)`;
+    // What was once wide stays so: a list that gets narrower while it is scrolled jumps sideways.
+    const wide = this.rows.scrollWidth;
+    if (wide > this.widest) this.sizer.style.width = `${(this.widest = wide)}px`;
+  }
+
+  _heading(section) {
+    const node = document.createElement("button");
+    node.type = "button";
+    node.className = "fold";
+    const place = this.sections.indexOf(section);
+    node.dataset.place = place;
+    node.setAttribute("aria-expanded", String(!section.isFolded));
+    node.textContent = `${section.name[0].toUpperCase()}${section.name.slice(1)}`;
+    const count = document.createElement("span");
+    count.className = "muted";
+    count.textContent = `${section.lines.toLocaleString("en")} line${section.lines === 1 ? "" : "s"}`;
+    node.append(count);
+    node.addEventListener("click", () => this.fold(place));
+    return node;
+  }
+
+  fold(place) {
+    if (!this.folded.delete(place)) this.folded.add(place);
+    this.isFollowing = false;
+    const hadFocus = this.rows.contains(document.activeElement);
+    this.refresh();
+    if (hadFocus) this.rows.querySelector(`[data-place="${place}"]`)?.focus({ preventScroll: true });
+    this.onPlace();
+  }
+
+  _row(line) {
+    const about = this.log.about(line), number = line + this.log.first;
+    const node = document.createElement("div");
+    node.className = `row ${about.stream}`;
+    if (this.marked && number >= this.marked[0] && number <= this.marked[1]) node.classList.add("here");
+    if (line === this.current) node.classList.add("now");
+    const link = document.createElement("a");
+    link.className = "n";
+    link.href = `#L${number}`;
+    link.tabIndex = -1;
+    link.textContent = String(number);
+    node.append(link);
+    if (this.hasTimes) {
+      const time = document.createElement("time");
+      const moment = new Date(about.time);
+      time.dateTime = moment.toISOString();
+      time.textContent = moment.toLocaleTimeString("en-GB") + "." + String(moment.getMilliseconds()).padStart(3, "0");
+      node.append(time);
+    }
+    node.append(this._text(line, about.look), "\n");
+    return node;
+  }
+
+  _text(line, look) {
+    const parts = Ansi.pieces(this.log.text(line), look);
+    const length = parts.reduce((sum, [text]) => sum + text.length, 0);
+    const marks = this.pattern ? this._matches(parts.map(([text]) => text).join("").slice(0, MOST_OF_LINE)) : [];
+    const whole = document.createElement("span");
+    whole.className = "t";
+    let at = 0;
+    for (const [text, partLook] of parts) {
+      const shown = text.slice(0, Math.max(MOST_OF_LINE - at, 0));
+      if (shown) whole.append(...LogView._spans(shown, Ansi.classes(partLook), at, marks));
+      at += text.length;
+    }
+    if (length > MOST_OF_LINE) {
+      const more = document.createElement("span");
+      more.className = "more";
+      more.textContent = ` … ${(length - MOST_OF_LINE).toLocaleString("en")} more characters, which the raw text has`;
+      whole.append(more);
+    }
+    return whole;
+  }
+
+  _matches(text) {
+    return [...text.matchAll(this.pattern)].map((match) => [match.index, match.index + match[0].length]);
+  }
+
+  // One part of a line as elements, cut where a match begins or ends. Text only ever becomes a text node.
+  static _spans(text, classes, offset, marks) {
+    const made = [];
+    const add = (from, to, isMark) => {
+      if (from >= to) return;
+      const node = document.createElement(isMark ? "mark" : "span");
+      if (classes) node.className = classes;
+      LogView.fill(node, text.slice(from, to));
+      made.push(node);
+    };
+    let at = 0;
+    for (const [from, to] of marks) {
+      const begin = Math.min(Math.max(from - offset, at), text.length), end = Math.min(to - offset, text.length);
+      if (end <= begin) continue;
+      add(at, begin, false);
+      add(begin, end, true);
+      at = end;
+    }
+    add(at, text.length, false);
+    return made;
+  }
+
+  // What cannot be seen, or turns text around, as a mark that says what it is.
+  static fill(node, text) {
+    if (!Ansi.HIDDEN.test(text)) {
+      node.textContent = text;
+      return;
+    }
+    for (const part of text.split(new RegExp(`(${Ansi.HIDDEN.source})`))) {
+      if (!Ansi.HIDDEN.test(part)) {
+        node.append(part);
+        continue;
+      }
+      const mark = document.createElement("i");
+      mark.className = "hid";
+      mark.dataset.char = `U+${part.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}`;
+      node.append(mark);
+    }
+  }
+
+  // --- Where it stands ---
+
+  get isAtEnd() {
+    const { scrollTop, clientHeight, scrollHeight } = this.element;
+    return scrollTop + clientHeight >= scrollHeight - this.rowHeight;
+  }
+
+  _onScroll() {
+    const top = this.element.scrollTop;
+    if (this.isAtEnd) this.isFollowing = true;
+    else if (top < (this._top ?? 0)) this.isFollowing = false;
+    this._top = top;
+    if (!this._isDrawing) {
+      this._isDrawing = true;
+      requestAnimationFrame(() => {
+        this._isDrawing = false;
+        this._draw();
+      });
+    }
+    this.onPlace();
+  }
+
+  _onResize() {
+    this._rowHeight = 0;
+    this._layOut();
+    if (this.isFollowing) this._toEnd();
+    this._draw();
+  }
+
+  _toEnd() {
+    this.element.scrollTop = this.element.scrollHeight;
+    this._top = this.element.scrollTop;
+  }
+
+  toEnd() {
+    this.isFollowing = true;
+    this._toEnd();
+    this._draw();
+    this.onPlace();
+  }
+
+  toLine(line) {
+    this.isFollowing = false;
+    const row = this.rowOf(Math.min(Math.max(line, 0), Math.max(this.log.count - 1, 0)));
+    this.element.scrollTop = Math.max(row * this.rowHeight - this.element.clientHeight / 3, 0);
+    this._top = this.element.scrollTop;
+    this.refresh();
+    this.onPlace();
+  }
+
+  mark(range) {
+    this.marked = range;
+    this.refresh();
+  }
+}
