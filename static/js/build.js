@@ -33,6 +33,7 @@ class BuildPage {
     this.tools.begin();
     if (this.view.isFollowing) this.view.toEnd();
     document.documentElement.dataset.log = "ready";
+    performance.mark("log-ready");
     this.connect();
   }
 
