@@ -48,7 +48,7 @@ class LogIndex:
         self._before = [0]  # line ends before each chunk, and in all
         for _, count, _ in rows:
             self._before.append(self._before[-1] + count)
-        is_open = bool(rows) and rows[-1][2] != "\n"
+        is_open = next((end for _, _, end in reversed(rows) if end), "\n") != "\n"
         self.last = self._before[-1] + is_open  # the number of the last line, which may have no end yet
 
     def before(self, sequence: int) -> int:
