@@ -17,6 +17,7 @@ _ONCE = {
         *(f"builds/test_{name}.py" for name in ("redaction", "registries", "runtimes", "toolbox", "verdicts")),
         *(f"builds/sites/test_{name}.py" for name in ("names", "rules", "serving")),
         "builds/webhooks/test_endpoints.py",
+        "e2e/pages",
         *(f"e2e/test_{name}.py" for name in ("corpus", "generations", "outside", "starters")),
         *(f"projects/test_{name}.py" for name in ("archives", "hostile_archives", "paths", "starters")),
         *(f"test_{name}.py" for name in ("compose", "scripts", "start", "streams")),

@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 
 from django import template
 from django.utils import timezone
-from django.utils.html import escape, format_html, format_html_join
+from django.utils.html import escape, format_html
 from django.utils.safestring import SafeString, mark_safe
 
 from builds.ansi import HIDDEN
@@ -103,11 +103,12 @@ def marked(markup: SafeString) -> SafeString:
 @register.simple_tag
 def log_line(line: Line) -> SafeString:
     """A line of a log with its colours."""
-    shown, left = [], MOST_OF_LINE
+    html, left = SafeString(), MOST_OF_LINE
     for text, look in line.parts:
-        shown.append((look.classes, _with_marks(escape(text[:left]))))
+        if shown := text[:left]:
+            named = format_html(' class="{}"', look.classes) if look.classes else ""
+            html += format_html("<span{}>{}</span>", named, _with_marks(escape(shown)))
         left -= min(len(text), left)
-    html = format_html_join("", '<span class="{}">{}</span>', [part for part in shown if part[1]])
     rest = sum(len(text) for text, _ in line.parts) - MOST_OF_LINE
     more = format_html('<span class="more"> … {} more characters, which the raw text has</span>', rest)
     return html + more if rest > 0 else html

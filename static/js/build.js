@@ -230,6 +230,10 @@ class LogTools {
     if (event.key === "/") {
       event.preventDefault();
       this.search.focus();
+    } else if (event.key === "Home" || event.key === "End") {
+      event.preventDefault(); // at once: browsers would glide there, and be late when another key follows
+      if (event.key === "End") this.view.toEnd();
+      else this.view.toTop();
     } else if (event.key === "n" || event.key === "N") {
       this.go(event.key === "n" ? 1 : -1);
     } else if (event.key === "[" || event.key === "]") {
@@ -276,7 +280,7 @@ class LogTools {
 
   mark(range) {
     this.view.mark(range);
-    byId("log-copy").lastElementChild.textContent = range ? (range[0] === range[1] ? `Copy line ${range[0]}` : `Copy ${range[0]}–${range[1]}`) : "Copy";
+    byId("log-copy").lastElementChild.textContent = range ? (range[0] === range[1] ? `Copy line ${range[0]}` : `Copy ${range[0]} to ${range[1]}`) : "Copy";
   }
 
   // --- Times and copy ---

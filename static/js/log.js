@@ -394,6 +394,13 @@ class LogView {
     this._top = this.element.scrollTop;
   }
 
+  toTop() {
+    this.isFollowing = false;
+    this._top = this.element.scrollTop = 0;
+    this._draw();
+    this.onPlace();
+  }
+
   toEnd() {
     this.isFollowing = true;
     this._toEnd();
