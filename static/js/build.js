@@ -148,6 +148,7 @@ class LogTools {
     byId("log-next").addEventListener("click", () => this.go(1));
     byId("log-previous").addEventListener("click", () => this.go(-1));
     byId("log-times").addEventListener("click", () => this.setTimes(!view.hasTimes));
+    byId("log-wrap").addEventListener("click", () => this.setWrapping(!view.wraps));
     byId("log-copy").addEventListener("click", () => this.copy());
     byId("log-view").addEventListener("keydown", (event) => this.onViewKey(event));
     byId("log-view").addEventListener("click", (event) => this.onClick(event));
@@ -162,6 +163,7 @@ class LogTools {
 
   begin() {
     this.setTimes(localStorage.getItem("chef-log-times") === "1");
+    this.setWrapping((localStorage.getItem("chef-log-wrap") ?? (innerWidth < 640 ? "1" : "0")) === "1", { isKept: false });
     this.toAddress();
   }
 
@@ -290,6 +292,12 @@ class LogTools {
     localStorage.setItem("chef-log-times", hasTimes ? "1" : "0");
     byId("log-times").setAttribute("aria-pressed", String(hasTimes));
     this.view.refresh();
+  }
+
+  setWrapping(wraps, { isKept = true } = {}) {
+    if (isKept) localStorage.setItem("chef-log-wrap", wraps ? "1" : "0");
+    byId("log-wrap").setAttribute("aria-pressed", String(wraps));
+    this.view.setWrapping(wraps);
   }
 
   async copy() {

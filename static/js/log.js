@@ -138,6 +138,25 @@ class LogText {
 
   static pattern(wanted) { return new RegExp(wanted.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"), "gi"); }
 
+  // How many characters of each line are shown.
+  widths() {
+    this.widthsKnown ??= new Numbers();
+    for (let line = this.widthsKnown.length; line < this.starts.length; line++) this.widthsKnown.push(LogText._width(this.text(line)));
+    const widths = this.widthsKnown.items;
+    if (!this.open) return widths;
+    if (widths.length === this.starts.length) { // room for the one that has no end yet
+      this.widthsKnown.push(0);
+      this.widthsKnown.length--;
+    }
+    this.widthsKnown.items[this.starts.length] = LogText._width(this.open);
+    return this.widthsKnown.items;
+  }
+
+  static _width(text) {
+    const length = (text.includes("\x1b") ? Ansi.plain(text) : text).length;
+    return length > MOST_OF_LINE ? MOST_OF_LINE + 50 : length; // with what says that it goes on
+  }
+
   whole() { return Ansi.plain(this.blocks.join("") + this.open); }
 }
 
@@ -152,6 +171,9 @@ class LogView {
     element.replaceChildren(this.sizer, this.rows);
     this.folded = new Set();
     this.hasTimes = false;
+    this.wraps = false;
+    this.columns = 80; // characters that a row of the screen has
+    this.measured = new Map(); // rows of the screen that lines take, where that is not what their length says
     this.marked = null; // [from, to] of the address
     this.pattern = null;
     this.current = -1; // the line of the match that was gone to
@@ -165,6 +187,7 @@ class LogView {
   show(log) {
     this.log = log;
     this.folded.clear();
+    this.measured.clear();
     this.current = -1;
     this.widest = 0;
     this.refresh();
@@ -182,6 +205,19 @@ class LogView {
       if (this.isFollowing) this._toEnd();
       this._draw();
     });
+  }
+
+  // Long lines go on in the next row of the screen, or beyond the edge.
+  setWrapping(wraps) {
+    const { isFollowing } = this, row = this._rowAt(this.element.scrollTop), offset = this._topOf(row) - this.element.scrollTop;
+    this.wraps = wraps;
+    this.element.classList.toggle("wraps", wraps);
+    this.widest = 0;
+    this.sizer.style.width = "";
+    this.measured.clear();
+    this.refresh();
+    if (isFollowing) this.toEnd();
+    else this._scrollTo(this._topOf(row) - offset);
   }
 
   refresh() {
@@ -203,8 +239,39 @@ class LogView {
       return section;
     });
     this.total = row;
-    const height = `${row * this.rowHeight}px`;
+    if (this.wraps) this._countUnits();
+    const height = `${this._topOf(row)}px`;
     if (this.sizer.style.height !== height) this.sizer.style.height = height;
+  }
+
+  // With wrapping: how many rows of the screen are before each row.
+  _countUnits() {
+    if (!(this.units?.length > this.total)) this.units = new Uint32Array(Math.ceil(this.total * 1.5) + 1024);
+    const { units, measured, columns } = this, widths = this.log.widths();
+    let at = 0;
+    for (const { row, first, lines, isFolded } of this.sections) {
+      units[row] = at++;
+      for (let line = first, end = isFolded ? first : first + lines; line < end; line++) {
+        units[row + 1 + line - first] = at;
+        at += measured.get(line) ?? Math.max(Math.ceil(widths[line] / columns), 1);
+      }
+    }
+    units[this.total] = at;
+  }
+
+  _topOf(row) { return (this.wraps ? this.units[row] : row) * this.rowHeight; }
+
+  // The row at so many pixels from the top.
+  _rowAt(y) {
+    const unit = Math.max(Math.floor(y / this.rowHeight), 0);
+    if (!this.wraps) return Math.min(unit, this.total);
+    let low = 0, high = this.total;
+    while (low < high) {
+      const middle = (low + high + 1) >> 1;
+      if (this.units[middle] <= unit) low = middle;
+      else high = middle - 1;
+    }
+    return low;
   }
 
   _sectionOf(row) {
@@ -223,9 +290,9 @@ class LogView {
   // --- Drawing ---
 
   _draw() {
-    const height = this.rowHeight, { scrollTop, clientHeight } = this.element;
-    const first = Math.max(Math.floor(scrollTop / height) - 15, 0);
-    const last = Math.min(Math.ceil((scrollTop + clientHeight) / height) + 15, this.total);
+    const { scrollTop, clientHeight } = this.element;
+    const first = Math.max(this._rowAt(scrollTop) - 15, 0);
+    const last = Math.min(this._rowAt(scrollTop + clientHeight) + 16, this.total);
     const wanted = new Map();
     const open = this.log.starts.length;
     for (let row = first; row < last; row++) {
@@ -241,10 +308,52 @@ class LogView {
       else this.rows.insertBefore(node, before);
     }
     this.shown = wanted;
-    this.rows.style.transform = `translateY(${first * height}px)`;
+    this.rows.style.transform = `translateY(${this._topOf(first)}px)`;
+    if (this.wraps) {
+      this._measure(first);
+      return;
+    }
     // What was once wide stays so: a list that gets narrower while it is scrolled jumps sideways.
     const wide = this.rows.scrollWidth;
     if (wide > this.widest) this.sizer.style.width = `${(this.widest = wide)}px`;
+  }
+
+  // What lengths alone do not tell: how wide the page is, and tabs and characters that are wider than others.
+  _measure(first) {
+    const text = this.rows.querySelector(".t");
+    const columns = Math.max(Math.floor((text?.clientWidth ?? 0) / this._characterWidth() + 0.01), 10);
+    const isOther = text && columns !== this.columns;
+    if (isOther) {
+      this.columns = columns;
+      this.measured.clear();
+    }
+    let isWrong = isOther, row = first;
+    for (const [key, node] of this.shown) {
+      const units = Math.round(node.offsetHeight / this.rowHeight);
+      if (typeof key === "number" && (isOther || units !== this.units[row + 1] - this.units[row])) {
+        if (units !== Math.max(Math.ceil(this.log.widths()[key] / this.columns), 1)) this.measured.set(key, units);
+        else this.measured.delete(key);
+        isWrong = true;
+      }
+      row++;
+    }
+    if (!isWrong) return;
+    const seen = this._rowAt(this.element.scrollTop), offset = this._topOf(seen) - this.element.scrollTop;
+    this._layOut();
+    if (this.isFollowing) this._toEnd();
+    else this._scrollTo(this._topOf(seen) - offset);
+    this.rows.style.transform = `translateY(${this._topOf(first)}px)`;
+  }
+
+  _characterWidth() {
+    if (!this.probe) {
+      this.probe = document.createElement("span");
+      this.probe.className = "probe";
+      this.probe.textContent = "0".repeat(100);
+      this.probe.setAttribute("aria-hidden", "true");
+      this.element.append(this.probe);
+    }
+    return this.probe.getBoundingClientRect().width / 100 || 8;
   }
 
   _heading(section) {
@@ -389,14 +498,16 @@ class LogView {
     this._draw();
   }
 
-  _toEnd() {
-    this.element.scrollTop = this.element.scrollHeight;
+  _scrollTo(top) {
+    this.element.scrollTop = Math.max(top, 0);
     this._top = this.element.scrollTop;
   }
 
+  _toEnd() { this._scrollTo(this.element.scrollHeight); }
+
   toTop() {
     this.isFollowing = false;
-    this._top = this.element.scrollTop = 0;
+    this._scrollTo(0);
     this._draw();
     this.onPlace();
   }
@@ -411,8 +522,7 @@ class LogView {
   toLine(line) {
     this.isFollowing = false;
     const row = this.rowOf(Math.min(Math.max(line, 0), Math.max(this.log.count - 1, 0)));
-    this.element.scrollTop = Math.max(row * this.rowHeight - this.element.clientHeight / 3, 0);
-    this._top = this.element.scrollTop;
+    this._scrollTo(this._topOf(row) - this.element.clientHeight / 3);
     this.refresh();
     this.onPlace();
   }

@@ -68,6 +68,13 @@ _SCROLL = """async () => {
   return frames;
 }"""
 
+_WRAP = """async () => {
+  const began = performance.now();
+  document.querySelector("#log-wrap").click();
+  await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
+  return performance.now() - began;
+}"""
+
 
 @dataclass(frozen=True)
 class Result:
@@ -78,6 +85,7 @@ class Result:
     shown: float  # until the last lines are there, as the server has rendered them
     ready: float  # until all of the log can be scrolled and searched
     search: float
+    wrapping: float
     heap: float
     renderer_pss: float
     renderer_rss: float
@@ -98,6 +106,7 @@ class Result:
             _row("opened: the last lines are seen", self.shown, "ms", AIM_OPEN),
             _row("opened: the whole log is there", self.ready, "ms", AIM_OPEN),
             _row("a search through all of it", self.search, "ms"),
+            _row("wrapping all of it", self.wrapping, "ms"),
             _row("JavaScript's heap", self.heap, "MiB", AIM_MEMORY),
             _row("renderer process, PSS", self.renderer_pss, "MiB", AIM_MEMORY),
             _row("renderer process, RSS, with what it shares", self.renderer_rss, "MiB"),
@@ -140,6 +149,7 @@ def measure(installation: Installation, *, lines: int, rounds: int, seconds: flo
         heap, renderer = _heap(page), _renderer(browser)
         frames: list[float] = page.evaluate(_SCROLL)
         search = _search(page)
+        wrapping = float(page.evaluate(_WRAP))
         transferred = _transferred(page, path)
     size = len(installation.log_text(build).encode())
     return Result(
@@ -148,6 +158,7 @@ def measure(installation: Installation, *, lines: int, rounds: int, seconds: flo
         shown=statistics.median(shown for shown, _ in opened),
         ready=statistics.median(ready for _, ready in opened),
         search=search,
+        wrapping=wrapping,
         heap=heap,
         renderer_pss=renderer.pss / MIB,
         renderer_rss=renderer.rss / MIB,

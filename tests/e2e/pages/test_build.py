@@ -20,12 +20,24 @@ console.log("\x1b[31mred goes on");
 console.log("still\x1b[0m \x1b]0;title\x07\x1b[2J\x1b[5;5Hplain");
 console.log("\u202egnp.exe\u202c zero\u200bwidth <script>alert(1)</script><img src=x onerror=alert(2)>");
 console.log("half\rwhole");
+console.log("wide ".repeat(400), "\tend");
 console.error("src/<b>a</b>.ts(3,5): error TS2304: Cannot find name '<i>x</i>'.");
 await new Promise((done) => setTimeout(done, 300));
 for (let number = 1; number <= 1500; number++) console.log(`after ${number}`);
 process.exitCode = 2;
 """
 HOSTILE_NAME = "<script>alert(3)</script> \u202eevil"
+
+# The first line that is wholly seen, and where.
+PLACE = """view => {
+  const top = (element) => element.getBoundingClientRect().top;
+  const row = [...view.querySelectorAll(".row")].find((one) => top(one) > top(view));
+  return [row.textContent, top(row) - top(view)];
+}"""
+HIDDEN = """isHidden => {
+  Object.defineProperty(document, "hidden", { value: isHidden, configurable: true });
+  document.dispatchEvent(new Event("visibilitychange"));
+}"""
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +69,8 @@ def line(page: Page, number: int) -> Any:
 
 def test_a_build_is_watched_live_to_its_end_and_published(page: Page, chef: Installation) -> None:
     script = """import fs from "fs";
-    for (let number = 1; number <= 30; number++) {
+    for (let number = 1; number <= 200; number++) console.log(`before ${number}`);
+    for (let number = 1; number <= 50; number++) {
       console.log(`step ${number}`);
       await new Promise((done) => setTimeout(done, 100));
     }
@@ -77,14 +90,27 @@ def test_a_build_is_watched_live_to_its_end_and_published(page: Page, chef: Inst
     expect(view.get_by_text("step 3", exact=True)).to_be_visible()
     expect(page.locator(".status.running").first).to_be_visible()
     expect(page.get_by_role("button", name="Cancel")).to_be_visible()
-    view.get_by_text("step 30", exact=True).wait_for()
+    # Whoever scrolls up stays there, whatever comes, and can go back to the end.
+    view.evaluate("view => { view.scrollTop -= 1500 }")
+    expect(page.get_by_role("button", name="Jump to the end")).to_be_visible()
+    looked_at, count = view.evaluate(PLACE), page.locator("#log-count").inner_text()
+    expect(page.locator("#log-count")).not_to_have_text(count)
+    assert view.evaluate(PLACE) == looked_at
+    page.get_by_role("button", name="Jump to the end").click()
+    expect(view.get_by_text(re.compile(r"^step \d+$")).last).to_be_in_viewport()
+    # A page that nobody sees has no stream, and misses nothing.
+    page.evaluate(HIDDEN, True)
+    expect(view.get_by_text("step 50", exact=True)).not_to_be_attached(timeout=1)
+    page.evaluate(HIDDEN, False)
     expect(page.locator("#state .status.completed")).to_be_visible()
+    lines = chef.log_text(accepted).count("\n")
+    expect(page.locator("#log-count")).to_have_text(f"{lines} lines")
     expect(page).to_have_title(re.compile("Completed"))
     expect(page.locator("#log-status")).to_contain_text("The build is completed.")
     expect(page.get_by_role("link", name="artifacts.zip")).to_be_visible()
     expect(page.locator(".timeline li")).to_have_count(5)
     assert page.evaluate("window.isSamePage")
-    assert len(streams) == 1
+    assert len(streams) == 2
 
     page.get_by_role("button", name="Publish").click()
     expect(page.get_by_text("Release 1 is live.")).to_be_visible()
@@ -145,6 +171,14 @@ def test_a_verdict_leads_to_its_line_and_the_log_is_used_by_keyboard(page: Page,
         page.set_viewport_size(size)  # type: ignore[arg-type]
         assert serious_faults(page) == []
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    # On a phone lines are wrapped, whatever their length: the list still knows where each of them is.
+    expect(page.get_by_role("button", name="Wrap")).to_have_attribute("aria-pressed", "false")
+    page.get_by_role("button", name="Wrap").click()
+    page.locator("#log-search").fill(":1000")
+    expect(line(page, 1000)).to_be_in_viewport()
+    assert page.locator("#log-view").evaluate("view => view.scrollWidth <= view.clientWidth")
+    page.locator("#log-view").press("End")
+    expect(view.get_by_text("after 1500", exact=True)).to_be_in_viewport()
     open_build(page, failed, "#L11-L14")
     expect(page.locator(".row.here")).to_have_count(4)
     expect(page.get_by_role("button", name="Copy 11 to 14")).to_be_visible()
@@ -154,7 +188,7 @@ def test_what_was_printed_is_inert_and_looks_alike_with_and_without_a_script(
     page: Page, without_scripts: Page, failed: dict[str, Any]
 ) -> None:
     dialogs: list[str] = []
-    page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
+    page.on("dialog", lambda dialog: dialogs.append(dialog.message))
     session = page.context.new_cdp_session(page)
     session.send("Network.enable")
     sizes: dict[str, float] = {}
