@@ -22,6 +22,11 @@ class BuildPage {
       this.view.toEnd();
       byId("log-view").focus({ preventScroll: true });
     });
+    document.addEventListener("htmx:beforeSwap", (event) => {
+      if (event.detail.xhr.responseURL.includes(this.addresses.state)) return;
+      event.detail.shouldSwap = false; // it was led to where one signs in
+      location.reload();
+    });
     setInterval(() => this.tick(), 1000);
   }
 
@@ -104,7 +109,24 @@ class BuildPage {
     this.updating = setTimeout(() => this.update(), 60); // several come at once
   }
 
+  // One after the other: htmx drops a request for an element that another one has replaced meanwhile.
   async update() {
+    this.isStale = true;
+    if (this.isUpdating) return;
+    this.isUpdating = true;
+    try {
+      while (this.isStale) {
+        this.isStale = false;
+        await this.replaceState();
+      }
+    } catch {
+      setTimeout(() => this.update(), AGAIN_SECONDS * 1000);
+    } finally {
+      this.isUpdating = false;
+    }
+  }
+
+  async replaceState() {
     const before = byId("state").dataset.status;
     await htmx.ajax("GET", this.addresses.state, { target: "#state", swap: "outerHTML" });
     const { status, title } = byId("state").dataset;

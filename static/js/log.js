@@ -349,11 +349,11 @@ class LogView {
     if (!this.probe) {
       this.probe = document.createElement("span");
       this.probe.className = "probe";
-      this.probe.textContent = "0".repeat(100);
+      this.probe.textContent = "0".repeat(20);
       this.probe.setAttribute("aria-hidden", "true");
       this.element.append(this.probe);
     }
-    return this.probe.getBoundingClientRect().width / 100 || 8;
+    return this.probe.getBoundingClientRect().width / 20 || 8;
   }
 
   _heading(section) {

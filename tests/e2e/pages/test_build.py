@@ -11,6 +11,8 @@ from playwright.sync_api import Browser, Page, expect
 from tests.e2e.pages.chromium import DESKTOP, PHONE, serious_faults, sign_in
 from tests.installation import Installation
 
+expect.set_options(timeout=20_000)  # machines are slow at times
+
 PACKAGE = json.dumps({"name": "x", "version": "1.0.0", "scripts": {"build": "node build.mjs"}})
 MOST_BYTES = 100 * 1024
 # Every colour and trick, a line that names its place, and 1,500 lines after it.
