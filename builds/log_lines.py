@@ -5,11 +5,12 @@ so that only the text that is shown is read.
 """
 
 import re
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from functools import reduce
+from itertools import accumulate
 from operator import or_
 from typing import Any
 
@@ -23,6 +24,7 @@ from builds.models import Build, LogChunk
 
 _NEWLINES = Length("text", output_field=IntegerField()) - Length(Replace("text", Value("\n"), Value("")))
 _CHUNKS_AT_ONCE = 20_000
+_BATCH_CHARS = 512 * 1024
 _UP_TO_LINE_END = re.compile(r"[^\n]*\n|[^\n]+")
 _WORD = re.compile(r"[\w.@/:-]{3,}")
 
@@ -96,17 +98,48 @@ def find_evidence(build: Build, index: LogIndex) -> dict[str, int]:
     rows = chunks_of(build).exclude(stream=LogChunk.Stream.SYSTEM)
     rows = rows.filter(reduce(or_, (Q(text__contains=word) for word in set(wanted.values()))))
     found: dict[str, int] = {}
-    for chunk in rows.only("sequence", "text").iterator(chunk_size=20):
+    for batch in _batches(rows.values_list("sequence", "text").iterator(chunk_size=500)):
+        for line in wanted.keys() - found.keys():
+            if place := batch.place_of(line):
+                sequence, line_ends = place
+                found[line] = index.before(sequence) + line_ends + 1
         if len(found) == len(wanted):
             break
-        number = index.before(chunk.sequence)
-        for text in chunk.text.split("\n"):
-            number += 1
-            if text and any(word in text for word in wanted.values()):
-                line = verdicts.clean(plain(text))
-                if line in wanted:
-                    found.setdefault(line, number)
     return found
+
+
+class _Batch:
+    """Texts of some chunks as one: to look through a few long texts is quick, through very many it is not."""
+
+    def __init__(self, rows: list[tuple[int, str]]) -> None:
+        self._sequences = [sequence for sequence, _ in rows]
+        texts = [plain(text) if "\x1b" in text else text for _, text in rows]
+        self._text = "".join(texts)
+        self._offsets = list(accumulate(map(len, texts), initial=0))
+
+    def place_of(self, line: str) -> tuple[int, int] | None:
+        """The chunk in which the first line begins that a verdict quotes so, and how many lines of it are before."""
+        wanted = line.removesuffix("…")
+        at = self._text.find(wanted)
+        while at >= 0:
+            begin, end = self._text.rfind("\n", 0, at) + 1, self._text.find("\n", at)
+            if verdicts.clean(self._text[begin : end if end >= 0 else None]) == line:
+                chunk = bisect_right(self._offsets, begin) - 1
+                return self._sequences[chunk], self._text.count("\n", self._offsets[chunk], begin)
+            at = self._text.find(wanted, end) if end >= 0 else -1
+        return None
+
+
+def _batches(rows: Iterable[tuple[int, str]]) -> Iterator[_Batch]:
+    batch, size = [], 0
+    for row in rows:
+        batch.append(row)
+        size += len(row[1])
+        if size > _BATCH_CHARS:
+            yield _Batch(batch)
+            batch, size = [], 0
+    if batch:
+        yield _Batch(batch)
 
 
 def _longest_word(line: str) -> str:
@@ -143,13 +176,14 @@ def read_page(build: Build, *, after: str, most_bytes: int, kept_bytes: int) -> 
     texts: list[str] = []
     runs: list[tuple[int, str, str, int]] = []
     size, has_more = 0, False
-    for chunk in chunks_of(build).filter(sequence__gt=first)[:_CHUNKS_AT_ONCE].iterator(chunk_size=500):
+    rows = chunks_of(build).filter(sequence__gt=first).values_list("sequence", "phase", "stream", "timestamp", "text")
+    for number, phase, stream, timestamp, text in rows[:_CHUNKS_AT_ONCE].iterator(chunk_size=500):
         if size >= most_bytes:
             has_more = True
             break
-        texts.append(chunk.text)
-        runs.append((utf16_length(chunk.text), chunk.phase, chunk.stream, int(chunk.timestamp.timestamp() * 1000)))
-        size, sequence = size + len(chunk.text.encode(errors="replace")), chunk.sequence
+        texts.append(text)
+        runs.append((utf16_length(text), phase, stream, int(timestamp.timestamp() * 1000)))
+        size, sequence = size + len(text.encode(errors="replace")), number
     has_more = has_more or len(runs) == _CHUNKS_AT_ONCE
     return Page(build.fence, line + 1, "".join(texts), runs, f"{build.fence}.{max(sequence, first)}", has_more)
 
