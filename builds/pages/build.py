@@ -98,7 +98,7 @@ def _artifacts(build: Build) -> dict[str, Any]:
     if found:
         tree.count, tree.size = found[0].in_all, found[0].bytes_in_all
     has_all = len(found) <= ARTIFACTS_SHOWN
-    return {"tree": tree, "has_all": has_all, "can_publish": bool(found and found[0].pages)}
+    return {"tree": tree, "has_all": has_all, "shown": ARTIFACTS_SHOWN, "can_publish": bool(found and found[0].pages)}
 
 
 def _usage(build: Build) -> list[dict[str, Any]]:

@@ -239,6 +239,7 @@ class LogView {
       return section;
     });
     this.total = row;
+    this.element.classList.toggle("empty-log", !count);
     if (this.wraps) this._countUnits();
     const height = `${this._topOf(row)}px`;
     if (this.sizer.style.height !== height) this.sizer.style.height = height;
