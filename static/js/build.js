@@ -18,6 +18,7 @@ class BuildPage {
     this.tools = new LogTools(this.view);
     document.addEventListener("visibilitychange", () => this.connect());
     window.addEventListener("pagehide", () => this.disconnect());
+    window.addEventListener("pageshow", (event) => event.persisted && this.connect());
     byId("log-end").addEventListener("click", () => {
       this.view.toEnd();
       byId("log-view").focus({ preventScroll: true });
@@ -296,10 +297,21 @@ class LogTools {
       return;
     }
     const ends = [Number(match[1]), Number(match[2] ?? match[1])].sort((one, other) => one - other);
+    if (!this.hasLine(ends[0])) return;
     this.mark(ends);
     this.view.toLine(ends[0] - this.view.log.first);
     byId("log").scrollIntoView({ block: "nearest" });
     byId("log-view").focus({ preventScroll: true });
+  }
+
+  // Lines of an enormous log that come before what is kept here are on a page that the server renders.
+  hasLine(number) {
+    const isHere = number >= this.view.log.first, row = byId(`L${number}`);
+    byId("log-frame").hidden = !isHere;
+    byId("log-plain").hidden = isHere;
+    if (!isHere && row) row.scrollIntoView({ block: "center" });
+    else if (!isHere) location.assign(`?log=${Math.max(number - 100, 1)}#L${number}`);
+    return isHere;
   }
 
   mark(range) {

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from tests.e2e.pages.chromium import DESKTOP, PHONE, serious_faults, sign_in
 from tests.installation import Installation
@@ -181,7 +181,8 @@ def test_a_verdict_leads_to_its_line_and_the_log_is_used_by_keyboard(page: Page,
     assert page.locator("#log-view").evaluate("view => view.scrollWidth <= view.clientWidth")
     page.locator("#log-view").press("End")
     expect(view.get_by_text("after 1500", exact=True)).to_be_in_viewport()
-    open_build(page, failed, "#L11-L14")
+    open_build(page, failed)
+    page.evaluate("location.hash = '#L11-L14'")
     expect(page.locator(".row.here")).to_have_count(4)
     expect(page.get_by_role("button", name="Copy 11 to 14")).to_be_visible()
 
@@ -226,6 +227,25 @@ def test_what_was_printed_is_inert_and_looks_alike_with_and_without_a_script(
     assert dialogs == []
 
 
+def test_lines_that_the_browser_does_not_keep_are_had_from_the_server(page: Page, failed: dict[str, Any]) -> None:
+    def without_the_first(route: Route) -> None:
+        answer = route.fetch()
+        log = answer.json()
+        about = log["runs"][-1][1:]
+        rest = log["text"].split("\n", 500)[-1]
+        route.fulfill(response=answer, json={**log, "line": 501, "text": rest, "runs": [[len(rest), *about]]})
+
+    page.route("**/log?after=*", without_the_first)
+    open_build(page, failed)
+    expect(page.locator("#log-count")).to_contain_text("those before 501 are in the raw text")
+    page.locator("#log-search").fill(":20")
+    expect(page.locator("#log-plain .row:target")).to_have_attribute("id", "L20")
+    expect(page.locator("#log-plain .row:target")).to_be_in_viewport()
+    page.locator("#log-search").fill(":700")
+    expect(line(page, 700)).to_be_in_viewport()
+    expect(page.locator("#log-plain")).to_be_hidden()
+
+
 def test_without_scripts_all_of_it_works_too(without_scripts: Page, chef: Installation, failed: dict[str, Any]) -> None:
     page = without_scripts
     page.goto(f"/builds/{failed['jobId']}")
@@ -252,6 +272,11 @@ def test_a_build_is_cancelled_and_tried_again_by_keyboard(page: Page, chef: Inst
     expect(page.locator("#log-view").get_by_text("begun", exact=True)).to_be_visible()
 
     page.get_by_role("button", name="Cancel").focus()
+    page.evaluate(HIDDEN, True)
+    with page.expect_response("**/state"):
+        page.evaluate(HIDDEN, False)
+    # What was replaced meanwhile has the focus again.
+    expect(page.get_by_role("button", name="Cancel")).to_be_focused()
     page.keyboard.press("Enter")
     expect(page.locator("#state .status.cancelled")).to_be_visible()
     expect(page.get_by_text("Cancelled. What still runs is stopped within seconds.")).to_be_visible()
