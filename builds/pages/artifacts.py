@@ -36,6 +36,8 @@ PICTURES = frozenset(
 )
 MOST_OF_PICTURE = 2 * 1024**2
 MOST_OF_TEXT = 256 * 1024
+MOST_IN_COLOURS = 128 * 1024  # half a second of work
+LONGEST_IN_COLOURS = 20_000  # of a line: minifiers write longer ones, of which colours would say little
 _PREVIEW_SECONDS = 3600
 
 
@@ -134,7 +136,7 @@ def coloured(name: str, text: str) -> SafeString:
         lexer = get_lexer_for_filename(name, stripnl=False)
     except ClassNotFound:
         lexer = TextLexer(stripnl=False)
-    if max(map(len, text.split("\n"))) > 20_000:  # one line, as minifiers write it: colours would say little
+    if len(text) > MOST_IN_COLOURS or max(map(len, text.split("\n"))) > LONGEST_IN_COLOURS:
         lexer = TextLexer(stripnl=False)
     marked: str = highlight(text, lexer, HtmlFormatter(nowrap=True))
     return mark_safe(marked)  # noqa: S308 -- the formatter has escaped it

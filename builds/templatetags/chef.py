@@ -12,7 +12,7 @@ from builds.log_lines import Line
 
 register = template.Library()
 
-MOST_OF_LINE = 4_000  # characters of a log's line that are shown; static/js/log.js shows as many
+MOST_OF_LINE = 4_000  # characters of a log's line that are shown; static/js/log-text.js shows as many
 
 # Each drawn in a square of 24, in lines.
 _ICONS = {
