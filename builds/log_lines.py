@@ -168,11 +168,11 @@ class Page:
         return {**{name: getattr(self, name) for name in names}, "more": self.has_more}
 
 
-def read_page(build: Build, *, after: str, most_bytes: int, kept_bytes: int) -> Page:
+def read_page(build: Build, *, after: str, most_bytes: int, kept_bytes: int, kept_lines: int) -> Page:
     """The text after a cursor of builds.logs, `most_bytes` of it. Without one, of a log that is longer than
-    `kept_bytes`, the last so many. Raises ValueError for what is no cursor."""
+    `kept_bytes` or `kept_lines`, the last so many. Raises ValueError for what is no cursor."""
     sequence = _position(after, build)
-    first, line = _beginning(build, kept_bytes) if not sequence else (sequence, 0)
+    first, line = _beginning(build, kept_bytes, kept_lines) if not sequence else (sequence, 0)
     texts: list[str] = []
     runs: list[tuple[int, str, str, int]] = []
     size, has_more = 0, False
@@ -202,14 +202,14 @@ def _position(cursor: str, build: Build) -> int:
     return int(match[2]) if int(match[1]) == build.fence else 0
 
 
-def _beginning(build: Build, kept_bytes: int) -> tuple[int, int]:
-    """(the last sequence that is left out, line ends up to it) so that no more than `kept_bytes` follow."""
-    if build.log_bytes <= kept_bytes:
+def _beginning(build: Build, kept_bytes: int, kept_lines: int) -> tuple[int, int]:
+    """(the last sequence that is left out, line ends up to it) so that no more bytes and lines follow."""
+    if build.log_bytes <= min(kept_bytes, kept_lines):  # a line has a byte at least
         return 0, 0
     rows = list(chunks_of(build).values_list("sequence", _NEWLINES, ByteLength(F("text"))))
-    size = 0
+    size = lines = 0
     for place in range(len(rows) - 1, -1, -1):
-        size += rows[place][2]
-        if size > kept_bytes:
+        lines, size = lines + rows[place][1], size + rows[place][2]
+        if size > kept_bytes or lines > kept_lines:
             return rows[place][0], sum(row[1] for row in rows[: place + 1])
     return 0, 0

@@ -23,8 +23,9 @@ from chef.streams import TooManyReaders, hand_over
 
 LINES_SHOWN = 300
 PAGE_BYTES = 2 * 1024**2
-# What the script holds at most: more than CHEF_MAX_LOG_BYTES lets into a log, unless an operator raises that.
-KEPT_BYTES = 12 * 1024**2
+# What the script holds at most: more than CHEF_MAX_LOG_BYTES lets into a log, unless an operator raises that. And
+# browsers make no element higher than some 33 million pixels.
+KEPT_BYTES, KEPT_LINES = 12 * 1024**2, 1_000_000
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,8 @@ def log_page(request: HttpRequest, pk: UUID) -> HttpResponse:
     """Text of the log after a cursor, with what its lines are: see builds.log_lines.Page."""
     build = get_object_or_404(visible_builds(request).only("fence", "log_bytes"), pk=pk)
     try:
-        page = read_page(build, after=request.GET.get("after", ""), most_bytes=PAGE_BYTES, kept_bytes=KEPT_BYTES)
+        after, kept = request.GET.get("after", ""), {"kept_bytes": KEPT_BYTES, "kept_lines": KEPT_LINES}
+        page = read_page(build, after=after, most_bytes=PAGE_BYTES, **kept)
     except ValueError:
         return HttpResponse(status=400)
     body = orjson.dumps(page.as_json())
