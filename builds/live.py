@@ -6,6 +6,7 @@ reader is a generator that follows its feed. Knows nothing of HTTP: chef.streams
 
 import asyncio
 import contextlib
+import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import TypeVar
@@ -20,6 +21,8 @@ F = TypeVar("F", bound=Feed)
 
 RETRY = b"retry: 1000\n\n"  # a reader that was cut off comes back after a second
 PING = b": ping\n\n"
+_ID = re.compile(rb"^id: .*\n", re.MULTILINE)  # data is JSON, which has no line breaks of its own
+_PLACE = re.compile(r"(\d{1,9}\.\d{1,9})-(\d{1,18})", re.ASCII)
 
 
 class Hub:
@@ -97,6 +100,50 @@ async def log_stream(build_id: UUID, *, after: str = "", phase: str = "") -> Asy
                 await feed.look()
 
 
+async def page_stream(build_id: UUID, *, after: str = "", event: int = 0) -> AsyncGenerator[bytes]:
+    """Both at once, for a page: the log after a cursor, and the changes after an event; a last event `end`.
+
+    Each has an id that says how much of both has been sent, as `place_in_page_stream` reads it.
+    """
+    attempt, sequence = (int(part) for part in (after or "0.0").split("."))
+    yield RETRY
+    async with hub().reading(BuildFeed, build_id) as feed:
+        quiet_until = _ping_time()
+        while True:
+            changes, event = _changes_after(feed, event)
+            data = b""
+            if feed.has_been_read:
+                data, attempt, sequence = await feed.log_after(attempt, sequence, "")
+            place = b"id: %d.%d-%d" % (attempt, sequence, event)
+            if changes or data:
+                # Whoever is cut off within a piece gets that piece again: it knows by the entries' numbers.
+                yield _ID.sub(b"", data + changes) + place + b"\n\n"
+                quiet_until = _ping_time()
+            elif (attempt, sequence) < (feed.attempt, feed.tip):
+                continue
+            elif feed.is_whole:
+                yield _end(feed)
+                return
+            elif time.monotonic() >= quiet_until:
+                yield PING
+                quiet_until = _ping_time()
+            else:
+                await feed.look()
+
+
+def place_in_page_stream(event_id: str) -> tuple[str, int]:
+    """(cursor, event) of an id that `page_stream` gave. Raises ValueError for any other."""
+    match = _PLACE.fullmatch(event_id)
+    if not match:
+        raise ValueError("This stream gave no event such an id.")
+    return match[1], int(match[2])
+
+
+def _changes_after(feed: Feed, event: int) -> tuple[bytes, int]:
+    data = b"".join(data for number, data in feed.events if number > event)
+    return data, feed.events[-1][0] if data else event
+
+
 def event_stream(build_id: UUID, *, after: int = 0) -> AsyncGenerator[bytes]:
     """Changes of the build's status and phase, those after an event's id, live; a last event `end`."""
     return _event_stream(BuildFeed, build_id, after)
@@ -112,9 +159,8 @@ async def _event_stream(kind: type[Feed], job_id: UUID, after: int) -> AsyncGene
     async with hub().reading(kind, job_id) as feed:
         quiet_until = _ping_time()
         while True:
-            data = b"".join(data for number, data in feed.events if number > after)
+            data, after = _changes_after(feed, after)
             if data:
-                after = feed.events[-1][0]
                 yield data
                 quiet_until = _ping_time()
             elif feed.is_whole:

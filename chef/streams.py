@@ -95,7 +95,7 @@ class _Handover:
             self._places.give_back()
 
 
-def hand_over(request: Request, body: Body, *, media_type: str = "text/event-stream") -> HttpResponse:
+def hand_over(request: HttpRequest | Request, body: Body, *, media_type: str = "text/event-stream") -> HttpResponse:
     """The answer to a GET whose body is sent after Django has let go of the request; a HEAD gets the headers alone.
 
     Raises TooManyReaders, and NotAcceptable where the server is not chef.asgi.

@@ -4,12 +4,16 @@ from datetime import datetime, timedelta
 
 from django import template
 from django.utils import timezone
-from django.utils.html import format_html
-from django.utils.safestring import SafeString
+from django.utils.html import escape, format_html
+from django.utils.safestring import SafeString, mark_safe
 
+from builds.ansi import HIDDEN
+from builds.log_lines import Line
 from projects.jobs import Job
 
 register = template.Library()
+
+MOST_OF_LINE = 4_000  # characters of a log's line that are shown; static/js/log-text.js shows as many
 
 # Each drawn in a square of 24, in lines.
 _ICONS = {
@@ -34,6 +38,7 @@ _ICONS = {
     "stop": "M6 6h12v12H6z",
     "trash": "M4 7h16M9 7V4h6v3M6 7l1 13h10l1-13",
     "up": "M12 20V8M6.5 13L12 7.5 17.5 13M5 4h14",
+    "wrap": "M4 6h16M4 12h13a3 3 0 0 1 0 6h-4M15 15.5L12.5 18l2.5 2.5M4 18h4",
     "warning": "M12 4l9 16H3zM12 10v4M12 17v.5",
 }
 
@@ -83,3 +88,50 @@ def _rounded(seconds: float) -> str:
         if seconds >= size:
             return f"{int(seconds // size)} {unit}"
     return f"{int(seconds)} s"
+
+
+@register.filter
+def visible(text: object) -> SafeString:
+    """Somebody else's text as a part of ours: it turns nothing around, and what cannot be seen in it is."""
+    return format_html("<bdi>{}</bdi>", _with_marks(escape(str(text))))
+
+
+@register.filter
+def visible_text(text: object) -> str:
+    """The same where there can be no markup: in titles and attributes."""
+    return HIDDEN.sub(lambda match: f"[{_code(match[0])}]", str(text))
+
+
+@register.filter
+def marked(markup: SafeString) -> SafeString:
+    """Markup that is safe already, with what cannot be seen in it marked."""
+    return _with_marks(markup)
+
+
+@register.simple_tag
+def log_line(line: Line) -> SafeString:
+    """A line of a log with its colours."""
+    html, left = SafeString(), MOST_OF_LINE
+    for text, look in line.parts:
+        if shown := text[:left]:
+            named = format_html(' class="{}"', look.classes) if look.classes else ""
+            html += format_html("<span{}>{}</span>", named, _with_marks(escape(shown)))
+        left -= min(len(text), left)
+    rest = sum(len(text) for text, _ in line.parts) - MOST_OF_LINE
+    more = format_html('<span class="more"> … {} more characters, which the raw text has</span>', rest)
+    return html + more if rest > 0 else html
+
+
+@register.filter
+def unlocalized(number: object) -> str:
+    """As programs write it."""
+    return str(number)
+
+
+def _with_marks(markup: str) -> SafeString:
+    """Of escaped text or safe markup: the characters that are replaced are part of no tag that we write."""
+    return mark_safe(HIDDEN.sub(lambda match: f'<i class="hid" data-char="{_code(match[0])}"></i>', markup))  # noqa: S308
+
+
+def _code(character: str) -> str:
+    return f"U+{ord(character):04X}"

@@ -10,7 +10,7 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from builds import feeds
-from builds.live import PING, Hub, event_stream, hub, log_stream
+from builds.live import PING, Hub, event_stream, hub, log_stream, page_stream, place_in_page_stream
 from builds.models import Build, LogChunk
 from builds.queue import BuildLease, claim
 from projects.jobs import Status
@@ -298,3 +298,74 @@ def test_each_loop_has_a_hub_of_its_own() -> None:
         return hub()
 
     assert asyncio.run(get()) is not asyncio.run(get())
+
+
+# --- Both at once, for a page ------------------------------------------------------------------------------------
+
+
+def blocks(data: bytes) -> list[dict[str, str]]:
+    """The fields of each block of a stream that has some."""
+    found = []
+    for block in data.decode().split("\n\n"):
+        fields = dict(line.split(": ", 1) for line in block.splitlines() if not line.startswith(":"))
+        if fields.keys() & {"event", "id"}:
+            found.append(fields)
+    return found
+
+
+@pytest.mark.usefixtures("small_window")
+def test_a_page_s_stream_has_the_log_and_the_changes_each_once_and_ends(lease: BuildLease) -> None:
+    store(lease, *range(1, 31))
+    lease.end(Status.COMPLETED)
+
+    data = read(page_stream, lease)
+    told = blocks(data)
+
+    assert entries(data) == [(1, sequence) for sequence in range(1, 31)]
+    assert [json.loads(one["data"])["status"] for one in told if one.get("event") == "status"] == [
+        "queued",
+        "running",
+        "completed",
+    ]
+    assert told[-1]["event"] == "end"
+    assert not any("id" in one and "event" in one for one in told)  # an id says where all of the stream is
+
+
+@pytest.mark.usefixtures("small_window")
+def test_a_page_that_was_cut_off_anywhere_goes_on_without_loss_or_repeat(lease: BuildLease) -> None:
+    store(lease, *range(1, 31))
+    lease.end(Status.COMPLETED)
+    whole = blocks(read(page_stream, lease))
+
+    places = [number for number, one in enumerate(whole) if "id" in one]
+    assert len(places) > 3
+    for place in places:
+        after, event = place_in_page_stream(whole[place]["id"])
+        rest = blocks(read(page_stream, lease, after=after, event=event))
+        assert [one for one in rest if "id" not in one] == [one for one in whole[place:] if "id" not in one]
+
+
+@pytest.mark.parametrize("place", ["", "1.2", "1.2-", "-3", "1.2-3\n", "a.b-c", "1.2-٣"])
+def test_a_place_that_a_page_s_stream_never_gave_is_refused(place: str) -> None:
+    with pytest.raises(ValueError, match="no event such an id"):
+        place_in_page_stream(place)
+
+
+def test_a_page_is_told_of_what_comes_while_it_reads(lease: BuildLease) -> None:
+    async def run() -> bytes:
+        data = b""
+        stream = page_stream(lease.build.pk, after="0.0", event=0)
+        async for piece in stream:
+            data += piece
+            if b"line 1" in data and b"line 2" not in data:
+                await changing(lease, store, lease, 2)
+            elif b"line 2" in data and b"completed" not in data:
+                await changing(lease, lease.end, Status.COMPLETED)
+        return data
+
+    store(lease, 1)
+    data = asyncio.run(run())
+
+    assert entries(data) == [(1, 1), (1, 2)]
+    assert b'"status":"completed"' in data
+    assert b"event: end" in data

@@ -1,18 +1,24 @@
 """The pages: what is shown, to whom, and that nothing a build printed comes alive."""
 
 from collections.abc import Callable
+from functools import partial
 from uuid import uuid4
 
 import pytest
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Permission, User
+from django.core.files.base import ContentFile
+from django.core.files.storage import default_storage
 from django.test import Client
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
+from builds import forecast
 from builds.generations import build_generated
-from builds.models import Artifact, Build, LogChunk, PhaseRun
+from builds.models import Artifact, Attempt, Build, BuildEvent, LogChunk, PhaseName, PhaseRun
+from builds.publishing import publish_build
 from builds.queue import claim
 from builds.verdicts import verdict
+from projects.actions import NewFile, add_revision
 from projects.generation_queue import claim as claim_generation
 from projects.generations import Wishes, request_generation
 from projects.generator import Run
@@ -119,6 +125,8 @@ def test_a_page_says_what_a_build_was_made_from_and_how_it_was_repaired(owner: U
     first = Build.objects.get()
     root.refresh_from_db()
     assert first.revision
+    why = verdict("type_error", phase="build").as_json()
+    Build.objects.filter(pk=first.pk).update(status="failed", finished_at=timezone.now(), verdict=why)
     repair = Build.objects.create(
         project=first.project, revision=first.revision, owner=owner, number=2, generation=root, repair_of=first
     )
@@ -179,3 +187,111 @@ def test_staff_cancel_and_retry_generations(owner: User, staff: Client) -> None:
     assert "goes on as" in act("retry")
     assert Generation.objects.filter(retry_of=generation, status="queued").count() == 1
     assert "is under way" in act("retry")
+
+
+def test_a_page_of_all_that_there_can_be_makes_few_queries_and_stays_small(
+    owner: User, browser: Client, django_assert_max_num_queries: DjangoAssertNumQueries
+) -> None:
+    generation = request_generation(by=owner, prompt="A shop", strategy={}, wishes=Wishes())
+    build = crowded(owner, generation)
+    seeing = User.objects.create_user("support", is_staff=True)
+    seeing.user_permissions.set(Permission.objects.filter(codename="view_build"))
+    support = Client()
+    support.force_login(seeing)
+
+    for client in (browser, support):
+        for door in ("", "/state", "/artifacts", "/artifacts/dist/1.js"):
+            with django_assert_max_num_queries(12):
+                answer = client.get(f"/builds/{build.pk}{door}", headers={"Accept-Encoding": "gzip"})
+            assert answer.status_code == 200
+            assert len(answer.content) < 60_000
+
+
+def test_a_failed_and_a_waiting_build_s_pages_make_few_queries_too(
+    owner: User, browser: Client, django_assert_max_num_queries: DjangoAssertNumQueries
+) -> None:
+    generation = request_generation(by=owner, prompt="A shop", strategy={}, wishes=Wishes())
+    build = crowded(owner, generation)
+    evidence = [f"line {number} of 20" for number in range(10)]
+    why = verdict("type_error", phase="build", evidence=evidence).as_json()
+    for status, reason in (("failed", why), ("running", None), ("queued", None)):
+        ended = timezone.now() if status == "failed" else None
+        lease = timezone.now() if status == "running" else None
+        changes = {"verdict": reason, "finished_at": ended, "lease_expires_at": lease}
+        Build.objects.filter(pk=build.pk).update(status=status, **changes)
+        forecast.forget()
+
+        with django_assert_max_num_queries(12):
+            page = browser.get(f"/builds/{build.pk}").content.decode()
+
+        assert page.count("data-line=") == (10 if status == "failed" else 0)
+
+
+def crowded(owner: User, generation: Generation) -> Build:
+    """A completed build of many attempts, phases, events, log entries, outputs, releases, repairs and retries."""
+    revision = add_revision(generation.project, files=[NewFile("a", b"a")], dependencies={}, strategy={})
+    new = partial(Build.objects.create, project=generation.project, revision=revision, owner=owner)
+    build = new(
+        number=1,
+        generation=generation,
+        fence=40,
+        status="completed",
+        started_at=timezone.now(),
+        finished_at=timezone.now(),
+        plan={"runtime": "node", "version": "22", "outputs": ["dist"], "reasons": ["x"] * 20},
+        egress=[{"host": f"{number}.example", "port": 443, "allowed": True, "count": 3} for number in range(200)],
+    )
+    for number in range(2, 60):
+        origin = {"repair_of": build, "generation": generation} if number % 2 else {"retry_of": build}
+        new(number=number, **origin)
+    now = timezone.now()
+    for number in range(1, 41):
+        attempt = Attempt.objects.create(build=build, number=number, worker="w", finished_at=now)
+        for name in PhaseName:
+            PhaseRun.objects.create(attempt=attempt, name=name, status="completed", finished_at=now)
+    BuildEvent.objects.bulk_create(BuildEvent(build=build, kind="phase", fence=40) for _ in range(300))
+    LogChunk.objects.bulk_create(
+        LogChunk(build=build, attempt=40, sequence=number, phase="build", stream="stdout", timestamp=now, text=text)
+        for number in range(1, 2000)
+        for text in [f"line {number % 20} of 20\n"]
+    )
+    key = default_storage.save("crowded", ContentFile(b"let a = 1"))
+    Artifact.objects.bulk_create(
+        Artifact(build=build, attempt=40, name=f"dist/{number}.js", size=9, sha256="x", storage_key=key)
+        for number in range(1000)
+    )
+    page = Artifact(build=build, attempt=40, name="dist/index.html", size=9, sha256="x", storage_key=key)
+    page.save()
+    for _ in range(30):
+        publish_build(build, by=owner)
+    return build
+
+
+def test_a_timeline_tells_of_each_attempt_and_its_phases(queue_build: QueueBuild, browser: Client) -> None:
+    build = queue_build()
+    lease = claim("w")
+    assert lease
+    PhaseRun.objects.create(attempt=lease.attempt, name="preparation")
+    lease.end(Status.QUEUED, outcome="worker_lost", phase="", progress=0)
+    again = claim("w")
+    assert again
+    PhaseRun.objects.create(attempt=again.attempt, name="preparation")
+
+    page = browser.get(f"/builds/{build.pk}").content.decode()
+
+    assert 'Attempt 1 <span class="muted small">worker lost</span>' in page
+    assert 'role="img" aria-label="Interrupted"' in page
+    assert 'role="img" aria-label="Running"' in page
+    assert "attempt 2 of 3" in page
+
+
+def test_a_waiting_build_s_place_is_told(queue_build: QueueBuild, browser: Client) -> None:
+    queue_build()
+    second = queue_build()
+
+    page = browser.get(f"/builds/{second.pk}/state").content.decode()
+
+    assert "number 2 in the queue" in page
+    assert "No worker is running: it starts when the operator starts one." in page
+    assert 'id="details" class="columns even" hx-swap-oob="true"' in page
+    assert "<html" not in page

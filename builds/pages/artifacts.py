@@ -1,0 +1,151 @@
+"""Output files of a build, looked at. Nothing of them comes alive on our own origin: text is shown as text, pictures as
+data, and a page only where published sites are, when it is asked for."""
+
+from base64 import b64encode
+from typing import cast
+from urllib.parse import quote
+from uuid import UUID
+
+from django.conf import settings
+from django.contrib import messages
+from django.contrib.auth.decorators import login_required
+from django.contrib.auth.models import User
+from django.core.files.storage import default_storage
+from django.db.models import QuerySet
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.safestring import SafeString, mark_safe
+from django.views.decorators.gzip import gzip_page
+from django.views.decorators.http import require_GET, require_POST
+from pygments import highlight
+from pygments.formatters import HtmlFormatter
+from pygments.lexers import TextLexer, get_lexer_for_filename
+from pygments.util import ClassNotFound
+
+from builds import publishing
+from builds.models import Artifact, Build, Preview
+from builds.pages.access import visible_builds
+from builds.pages.file_tree import crumbs_of, listing_of
+from builds.sites.names import address, preview_label
+from projects.jobs import Status
+
+PICTURES = frozenset(
+    ["image/png", "image/jpeg", "image/gif", "image/webp", "image/avif", "image/svg+xml", "image/vnd.microsoft.icon"]
+)
+MOST_OF_PICTURE = 2 * 1024**2
+MOST_OF_TEXT = 256 * 1024
+MOST_IN_COLOURS = 128 * 1024  # half a second of work
+LONGEST_IN_COLOURS = 20_000  # of a line: minifiers write longer ones, of which colours would say little
+_PREVIEW_SECONDS = 3600
+
+
+@login_required
+@require_GET
+@gzip_page
+def artifacts_page(request: HttpRequest, pk: UUID) -> HttpResponse:
+    """One folder of a build's outputs, for builds that have very many."""
+    build = _build(request, pk)
+    path = request.GET.get("in", "").strip("/")
+    folder = listing_of(kept_of(build).only("name", "size", "content_type"), path)
+    if not folder.count:
+        raise Http404
+    context = {"build": build, "folder": folder, "crumbs": crumbs_of(path), "is_own": build.owner_id == request.user.pk}
+    return render(request, "builds/artifacts.html", context)
+
+
+@login_required
+@require_GET
+@gzip_page
+def artifact_page(request: HttpRequest, pk: UUID, name: str) -> HttpResponse:
+    """One output file, as far as it can be shown."""
+    build = _build(request, pk)
+    artifact = get_object_or_404(kept_of(build), name=name)
+    context = {
+        "build": build,
+        "artifact": artifact,
+        "crumbs": crumbs_of(name)[:-1],
+        "is_own": build.owner_id == request.user.pk,
+        "is_page": artifact.content_type == "text/html",
+        "frame": _frame(request, build, artifact),
+        **_shown(artifact),
+    }
+    return render(request, "builds/artifact.html", context)
+
+
+@login_required
+@require_POST
+def preview(request: HttpRequest, pk: UUID) -> HttpResponse:
+    """Have the outputs served under a name that nobody can guess, and show one page of them in a frame."""
+    build = get_object_or_404(Build, pk=pk, owner=request.user.pk)
+    name = request.POST.get("name", "")
+    here = reverse("build-page-artifact", args=[build.pk, name]) if name else reverse("build-page", args=[build.pk])
+    try:
+        seconds = min(settings.PREVIEW_SECONDS, _PREVIEW_SECONDS)
+        made = publishing.make_preview(build, by=cast(User, request.user), seconds=seconds)
+    except publishing.NotServable as refused:
+        messages.error(request, str(refused))
+        return redirect(here)
+    return redirect(f"{here}?preview={made.pk}#preview")
+
+
+def kept_of(build: Build) -> QuerySet[Artifact]:
+    """The outputs of the attempt that completed it, if one has."""
+    rows = Artifact.objects.filter(build=build, attempt=build.fence)
+    return rows if build.status == Status.COMPLETED else rows.none()
+
+
+def _build(request: HttpRequest, pk: UUID) -> Build:
+    return get_object_or_404(visible_builds(request).select_related("project"), pk=pk)
+
+
+def _frame(request: HttpRequest, build: Build, artifact: Artifact) -> str:
+    """Where a preview that was asked for shows the file; empty when there is none, or it does not serve the file."""
+    try:
+        asked = UUID(request.GET.get("preview", ""))
+    except ValueError:
+        return ""
+    made = Preview.objects.filter(pk=asked, build=build, created_by=request.user.pk, expires_at__gt=timezone.now())
+    found = made.first()
+    prefix = f"{found.root}/" if found and found.root else ""
+    if found is None or not artifact.name.startswith(prefix):
+        return ""
+    return address(preview_label(found.token)).rstrip("/") + "/" + quote(artifact.name.removeprefix(prefix))
+
+
+def _shown(artifact: Artifact) -> dict[str, object]:
+    if artifact.content_type in PICTURES:
+        if artifact.size > MOST_OF_PICTURE:
+            return {"why_not": "The picture is too large to be shown here: download it."}
+        data = b64encode(_content(artifact, MOST_OF_PICTURE)).decode()
+        return {"picture": f"data:{artifact.content_type};base64,{data}"}
+    content = _content(artifact, MOST_OF_TEXT)
+    try:
+        text = _without_half_character(content, artifact.size).decode()
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:
+        return {"why_not": "This is no text and no picture that could be shown here: download it."}
+    return {"text": coloured(artifact.name, text), "is_cut": artifact.size > MOST_OF_TEXT}
+
+
+def coloured(name: str, text: str) -> SafeString:
+    """Text as Pygments marks it up for a language that the file's name tells: escaped, with classes alone."""
+    try:
+        lexer = get_lexer_for_filename(name, stripnl=False)
+    except ClassNotFound:
+        lexer = TextLexer(stripnl=False)
+    if len(text) > MOST_IN_COLOURS or max(map(len, text.split("\n"))) > LONGEST_IN_COLOURS:
+        lexer = TextLexer(stripnl=False)
+    marked: str = highlight(text, lexer, HtmlFormatter(nowrap=True))
+    return mark_safe(marked)  # noqa: S308 -- the formatter has escaped it
+
+
+def _content(artifact: Artifact, most: int) -> bytes:
+    with default_storage.open(artifact.storage_key) as file:
+        return bytes(file.read(most))
+
+
+def _without_half_character(content: bytes, size: int) -> bytes:
+    return content if len(content) == size else content.rsplit(b"\n", 1)[0]
