@@ -15,7 +15,7 @@ _COLOURS = re.compile(r"\x1b\[[0-9;:]*m")
 _PIECE_BYTES = 256 * 1024  # read and sent at once, and the rest of the chunk that passes it
 
 
-class _Bytes(Func):
+class Octets(Func):
     """The length of a text in UTF-8."""
 
     function = "OCTET_LENGTH"
@@ -28,7 +28,7 @@ class _Bytes(Func):
 
 def log_text(build: Build, *, without_colours: bool = False) -> Content:
     """The text of the build's current attempt so far, as UTF-8. Its ETag changes with what has been written."""
-    sizes = dict(_chunks(build).values_list("sequence", _Bytes("text")))
+    sizes = dict(_chunks(build).values_list("sequence", Octets("text")))
     if without_colours:  # how long the text is then, only the text itself tells
         whole = _pieces(sizes, 0, sum(sizes.values()))
         sizes = {sequence: len(_plain(text)) for _, *place in whole for sequence, text in _texts(build, *place)}
