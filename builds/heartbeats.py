@@ -1,4 +1,4 @@
-"""Processes that others rely on tell the database that they are there, so that their absence can be told from idleness."""
+"""Processes that others rely on tell the database that they are there: else idle and gone would look the same."""
 
 import socket
 import time

@@ -14,9 +14,9 @@ from builds.queue import bell
 from projects.jobs import Status
 
 
-def pause_queue(*, by: User, reason: str = "") -> QueuePause:
-    """A queue that is paused stays so, as it was."""
-    return QueuePause.objects.get_or_create(pk=1, defaults={"by": by, "reason": reason})[0]
+def pause_queue(*, by: User, reason: str = "") -> bool:
+    """False when the queue was paused before: it stays so, as it was."""
+    return QueuePause.objects.get_or_create(pk=1, defaults={"by": by, "reason": reason})[1]
 
 
 def resume_queue() -> bool:

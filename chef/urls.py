@@ -21,7 +21,8 @@ api.register("webhooks", WebhookViewSet, basename="webhook")
 
 urlpatterns = [
     path("", include("builds.pages.urls")),
-    path("admin/queue/", include("django_rq.urls")),
+    path("admin/", include("builds.admin.queue_pages")),
+    path("admin/", include("builds.admin.overview")),
     path("admin/", admin.site.urls),
     path("health", HealthView.as_view(), name="health"),
     path("health/live", LiveView.as_view(), name="health-live"),

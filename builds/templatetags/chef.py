@@ -1,6 +1,7 @@
 """What templates say of builds: icons, durations and times."""
 
 from datetime import datetime, timedelta
+from typing import Any
 
 from django import template
 from django.utils import timezone
@@ -57,6 +58,12 @@ def duration(taken: timedelta | float | None) -> str:
     if hours:
         return f"{hours} h {minutes % 60} min"
     return f"{minutes} min {whole % 60} s" if minutes else f"{whole} s"
+
+
+@register.filter
+def time_taken(run: Any) -> str:
+    """Of what has a beginning and an end, such as a phase; up to now where it has not ended."""
+    return duration((run.finished_at or timezone.now()) - run.started_at)
 
 
 @register.filter
