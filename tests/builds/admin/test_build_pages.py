@@ -33,7 +33,7 @@ def test_the_list_tells_state_verdict_owner_worker_and_times(operator: Client, e
 
     page = shown(operator)
 
-    for text in ("broken #1", "failed", "type_error", "owner", "host:1", "0.0 s"):
+    for text in ("broken #1", "failed", "type_error", "owner", "host:1"):
         assert text in page
 
 
