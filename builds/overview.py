@@ -8,14 +8,14 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from math import ceil
 from typing import Any, NamedTuple
 
 import redis
 import rq
 from django.conf import settings
-from django.db.models import Count, Exists, F, Max, Min, OuterRef, Q
+from django.db.models import Count, Exists, F, FloatField, Func, Max, Min, OuterRef, Q
 from django.db.models.fields.json import KT
 
 from builds import queue
@@ -27,7 +27,7 @@ from projects.generations import bell as generators_bell
 from projects.jobs import TERMINAL, Status
 from projects.models import Generation, Quarantine
 
-SAMPLE = 10_000
+SAMPLE = 20_000
 DAY, WEEK = timedelta(days=1), timedelta(days=7)
 MOST_WAITING = 10_000
 
@@ -113,15 +113,28 @@ def _lines(queued: Iterable[Mapping[str, Any]]) -> list[Line]:
 # --- Of late -----------------------------------------------------------------------------------------------------
 
 
+class Seconds(Func):
+    """A time as seconds since 1970: of thousands of rows, these are read several times as fast as times."""
+
+    output_field = FloatField()
+
+    def as_postgresql(self, compiler: Any, connection: Any, **context: Any) -> Any:
+        return self.as_sql(compiler, connection, template="EXTRACT(EPOCH FROM %(expressions)s)::float8", **context)
+
+    def as_sqlite(self, compiler: Any, connection: Any, **context: Any) -> Any:
+        template = "(julianday(%(expressions)s) - 2440587.5) * 86400.0"
+        return self.as_sql(compiler, connection, template=template, **context)
+
+
 class Past(NamedTuple):
-    """A build that has ended."""
+    """A build that has ended; times are seconds since 1970."""
 
     status: str
     verdict_class: str
     code: str | None
-    created_at: datetime
-    started_at: datetime | None
-    finished_at: datetime
+    created_at: float
+    started_at: float | None
+    finished_at: float
 
 
 @dataclass(frozen=True)
@@ -165,16 +178,17 @@ class Lately:
 def lately(now: datetime) -> Lately:
     """One query, of the newest builds."""
     newest = Build.objects.filter(created_at__gte=now - WEEK).order_by("-created_at", "-pk")
-    columns = ("status", "verdict_class", KT("verdict__code"), "created_at", "started_at", "finished_at")
-    rows = list(newest.values_list(*columns)[:SAMPLE])
+    times = [Seconds(name) for name in ("created_at", "started_at", "finished_at")]
+    rows = list(newest.values_list("status", "verdict_class", KT("verdict__code"), *times)[:SAMPLE])
     ended = [Past(*row) for row in rows if row[0] in TERMINAL]
+    yesterday = (now - DAY).timestamp()
     return Lately(
-        day=_span("the last 24 hours", [row for row in ended if row.finished_at > now - DAY]),
+        day=_span("the last 24 hours", [row for row in ended if row.finished_at > yesterday]),
         week=_span("the last 7 days", ended),
         hours=_bars(ended, now, timedelta(hours=1), 24, "{:%H}:00"),
         days=_bars(ended, now, DAY, 7, "{:%a %d}"),
         is_cut=len(rows) == SAMPLE,
-        since=rows[-1][3] if rows else None,
+        since=datetime.fromtimestamp(rows[-1][3], UTC) if rows else None,
     )
 
 
@@ -186,11 +200,9 @@ def _span(name: str, rows: Sequence[Past]) -> Span:
         Counter(row.status for row in rows),
         Counter(row.verdict_class for row in failed).most_common(),
         [(code, cls, count) for (code, cls), count in codes.most_common(8)],
-        _percentiles((row.started_at - row.created_at).total_seconds() for row in rows if row.started_at),
+        _percentiles(row.started_at - row.created_at for row in rows if row.started_at),
         _percentiles(
-            (row.finished_at - row.started_at).total_seconds()
-            for row in rows
-            if row.started_at and row.status != Status.CANCELLED
+            row.finished_at - row.started_at for row in rows if row.started_at and row.status != Status.CANCELLED
         ),
     )
 
@@ -208,7 +220,7 @@ def _bars(rows: Iterable[Past], now: datetime, width: timedelta, count: int, lab
     first = start - (count - 1) * width
     found: list[Counter[str]] = [Counter() for _ in range(count)]
     for row in rows:
-        place = (row.finished_at - first) // width
+        place = int((row.finished_at - first.timestamp()) // width.total_seconds())
         if 0 <= place < count:
             found[place][row.status] += 1
     return [Bar(label.format(first + number * width), counts) for number, counts in enumerate(found)]

@@ -11,6 +11,7 @@ from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from rest_framework_api_key.models import APIKey
 
 from projects.generations import DayIsSpent, GenerationUnderWay, NotEnded, cancel_generation, retry_generation
 from projects.jobs import OwnerQueueFull, QueueFull, Status
@@ -205,7 +206,7 @@ class ExchangeAdmin(ReadOnly, admin.ModelAdmin[Exchange]):
 
 admin.site.site_header = admin.site.site_title = "Chef"
 admin.site.index_title = "What there is"
-admin.site.unregister(User)
+admin.site.unregister([User, APIKey])  # keys of that kind open nothing here: see ApiToken
 
 
 @admin.register(User)

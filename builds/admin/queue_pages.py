@@ -17,6 +17,7 @@ from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponseBase
 from django.template.loader import get_template
 from django.urls import include, path
+from django_rq.stats_views import stats_json
 from django_rq.urls import get_admin_urlpatterns
 
 from builds.admin.overview import OPERATE, SEE
@@ -45,4 +46,5 @@ def _styles() -> list[str]:
     return sorted(f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'" for text in texts)
 
 
-urlpatterns = [path("queue/", include((get_admin_urlpatterns(view_wrapper=guarded), "django_rq")))]
+_pages = [path("stats.json", guarded(stats_json), name="home_json"), *get_admin_urlpatterns(view_wrapper=guarded)]
+urlpatterns = [path("queue/", include((_pages, "django_rq")))]

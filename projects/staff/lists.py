@@ -27,7 +27,7 @@ from projects.models import Project
 MOST = 1_000
 PER_PAGE = 50
 # Of a text that is searched for: as many owners and projects that it may mean are looked at.
-MOST_OWNERS, MOST_PROJECTS = 5, 50
+MOST_OWNERS, MOST_PROJECTS = 3, 50
 
 M = TypeVar("M", bound=Model)
 
@@ -119,12 +119,15 @@ class LargeList:
 def matching_any(rows: "QuerySet[M]", conditions: Iterable[Q]) -> "QuerySet[M]":
     """Those of a list's rows that match one of the conditions, as far as a list goes.
 
-    Each is looked up by itself, by its own index: one query with OR would read the whole table.
+    Each is looked up by itself, by its own index: one query with OR would read the whole table. The rows are ordered
+    by a column first of all.
     """
-    pks: set[Any] = set()
+    order = str(rows.query.order_by[0])
+    found: dict[Any, Any] = {}
     for condition in conditions:
-        pks.update(rows.filter(condition).values_list("pk", flat=True)[: MOST + 1])
-    return rows.filter(pk__in=pks)
+        found.update(rows.filter(condition).values_list("pk", order.lstrip("-"))[: MOST + 1])
+    ordered = sorted(found, key=lambda pk: (found[pk] is not None, found[pk]), reverse=order.startswith("-"))
+    return rows.filter(pk__in=ordered[: MOST + 1])
 
 
 def preformatted(text: str) -> SafeString:
