@@ -33,6 +33,9 @@ RuntimeFilter = choices_of("runtime", "runtime", [(name, name) for name in RUNTI
 VerdictFilter = choices_of("verdict", "verdict_class", [(kind.value, kind.value) for kind in VerdictClass])
 
 
+BuilderFilter = choices_of("builder", "is_external__exact", [("0", "here"), ("1", "outside")], by="is_external")
+
+
 class PhaseFilter(admin.SimpleListFilter):
     """Of those that run: after its end, a build's phase is of no interest."""
 
@@ -59,7 +62,7 @@ class HeldFilter(admin.SimpleListFilter):
 class BuildAdmin(Operates[Build], LargeList, ReadOnly, admin.ModelAdmin[Build]):
     operations = BUILD_OPERATIONS
     list_display = ("name", "state", "why", "owner", "runtime", "age", "took", "attempts", "by_worker")
-    list_filter = ("status", VerdictFilter, RuntimeFilter, PhaseFilter, "priority", "is_external", HeldFilter)
+    list_filter = ("status", VerdictFilter, RuntimeFilter, PhaseFilter, "priority", BuilderFilter, HeldFilter)
     list_select_related = ("project", "owner")
     search_fields = ("pk",)
     searched_ids = ("pk", "project", "generation")
