@@ -61,7 +61,7 @@ class HeldFilter(admin.SimpleListFilter):
 @admin.register(Build)
 class BuildAdmin(Operates[Build], LargeList, ReadOnly, admin.ModelAdmin[Build]):
     operations = BUILD_OPERATIONS
-    list_display = ("name", "state", "why", "owner", "runtime", "age", "took", "attempts", "by_worker")
+    list_display = ("name", "state", "why", "whose", "age", "took", "by_worker")
     list_filter = ("status", VerdictFilter, RuntimeFilter, PhaseFilter, "priority", BuilderFilter, HeldFilter)
     list_select_related = ("project", "owner")
     search_fields = ("pk",)
@@ -124,18 +124,20 @@ class BuildAdmin(Operates[Build], LargeList, ReadOnly, admin.ModelAdmin[Build]):
     def age(self, build: Build) -> SafeString | str:
         return ago(build.created_at)
 
+    @admin.display(description="owner")
+    def whose(self, build: Build) -> SafeString:
+        return format_html('{}<br><span class="chef-quiet">{}</span>', build.owner, build.runtime or "-")
+
     @admin.display(description="took")
     def took(self, build: Build) -> str:
         return duration(time_of(build))
 
-    @admin.display(description="attempts")
-    def attempts(self, build: Build) -> int:
-        return build.fence
-
     @admin.display(description="worker")
     def by_worker(self, build: Build) -> SafeString | str:
-        outside = format_html(' <span class="chef-quiet">outside</span>') if build.is_external else ""
-        return format_html("{}{}", build.worker or "-", outside)
+        if not build.fence:
+            return "-"
+        where = "outside, " if build.is_external else ""
+        return format_html('{}<br><span class="chef-quiet">{}attempt {}</span>', build.worker, where, build.fence)
 
 
 def time_of(build: Build) -> timedelta | None:

@@ -69,7 +69,7 @@ def _dated(*parts: str, days: int = 0) -> Address:
 PAGES: dict[str, Address] = {
     "first page": _list(),
     "the deepest page": _list("?p=20"),
-    "the oldest first": _list("?o=6"),
+    "the oldest first": _list("?o=5"),
     "status completed": _list("?status__exact=completed"),
     "status queued": _list("?status__exact=queued"),
     "status running": _list("?status__exact=running"),
