@@ -137,7 +137,9 @@ class BuildAdmin(Operates[Build], LargeList, ReadOnly, admin.ModelAdmin[Build]):
         if not build.fence:
             return "-"
         where = "outside, " if build.is_external else ""
-        return format_html('{}<br><span class="chef-quiet nowrap">{}attempt {}</span>', build.worker, where, build.fence)
+        return format_html(
+            '{}<br><span class="chef-quiet nowrap">{}attempt {}</span>', build.worker, where, build.fence
+        )
 
 
 def time_of(build: Build) -> timedelta | None:
