@@ -8,8 +8,9 @@ from django.conf import settings
 from django.contrib.auth.models import User
 from django.db import transaction
 from django.db.models import Max
+from django.utils import timezone
 
-from builds.artifacts import discard_keys
+from builds.artifacts import discard_attempt, discard_keys
 from builds.forecast import USUAL_WAIT, seconds_to_room
 from builds.models import Artifact, Build, BuildEvent, Priority
 from builds.publishing import delete_releases
@@ -21,7 +22,8 @@ from projects.actions import add_revision, create_project, update_project, with_
 from projects.environment import Secret, set_environment
 from projects.generations import cancel_generation
 from projects.jobs import OwnerQueueFull, QueueFull, Status, TransitionRefused
-from projects.models import Project, Revision, Upload
+from projects.models import Project, Quarantine, Revision, Upload
+from projects.quarantine import put_in_quarantine, refuse_in_quarantine
 from projects.uploads import files_of
 
 
@@ -138,11 +140,12 @@ def queue_build(
     """Queue a build of a revision. The bell rings after the commit; when it cannot, the reaper rings later.
 
     `is_external`: whether builders outside of this system shall take it; None is as of the project's last build.
-    `origin` is where it comes from, as columns of the build: retry_of. Raises QueueFull, OwnerQueueFull and
-    NoOutsideBuilder. Builds that a fault puts back do not come here: they are never refused.
+    `origin` is where it comes from, as columns of the build: retry_of. Raises QueueFull, OwnerQueueFull,
+    NoOutsideBuilder and InQuarantine. Builds that a fault puts back do not come here: they are never refused.
     """
     # The project's row is always locked before the owner's: whoever adds a revision holds it already.
     project = Project.objects.select_for_update().get(pk=revision.project_id)
+    refuse_in_quarantine(project)
     if is_external is None:
         is_external = bool(project.builds.order_by("-number").values_list("is_external", flat=True).first())
     if is_external and not settings.WORKER_SECRETS:
@@ -154,6 +157,8 @@ def queue_build(
 @transaction.atomic
 def queue_promised_build(revision: Revision, *, by: User, **origin: Any) -> Build:
     """Queue a build that somebody was promised with a generation: it is not refused, however full the queue is.
+
+    Of a project in quarantine, it waits until that is over.
 
     `origin`: generation and repair_of.
     """
@@ -209,6 +214,48 @@ def cancel_build(build: Build, *, by: User) -> bool:
         else:
             return True
     return False
+
+
+def hand_back_build(build: Build) -> bool:
+    """Take a running build from its worker and have it claimed anew; no attempt is counted against it.
+
+    False when it does not run, were it only for a moment. The worker finds its lease gone within a second, and removes
+    its container; whatever it still writes is refused, since the build does not run under its fence any more.
+    """
+    while build.status == Status.RUNNING:
+        fence = build.fence
+        try:
+            with transaction.atomic():
+                build.transition_to(
+                    Status.QUEUED, outcome="handed_back", available_at=timezone.now(), phase="", progress=0
+                )
+                transaction.on_commit(partial(discard_attempt, build.pk, fence))
+                if not build.is_external:
+                    transaction.on_commit(bell.ring)
+        except TransitionRefused:
+            build.refresh_from_db()
+        else:
+            return True
+    return False
+
+
+def quarantine_project(project: Project, *, by: User, reason: str) -> int:
+    """Let nothing of a project run until it is released. Returns how many builds were stopped and wait now."""
+    with transaction.atomic():
+        put_in_quarantine(project, by=by, reason=reason)
+        # Locked: a claim that has begun is over then, and is undone; one that has not finds the quarantine.
+        active = list(project.builds.active().select_for_update().order_by("pk"))
+        return sum(hand_back_build(build) for build in active)
+
+
+def release_project(project: Project) -> bool:
+    """Let a project's builds run again. False when it was not in quarantine."""
+    with transaction.atomic():
+        released = bool(Quarantine.objects.filter(project=project).delete()[0])
+        waiting = project.builds.filter(status=Status.QUEUED, is_external=False).count()
+        if released and waiting:
+            transaction.on_commit(partial(bell.ring, min(waiting, settings.WORKER_CONCURRENCY)))
+    return released
 
 
 class NotFinished(Exception):

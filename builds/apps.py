@@ -1,6 +1,7 @@
 """How it is built: the queue, the sandbox, logs, artifacts and verdicts."""
 
 from django.apps import AppConfig
+from django.db.models.signals import post_migrate
 
 
 class BuildsConfig(AppConfig):
@@ -8,3 +9,7 @@ class BuildsConfig(AppConfig):
 
     def ready(self) -> None:
         from builds import checks  # noqa: F401  (registers the system checks)
+        from builds.roles import make_roles
+
+        # After Django's own receiver, which makes the permissions of this app, the last one.
+        post_migrate.connect(make_roles, sender=self)

@@ -81,7 +81,10 @@ class QueueDocument(StoredDocument):
     position = serializers.IntegerField(min_value=1)
     eta_seconds = EtaDocument(allow_null=True)
     blocked_by = serializers.ChoiceField(
-        choices=["owner_limit", "all_workers_busy", "no_workers", "backoff"], allow_null=True
+        choices=["owner_limit", "all_workers_busy", "no_workers", "backoff", "paused", "quarantined"],
+        allow_null=True,
+        help_text="`paused`: the operator has paused the queue. `quarantined`: the operator lets nothing of the "
+        "project run until it is released.",
     )
 
 
@@ -174,6 +177,9 @@ class BuildDocument(Document):
     started_at = serializers.DateTimeField(allow_null=True)
     finished_at = serializers.DateTimeField(allow_null=True)
     duration_ms = serializers.SerializerMethodField()
+    pruned_at = serializers.DateTimeField(
+        allow_null=True, help_text="When the operator removed its log and artifacts; null while they are kept."
+    )
     phases = serializers.SerializerMethodField()
     verdict = VerdictDocument(allow_null=True)
     usage = serializers.SerializerMethodField()

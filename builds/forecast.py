@@ -16,13 +16,14 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from django.conf import settings
-from django.db.models import F, Sum
+from django.db.models import Exists, F, OuterRef, Sum
 from django.utils import timezone
 
 from builds.health import HOST_SILENCE
-from builds.models import Attempt, Build, WorkerHost
+from builds.models import Attempt, Build, QueuePause, WorkerHost
 from builds.simulation import Durations, Prediction, Running, Scene, Waiting, predict
 from projects.jobs import Status
+from projects.models import Quarantine
 
 FRESH_SECONDS = 1.0
 # A build that came after the last reading asks for another one at once, unless readings then took a fifth of the time.
@@ -43,8 +44,9 @@ def queue_documents(builds: Iterable[Build]) -> dict[UUID, dict[str, Any]]:
     """The API's `queue` of those builds that are queued, by their ids: no queries for each.
 
     `position` is 1 + how many are expected to be claimed before it. `etaSeconds` until it starts is None while no
-    worker is alive, and as long as no build has ever completed here: there is nothing to reckon with. Of builds for
-    others, nobody here knows when they are taken: they are placed by priority and age alone.
+    worker is alive or the queue is paused, and as long as no build has ever completed here: there is nothing to reckon
+    with. Of builds for others, nobody here knows when they are taken: they are placed by priority and age alone. Those
+    of projects in quarantine come after all others.
     """
     queued = [build for build in builds if build.status == Status.QUEUED]
     if not queued:
@@ -73,15 +75,20 @@ class Outlook:
     queued: Mapping[tuple[int, int], int]  # how many, by (priority, owner)
     next_start_of: Mapping[int, float]  # the owner's next, in seconds
     next_start: float | None
+    is_paused: bool
     cost: float
 
     def of(self, build: Build) -> dict[str, Any]:
         if build.is_external:
-            return self.outside.get(build.pk) or _outside_document(len(self.outside) + 1)
+            return self.outside.get(build.pk) or _outside_document(len(self.outside) + 1, self._pause)
         return self.documents.get(build.pk) or self._of_unseen(build)
 
     def knows(self, pk: UUID) -> bool:
         return pk in self.documents or pk in self.outside
+
+    @property
+    def _pause(self) -> str | None:
+        return "paused" if self.is_paused else None
 
     def _of_unseen(self, build: Build) -> dict[str, Any]:
         """For a build that was not among the queued: it has since been claimed, or has come in since."""
@@ -97,7 +104,8 @@ class Outlook:
         # What was shown of the one whose place it takes, or of the last.
         places = (document for document in self.documents.values() if document["position"] <= position)
         nearest = max(places, key=lambda document: int(document["position"]), default={})
-        return {"position": position, "etaSeconds": nearest.get("etaSeconds"), "blockedBy": nearest.get("blockedBy")}
+        block = self._pause or nearest.get("blockedBy")
+        return {"position": position, "etaSeconds": nearest.get("etaSeconds"), "blockedBy": block}
 
 
 _lock = threading.Lock()
@@ -134,8 +142,8 @@ def forget() -> None:
 def look_ahead() -> Outlook:
     """Four queries, whatever the length of the queue, and one prediction."""
     started, now = time.perf_counter(), timezone.now()
-    history, workers, waiting = _History(), _workers_alive(now), _queued()
-    rows = [row for row in waiting if not row.is_external]
+    history, workers, (waiting, is_paused) = _History(), _workers_alive(now), _queued()
+    rows = [row for row in waiting if not (row.is_external or row.is_quarantined)]
     scene = Scene(
         waiting=[
             Waiting(row.owner, row.priority, (row.available_at - now).total_seconds(), history.of(row.project))
@@ -147,23 +155,26 @@ def look_ahead() -> Outlook:
         owner_limit=settings.OWNER_MAX_RUNNING,
     )
     predictions = predict(scene)
-    has_eta = bool(workers and history)
+    has_eta = bool(workers and history and not is_paused)
     first = _first_starts(scene, predictions) if has_eta else {}
+    blocks = _Blocks(scene, predictions, workers, is_paused=is_paused)
+    held = [row for row in waiting if row.is_quarantined and not row.is_external]
     return Outlook(
         taken_at=now,
-        documents=_documents([row.pk for row in rows], scene, predictions, workers=workers, has_eta=has_eta),
-        outside=_outside_documents([row for row in waiting if row.is_external], now),
+        documents=_documents([row.pk for row in rows], scene, predictions, blocks, has_eta=has_eta)
+        | {row.pk: _outside_document(place, "quarantined") for place, row in enumerate(held, len(rows) + 1)},
+        outside=_outside_documents([row for row in waiting if row.is_external], now, is_paused=is_paused),
         queued=Counter((build.priority, build.owner) for build in scene.waiting),
         next_start_of=first,
         next_start=min(first.values(), default=None),
+        is_paused=is_paused,
         cost=time.perf_counter() - started,
     )
 
 
 def _documents(
-    ids: Sequence[UUID], scene: Scene, predictions: Sequence[Prediction], *, workers: int, has_eta: bool
+    ids: Sequence[UUID], scene: Scene, predictions: Sequence[Prediction], blocks: "_Blocks", *, has_eta: bool
 ) -> dict[UUID, dict[str, Any]]:
-    blocks = _Blocks(scene, predictions, workers)
     return {
         pk: {
             "position": prediction.position,
@@ -174,15 +185,24 @@ def _documents(
     }
 
 
-def _outside_documents(rows: Sequence["_Queued"], now: datetime) -> dict[UUID, dict[str, Any]]:
-    ordered = sorted(rows, key=lambda row: -row.priority)  # the oldest come first among equals
+def _outside_documents(rows: Sequence["_Queued"], now: datetime, *, is_paused: bool) -> dict[UUID, dict[str, Any]]:
+    # The oldest come first among equals.
+    ordered = sorted(rows, key=lambda row: (row.is_quarantined, -row.priority))
     return {
-        row.pk: _outside_document(place, is_eligible=row.available_at <= now) for place, row in enumerate(ordered, 1)
+        row.pk: _outside_document(place, _outside_block(row, now, is_paused)) for place, row in enumerate(ordered, 1)
     }
 
 
-def _outside_document(place: int, *, is_eligible: bool = True) -> dict[str, Any]:
-    return {"position": place, "etaSeconds": None, "blockedBy": None if is_eligible else "backoff"}
+def _outside_block(row: "_Queued", now: datetime, is_paused: bool) -> str | None:
+    if row.is_quarantined:
+        return "quarantined"
+    if is_paused:
+        return "paused"
+    return "backoff" if row.available_at > now else None
+
+
+def _outside_document(place: int, block: str | None) -> dict[str, Any]:
+    return {"position": place, "etaSeconds": None, "blockedBy": block}
 
 
 def _first_starts(scene: Scene, predictions: Sequence[Prediction]) -> dict[int, float]:
@@ -205,13 +225,20 @@ class _Queued(NamedTuple):
     available_at: datetime
     is_external: bool
     turn: datetime | None
+    is_quarantined: bool
+    is_paused: bool  # as all are, or none
 
 
-def _queued() -> list[_Queued]:
-    """All that is queued, for our workers and for others, the oldest first."""
+def _queued() -> tuple[list[_Queued], bool]:
+    """All that is queued, for our workers and for others, the oldest first; and whether the queue is paused."""
     columns = ("pk", "owner", "project", "priority", "available_at", "is_external", "owner__ownerturn__claimed_at")
     queued = Build.objects.filter(status=Status.QUEUED).order_by("created_at", "pk")
-    return [_Queued(*row) for row in queued.values_list(*columns)]
+    queued = queued.annotate(
+        is_quarantined=Exists(Quarantine.objects.filter(project=OuterRef("project"))),
+        is_paused=Exists(QueuePause.objects.all()),
+    )
+    rows = [_Queued(*row) for row in queued.values_list(*columns, "is_quarantined", "is_paused")]
+    return rows, any(row.is_paused for row in rows)
 
 
 def _workers_alive(now: datetime) -> int:
@@ -262,13 +289,16 @@ class _History:
 class _Blocks:
     """What keeps a build from starting now, if anything does."""
 
-    def __init__(self, scene: Scene, predictions: Sequence[Prediction], workers: int) -> None:
+    def __init__(self, scene: Scene, predictions: Sequence[Prediction], workers: int, *, is_paused: bool) -> None:
+        self._is_paused = is_paused
         self._of_owner = scene.running_of
         self._workers = workers
         starting = sum(prediction.is_now for prediction in predictions)
         self._leaves_idle = workers > len(scene.running) + starting
 
     def of(self, build: Waiting, prediction: Prediction) -> str | None:
+        if self._is_paused:
+            return "paused"
         if not self._workers:
             return "no_workers"
         if build.available_in > 0:

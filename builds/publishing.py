@@ -67,6 +67,7 @@ def publish_build(
     compress(_below(build, output.root).filter(encoded=None))
     with transaction.atomic():
         project = Project.objects.select_for_update().get(pk=build.project_id)
+        _refuse_pruned(Build.objects.only("pruned_at").get(pk=build.pk))  # it may have been since we looked
         site = Site.objects.filter(project=project).select_related("name").first()
         name = site.name if site and slug in ("", site.name_id) else _take_name(project, slug)
         last = project.releases.aggregate(last=Max("number"))["last"] or 0
@@ -134,11 +135,17 @@ def delete_releases(project: Project) -> None:
 def _output_of(build: Build, single_page: bool | None) -> _Output:
     if build.status != Status.COMPLETED:
         raise NotServable(f"The build is {build.status}: only a completed build can be opened in a browser.")
+    _refuse_pruned(build)
     root = _root_of(build)
     found, warnings = rules.parse(
         _content(build, root, rules.HEADERS_FILE), _content(build, root, rules.REDIRECTS_FILE)
     )
     return _Output(root, _is_single_page(build, root) if single_page is None else single_page, found, warnings)
+
+
+def _refuse_pruned(build: Build) -> None:
+    if build.pruned_at:
+        raise NotServable("The operator has removed this build's artifacts: build the revision again.")
 
 
 def _root_of(build: Build) -> str:

@@ -5,15 +5,16 @@ from typing import Any
 
 from django.conf import settings
 from django.db import connection, transaction
-from django.db.models import Count, F, IntegerField, OuterRef, Subquery
+from django.db.models import Count, Exists, F, IntegerField, OuterRef, Subquery
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
-from builds.models import Attempt, Build, BuildQuerySet, OutsideTurn, OwnerTurn, Turn
+from builds.models import Attempt, Build, BuildQuerySet, OutsideTurn, OwnerTurn, QueuePause, Turn
 from builds.verdicts import verdict
 from projects.doorbell import Doorbell
 from projects.jobs import Status, TransitionRefused, backoff
 from projects.leases import Lease
+from projects.models import Quarantine
 
 bell = Doorbell("builds", "builds.tasks.run_next")
 
@@ -25,8 +26,9 @@ def in_claim_order(now: Any, *, is_external: bool = False) -> BuildQuerySet:
 
     The fewest running go first, then who was served longest ago, or never: with one worker, nothing runs when it
     claims, and turns alone keep a long queue of one owner from starving the others. Builds of an owner at the limit
-    of running builds are left out: they wait without blocking others. `owner_turn` is the owner's last turn. What
-    runs in the other queue counts for nothing here. builds.forecast predicts this order: change both.
+    of running builds are left out: they wait without blocking others. So are all while the queue is paused, and
+    those of projects in quarantine. `owner_turn` is the owner's last turn. What runs in the other queue counts for
+    nothing here. builds.forecast predicts this order: change both.
     """
     running = (
         Build.objects.filter(owner=OuterRef("owner"), status=Status.RUNNING, is_external=is_external)
@@ -36,7 +38,7 @@ def in_claim_order(now: Any, *, is_external: bool = False) -> BuildQuerySet:
         .values("count")
     )
     queued = (
-        Build.objects.filter(is_external=is_external)
+        _let_run(Build.objects.filter(is_external=is_external))
         .eligible(now)
         .annotate(
             owner_running=Coalesce(Subquery(running, output_field=IntegerField()), 0),
@@ -47,6 +49,11 @@ def in_claim_order(now: Any, *, is_external: bool = False) -> BuildQuerySet:
         queued = queued.filter(owner_running__lt=settings.OWNER_MAX_RUNNING)
     turn = F("owner_turn").asc(nulls_first=True)
     return queued.order_by("-priority", "owner_running", turn, "created_at", "pk")
+
+
+def _let_run(builds: BuildQuerySet) -> BuildQuerySet:
+    quarantine = Quarantine.objects.filter(project=OuterRef("project"))
+    return builds.filter(~Exists(QueuePause.objects.all()), ~Exists(quarantine))
 
 
 def _turns(is_external: bool) -> type[Turn]:
@@ -69,6 +76,10 @@ def claim(worker: str, *, is_external: bool = False) -> "BuildLease | None":
                 build = queued.first()
                 if build is None:
                     return None
+                # Asked again, now that nobody else can change the build: a pause or a quarantine that was committed
+                # after the first look is seen by this one.
+                if not _let_run(Build.objects.filter(pk=build.pk)).exists():
+                    raise TransitionRefused(f"build {build.pk} must not run any more")
                 since = build.owner_turn  # type: ignore[attr-defined]  # annotated
                 _take_turn(_turns(is_external), build.owner_id, since=since)
                 return BuildLease(build, _start_attempt(build, worker))

@@ -42,6 +42,14 @@ class WorkersHealth(StoredDocument):
 class QueueHealth(StoredDocument):
     depth = serializers.IntegerField()
     oldest_seconds = serializers.IntegerField()
+    paused = serializers.BooleanField(help_text="The operator lets no build start; what runs goes on.")
+
+
+class DeliveriesHealth(StoredDocument):
+    """Messages to webhooks that wait: how many, 10,000 at most, and for how long the first has been due."""
+
+    pending = serializers.IntegerField()
+    oldest_seconds = serializers.IntegerField()
 
 
 class HealthChecks(StoredDocument):
@@ -53,6 +61,7 @@ class HealthChecks(StoredDocument):
     storage = serializers.CharField()
     workers = WorkersHealth()
     queue = QueueHealth()
+    deliveries = DeliveriesHealth()
 
 
 class HealthDocument(StoredDocument):

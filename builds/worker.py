@@ -20,7 +20,7 @@ from builds.queue import bell
 from builds.reaper import sweep
 from builds.sandbox import open_sandbox
 from builds.sandbox.contract import EngineFault
-from builds.sandbox.engine import FAULTS, api_version
+from builds.sandbox.engine import FAULTS, api_version, guarded, told
 from projects.workers import before_forks, die_with_parent, run_pool
 
 logger = logging.getLogger(__name__)
@@ -65,14 +65,16 @@ def sweep_for_ever(workers: int) -> None:
 
 
 def sweep_and_tell(workers: int) -> None:
-    fault = ""
+    fault, engine = "", None
     try:
         sweep(open_sandbox())
+        engine = guarded(told)()
     except EngineFault as caught:
         logger.warning("the engine does not answer: %s", caught)
         fault = str(caught)[:300] or "no answer"
     now = timezone.now()
     WorkerHost.objects.update_or_create(
-        name=socket.gethostname(), defaults={"workers": workers, "engine_fault": fault, "seen_at": now}
+        name=socket.gethostname(),
+        defaults={"workers": workers, "engine_fault": fault, "engine": engine, "seen_at": now},
     )
     WorkerHost.objects.filter(seen_at__lt=now - FORGOTTEN_AFTER).delete()

@@ -38,6 +38,7 @@ CODES: Mapping[str, str] = {
     "lease_expired": "The builder was silent for longer than its lease: another may take the build.",
     "conflict": "The thing is not in a state for this.",
     "no_outside_builder": "Nobody outside of this installation takes builds: the operator sets CHEF_WORKER_SECRET.",
+    "project_quarantined": "The operator lets nothing of the project run until it is released: ask the operator.",
     "build_not_finished": "Only a build that has ended can be retried: wait for its end, or cancel it.",
     "generation_not_ended": "Only a generation that failed or was cancelled can be retried.",
     "generation_under_way": "Another generation or repair changes the project: wait for its end, or cancel it.",

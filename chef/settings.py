@@ -302,6 +302,7 @@ def redis_url() -> str:
 REDIS_URL = redis_url()
 # No time-out of RQ's own: the lease in the database decides when a build has been lost.
 RQ_QUEUES = {name: {"URL": REDIS_URL, "DEFAULT_TIMEOUT": -1} for name in ("builds", "generations")}
+RQ_SHOW_ADMIN_LINK = False  # its pages are at /admin/queue/, behind permissions: see builds.admin.queue_pages
 
 WORKER_CONCURRENCY = int(env_number("WORKER_CONCURRENCY", 5, least=1, most=256))
 WORKER_TIMEOUT = env_number("WORKER_TIMEOUT", 300_000, least=1_000) / 1000  # given in milliseconds, kept in seconds

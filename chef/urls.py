@@ -25,7 +25,8 @@ urlpatterns = [
     path("", include("builds.pages.urls")),
     # For whoever asks by habit: pages name their icon themselves.
     path("favicon.ico", RedirectView.as_view(url=f"/{settings.STATIC_URL.strip('/')}/icon.svg")),
-    path("admin/queue/", include("django_rq.urls")),
+    path("admin/", include("builds.admin.queue_pages")),
+    path("admin/", include("builds.admin.overview")),
     path("admin/", admin.site.urls),
     path("health", HealthView.as_view(), name="health"),
     path("health/live", LiveView.as_view(), name="health-live"),

@@ -1,56 +1,112 @@
 """What staff see of projects, generations and tokens. A token's value is never shown: only its hash is kept."""
 
 import json
-from typing import cast
+from typing import Any
 
-from django.contrib import admin, messages
+from django.contrib import admin
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.admin import UserAdmin
 from django.contrib.auth.models import User
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from rest_framework_api_key.models import APIKey
 
-from projects.generations import GenerationUnderWay, NotEnded, cancel_generation, retry_generation
+from projects.generations import DayIsSpent, GenerationUnderWay, NotEnded, cancel_generation, retry_generation
+from projects.jobs import OwnerQueueFull, QueueFull, Status
 from projects.models import ApiToken, Exchange, Generation, GenerationEvent, Project, Revision
-
-
-class ReadOnly:
-    """Records are history: nobody edits them by hand."""
-
-    def has_add_permission(self, request: HttpRequest, obj: object = None) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: object = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: object = None) -> bool:
-        return False
-
-
-@admin.register(Project)
-class ProjectAdmin(admin.ModelAdmin[Project]):
-    list_display = ("name", "owner", "id", "created_at")
-    list_select_related = ("owner",)
-    search_fields = ("name", "=id", "owner__username")
-    readonly_fields = ("id", "created_at", "updated_at")
+from projects.quarantine import InQuarantine
+from projects.staff.lists import LargeList, ReadOnly, meant_by_name, preformatted
+from projects.staff.operations import Operates, Operation, Refused
 
 
 @admin.register(Revision)
-class RevisionAdmin(admin.ModelAdmin[Revision]):
+class RevisionAdmin(LargeList, ReadOnly, admin.ModelAdmin[Revision]):
     list_display = ("project", "number", "origin", "file_count", "total_bytes", "created_at")
     list_select_related = ("project",)
-    readonly_fields = ("project", "number", "origin", "strategy", "dependencies", "file_count", "total_bytes")
+    list_filter = ("origin",)
+    search_fields = ("project__name",)
+    searched_ids = ("project",)
+    ordering = ("-pk",)
+
+    def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest) -> bool:
+        return lookup == "project__id__exact" or super().lookup_allowed(lookup, value, request)
+
+
+def _revoke(token: ApiToken, by: User, reason: str) -> str:
+    token.revoked = True
+    token.save(update_fields=["revoked"])
+    return "Revoked: nothing is let in with it any more."
 
 
 @admin.register(ApiToken)
-class ApiTokenAdmin(admin.ModelAdmin[ApiToken]):
+class ApiTokenAdmin(Operates[ApiToken], ReadOnly, admin.ModelAdmin[ApiToken]):
+    """Never the value, of which only a hash is kept. `manage.py create_token` and the page of tokens show it once."""
+
+    change_form_template = "admin/thing.html"
+    operations = (
+        Operation(
+            name="revoke",
+            label="Revoke",
+            icon="stop",
+            permission="projects.change_apitoken",
+            explain="Nothing is let in with any of these any more. That cannot be undone.",
+            why_not=lambda token: "It is revoked." if token.revoked else "",
+            do=_revoke,
+            is_dangerous=True,
+        ),
+    )
     list_display = ("name", "prefix", "owner", "scope", "created", "expiry_date", "revoked")
     list_select_related = ("owner",)
-    readonly_fields = ("prefix", "hashed_key", "created", "owner", "scope")
-    exclude = ("hashed_key",)
+    list_filter = ("scope", "revoked")
+    search_fields = ("name", "=prefix", "owner__username")
+    fields = ("name", "prefix", "owner", "scope", "created", "expiry_date", "revoked")
 
-    def has_add_permission(self, request: object) -> bool:
-        return False  # `manage.py create_token` shows the value once
+
+def _cancel(generation: Generation, by: User, reason: str) -> str:
+    if not cancel_generation(generation, by=by):
+        raise Refused(f"It has ended meanwhile: it is {generation.status}.")
+    return "Cancelled."
+
+
+def _retry(generation: Generation, by: User, reason: str) -> str:
+    try:
+        again = retry_generation(generation, by=by)
+    except (NotEnded, GenerationUnderWay, DayIsSpent, QueueFull, OwnerQueueFull, InQuarantine) as refusal:
+        raise Refused(str(refusal)) from refusal
+    return f"It goes on as {again.pk}."
+
+
+def _why_not_retry(generation: Generation) -> str:
+    if generation.kind == Generation.Kind.REPAIR:
+        return "It is a repair: retry the build instead."
+    is_over = generation.status in (Status.FAILED, Status.CANCELLED)
+    return "" if is_over else f"It is {generation.status}: only what failed or was cancelled goes on."
+
+
+OPERATE = "projects.operate_generation"
+GENERATION_OPERATIONS = (
+    Operation(
+        name="cancel",
+        label="Cancel",
+        icon="stop",
+        permission=OPERATE,
+        explain="Each ends as cancelled, at once. What it has written so far is kept for a retry.",
+        why_not=lambda generation: f"It has ended: it is {generation.status}." if generation.is_terminal else "",
+        do=_cancel,
+        is_dangerous=True,
+    ),
+    Operation(
+        name="retry",
+        label="Retry",
+        icon="retry",
+        permission=OPERATE,
+        explain="Each goes on with what it has, as a new generation. This one stays as it is.",
+        why_not=_why_not_retry,
+        do=_retry,
+    ),
+)
 
 
 class ExchangeInline(ReadOnly, admin.TabularInline[Exchange, Generation]):
@@ -82,15 +138,19 @@ class GenerationEventInline(ReadOnly, admin.TabularInline[GenerationEvent, Gener
 
 
 @admin.register(Generation)
-class GenerationAdmin(ReadOnly, admin.ModelAdmin[Generation]):
+class GenerationAdmin(Operates[Generation], LargeList, ReadOnly, admin.ModelAdmin[Generation]):
+    change_form_template = "admin/thing.html"
+    operations = GENERATION_OPERATIONS
     list_display = ("id", "project", "kind", "status", "stage", "model", "tokens", "cost", "owner", "created_at")
-    list_filter = ("status", "kind", "stage", "fix_ending", "provider")
+    list_filter = ("status", "kind")
     list_select_related = ("project", "owner")
-    search_fields = ("=id", "project__name", "owner__username")
+    search_fields = ("pk",)
+    searched_ids = ("pk", "project")
+    search_help_text = "The id of a generation or a project; an owner's name; a part of a project's name."
     date_hierarchy = "created_at"
-    show_full_result_count = False
+    ordering = ("-created_at", "-pk")
+    sortable_by = ("created_at",)
     inlines = (ExchangeInline, GenerationEventInline)
-    actions = ("cancel", "retry")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Generation]:
         rows = super().get_queryset(request)
@@ -101,20 +161,14 @@ class GenerationAdmin(ReadOnly, admin.ModelAdmin[Generation]):
     def tokens(self, generation: Generation) -> int:
         return generation.input_tokens + generation.output_tokens
 
-    @admin.action(description="Cancel what has not ended", permissions=["view"])
-    def cancel(self, request: HttpRequest, rows: QuerySet[Generation]) -> None:
-        cancelled = sum(cancel_generation(generation, by=cast(User, request.user)) for generation in rows)
-        self.message_user(request, f"{cancelled} cancelled; the others had ended.")
+    def operable(self, request: HttpRequest) -> QuerySet[Generation]:
+        return Generation.objects.select_related("project__owner", "owner")
 
-    @admin.action(description="Retry what failed or was cancelled", permissions=["view"])
-    def retry(self, request: HttpRequest, rows: QuerySet[Generation]) -> None:
-        for generation in rows.select_related("project__owner"):
-            try:
-                again = retry_generation(generation, by=cast(User, request.user))
-            except (NotEnded, GenerationUnderWay) as refusal:
-                self.message_user(request, f"{generation.pk}: {refusal}", messages.WARNING)
-            else:
-                self.message_user(request, f"{generation.pk} goes on as {again.pk}.")
+    def meant(self, term: str) -> list[Q]:
+        return meant_by_name(term)
+
+    def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest) -> bool:
+        return lookup == "project__id__exact" or super().lookup_allowed(lookup, value, request)
 
 
 @admin.register(Exchange)
@@ -138,15 +192,62 @@ class ExchangeAdmin(ReadOnly, admin.ModelAdmin[Exchange]):
     @admin.display(description="asked")
     def asked(self, exchange: Exchange) -> SafeString:
         text = "\n\n".join(f"[{message['role']}]\n{message['content']}" for message in exchange.messages)
-        return _preformatted(text)
+        return preformatted(text)
 
     @admin.display(description="answered")
     def answered(self, exchange: Exchange) -> SafeString:
         try:
-            return _preformatted(json.dumps(json.loads(exchange.answer), indent=2, ensure_ascii=False))
+            return preformatted(json.dumps(json.loads(exchange.answer), indent=2, ensure_ascii=False))
         except ValueError:
-            return _preformatted(exchange.answer)
+            return preformatted(exchange.answer)
 
 
-def _preformatted(text: str) -> SafeString:
-    return format_html('<pre style="white-space: pre-wrap; overflow-wrap: anywhere">{}</pre>', text)
+# --- Who may, and who did ----------------------------------------------------------------------------------------
+
+admin.site.site_header = admin.site.site_title = "Chef"
+admin.site.index_title = "What there is"
+admin.site.unregister([User, APIKey])  # keys of that kind open nothing here: see ApiToken
+
+
+@admin.register(User)
+class PersonAdmin(UserAdmin[User]):
+    """Who owns something is not deleted with it: projects are deleted as such, with what is stored of them."""
+
+    def get_deleted_objects(self, objs: Any, request: Any) -> Any:
+        owners = Project.objects.filter(owner__in=[user.pk for user in objs]).values_list("owner__username", flat=True)
+        if names := sorted(set(owners)):
+            told = [f"{name} owns projects: delete these first, or make the user inactive." for name in names]
+            return [], {}, set(), told
+        return super().get_deleted_objects(objs, request)
+
+
+@admin.register(LogEntry)
+class LogEntryAdmin(LargeList, ReadOnly, admin.ModelAdmin[LogEntry]):
+    """Who did what in the admin."""
+
+    list_display = ("action_time", "user", "what", "kind", "change")
+    list_display_links = None
+    list_select_related = ("user", "content_type")
+    list_filter = ("action_flag",)
+    search_fields = ("=user__username", "object_repr", "=object_id")
+    search_help_text = "A user's name, the name or the id of what was changed."
+    ordering = ("-pk",)
+    sortable_by = ()
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        return super(LargeList, self).get_search_results(request, queryset, search_term)
+
+    @admin.display(description="of what")
+    def what(self, entry: LogEntry) -> SafeString | str:
+        url = None if entry.is_deletion() else entry.get_admin_url()
+        return format_html('<a href="{}">{}</a>', url, entry.object_repr) if url else entry.object_repr
+
+    @admin.display(description="kind")
+    def kind(self, entry: LogEntry) -> str:
+        return str(entry.content_type.name) if entry.content_type else "-"
+
+    @admin.display(description="what was done")
+    def change(self, entry: LogEntry) -> str:
+        return entry.get_change_message() or entry.get_action_flag_display()

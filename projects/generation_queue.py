@@ -5,7 +5,7 @@ from typing import Any
 
 from django.conf import settings
 from django.db import connection, transaction
-from django.db.models import Count, IntegerField, OuterRef, Subquery
+from django.db.models import Count, Exists, IntegerField, OuterRef, Subquery
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
@@ -13,13 +13,16 @@ from projects.engine.errors import EngineError
 from projects.generations import bell
 from projects.jobs import JobQuerySet, Status, TransitionRefused, backoff
 from projects.leases import Lease
-from projects.models import Generation
+from projects.models import Generation, Quarantine
 
 logger = logging.getLogger(__name__)
 
 
 def in_claim_order(now: Any) -> JobQuerySet[Any]:
-    """Eligible generations as they are claimed: first whose owner has the fewest running, then by age."""
+    """Eligible generations as they are claimed: first whose owner has the fewest running, then by age.
+
+    Those of projects in quarantine are left out.
+    """
     running = (
         Generation.objects.filter(owner=OuterRef("owner"), status=Status.RUNNING)
         .order_by()
@@ -27,8 +30,11 @@ def in_claim_order(now: Any) -> JobQuerySet[Any]:
         .annotate(count=Count("pk"))
         .values("count")
     )
-    queued = Generation.objects.eligible(now).annotate(
-        owner_running=Coalesce(Subquery(running, output_field=IntegerField()), 0)
+    held = Quarantine.objects.filter(project=OuterRef("project"))
+    queued = (
+        Generation.objects.eligible(now)
+        .filter(~Exists(held))
+        .annotate(owner_running=Coalesce(Subquery(running, output_field=IntegerField()), 0))
     )
     return queued.order_by("owner_running", "created_at", "pk")
 

@@ -16,6 +16,7 @@ from projects.doorbell import Doorbell
 from projects.engine.errors import Cancelled
 from projects.jobs import OwnerQueueFull, QueueFull, Status, TransitionRefused
 from projects.models import DraftFile, Generation, GenerationEvent, Project, Revision, TokensUsed
+from projects.quarantine import refuse_in_quarantine
 
 # Rings where the task that answers is: it knows of builds, this does not.
 bell = Doorbell("generations", "builds.generations.generate_next")
@@ -103,8 +104,9 @@ def request_generation(
 def request_edit(project: Project, *, by: User, prompt: str, wishes: Wishes) -> Generation:
     """A new revision on top of the project's last one, as a prompt wants it.
 
-    Raises NoModel, NothingToEdit, GenerationUnderWay, QueueFull, OwnerQueueFull and DayIsSpent.
+    Raises NoModel, NothingToEdit, GenerationUnderWay, InQuarantine, QueueFull, OwnerQueueFull and DayIsSpent.
     """
+    refuse_in_quarantine(project)
     if settings.AI_PROVIDER == "starter":
         raise NoModel
     base = project.revisions.order_by("-number").first()
@@ -119,8 +121,9 @@ def request_edit(project: Project, *, by: User, prompt: str, wishes: Wishes) -> 
 def retry_generation(generation: Generation, *, by: User, wishes: Wishes | None = None) -> Generation:
     """Go on with what a failed or cancelled generation has, as a new one. `wishes` None: as they were.
 
-    Raises NotEnded, and what request_generation raises; GenerationUnderWay.
+    Raises NotEnded, and what request_generation raises; GenerationUnderWay and InQuarantine.
     """
+    refuse_in_quarantine(generation.project)
     if generation.status not in (Status.FAILED, Status.CANCELLED) or generation.kind == Generation.Kind.REPAIR:
         raise NotEnded(generation)
     wishes = wishes or Wishes(generation.analysis, generation.tests, generation.auto_fix, generation.max_tokens)

@@ -32,6 +32,18 @@ class Project(models.Model):
         return self.name
 
 
+class Quarantine(models.Model):
+    """Of a project: nothing of it is built or generated until staff release it. No row, no quarantine."""
+
+    project = models.OneToOneField(Project, on_delete=models.CASCADE, primary_key=True, related_name="quarantine")
+    reason = models.CharField(max_length=500)
+    by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, related_name="+")
+    created_at = models.DateTimeField(default=timezone.now)
+
+    def __str__(self) -> str:
+        return f"quarantine of {self.project_id}"
+
+
 class Revision(models.Model):
     """A snapshot of source files with the wishes for building them; never changed once made."""
 
@@ -145,6 +157,7 @@ class Generation(Job):
 
     class Meta(Job.Meta):
         ordering = ["-created_at"]
+        permissions = [("operate_generation", "Can cancel and retry generations")]
         constraints = [
             *job_constraints("generation"),
             models.CheckConstraint(
@@ -174,6 +187,8 @@ class Generation(Job):
             models.Index(fields=["lease_expires_at"], name="generation_lease", condition=Q(status=Status.RUNNING)),
             # builds.api.generations: an owner's generations, newest first
             models.Index(fields=["owner", "-created_at", "-id"], name="generation_newest"),
+            # projects.admin: everyone's, newest first
+            models.Index(fields=["-created_at", "-id", "status", "kind"], name="generation_of_all"),
             # projects.generation_queue: an owner's queued and running ones
             models.Index(fields=["owner", "status"], name="generation_by_owner"),
             # builds.fix_loop.settle: roots whose builds are still being repaired

@@ -32,6 +32,7 @@ _ONCE = {
         *(f"e2e/test_{name}.py" for name in ("schema", "sealing", "secrets", "sites", "uploads", "webhooks")),
         *(f"builds/webhooks/test_{name}.py" for name in ("admin", "guard", "transport")),
         *(f"builds/pages/test_{name}.py" for name in ("line_diff", "new_project", "source_text", "tokens")),
+        *(f"builds/admin/test_{name}.py" for name in ("build_pages", "roles")),
         "projects/engine",
         "projects/test_parsers.py",
         *(f"test_{name}.py" for name in ("downloads", "reading", "s3_store")),

@@ -25,6 +25,7 @@ from projects.environment import EnvironmentRefused
 from projects.environment_fields import as_validation_error
 from projects.jobs import OwnerQueueFull, QueueFull
 from projects.models import ApiToken
+from projects.quarantine import InQuarantine
 
 
 class Conflict(APIException):
@@ -55,6 +56,8 @@ class BuildDoors(ApiViewSet):
             exc = Conflict(str(exc), code="build_not_finished")
         elif isinstance(exc, publishing.NotServable):
             exc = Conflict(str(exc), code="not_servable")
+        elif isinstance(exc, InQuarantine):
+            exc = Conflict(str(exc), code="project_quarantined")
         elif isinstance(exc, actions.NoOutsideBuilder):
             exc = Conflict(str(exc), code="no_outside_builder")
         elif isinstance(exc, EnvironmentRefused):

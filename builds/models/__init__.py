@@ -16,6 +16,7 @@ from builds.models.builds import (
     Turn,
     WorkerHost,
 )
+from builds.models.operations import Heartbeat, QueuePause
 from builds.models.releases import EncodedArtifact, Preview, Release, Site, SiteName
 from builds.models.webhooks import (
     EVENT_NAMES,
@@ -41,6 +42,7 @@ __all__ = [
     "DeliveryTry",
     "EncodedArtifact",
     "EventName",
+    "Heartbeat",
     "LogChunk",
     "OutsideTurn",
     "OwnerTurn",
@@ -48,6 +50,7 @@ __all__ = [
     "PhaseRun",
     "Preview",
     "Priority",
+    "QueuePause",
     "Release",
     "Site",
     "SiteName",

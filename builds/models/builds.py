@@ -84,11 +84,15 @@ class Build(Job):
     egress = models.JSONField(default=list)
     log_bytes = models.PositiveBigIntegerField(default=0)
     log_truncated = models.BooleanField(default=False)
+    pruned_at = models.DateTimeField(null=True, blank=True)  # its log and artifacts were removed then
 
     objects = BuildQuerySet.as_manager()
 
     class Meta(Job.Meta):
         ordering = ["-created_at"]
+        permissions = [
+            ("operate_build", "Can retry, cancel, hand back, quarantine, publish and prune builds"),
+        ]
         constraints = [
             models.UniqueConstraint(fields=["project", "number"], name="build_number_once"),
             *job_constraints("build"),
@@ -130,6 +134,17 @@ class Build(Job):
             models.Index(
                 fields=["project", "-created_at", "-id", "status", "runtime", "verdict_class"],
                 name="build_by_project",
+            ),
+            # builds.admin and builds.overview: everyone's builds, newest first. What they are filtered by stands at the
+            # end, as above: what few or no builds match is found without reading each row.
+            models.Index(
+                fields=["-created_at", "-id", "status", "runtime", "verdict_class", "priority", "is_external"],
+                name="build_newest",
+            ),
+            models.Index(
+                fields=["verdict_class", "-created_at", "-id", "status", "runtime"],
+                name="build_newest_by_verdict",
+                condition=Q(verdict_class__gt=""),
             ),
             # builds.forecast: how long builds took of late
             models.Index(
@@ -340,6 +355,7 @@ class WorkerHost(models.Model):
     name = models.CharField(max_length=100, primary_key=True)
     workers = models.PositiveIntegerField()
     engine_fault = models.CharField(max_length=300, blank=True)  # empty: the engine answers
+    engine = models.JSONField(null=True, blank=True)  # see builds.sandbox.engine.told; None: it was not asked yet
     seen_at = models.DateTimeField()
 
     def __str__(self) -> str:

@@ -178,6 +178,7 @@ class Delivery(models.Model):
     class Meta:
         ordering = ["-created_at"]
         verbose_name_plural = "deliveries"
+        permissions = [("operate_delivery", "Can send deliveries again, and switch their endpoints off")]
         constraints = [
             models.UniqueConstraint(
                 fields=["endpoint", "position"], condition=Q(position__gt=0), name="delivery_once_per_event"
@@ -196,6 +197,9 @@ class Delivery(models.Model):
             ),
             # builds.api.webhooks: an endpoint's deliveries, newest first
             models.Index(fields=["endpoint", "-created_at", "-id"], name="delivery_by_endpoint"),
+            # builds.admin: everyone's deliveries, newest first; and those of one build
+            models.Index(fields=["-created_at", "-id", "status", "name"], name="delivery_newest"),
+            models.Index(fields=["job_id"], name="delivery_by_build", condition=Q(job_id__isnull=False)),
             # builds.webhooks.outbox.forget_old
             models.Index(fields=["finished_at"], name="delivery_by_age", condition=Q(finished_at__isnull=False)),
         ]

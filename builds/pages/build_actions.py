@@ -13,7 +13,7 @@ from django.views.decorators.http import require_POST
 
 from builds import actions, publishing
 from builds.models import Build
-from projects.jobs import OwnerQueueFull, QueueFull
+from builds.pages.refusals import told
 
 
 @login_required
@@ -33,13 +33,11 @@ def cancel(request: HttpRequest, pk: UUID) -> HttpResponse:
 def retry(request: HttpRequest, pk: UUID) -> HttpResponse:
     """Build the same revision again, and go there."""
     build = _own(request, pk)
-    try:
+    with told(request):
         again = actions.retry_build(build, by=cast(User, request.user))
-    except (actions.NotFinished, actions.NoOutsideBuilder, OwnerQueueFull, QueueFull) as refused:
-        messages.error(request, str(refused))
-        return redirect("build-page", build.pk)
-    messages.success(request, f"Queued as build #{again.number}, of the same files as #{build.number}.")
-    return redirect("build-page", again.pk)
+        messages.success(request, f"Queued as build #{again.number}, of the same files as #{build.number}.")
+        return redirect("build-page", again.pk)
+    return redirect("build-page", build.pk)
 
 
 @login_required
@@ -47,11 +45,8 @@ def retry(request: HttpRequest, pk: UUID) -> HttpResponse:
 def publish(request: HttpRequest, pk: UUID) -> HttpResponse:
     """Make a release of it, and make that the live one."""
     build = _own(request, pk)
-    try:
+    with told(request):
         release, warnings = publishing.publish_build(build, by=cast(User, request.user))
-    except (publishing.NotServable, publishing.SlugRefused) as refused:
-        messages.error(request, str(refused))
-    else:
         messages.success(request, f"Release {release.number} is live.")
         for warning in warnings:
             messages.warning(request, warning)

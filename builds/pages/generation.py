@@ -17,9 +17,10 @@ from django.views.decorators.http import require_POST
 
 from builds.models import Build
 from builds.pages.access import visible_generations
+from builds.pages.refusals import told
 from projects import generations
 from projects.engine.fix_loop import MEANING, Ending
-from projects.jobs import OwnerQueueFull, QueueFull, Status
+from projects.jobs import Status
 from projects.models import Exchange, Generation, GenerationEvent
 
 FILES_SHOWN = 200
@@ -34,14 +35,6 @@ STAGES = {
     "repair": "Mend files",
     STARTER: "Choose a starter",
 }
-_REFUSALS = (
-    generations.NotEnded,
-    generations.GenerationUnderWay,
-    generations.DayIsSpent,
-    generations.NoModel,
-    QueueFull,
-    OwnerQueueFull,
-)
 
 
 @dataclass(frozen=True)
@@ -114,13 +107,11 @@ def cancel(request: HttpRequest, pk: UUID) -> HttpResponse:
 def retry(request: HttpRequest, pk: UUID) -> HttpResponse:
     """Go on with a generation of one's own that came to nothing; what it has written stays written."""
     generation = get_object_or_404(Generation, pk=pk, owner=request.user.pk)
-    try:
+    with told(request):
         again = generations.retry_generation(generation, by=cast(User, request.user))
-    except _REFUSALS as refusal:
-        messages.error(request, str(refusal))
-        return redirect("generation-page", pk)
-    messages.success(request, "It goes on where it stopped, as a new generation.")
-    return redirect("generation-page", again.pk)
+        messages.success(request, "It goes on where it stopped, as a new generation.")
+        return redirect("generation-page", again.pk)
+    return redirect("generation-page", pk)
 
 
 # --- Its versions ------------------------------------------------------------------------------------------------

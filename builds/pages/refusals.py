@@ -11,13 +11,14 @@ from builds.publishing import NotServable, SlugRefused
 from builds.webhooks.endpoints import IsDisabled, TooManyEndpoints
 from projects.actions import UploadRefused
 from projects.environment import EnvironmentRefused
-from projects.generations import DayIsSpent, GenerationUnderWay, NoModel, NothingToEdit
+from projects.generations import DayIsSpent, GenerationUnderWay, NoModel, NotEnded, NothingToEdit
 from projects.jobs import OwnerQueueFull, QueueFull
+from projects.quarantine import InQuarantine
 
 REFUSALS = (
     *(OwnerQueueFull, QueueFull, NotFinished, NothingToBuild, NoOutsideBuilder, NotServable, SlugRefused),
     *(DayIsSpent, NoModel, GenerationUnderWay, NothingToEdit, IsDisabled, TooManyEndpoints),
-    *(EnvironmentRefused, UploadRefused),
+    *(EnvironmentRefused, InQuarantine, NotEnded, UploadRefused),
 )
 
 

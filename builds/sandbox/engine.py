@@ -2,9 +2,10 @@
 
 import contextlib
 import functools
+import shutil
 import time
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import requests
 from django.conf import settings
@@ -31,6 +32,7 @@ __all__ = [
     "new_client",
     "parse_repository_tag",
     "resolve_repository_name",
+    "told",
     "wait_for_engine",
 ]
 
@@ -73,6 +75,21 @@ def new_client() -> APIClient:
     # Else requests looks through the whole environment for a proxy at every call.
     client.trust_env = False
     return client
+
+
+def told() -> dict[str, Any]:
+    """What the engine says of itself: `version`, `containers` that run, and of the disk that its data is on, where this
+    process can see it, `diskFree` and `diskTotal` in bytes. Raises one of FAULTS."""
+    client = new_client()
+    try:
+        info = client.info()
+    finally:
+        client.close()
+    said = {"version": str(info.get("ServerVersion", "")), "containers": int(info.get("ContainersRunning", 0))}
+    with contextlib.suppress(OSError):
+        disk = shutil.disk_usage(str(info.get("DockerRootDir", "")))
+        return said | {"diskFree": disk.free, "diskTotal": disk.total}
+    return said
 
 
 def wait_for_engine(seconds: float) -> bool:

@@ -1,6 +1,7 @@
 """What templates say of builds: icons, durations and times."""
 
 from datetime import datetime, timedelta
+from typing import Any
 
 from django import template
 from django.utils import timezone
@@ -70,6 +71,12 @@ def duration(taken: timedelta | float | None) -> str:
 def took(job: Job) -> timedelta | None:
     """How long a build or generation took from its first start to its end; None of one that has not ended, or begun."""
     return job.finished_at - job.started_at if job.finished_at and job.started_at else None
+
+
+@register.filter
+def time_taken(run: Any) -> str:
+    """Of what has a beginning and an end, such as a phase; up to now where it has not ended."""
+    return duration((run.finished_at or timezone.now()) - run.started_at)
 
 
 @register.filter

@@ -17,6 +17,8 @@ from django.conf import settings
 from django.db import DatabaseError, close_old_connections
 from django.utils import timezone
 
+from builds.heartbeats import Beat
+from builds.models import Heartbeat
 from builds.webhooks import outbox
 from builds.webhooks.deliveries import Done, Outgoing, claim, settle
 from builds.webhooks.endpoints import follow_settings
@@ -43,6 +45,7 @@ class Sender:
         self._unsettled: dict[UUID, Done] = {}  # not yet written down
         self._follows_settings = False
         self._cleaned_at = float("-inf")
+        self._beat = Beat(Heartbeat.Service.SENDER)
 
     def stop(self) -> None:
         """Take nothing more; run() returns when what is under way has been sent, or its time is over.
@@ -76,6 +79,7 @@ class Sender:
 
     def look(self, pool: ThreadPoolExecutor) -> None:
         """All that there is to do now, once."""
+        self._beat.tell()
         if not self._follows_settings:
             follow_settings()
             self._follows_settings = True

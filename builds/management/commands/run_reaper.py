@@ -9,6 +9,8 @@ from django.core.management.base import BaseCommand
 from django.db import DatabaseError, close_old_connections
 
 from builds.fix_loop import settle_fix_loops
+from builds.heartbeats import Beat
+from builds.models import Heartbeat
 from builds.publishing import forget_old_previews
 from builds.reaper import reap_abandoned, ring_for_waiting
 from projects import generation_queue
@@ -27,8 +29,10 @@ class Command(BaseCommand):
         stopping = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stopping.set())
+        beat = Beat(Heartbeat.Service.REAPER)
         while not stopping.wait(TICK_SECONDS):
             try:
+                beat.tell()
                 reap_abandoned()
                 ring_for_waiting()
                 generation_queue.reap_abandoned()

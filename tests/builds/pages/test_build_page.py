@@ -180,11 +180,11 @@ def test_staff_cancel_and_retry_generations(owner: User, staff: Client) -> None:
     generation = request_generation(by=owner, prompt="A page", strategy={}, wishes=Wishes())
 
     def act(name: str) -> str:
-        body = {"action": name, "_selected_action": [str(generation.pk)]}
-        return staff.post("/admin/projects/generation/", body, follow=True).content.decode()
+        body = {"id": [str(generation.pk)]}
+        return staff.post(f"/admin/projects/generation/operate/{name}/", body, follow=True).content.decode()
 
-    assert "1 cancelled" in act("cancel")
-    assert "goes on as" in act("retry")
+    assert "Cancelled." in act("cancel")
+    assert "It goes on as" in act("retry")
     assert Generation.objects.filter(retry_of=generation, status="queued").count() == 1
     assert "is under way" in act("retry")
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission, User
 from django.test import Client
 
@@ -28,9 +29,13 @@ def staff(admin_client: Client, settings: Any, monkeypatch: pytest.MonkeyPatch) 
 
 
 def act(staff: Client, page: str, action: str, *pks: Any) -> str:
+    """Choose it in the list, and confirm it on the page that comes then."""
     answer = staff.post(page, {"action": action, "_selected_action": [str(pk) for pk in pks]}, follow=True)
     assert answer.status_code == 200
-    return answer.content.decode()
+    if answer.redirect_chain and "/operate/" in answer.redirect_chain[-1][0]:
+        answer = staff.post(answer.redirect_chain[-1][0], {"id": [str(pk) for pk in pks]}, follow=True)
+        assert answer.status_code == 200
+    return str(answer.content.decode())
 
 
 def test_staff_make_an_endpoint_of_everyone_s_builds_and_see_its_secret_once(
@@ -104,13 +109,15 @@ def test_deliveries_are_seen_with_every_try_and_sent_once_more(
     assert "build.queued" in shown
     listed = staff.get(f"{DELIVERIES}?endpoint__id__exact={endpoint.pk}&status=pending").content.decode()
     assert str(delivery.pk) in listed
-    assert "1 are sent once more" in act(staff, DELIVERIES, "replay", delivery.pk)
+    assert "It is sent once more" in act(staff, DELIVERIES, "replay", delivery.pk)
     assert [sent.id for sent in send_due(GOOD)] == [delivery.pk]
 
     act(staff, DELIVERIES, "switch_endpoints_off", delivery.pk)
     endpoint.refresh_from_db()
     assert endpoint.disabled_reason == "staff"
-    assert "0 are sent once more" in act(staff, DELIVERIES, "replay", delivery.pk)
+    assert "Its endpoint is switched off." in act(staff, DELIVERIES, "replay", delivery.pk)
+    told = [entry.get_change_message() for entry in LogEntry.objects.filter(object_id=str(delivery.pk)).order_by("pk")]
+    assert told == ["It is sent once more.", "Switched off: it is sent nothing more."]
 
 
 def test_the_secret_is_rotated_for_the_installation_alone(staff: Client, make_endpoint: MakeEndpoint) -> None:
@@ -125,6 +132,7 @@ def test_the_secret_is_rotated_for_the_installation_alone(staff: Client, make_en
     assert before == old
     assert new in shown.replace("&#x2B;", "+").replace("&#x3D;", "=")
     assert len(re.findall("whsec_", shown)) == 1
+    assert [entry.get_change_message() for entry in LogEntry.objects.all()] == ["Rotated the secret."]
     assert len(endpoints.keys_of(theirs)) == 1
 
 

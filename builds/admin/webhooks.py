@@ -4,17 +4,122 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
+from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from builds.models import Delivery, DeliveryTry, EventName, WebhookEndpoint
+from builds.models import TEST_EVENT, Delivery, DeliveryTry, EventName, WebhookEndpoint
 from builds.webhooks import endpoints, guard, outbox
-from projects.admin import ReadOnly
+from projects.staff.lists import MOST_OWNERS, LargeList, ReadOnly, choices_of, preformatted
+from projects.staff.operations import Operates, Operation, Refused
 
+OPERATE = "builds.operate_delivery"
 Origin = WebhookEndpoint.Origin
+
+
+def _switch_off(endpoint: WebhookEndpoint, by: User, reason: str) -> str:
+    endpoints.change_endpoint(endpoint, active=False, reason=WebhookEndpoint.Reason.STAFF)
+    return "Switched off: it is sent nothing more."
+
+
+def _switch_on(endpoint: WebhookEndpoint, by: User, reason: str) -> str:
+    endpoints.change_endpoint(endpoint, active=True)
+    return "Switched on: it is told of what happens from now on."
+
+
+def _send_test(endpoint: WebhookEndpoint, by: User, reason: str) -> str:
+    try:
+        return f"Sent a test message ({outbox.send_test(endpoint).pk})."
+    except endpoints.IsDisabled as refusal:
+        raise Refused("It is switched off.") from refusal
+
+
+def _replay_failed(endpoint: WebhookEndpoint, by: User, reason: str) -> str:
+    try:
+        count = outbox.replay(endpoint, Delivery.objects.filter(status=Delivery.Status.FAILED))
+    except endpoints.IsDisabled as refusal:
+        raise Refused("It is switched off.") from refusal
+    return f"{count} messages that had failed are sent once more."
+
+
+def _replay(delivery: Delivery, by: User, reason: str) -> str:
+    try:
+        count = outbox.replay(delivery.endpoint, Delivery.objects.filter(pk=delivery.pk))
+    except endpoints.IsDisabled as refusal:
+        raise Refused("Its endpoint is switched off.") from refusal
+    if not count:
+        raise Refused("A sender has it just now.")
+    return "It is sent once more."
+
+
+def _why_off(endpoint: WebhookEndpoint) -> str:
+    return "" if endpoint.is_active else "It is switched off."
+
+
+ENDPOINT_OPERATIONS: tuple[Operation[WebhookEndpoint], ...] = (
+    Operation(
+        name="switch_off",
+        label="Switch off",
+        icon="stop",
+        permission=OPERATE,
+        explain="Each is sent nothing more. What waits for it is given up.",
+        why_not=_why_off,
+        do=_switch_off,
+        is_dangerous=True,
+    ),
+    Operation(
+        name="switch_on",
+        label="Switch on",
+        icon="check",
+        permission=OPERATE,
+        explain="Each is told of what happens from now on.",
+        why_not=lambda endpoint: "It is on." if endpoint.is_active else "",
+        do=_switch_on,
+    ),
+    Operation(
+        name="send_test",
+        label="Send a test message",
+        icon="spark",
+        permission=OPERATE,
+        explain="Each is sent a message that says nothing of a build.",
+        why_not=_why_off,
+        do=_send_test,
+    ),
+    Operation(
+        name="replay_failed",
+        label="Replay what has failed",
+        icon="retry",
+        permission=OPERATE,
+        explain="Each is sent once more all that it was not reached with: the same ids, the same bytes.",
+        why_not=_why_off,
+        do=_replay_failed,
+    ),
+)
+
+DELIVERY_OPERATIONS: tuple[Operation[Delivery], ...] = (
+    Operation(
+        name="replay",
+        label="Send once more",
+        icon="retry",
+        permission=OPERATE,
+        explain="Each is sent once more: the same id, the same bytes, all its time anew.",
+        why_not=lambda delivery: "" if delivery.endpoint.is_active else "Its endpoint is switched off.",
+        do=_replay,
+    ),
+    Operation(
+        name="switch_endpoints_off",
+        label="Switch its endpoint off",
+        icon="stop",
+        permission=OPERATE,
+        explain="The endpoint of each is sent nothing more. What waits for it is given up.",
+        why_not=lambda delivery: "" if delivery.endpoint.is_active else "Its endpoint is switched off.",
+        do=lambda delivery, by, reason: _switch_off(delivery.endpoint, by, reason),
+        is_dangerous=True,
+    ),
+)
 
 
 class EndpointForm(forms.ModelForm[WebhookEndpoint]):
@@ -40,21 +145,22 @@ class EndpointForm(forms.ModelForm[WebhookEndpoint]):
 
 
 @admin.register(WebhookEndpoint)
-class WebhookEndpointAdmin(admin.ModelAdmin[WebhookEndpoint]):
+class WebhookEndpointAdmin(Operates[WebhookEndpoint], LargeList, admin.ModelAdmin[WebhookEndpoint]):
     """Staff make endpoints that get the events of everyone's builds, and see and switch off those of users."""
 
     form = EndpointForm
     list_display = ("url", "owner", "project", "origin", "is_on", "failing_since", "served_at", "created_at")
     list_filter = ("origin", "disabled_reason", ("failing_since", admin.EmptyFieldListFilter))
     list_select_related = ("owner", "project")
-    search_fields = ("=id", "url", "owner__username", "project__name")
-    show_full_result_count = False
+    search_fields = ("url", "owner__username", "project__name")
     fields = (
         *("url", "events", "owner", "project", "origin", "is_on", "disabled_at", "failing_since", "served_at"),
         *("previous_valid_until", "created_at", "what_it_was_sent"),
     )
     readonly_fields = fields[2:]
-    actions = ("switch_off", "switch_on", "send_test", "replay_failed", "rotate")
+    actions = ("rotate",)
+    operations = ENDPOINT_OPERATIONS
+    change_form_template = "admin/thing.html"
 
     def get_readonly_fields(self, request: HttpRequest, obj: WebhookEndpoint | None = None) -> Any:
         is_ours = obj is None or obj.origin == Origin.STAFF
@@ -102,34 +208,11 @@ class WebhookEndpointAdmin(admin.ModelAdmin[WebhookEndpoint]):
 
     # --- Actions -------------------------------------------------------------------------------------------------
 
-    @admin.action(description="Switch off", permissions=["change"])
-    def switch_off(self, request: HttpRequest, rows: QuerySet[WebhookEndpoint]) -> None:
-        for endpoint in rows:
-            endpoints.change_endpoint(endpoint, active=False, reason=WebhookEndpoint.Reason.STAFF)
-        self.message_user(request, "They are sent nothing more.")
-
-    @admin.action(description="Switch on", permissions=["change"])
-    def switch_on(self, request: HttpRequest, rows: QuerySet[WebhookEndpoint]) -> None:
-        for endpoint in rows:
-            endpoints.change_endpoint(endpoint, active=True)
-        self.message_user(request, "They are told of what happens from now on.")
-
-    @admin.action(description="Send a test message", permissions=["change"])
-    def send_test(self, request: HttpRequest, rows: QuerySet[WebhookEndpoint]) -> None:
-        for endpoint in rows.filter(disabled_at=None):
-            outbox.send_test(endpoint)
-        self.message_user(request, "Those that are on get a test message.")
-
-    @admin.action(description="Replay what has failed", permissions=["change"])
-    def replay_failed(self, request: HttpRequest, rows: QuerySet[WebhookEndpoint]) -> None:
-        failed = Delivery.objects.filter(status=Delivery.Status.FAILED)
-        count = sum(outbox.replay(endpoint, failed) for endpoint in rows.filter(disabled_at=None))
-        self.message_user(request, f"{count} messages are sent once more.")
-
     @admin.action(description="Rotate the secret (of the installation's own)", permissions=["change"])
     def rotate(self, request: HttpRequest, rows: QuerySet[WebhookEndpoint]) -> None:
         for endpoint in rows.filter(origin=Origin.STAFF):
             self._tell(request, *endpoints.rotate_secret(endpoint))
+            self.log_change(request, endpoint, "Rotated the secret.")
 
     def _tell(self, request: HttpRequest, endpoint: WebhookEndpoint, secret: str) -> None:
         self.message_user(
@@ -144,47 +227,41 @@ class TryInline(ReadOnly, admin.TabularInline[DeliveryTry, Delivery]):
 
 
 @admin.register(Delivery)
-class DeliveryAdmin(ReadOnly, admin.ModelAdmin[Delivery]):
+class DeliveryAdmin(Operates[Delivery], LargeList, ReadOnly, admin.ModelAdmin[Delivery]):
+    operations = DELIVERY_OPERATIONS
+    change_form_template = "admin/thing.html"
     list_display = ("id", "name", "job_id", "endpoint", "status", "tries", "next_try_at", "created_at", "finished_at")
-    list_filter = ("status", "name", "endpoint__origin", "endpoint__disabled_reason")
+    list_filter = ("status", choices_of("event", "name", [*EventName.choices, (TEST_EVENT, TEST_EVENT)]))
     list_select_related = ("endpoint",)
-    search_fields = ("=id", "=job_id", "=endpoint__id", "endpoint__url", "endpoint__owner__username")
+    search_fields = ("pk",)
+    searched_ids = ("pk", "job_id", "endpoint")
+    search_help_text = "The id of a delivery, a build or an endpoint; a part of an address; an owner's name."
     date_hierarchy = "created_at"
-    show_full_result_count = False
+    ordering = ("-created_at", "-pk")
+    sortable_by = ("created_at",)
     fields = (
         *("endpoint", "name", "job_id", "status", "tries", "next_try_at", "give_up_at", "created_at", "finished_at"),
         "message",
     )
     readonly_fields = ("message",)
     inlines = (TryInline,)
-    actions = ("replay", "switch_endpoints_off")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Delivery]:
         rows = super().get_queryset(request)
         page = (request.resolver_match and request.resolver_match.url_name) or ""
         return rows.defer("body") if page.endswith("_changelist") else rows
 
+    def operable(self, request: HttpRequest) -> QuerySet[Delivery]:
+        return Delivery.objects.select_related("endpoint").defer("body")
+
+    def meant(self, term: str) -> list[Q]:
+        """Endpoints, each by itself: the deliveries of one are found by its own index."""
+        named = WebhookEndpoint.objects.filter(Q(url__icontains=term) | Q(owner__username=term))
+        return [Q(endpoint=pk) for pk in named.order_by("-created_at").values_list("pk", flat=True)[:MOST_OWNERS]]
+
     def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest) -> bool:
         return lookup == "endpoint__id__exact" or super().lookup_allowed(lookup, value, request)
 
-    def has_send_permission(self, request: HttpRequest) -> bool:
-        """Who may change endpoints may also send to them, though nobody edits what was sent."""
-        return bool(request.user.has_perm("builds.change_webhookendpoint"))
-
     @admin.display(description="message")
     def message(self, delivery: Delivery) -> SafeString:
-        text = bytes(delivery.body).decode()
-        return format_html('<pre style="white-space: pre-wrap; overflow-wrap: anywhere">{}</pre>', text)
-
-    @admin.action(description="Send once more", permissions=["send"])
-    def replay(self, request: HttpRequest, rows: QuerySet[Delivery]) -> None:
-        count = 0
-        for endpoint in WebhookEndpoint.objects.active().filter(pk__in=rows.order_by().values("endpoint")):
-            count += outbox.replay(endpoint, Delivery.objects.filter(pk__in=[row.pk for row in rows]))
-        self.message_user(request, f"{count} are sent once more; the others' endpoints are off, or have them just now.")
-
-    @admin.action(description="Switch their endpoints off", permissions=["send"])
-    def switch_endpoints_off(self, request: HttpRequest, rows: QuerySet[Delivery]) -> None:
-        for endpoint in WebhookEndpoint.objects.active().filter(pk__in=rows.order_by().values("endpoint")):
-            endpoints.change_endpoint(endpoint, active=False, reason=WebhookEndpoint.Reason.STAFF)
-        self.message_user(request, "Their endpoints are sent nothing more.")
+        return preformatted(bytes(delivery.body).decode())

@@ -1,0 +1,110 @@
+"""All about one build, in the order in which one asks when something is wrong: what, why, where, and what it left."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from django.conf import settings
+from django.db.models import Count, F, Window
+from django.db.models.aggregates import Sum
+from django.utils import timezone
+
+from builds.forecast import queue_document
+from builds.models import Artifact, Build, BuildEvent, Delivery, LogChunk
+from builds.sites.names import address, release_label
+from projects.jobs import Status
+
+LOG_LINES = 200
+MOST_EVENTS, MOST_ARTIFACTS, MOST_DELIVERIES, MOST_RELATED = 200, 20, 50, 20
+_COLOURS = re.compile(r"\x1b\[[0-9;:]*m")
+
+
+def facts_of(build: Build) -> dict[str, Any]:
+    """What the page's template shows beside the build itself, which was read with all that it refers to."""
+    artifacts = _artifacts_of(build)
+    return {
+        "attempts": list(build.attempts.prefetch_related("phases").order_by("-number")) if build.fence else [],
+        "lease": _lease_of(build),
+        "queue": queue_document(build),
+        "max_attempts": settings.MAX_ATTEMPTS,
+        "events": _events_of(build),
+        "log": log_tail(build) if build.fence and not build.pruned_at else [],
+        "log_lines": LOG_LINES,
+        "limits": _limits_of(build),
+        "artifacts": artifacts,
+        "artifact_count": artifacts[0].count if artifacts else 0,  # type: ignore[attr-defined]  # annotated
+        "artifact_bytes": artifacts[0].total if artifacts else 0,  # type: ignore[attr-defined]
+        "releases": _releases_of(build),
+        "deliveries": list(
+            Delivery.objects.filter(job_id=build.pk)
+            .select_related("endpoint")
+            .defer("body")
+            .order_by("position")[:MOST_DELIVERIES]
+        ),
+        "retries": _retries_of(build),
+    }
+
+
+def log_tail(build: Build) -> list[tuple[str, str]]:
+    """The last lines of the current attempt's log as (stream, text), as they are stored: secrets are masked there."""
+    rows = LogChunk.objects.filter(build=build, attempt=build.fence).order_by("-sequence")
+    # Each chunk has a line or more.
+    chunks = list(rows.values_list("stream", "text")[:LOG_LINES])[::-1]
+    lines = [
+        (stream, line) for stream, text in chunks for line in _COLOURS.sub("", text).splitlines(keepends=True) if line
+    ]
+    return lines[-LOG_LINES:]
+
+
+def _lease_of(build: Build) -> dict[str, Any] | None:
+    """How long its worker may still be silent, in seconds; less than nothing where the reaper is late."""
+    if build.lease_expires_at is None:
+        return None
+    return {"left": (build.lease_expires_at - timezone.now()).total_seconds(), "of": build.lease_seconds}
+
+
+def _events_of(build: Build) -> list[BuildEvent]:
+    return list(build.events.order_by("-pk")[:MOST_EVENTS])[::-1]
+
+
+def _limits_of(build: Build) -> list[dict[str, Any]]:
+    """What was used of what: (name, used, limit, per cent), in bytes; None where it was not measured."""
+    plan, usage = build.plan or {}, build.usage
+    rows = (
+        ("Memory at its peak", usage.get("peakMemoryBytes"), plan.get("memory") or settings.DOCKER_MEMORY_LIMIT),
+        ("Outputs", usage.get("diskBytes"), settings.MAX_ARTIFACT_BYTES),
+        ("Log", build.log_bytes, settings.MAX_LOG_BYTES),
+    )
+    return [
+        {"name": name, "used": used, "limit": limit, "share": min(round(100 * used / limit), 100) if used else 0}
+        for name, used, limit in rows
+    ]
+
+
+def _artifacts_of(build: Build) -> Sequence[Artifact]:
+    """The largest of them, each with how many there are and their size together: one query."""
+    if build.status != Status.COMPLETED or build.pruned_at:
+        return []
+    rows = Artifact.objects.filter(build=build, attempt=build.fence)
+    whole = {"count": Window(Count("pk")), "total": Window(Sum(F("size")))}
+    return list(rows.annotate(**whole).order_by("-size", "name")[:MOST_ARTIFACTS])
+
+
+def _releases_of(build: Build) -> list[dict[str, Any]]:
+    if build.status != Status.COMPLETED:
+        return []
+    rows = build.releases.select_related("project__site__live", "created_by").order_by("-number")[:MOST_RELATED]
+    told = []
+    for release in rows:
+        site = getattr(release.project, "site", None)
+        is_live = bool(site and site.live_id == release.pk)
+        label = "" if site is None else site.name_id if is_live else release_label(site.name_id, release.number)
+        told.append({"release": release, "is_live": is_live, "url": address(label) if label else ""})
+    return told
+
+
+def _retries_of(build: Build) -> list[Build]:
+    """What was built because of it: asked for by a person, or by the loop that repairs."""
+    if not build.is_terminal or build.status == Status.COMPLETED:
+        return []
+    return list(Build.objects.filter(retry_of=build).order_by("number").only("number", "status")[:MOST_RELATED])

@@ -1,0 +1,28 @@
+"""How the admin's lists and pages tell a build in a word."""
+
+from typing import Any
+
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from builds.models import Build
+from projects.jobs import Status
+
+
+def chip(status: str, label: str = "") -> SafeString:
+    return format_html('<span class="chef-status {}">{}</span>', status, label or status)
+
+
+def state(build: Build) -> SafeString:
+    """Its status; while it runs, the phase too."""
+    if build.status == Status.RUNNING and build.phase:
+        return format_html('{} <span class="chef-quiet">{}</span>', chip(build.status), build.phase)
+    return chip(build.status)
+
+
+def why(build: Build) -> SafeString | str:
+    """The class and the code of its verdict."""
+    verdict: dict[str, Any] | None = build.verdict
+    if not verdict:
+        return "-"
+    return format_html('{}<br><span class="chef-quiet">{}</span>', verdict["code"], verdict["class"])

@@ -1,0 +1,35 @@
+"""Processes that others rely on tell the database that they are there: else idle and gone would look the same."""
+
+import socket
+import time
+from datetime import timedelta
+
+from django.utils import timezone
+
+from builds.models import Heartbeat
+
+BEAT_SECONDS = 10.0
+SILENCE = timedelta(seconds=35)  # one that has not spoken for this long is gone
+FORGOTTEN_AFTER = timedelta(days=1)
+
+
+class Beat:
+    """The heartbeat of this process. `tell` may be called as often as one likes."""
+
+    def __init__(self, service: Heartbeat.Service) -> None:
+        self._service = service
+        self._told_at = float("-inf")
+
+    def tell(self) -> None:
+        if time.monotonic() - self._told_at < BEAT_SECONDS:
+            return
+        now = timezone.now()
+        Heartbeat.objects.update_or_create(
+            service=self._service, host=socket.gethostname()[:100], defaults={"seen_at": now}
+        )
+        Heartbeat.objects.filter(seen_at__lt=now - FORGOTTEN_AFTER).delete()
+        self._told_at = time.monotonic()
+
+
+def is_there(service: Heartbeat.Service) -> bool:
+    return Heartbeat.objects.filter(service=service, seen_at__gt=timezone.now() - SILENCE).exists()

@@ -1,0 +1,71 @@
+"""What old builds take up can be removed: their logs and artifacts. The record of what happened stays."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from django.db import transaction
+from django.db.models import Count, QuerySet, Sum
+from django.utils import timezone
+
+from builds.artifacts import discard_keys
+from builds.log_text import ByteLength
+from builds.models import Artifact, Build, EncodedArtifact, LogChunk
+from projects.models import Project
+
+
+class NotPrunable(Exception):
+    """The build's log and artifacts are still needed; the text says what for."""
+
+
+@dataclass(frozen=True)
+class Freed:
+    """What was removed of one build or more."""
+
+    artifacts: int = 0
+    artifact_bytes: int = 0
+    log_bytes: int = 0
+
+    def __add__(self, other: "Freed") -> "Freed":
+        return Freed(
+            self.artifacts + other.artifacts,
+            self.artifact_bytes + other.artifact_bytes,
+            self.log_bytes + other.log_bytes,
+        )
+
+
+@transaction.atomic
+def prune_build(build: Build) -> Freed:
+    """Remove log and artifacts of a build that has ended and is not published. Raises NotPrunable."""
+    # The lock under which builds are published: none can come in between.
+    Project.objects.select_for_update().get(pk=build.project_id)
+    build.refresh_from_db(fields=["status", "pruned_at"])
+    if reason := why_not(build):
+        raise NotPrunable(reason)
+    if build.releases.exists():
+        raise NotPrunable("It is published: its artifacts are what visitors of its release are sent.")
+    if build.previews.filter(expires_at__gt=timezone.now()).exists():
+        raise NotPrunable("Somebody previews it: wait until the preview has expired.")
+    artifacts, encoded = Artifact.objects.filter(build=build), EncodedArtifact.objects.filter(artifact__build=build)
+    kept, compressed = _weight(artifacts), _weight(encoded)
+    chunks = LogChunk.objects.filter(build=build)
+    logged = chunks.aggregate(size=Sum(ByteLength("text")))["size"] or 0
+    keys = [*artifacts.values_list("storage_key", flat=True), *encoded.values_list("storage_key", flat=True)]
+    transaction.on_commit(partial(discard_keys, keys))
+    artifacts.delete()
+    chunks.delete()
+    build.pruned_at = timezone.now()
+    build.save(update_fields=["pruned_at"])
+    return Freed(kept[0], kept[1] + compressed[1], logged)
+
+
+def why_not(build: Build) -> str:
+    """What the build itself says against pruning it; empty when nothing does."""
+    if not build.is_terminal:
+        return f"It is {build.status}: only what has ended can be pruned."
+    return "It has been pruned before." if build.pruned_at else ""
+
+
+def _weight(rows: QuerySet[Any]) -> tuple[int, int]:
+    found = rows.aggregate(count=Count("pk"), size=Sum("size"))
+    return found["count"], found["size"] or 0

@@ -1,0 +1,15 @@
+"""Tags of the admin's own templates."""
+
+from typing import Any
+
+from django import template
+from django.contrib.admin.views.main import ChangeList
+
+from projects.staff.lists import dates
+
+register = template.Library()
+
+
+@register.inclusion_tag("admin/date_hierarchy.html")
+def list_dates(cl: ChangeList) -> dict[str, Any]:
+    return dates(cl)

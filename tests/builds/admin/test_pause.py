@@ -1,0 +1,248 @@
+"""Pausing the queue, from the page of operations to those who wait; and what that page tells."""
+
+import threading
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import User
+from django.db import connection
+from django.db.models import F
+from django.test import Client
+from django.utils import timezone
+from pytest_django import DjangoAssertNumQueries, Settings
+from rest_framework.test import APIClient
+
+from builds import actions, forecast, health, queue
+from builds.heartbeats import Beat
+from builds.models import Build, Delivery, Heartbeat, QueuePause, WorkerHost
+from builds.outside import take
+from builds.pause import pause_queue, resume_queue
+from builds.queue import claim, in_claim_order
+from builds.webhooks.endpoints import create_endpoint
+from builds.webhooks.outbox import send_test
+from projects.doorbell import Doorbell
+from projects.generation_queue import claim as claim_generation
+from projects.generations import Wishes, request_generation
+from projects.models import Quarantine
+from tests.builds.admin.conftest import MakeBuild
+from tests.builds.signing import SECRET
+
+QueueBuild = Callable[..., Build]
+OPERATIONS, PAUSE = "/admin/operations/", "/admin/operations/pause/"
+
+
+def queue_of(client: APIClient, build: Build) -> dict[str, object]:
+    forecast.forget()
+    return dict(client.get(f"/v1/builds/{build.pk}").json()["queue"])
+
+
+def test_while_the_queue_is_paused_nothing_starts_and_what_runs_goes_on(
+    operator: Client,
+    queue_build: QueueBuild,
+    owner: User,
+    make_client: Callable[..., APIClient],
+    settings: Settings,
+) -> None:
+    settings.WORKER_SECRETS = [SECRET]
+    client = make_client(owner)
+    running, waiting, outside = queue_build(), queue_build(name="waiting"), queue_build(is_external=True)
+    lease = claim("host:1")
+    assert lease
+
+    page = operator.post(PAUSE, {"do": "pause", "reason": "The disk is full."}, follow=True).content.decode()
+
+    assert "The disk is full." in page
+    assert "No build starts." in page
+    assert claim("host:2") is None
+    assert take("elsewhere") is None
+    assert not in_claim_order(timezone.now()).exists()
+    with lease.writing(progress=50):
+        pass
+    running.refresh_from_db()
+    assert (running.status, running.progress) == ("running", 50)
+    assert queue_of(client, waiting) == {"position": 1, "etaSeconds": None, "blockedBy": "paused"}
+    assert queue_of(client, outside) == {"position": 1, "etaSeconds": None, "blockedBy": "paused"}
+    assert queue_of(client, queue_build(name="new"))["blockedBy"] == "paused"
+    assert health._hosts()["queue"]["paused"] is True
+
+    page = operator.post(PAUSE, {"do": "resume"}, follow=True).content.decode()
+
+    assert "The queue is resumed" in page
+    taken = claim("host:2")
+    assert taken
+    assert taken.build == waiting
+    assert take("elsewhere")
+    assert health._hosts()["queue"]["paused"] is False
+    told = [entry.get_change_message() for entry in LogEntry.objects.order_by("pk")]
+    assert told[0] == "Paused the queue. Reason: The disk is full."
+    assert told[1].startswith("Resumed the queue, which was paused at ")
+    assert {entry.user.username for entry in LogEntry.objects.all()} == {"operator"}
+
+
+def test_pausing_and_resuming_again_changes_nothing(operator: Client, db: None) -> None:
+    for _ in range(2):
+        operator.post(PAUSE, {"do": "pause", "reason": "first"})
+    operator.post(PAUSE, {"do": "pause", "reason": "second"})
+    assert QueuePause.objects.get().reason == "first"
+    for _ in range(2):
+        operator.post(PAUSE, {"do": "resume"})
+
+    assert not QueuePause.objects.exists()
+    assert LogEntry.objects.count() == 2
+    assert operator.get(PAUSE).status_code == 405
+
+
+def test_there_is_one_pause_at_most(owner: User) -> None:
+    assert pause_queue(by=owner, reason="x")
+    assert not pause_queue(by=owner)
+    assert resume_queue()
+    assert not resume_queue()
+
+
+def test_a_pause_that_comes_between_the_look_and_the_claim_is_heeded(
+    queue_build: QueueBuild, owner: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = queue_build()
+    looks = []
+
+    def look(now: object, *, is_external: bool = False) -> object:
+        looks.append(now)
+        if len(looks) > 1:
+            return in_claim_order(now, is_external=is_external)
+        return Build.objects.filter(pk=build.pk).annotate(owner_turn=F("created_at"))  # as it was before the pause
+
+    pause_queue(by=owner)
+    monkeypatch.setattr(queue, "in_claim_order", look)
+
+    assert claim("w") is None
+    build.refresh_from_db()
+    assert (build.status, len(looks)) == ("queued", 2)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_quarantine_and_a_claim_at_once_leave_nothing_running(queue_build: QueueBuild, other: User) -> None:
+    for number in range(10):
+        build = queue_build(name=f"p{number}")
+        start = threading.Barrier(2)
+
+        def claiming(start: threading.Barrier = start) -> None:
+            try:
+                start.wait(10)
+                claim("w")
+            finally:
+                connection.close()
+
+        thread = threading.Thread(target=claiming)
+        thread.start()
+        start.wait(10)
+        actions.quarantine_project(build.project, by=other, reason="x")
+        thread.join(30)
+
+        build.refresh_from_db()
+        assert build.status == "queued"
+        assert claim("w") is None
+
+
+def test_nothing_is_generated_for_a_project_in_quarantine(owner: User, other: User) -> None:
+    generation = request_generation(by=owner, prompt="A page", strategy={}, wishes=Wishes())
+    Quarantine.objects.create(project=generation.project, by=other, reason="x")
+    assert claim_generation("w") is None
+
+    Quarantine.objects.all().delete()
+
+    assert claim_generation("w")
+
+
+# --- The page ----------------------------------------------------------------------------------------------------
+
+
+def test_the_page_tells_who_works_what_waits_and_what_failed(
+    operator: Client, ended_build: MakeBuild, queue_build: QueueBuild, other: User
+) -> None:
+    ended_build("type_error", name="a")
+    ended_build("out_of_memory", name="b")
+    ended_build(name="c")
+    running = queue_build(name="running")
+    claim("host-9:1")
+    Build.objects.filter(pk=running.pk).update(lease_expires_at=timezone.now() - timedelta(seconds=100))
+    queue_build(name="d", by=other, priority=10)
+    engine = {"version": "20.10.24", "containers": 3, "diskFree": 2**30, "diskTotal": 2**32}
+    WorkerHost.objects.create(name="host-9", workers=4, engine=engine, seen_at=timezone.now())
+    WorkerHost.objects.create(
+        name="host-8", workers=4, engine_fault="cannot connect", seen_at=timezone.now() - timedelta(hours=1)
+    )
+    Beat(Heartbeat.Service.REAPER).tell()
+
+    page = operator.get(OPERATIONS).content.decode()
+
+    for text in (
+        "running #1",
+        "host-9:1",
+        "20.10.24, 3 containers run",
+        "cannot connect",
+        "gone",
+        "high",
+        "type_error",
+    ):
+        assert text in page
+    assert "3, of which 2 failed (67 %)" in page
+    assert "1 builds have been silent past their lease, the first for 1 min 40 s" in page
+    assert page.count('role="img"') == 2
+    assert "not there" in page  # the sender
+    assert "style=" not in page
+    assert "<script>" not in page
+
+
+def test_the_page_without_anything_says_what_to_start(operator: Client, db: None) -> None:
+    page = operator.get(OPERATIONS).content.decode()
+
+    assert "run_workers" in page
+    assert "no lease has run out" in page
+
+
+def test_the_page_takes_few_queries_whatever_there_is(
+    operator: Client,
+    ended_build: MakeBuild,
+    queue_build: QueueBuild,
+    django_assert_max_num_queries: DjangoAssertNumQueries,
+    owner: User,
+) -> None:
+    for number in range(5):
+        ended_build("type_error", name=f"f{number}")
+    for number in range(30):
+        queue_build(name=f"q{number}")
+    pause_queue(by=owner)
+
+    with django_assert_max_num_queries(12):
+        operator.get(OPERATIONS)
+
+
+def test_a_redis_that_does_not_answer_is_told_and_no_more(operator: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    silent = Doorbell("builds", "builds.tasks.run_next")
+    monkeypatch.setattr("projects.doorbell.settings.REDIS_URL", "redis://127.0.0.1:1/0")
+    monkeypatch.setattr(queue, "bell", silent)
+
+    assert "none is lost" in operator.get(OPERATIONS).content.decode()
+
+
+# --- Who sends ---------------------------------------------------------------------------------------------------
+
+
+def test_health_tells_of_deliveries_and_misses_a_sender_only_when_they_are_late(owner: User) -> None:
+    def told() -> tuple[int, bool]:
+        found = health._deliveries()
+        return found["pending"], found["are_stuck"]
+
+    assert told() == (0, False)
+    endpoint, _ = create_endpoint(by=owner, url="https://example.com", events=["build.failed"], project=None)
+    send_test(endpoint)
+    assert told() == (1, False)
+    Delivery.objects.update(next_try_at=timezone.now() - timedelta(seconds=90))
+    assert health._deliveries()["oldestSeconds"] in range(90, 100)
+    assert told() == (1, True)
+    Beat(Heartbeat.Service.SENDER).tell()
+    assert told() == (1, False)
+    Heartbeat.objects.update(seen_at=timezone.now() - timedelta(minutes=5))
+    assert told() == (1, True)
