@@ -16,18 +16,14 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django.utils import timezone
-from django.utils.safestring import SafeString, mark_safe
 from django.views.decorators.gzip import gzip_page
 from django.views.decorators.http import require_GET, require_POST
-from pygments import highlight
-from pygments.formatters import HtmlFormatter
-from pygments.lexers import TextLexer, get_lexer_for_filename
-from pygments.util import ClassNotFound
 
 from builds import publishing
 from builds.models import Artifact, Build, Preview
 from builds.pages.access import visible_builds
 from builds.pages.file_tree import crumbs_of, listing_of
+from builds.pages.source_text import hides_something, html_lines, table_rows, text_of
 from builds.sites.names import address, preview_label
 from projects.jobs import Status
 
@@ -36,8 +32,7 @@ PICTURES = frozenset(
 )
 MOST_OF_PICTURE = 2 * 1024**2
 MOST_OF_TEXT = 256 * 1024
-MOST_IN_COLOURS = 128 * 1024  # half a second of work
-LONGEST_IN_COLOURS = 20_000  # of a line: minifiers write longer ones, of which colours would say little
+MOST_LINES = 5_000
 _PREVIEW_SECONDS = 3600
 
 
@@ -121,25 +116,13 @@ def _shown(artifact: Artifact) -> dict[str, object]:
         data = b64encode(_content(artifact, MOST_OF_PICTURE)).decode()
         return {"picture": f"data:{artifact.content_type};base64,{data}"}
     content = _content(artifact, MOST_OF_TEXT)
-    try:
-        text = _without_half_character(content, artifact.size).decode()
-    except UnicodeDecodeError:
-        text = "\0"
-    if "\0" in text:
+    text = text_of(_without_half_line(content, artifact.size))
+    if text is None:
         return {"why_not": "This is no text and no picture that could be shown here: download it."}
-    return {"text": coloured(artifact.name, text), "is_cut": artifact.size > MOST_OF_TEXT}
-
-
-def coloured(name: str, text: str) -> SafeString:
-    """Text as Pygments marks it up for a language that the file's name tells: escaped, with classes alone."""
-    try:
-        lexer = get_lexer_for_filename(name, stripnl=False)
-    except ClassNotFound:
-        lexer = TextLexer(stripnl=False)
-    if len(text) > MOST_IN_COLOURS or max(map(len, text.split("\n"))) > LONGEST_IN_COLOURS:
-        lexer = TextLexer(stripnl=False)
-    marked: str = highlight(text, lexer, HtmlFormatter(nowrap=True))
-    return mark_safe(marked)  # noqa: S308 -- the formatter has escaped it
+    lines = text.lines[:MOST_LINES]
+    told, _ = html_lines(lines, artifact.name, first=1, last=len(lines))
+    is_cut = artifact.size > len(content) or len(lines) < len(text.lines)
+    return {"rows": table_rows(told, 1), "total": len(lines), "is_cut": is_cut, "hides": hides_something(lines)}
 
 
 def _content(artifact: Artifact, most: int) -> bytes:
@@ -147,5 +130,5 @@ def _content(artifact: Artifact, most: int) -> bytes:
         return bytes(file.read(most))
 
 
-def _without_half_character(content: bytes, size: int) -> bytes:
+def _without_half_line(content: bytes, size: int) -> bytes:
     return content if len(content) == size else content.rsplit(b"\n", 1)[0]

@@ -109,12 +109,6 @@ def visible_text(text: object) -> str:
     return HIDDEN.sub(lambda match: f"[{_code(match[0])}]", str(text))
 
 
-@register.filter
-def marked(markup: SafeString) -> SafeString:
-    """Markup that is safe already, with what cannot be seen in it marked."""
-    return _with_marks(markup)
-
-
 @register.simple_tag
 def log_line(line: Line) -> SafeString:
     """A line of a log with its colours."""
@@ -136,7 +130,6 @@ def unlocalized(number: object) -> str:
 
 
 def _with_marks(markup: str) -> SafeString:
-    """Of escaped text or safe markup: the characters that are replaced are part of no tag that we write."""
     return mark_safe(HIDDEN.sub(lambda match: f'<i class="hid" data-char="{_code(match[0])}"></i>', markup))  # noqa: S308
 
 

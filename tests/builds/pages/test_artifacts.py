@@ -97,7 +97,7 @@ def test_code_is_coloured_and_inert(complete: Complete, browser: Client) -> None
     assert '<span class="kd">const</span>' in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
     assert "<script>alert" not in page
-    assert 'data-char="U+202E"' in page
+    assert '<span class="unseen">U+202E</span>' in page
     assert f"/v1/projects/{build.project_id}/artifacts/dist/a%20b.js" in page
 
 

@@ -121,7 +121,7 @@ def test_a_build_is_watched_live_to_its_end_and_published(page: Page, chef: Inst
 
     page.get_by_text("<i>", exact=True).click()
     page.get_by_role("link", name="a & b.js", exact=True).click()
-    expect(page.locator("pre.code")).to_contain_text("<script>alert(4)</script>")
+    expect(page.locator("table.source")).to_contain_text("<script>alert(4)</script>")
     page.goto(f"/builds/{accepted['jobId']}/artifacts/dist/index.html")
     page.get_by_role("button", name="Open a preview").click()
     expect(page.frame_locator("iframe").get_by_role("heading", name="kept out")).to_be_visible()
