@@ -116,7 +116,7 @@ def test_what_cannot_be_shown_says_so(complete: Complete, browser: Client) -> No
     build = complete(files, {"c.png": "image/png"})
 
     assert "This is no text and no picture" in page_of(browser, build, "a.bin")
-    assert "This is no text and no picture" in page_of(browser, build, "b.txt")
+    assert "This file is empty." in page_of(browser, build, "b.txt")  # nothing but the mark of UTF-16
     assert "too large to be shown" in page_of(browser, build, "c.png")
     assert "The beginning of the file." in page_of(browser, build, "d.txt")
 
@@ -124,7 +124,9 @@ def test_what_cannot_be_shown_says_so(complete: Complete, browser: Client) -> No
 def test_one_endless_line_is_shown_without_colours(complete: Complete, browser: Client) -> None:
     build = complete({"min.js": b"var a=1;" * 20_000})
 
-    assert '<span class="' not in page_of(browser, build, "min.js").partition("<pre")[2].partition("</pre>")[0]
+    told = page_of(browser, build, "min.js").partition("<tbody>")[2].partition("</tbody>")[0]
+    assert "158,000 more characters" in told
+    assert told.count('<span class="') == 1
 
 
 def test_only_a_page_offers_a_preview_and_only_what_is_there_is_shown(complete: Complete, browser: Client) -> None:
