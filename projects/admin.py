@@ -141,7 +141,7 @@ class GenerationEventInline(ReadOnly, admin.TabularInline[GenerationEvent, Gener
 class GenerationAdmin(Operates[Generation], LargeList, ReadOnly, admin.ModelAdmin[Generation]):
     change_form_template = "admin/thing.html"
     operations = GENERATION_OPERATIONS
-    list_display = ("id", "project", "kind", "status", "stage", "model", "tokens", "cost", "owner", "created_at")
+    list_display = ("id", "project", "kind", "status", "stage", "model", "tokens", "spent", "owner", "created_at")
     list_filter = ("status", "kind")
     list_select_related = ("project", "owner")
     search_fields = ("pk",)
@@ -160,6 +160,10 @@ class GenerationAdmin(Operates[Generation], LargeList, ReadOnly, admin.ModelAdmi
     @admin.display(description="tokens")
     def tokens(self, generation: Generation) -> int:
         return generation.input_tokens + generation.output_tokens
+
+    @admin.display(description="cost")
+    def spent(self, generation: Generation) -> str:
+        return f"{generation.cost.normalize():f}" if generation.cost else "-"
 
     def operable(self, request: HttpRequest) -> QuerySet[Generation]:
         return Generation.objects.select_related("project__owner", "owner")

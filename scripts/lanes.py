@@ -1,7 +1,7 @@
 """A pytest plugin: which of the runs beside each other a test belongs to, so that they end together.
 
 The variable TEST_LANE says which run this is: one of LANES. Without it, every test runs. What no database has a part in
-runs once, and what mostly waits for clocks, such as those of leases, runs beside all else.
+runs once, and what mostly waits, for clocks such as those of leases or for a browser, runs beside all else.
 """
 
 from __future__ import annotations
@@ -39,8 +39,9 @@ _ONCE = {
         *(f"test_{name}.py" for name in ("downloads", "reading", "s3_store")),
     ),
 }
-_WAITING = tuple(
-    f"e2e/test_{name}.py" for name in ("cancel", "faults", "live", "outside", "turns", "twice", "webhooks")
+_WAITING = (
+    "e2e/pages",
+    *(f"e2e/test_{name}.py" for name in ("cancel", "faults", "live", "outside", "turns", "twice", "webhooks")),
 )
 # Each lane, and the database that it is on.
 LANES = {"sqlite": "sqlite", "postgresql": "postgresql", "sqlite-waiting": "sqlite", "postgresql-waiting": "postgresql"}
@@ -51,7 +52,8 @@ _WAITING_PATHS = frozenset(ROOT / "tests" / path for path in _WAITING)
 def belongs(path: Path, lane: str) -> bool:
     """Whether the tests of a file run in a lane: those of which `_ONCE` says nothing run on each database."""
     only = next((_DATABASE_OF[each] for each in (path, *path.parents) if each in _DATABASE_OF), None)
-    return only in (None, LANES[lane]) and (path in _WAITING_PATHS) == lane.endswith("-waiting")
+    waits = not _WAITING_PATHS.isdisjoint((path, *path.parents))
+    return only in (None, LANES[lane]) and waits == lane.endswith("-waiting")
 
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:

@@ -62,9 +62,13 @@ def run(place: Place, supervisor: Supervisor, began: float, *, once: bool, examp
     is_new = "CHEF_PASSWORD" not in read_env_file(place.data / _PREPARED_FILE)
     run_together(*_preparations(place, url))
     _start_chef(place, supervisor, port)
-    _wait_until_ready(supervisor, url)
+    is_paused = _wait_until_ready(supervisor, url)
     _welcome(place, time.monotonic() - began, with_password=is_new)
-    code = _build_examples(place, supervisor) if example else 0
+    if is_paused:
+        _tell(f"\nThe queue is paused, so nothing is built. Staff resume it at {url}/admin/operations/.")
+        code = int(example)
+    else:
+        code = _build_examples(place, supervisor) if example else 0
     if not once:
         _tell(f"\nChef keeps running at {url}. Ctrl-C stops it.")
         try:
@@ -175,21 +179,31 @@ def _start_chef(place: Place, supervisor: Supervisor, port: int) -> None:
         supervisor.start(Service(name, argv, log=place.log(name), environment=environment, folder=ROOT, grace=seconds))
 
 
-def _wait_until_ready(supervisor: Supervisor, url: str) -> None:
-    """Until /health has nothing to complain of. Raises Fault with its complaint when it goes on complaining."""
+def _wait_until_ready(supervisor: Supervisor, url: str) -> bool:
+    """Until /health has nothing to complain of, but that staff have paused the queue: whether they have.
+
+    Raises Fault with its complaint when it goes on complaining.
+    """
     health: dict[str, Any] = {}
 
     def is_ready() -> bool:
         nonlocal health
         supervisor.give_up_after(3)
         health = _health(url) or health
-        return health.get("status") == "ok"
+        return health.get("status") == "ok" or _is_only_paused(health)
 
     started = time.monotonic()
     if not supervisor.watch(is_ready, seconds=_READY_SECONDS):
         complaint = json.dumps(health, indent=1)
         raise Fault(f"Chef did not become ready in {_READY_SECONDS:.0f} s. /health says: {complaint}")
     tell_seconds(time.monotonic() - started, "web, workers, generators, sender and reaper")
+    return bool(health["checks"]["queue"]["paused"])
+
+
+def _is_only_paused(health: dict[str, Any]) -> bool:
+    checks = health.get("checks") or {}
+    works = checks.get("redis") == checks.get("docker") == checks.get("storage") == "ok" and checks["workers"]["alive"]
+    return bool(works and checks["queue"]["paused"])
 
 
 def _health(url: str) -> dict[str, Any] | None:

@@ -8,6 +8,7 @@ import atexit
 import contextlib
 import functools
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -34,9 +35,12 @@ T = TypeVar("T")
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """One that nobody listens at, below those that outgoing connections take: it is to be free in a while, too."""
+    while True:
+        port = 20_000 + secrets.randbelow(10_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def until(check: Callable[[], T | None], *, seconds: float, what: str, every: float = 0.1) -> T:
@@ -148,7 +152,7 @@ class Installation:
         self.spawn("web", sys.executable, *argv, CHEF_DB_POOL="1")
 
     def _until_answering(self) -> None:
-        until(lambda: _answers(self.port), seconds=30, what="the web process answers")
+        until(lambda: _answers(self.port), seconds=60, what="the web process answers")
 
     def start_workers(self) -> None:
         self.spawn("workers", sys.executable, "manage.py", "run_workers")

@@ -4,10 +4,11 @@ import os
 import re
 import signal
 import socket
+import sqlite3
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import httpx
@@ -36,6 +37,13 @@ class Start:
     @property
     def quickstart(self) -> dict[str, str]:
         return read_env_file(self.folder / "quickstart.env")
+
+    def pause(self) -> None:
+        """As staff do, before Chef was stopped."""
+        with closing(sqlite3.connect(self.folder / "chef.sqlite3")) as database, database:
+            database.execute(
+                "INSERT INTO builds_queuepause (id, reason, created_at) VALUES (1, 'looking', '2026-01-01 00:00:00')"
+            )
 
     def once(self) -> str:
         """What a run to the end prints; fails the test when its exit code is not 0."""
@@ -120,7 +128,8 @@ def test_next_start_installs_nothing_and_keeps_token_and_password(start: Start) 
     assert start.processes() == []
 
 
-def test_busy_folder_and_taken_port_are_told_and_nothing_outlives_a_kill(start: Start) -> None:
+def test_busy_folder_taken_port_and_paused_queue_are_told_and_nothing_outlives_a_kill(start: Start) -> None:
+    start.pause()
     with socket.create_server(("127.0.0.1", int(start.environment["PORT"]))) as taken, start.in_foreground() as process:
         port = taken.getsockname()[1]
         argv = ["./scripts/start.sh", "--once"]
@@ -132,5 +141,6 @@ def test_busy_folder_and_taken_port_are_told_and_nothing_outlives_a_kill(start: 
         assert second.returncode == 1
         assert f"Chef already runs from {start.folder} (process {process.pid})" in second.stderr
         assert f"Port {port} is taken: using {start.quickstart['CHEF_URL'].rpartition(':')[2]}." in start.said
+        assert "The queue is paused, so nothing is built." in start.said
         assert len(running) > 4
         assert until(lambda: start.processes() == [], seconds=40), start.processes()

@@ -46,8 +46,8 @@ def artifacts_page(request: HttpRequest, pk: UUID) -> HttpResponse:
     folder = listing_of(kept_of(build).only("name", "size", "content_type"), path)
     if not folder.count:
         raise Http404
-    context = {"build": build, "folder": folder, "crumbs": crumbs_of(path), "is_own": build.owner_id == request.user.pk}
-    return render(request, "builds/artifacts.html", context)
+    context = {"folder": folder, "crumbs": crumbs_of(path)}
+    return render(request, "builds/artifacts.html", {**_about(request, build), **context})
 
 
 @login_required
@@ -58,10 +58,9 @@ def artifact_page(request: HttpRequest, pk: UUID, name: str) -> HttpResponse:
     build = _build(request, pk)
     artifact = get_object_or_404(kept_of(build), name=name)
     context = {
-        "build": build,
+        **_about(request, build),
         "artifact": artifact,
         "crumbs": crumbs_of(name)[:-1],
-        "is_own": build.owner_id == request.user.pk,
         "is_page": artifact.content_type == "text/html",
         "frame": _frame(request, build, artifact),
         **_shown(artifact),
@@ -93,6 +92,10 @@ def kept_of(build: Build) -> QuerySet[Artifact]:
 
 def _build(request: HttpRequest, pk: UUID) -> Build:
     return get_object_or_404(visible_builds(request).select_related("project"), pk=pk)
+
+
+def _about(request: HttpRequest, build: Build) -> dict[str, object]:
+    return {"build": build, "project": build.project, "is_own": build.owner_id == request.user.pk}
 
 
 def _frame(request: HttpRequest, build: Build, artifact: Artifact) -> str:

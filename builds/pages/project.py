@@ -46,7 +46,6 @@ def project_page(request: HttpRequest, pk: UUID) -> HttpResponse:
     recent = list(rows.defer("egress", "usage", "generation__state", "generation__diff")[:_BARS])
     writing = Generation.objects.active().filter(project=project).defer("state", "diff").first()
     context = {
-        "here": "projects",
         "tab": "overview",
         "project": project,
         "is_owner": project.owner_id == request.user.pk,
@@ -98,7 +97,6 @@ def project_builds(request: HttpRequest, pk: UUID) -> HttpResponse:
     )
     shown = page_of(request, rows)
     context = {
-        "here": "projects",
         "tab": "builds",
         "project": project,
         "builds": shown.rows,

@@ -36,7 +36,6 @@ def project_releases(request: HttpRequest, pk: UUID) -> HttpResponse:
     rows = rows.defer("build__egress", "build__usage", "build__plan", "rules")
     shown = page_of(request, rows, order=HighestNumberFirst)
     context = {
-        "here": "projects",
         "tab": "releases",
         "project": project,
         "is_owner": project.owner_id == request.user.pk,

@@ -171,7 +171,6 @@ def project_settings(request: HttpRequest, pk: UUID) -> HttpResponse:
         page = _Page(request, get_object_or_404(visible_projects(request).select_related("owner"), pk=pk))
     project = page.project
     context = {
-        "here": "projects",
         "tab": "settings",
         "project": project,
         "page": page,

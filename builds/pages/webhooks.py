@@ -31,7 +31,6 @@ def project_webhook(request: HttpRequest, pk: UUID, webhook: UUID) -> HttpRespon
     rows = Delivery.objects.filter(endpoint=endpoint).defer("body").prefetch_related("log")
     shown = page_of(request, rows, size=DELIVERIES_SHOWN)
     context = {
-        "here": "projects",
         "tab": "settings",
         "project": project,
         "is_owner": project.owner_id == request.user.pk,
