@@ -54,9 +54,6 @@ def test_a_project_lives_and_ends_by_the_keyboard(chef: Installation, chrome: Br
     press(page, "Cancel")
     expect(page.get_by_text("Cancelled. What still runs is stopped within seconds.")).to_be_visible()
 
-    page.goto(f"/projects/{site['projectId']}/releases")
-    press(page, "Take it down")
-    expect(page.get_by_role("button", name="Take it down")).to_have_count(0)
     page.goto(f"/projects/{site['projectId']}/settings")
     page.keyboard.press("Tab")
     expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
