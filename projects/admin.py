@@ -19,6 +19,7 @@ from projects.models import ApiToken, Exchange, Generation, GenerationEvent, Pro
 from projects.quarantine import InQuarantine
 from projects.staff.lists import LargeList, ReadOnly, meant_by_name, preformatted
 from projects.staff.operations import Operates, Operation, Refused
+from projects.tokens import revoke_token
 
 
 @admin.register(Revision)
@@ -35,8 +36,7 @@ class RevisionAdmin(LargeList, ReadOnly, admin.ModelAdmin[Revision]):
 
 
 def _revoke(token: ApiToken, by: User, reason: str) -> str:
-    token.revoked = True
-    token.save(update_fields=["revoked"])
+    revoke_token(token)
     return "Revoked: nothing is let in with it any more."
 
 

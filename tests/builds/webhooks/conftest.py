@@ -47,3 +47,8 @@ def move(queue_build: Callable[..., Build]) -> Callable[..., Build]:
         return advance(queue_build(**options), *statuses)
 
     return moved
+
+
+@pytest.fixture
+def usual_retries(settings: Settings) -> None:
+    settings.WEBHOOK_RETRY_SECONDS, settings.WEBHOOK_RETRY_MAX_SECONDS = 5, 3600

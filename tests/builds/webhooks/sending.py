@@ -74,3 +74,15 @@ def pass_time(**by: float) -> None:
 
 def seconds_until(moment: Any) -> float:
     return float((moment - timezone.now()).total_seconds())
+
+
+def take(room: int = 100, under_way: list[Outgoing] | None = None) -> list[Outgoing]:
+    """What a sender would take now."""
+    tell_all()
+    return claim(room, under_way or [])
+
+
+def events_of(taken: list[Outgoing]) -> list[str]:
+    """The events that they tell of."""
+    found = {row.pk: row.name for row in Delivery.objects.all()}
+    return [found[outgoing.id] for outgoing in taken]

@@ -17,27 +17,14 @@ from builds.models import Build, Delivery, DeliveryTry, WebhookEndpoint
 from builds.webhooks.deliveries import Done, Outgoing, claim, settle
 from builds.webhooks.transport import Answer
 from projects.jobs import Status
-from tests.builds.webhooks.sending import BAD, GOOD, note, pass_time, send_due, tell_all
+from tests.builds.webhooks.sending import BAD, GOOD, events_of, note, pass_time, send_due, take, tell_all
 
 MakeEndpoint = Callable[..., WebhookEndpoint]
 Move = Callable[..., Build]
 DONE = (Status.RUNNING, Status.COMPLETED)
 
 
-@pytest.fixture(autouse=True)
-def usual_retries(settings: Settings) -> None:
-    settings.WEBHOOK_RETRY_SECONDS, settings.WEBHOOK_RETRY_MAX_SECONDS = 5, 3600
-
-
-def take(room: int = 100, under_way: list[Outgoing] | None = None) -> list[Outgoing]:
-    tell_all()
-    return claim(room, under_way or [])
-
-
-def names(taken: list[Outgoing]) -> list[str]:
-    found = {row.pk: row.name for row in Delivery.objects.all()}
-    return [found[outgoing.id] for outgoing in taken]
-
+pytestmark = pytest.mark.usefixtures("usual_retries")
 
 # --- Order -------------------------------------------------------------------------------------------------------
 
@@ -49,7 +36,7 @@ def test_events_of_one_build_are_sent_one_after_the_other(make_endpoint: MakeEnd
     while taken := take():
         assert len(taken) == 1
         assert take() == []  # the others wait for what becomes of it
-        seen += names(taken)
+        seen += events_of(taken)
         note(taken[0], GOOD)
 
     assert seen == ["build.queued", "build.running", "build.completed"]
@@ -60,11 +47,11 @@ def test_a_failure_does_not_hold_up_what_comes_after_it(make_endpoint: MakeEndpo
     [first] = take()
     note(first, BAD)
 
-    assert names(send_due(GOOD)) == ["build.running", "build.completed"]
+    assert events_of(send_due(GOOD)) == ["build.running", "build.completed"]
     assert Delivery.objects.get(pk=first.id).status == "pending"
 
     pass_time(seconds=10)
-    assert names(send_due(GOOD)) == ["build.queued"]
+    assert events_of(send_due(GOOD)) == ["build.queued"]
 
 
 def test_what_a_dead_sender_held_goes_before_what_comes_after_it(make_endpoint: MakeEndpoint, move: Move) -> None:
@@ -75,7 +62,7 @@ def test_what_a_dead_sender_held_goes_before_what_comes_after_it(make_endpoint: 
     [again] = take()
 
     assert (again.id, again.body, again.number, again.fence) == (held.id, held.body, 2, 2)
-    assert names([again]) == ["build.queued"]
+    assert events_of([again]) == ["build.queued"]
     assert [(row.number, row.is_over, row.error) for row in DeliveryTry.objects.all()] == [
         (1, True, "interrupted"),
         (2, False, ""),

@@ -11,30 +11,16 @@ from pytest_django import Settings
 
 from builds.models import Build, BuildEvent, Delivery, WebhookEndpoint
 from builds.webhooks import outbox
-from builds.webhooks.deliveries import Outgoing, claim
 from builds.webhooks.endpoints import IsDisabled, change_endpoint
 from projects.jobs import Status
-from tests.builds.webhooks.sending import GOOD, advance, pass_time, seconds_until, send_due, tell_all
+from tests.builds.webhooks.sending import GOOD, advance, events_of, pass_time, seconds_until, send_due, take, tell_all
 
 MakeEndpoint = Callable[..., WebhookEndpoint]
 Move = Callable[..., Build]
 DONE = (Status.RUNNING, Status.COMPLETED)
 
 
-@pytest.fixture(autouse=True)
-def usual_retries(settings: Settings) -> None:
-    settings.WEBHOOK_RETRY_SECONDS, settings.WEBHOOK_RETRY_MAX_SECONDS = 5, 3600
-
-
-def take(room: int = 100, under_way: list[Outgoing] | None = None) -> list[Outgoing]:
-    tell_all()
-    return claim(room, under_way or [])
-
-
-def names(taken: list[Outgoing]) -> list[str]:
-    found = {row.pk: row.name for row in Delivery.objects.all()}
-    return [found[outgoing.id] for outgoing in taken]
-
+pytestmark = pytest.mark.usefixtures("usual_retries")
 
 # --- Once more ---------------------------------------------------------------------------------------------------
 
@@ -62,7 +48,7 @@ def test_a_range_that_is_replayed_is_sent_in_order_again(make_endpoint: MakeEndp
 
     outbox.replay(endpoint, Delivery.objects.all())
 
-    assert names(send_due(GOOD)) == ["build.queued", "build.running", "build.completed"]
+    assert events_of(send_due(GOOD)) == ["build.queued", "build.running", "build.completed"]
 
 
 def test_what_a_sender_has_is_left_to_it(make_endpoint: MakeEndpoint, move: Move) -> None:

@@ -11,30 +11,17 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from builds.models import Build, Delivery, WebhookEndpoint
-from builds.webhooks.deliveries import Outgoing, claim, wait_after
+from builds.webhooks.deliveries import wait_after
 from builds.webhooks.transport import Answer
 from projects.jobs import Status
-from tests.builds.webhooks.sending import BAD, GOOD, note, pass_time, seconds_until, send_due, tell_all
+from tests.builds.webhooks.sending import BAD, GOOD, note, pass_time, seconds_until, send_due, take, tell_all
 
 MakeEndpoint = Callable[..., WebhookEndpoint]
 Move = Callable[..., Build]
 DONE = (Status.RUNNING, Status.COMPLETED)
 
 
-@pytest.fixture(autouse=True)
-def usual_retries(settings: Settings) -> None:
-    settings.WEBHOOK_RETRY_SECONDS, settings.WEBHOOK_RETRY_MAX_SECONDS = 5, 3600
-
-
-def take(room: int = 100, under_way: list[Outgoing] | None = None) -> list[Outgoing]:
-    tell_all()
-    return claim(room, under_way or [])
-
-
-def names(taken: list[Outgoing]) -> list[str]:
-    found = {row.pk: row.name for row in Delivery.objects.all()}
-    return [found[outgoing.id] for outgoing in taken]
-
+pytestmark = pytest.mark.usefixtures("usual_retries")
 
 # --- Retries -----------------------------------------------------------------------------------------------------
 
