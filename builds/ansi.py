@@ -14,8 +14,6 @@ _SGR = re.compile(r"\x1b\[([0-9;:]*)m")
 _BASIC = ("", "0", "4", "2", "8", "10", "6", "")
 _LEVELS = (0, 95, 135, 175, 215, 255)
 _LEAST_CHROMA = 40
-# What turns text around, or cannot be seen: shown by its number instead.
-HIDDEN = re.compile("[\u061c\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
 
 
 @dataclass(frozen=True)

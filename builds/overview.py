@@ -55,6 +55,7 @@ class Present:
     depth: int
     held: int
     oldest: datetime | None
+    is_cut: bool  # there are more than MOST_WAITING: what waits is told of so many
 
     @property
     def abandoned(self) -> Sequence[Mapping[str, Any]]:
@@ -78,7 +79,8 @@ def present(now: datetime) -> Present:
         owned_by=F("owner__username"),
         project_name=F("project__name"),
     )
-    rows = list(active.order_by().values(*columns, "owned_by", "project_name")[:MOST_WAITING])
+    running_first = active.order_by("-status", "created_at")
+    rows = list(running_first.values(*columns, "owned_by", "project_name")[: MOST_WAITING + 1])
     running = [row for row in rows if row["status"] == Status.RUNNING]
     for row in running:
         row["lease_left"] = (row["lease_expires_at"] - now).total_seconds()
@@ -89,6 +91,7 @@ def present(now: datetime) -> Present:
         depth=len(queued),
         held=sum(row["held"] for row in queued),
         oldest=min((row["created_at"] for row in queued), default=None),
+        is_cut=len(rows) > MOST_WAITING,
     )
 
 

@@ -37,7 +37,7 @@ class ReleaseDocument(Document):
     links = ReleaseLinks(source="*")
 
     def get_url(self, release: Release) -> str:
-        return address(self._site.name_id)
+        return self._site.address
 
     def get_permanent_url(self, release: Release) -> str:
         return address(release_label(self._site.name_id, release.number))

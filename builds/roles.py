@@ -1,7 +1,7 @@
 """The three roles of staff, as groups: who sees, who acts, who may do everything.
 
-They are set anew whenever the database is migrated, so that they hold the permissions of models that are new; other
-mixtures are groups of one's own.
+A migration makes them. What each may do is set anew whenever the database is migrated, so that they hold the
+permissions of models that are new; other mixtures are groups of one's own.
 """
 
 from typing import Any
@@ -13,8 +13,8 @@ _OPERATE = ("operate_build", "operate_queue", "operate_generation", "operate_del
 # Nobody edits history, whatever a group says: pages of records are read-only. Sessions and types are nobody's.
 
 
-def make_roles(**_: Any) -> None:
-    """For post_migrate, after the permissions have been made."""
+def set_roles(**_: Any) -> None:
+    """For post_migrate, after the permissions have been made. A role that is missing is made again."""
     known = list(Permission.objects.filter(content_type__app_label__in=_APPS))
     seeing = [each for each in known if each.codename.startswith("view_")]
     acting = [each for each in known if each.codename in _OPERATE]

@@ -1,6 +1,5 @@
 """All about one build, in the order in which one asks when something is wrong: what, why, where, and what it left."""
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,14 +8,14 @@ from django.db.models import Count, F, Window
 from django.db.models.aggregates import Sum
 from django.utils import timezone
 
+from builds.ansi import plain
 from builds.forecast import queue_document
-from builds.models import Artifact, Build, BuildEvent, Delivery, LogChunk
-from builds.sites.names import address, release_label
+from builds.models import Artifact, Build, BuildEvent, Delivery, LogChunk, Release
+from builds.usage import usage_of
 from projects.jobs import Status
 
 LOG_LINES = 200
 MOST_EVENTS, MOST_ARTIFACTS, MOST_DELIVERIES, MOST_RELATED = 200, 20, 50, 20
-_COLOURS = re.compile(r"\x1b\[[0-9;:]*m")
 
 
 def facts_of(build: Build) -> dict[str, Any]:
@@ -30,7 +29,7 @@ def facts_of(build: Build) -> dict[str, Any]:
         "events": _events_of(build),
         "log": log_tail(build) if build.fence and not build.pruned_at else [],
         "log_lines": LOG_LINES,
-        "limits": _limits_of(build),
+        "usage": usage_of(build),
         "artifacts": artifacts,
         "artifact_count": artifacts[0].count if artifacts else 0,  # type: ignore[attr-defined]  # annotated
         "artifact_bytes": artifacts[0].total if artifacts else 0,  # type: ignore[attr-defined]
@@ -50,9 +49,7 @@ def log_tail(build: Build) -> list[tuple[str, str]]:
     rows = LogChunk.objects.filter(build=build, attempt=build.fence).order_by("-sequence")
     # Each chunk has a line or more.
     chunks = list(rows.values_list("stream", "text")[:LOG_LINES])[::-1]
-    lines = [
-        (stream, line) for stream, text in chunks for line in _COLOURS.sub("", text).splitlines(keepends=True) if line
-    ]
+    lines = [(stream, line) for stream, text in chunks for line in plain(text).splitlines(keepends=True) if line]
     return lines[-LOG_LINES:]
 
 
@@ -67,20 +64,6 @@ def _events_of(build: Build) -> list[BuildEvent]:
     return list(build.events.order_by("-pk")[:MOST_EVENTS])[::-1]
 
 
-def _limits_of(build: Build) -> list[dict[str, Any]]:
-    """What was used of what: (name, used, limit, per cent), in bytes; None where it was not measured."""
-    plan, usage = build.plan or {}, build.usage
-    rows = (
-        ("Memory at its peak", usage.get("peakMemoryBytes"), plan.get("memory") or settings.DOCKER_MEMORY_LIMIT),
-        ("Outputs", usage.get("diskBytes"), settings.MAX_ARTIFACT_BYTES),
-        ("Log", build.log_bytes, settings.MAX_LOG_BYTES),
-    )
-    return [
-        {"name": name, "used": used, "limit": limit, "share": min(round(100 * used / limit), 100) if used else 0}
-        for name, used, limit in rows
-    ]
-
-
 def _artifacts_of(build: Build) -> Sequence[Artifact]:
     """The largest of them, each with how many there are and their size together: one query."""
     if build.status != Status.COMPLETED or build.pruned_at:
@@ -90,17 +73,10 @@ def _artifacts_of(build: Build) -> Sequence[Artifact]:
     return list(rows.annotate(**whole).order_by("-size", "name")[:MOST_ARTIFACTS])
 
 
-def _releases_of(build: Build) -> list[dict[str, Any]]:
+def _releases_of(build: Build) -> list[Release]:
     if build.status != Status.COMPLETED:
         return []
-    rows = build.releases.select_related("project__site__live", "created_by").order_by("-number")[:MOST_RELATED]
-    told = []
-    for release in rows:
-        site = getattr(release.project, "site", None)
-        is_live = bool(site and site.live_id == release.pk)
-        label = "" if site is None else site.name_id if is_live else release_label(site.name_id, release.number)
-        told.append({"release": release, "is_live": is_live, "url": address(label) if label else ""})
-    return told
+    return list(build.releases.select_related("project__site").order_by("-number")[:MOST_RELATED])
 
 
 def _retries_of(build: Build) -> list[Build]:

@@ -13,14 +13,8 @@ from builds.admin.columns import chip
 from builds.admin.verbs import OPERATE
 from builds.models import Preview, Release, Site
 from builds.publishing import activate_release, take_down
-from builds.sites.names import address
 from projects.staff.lists import LargeList, ReadOnly
 from projects.staff.operations import Operates, Operation, Refused
-
-
-def _is_live(release: Release) -> bool:
-    site = getattr(release.project, "site", None)
-    return bool(site and site.live_id == release.pk)
 
 
 def _activate(release: Release, by: User, reason: str) -> str:
@@ -45,7 +39,7 @@ class ReleaseAdmin(Operates[Release], LargeList, ReadOnly, admin.ModelAdmin[Rele
             icon="rocket",
             permission=OPERATE,
             explain="Visitors of the site of each get this release from now on, in place of the one that is live.",
-            why_not=lambda release: "It is live." if _is_live(release) else "",
+            why_not=lambda release: "It is live." if release.is_live else "",
             do=_activate,
         ),
     )
@@ -64,7 +58,7 @@ class ReleaseAdmin(Operates[Release], LargeList, ReadOnly, admin.ModelAdmin[Rele
 
     @admin.display(description="live")
     def live(self, release: Release) -> SafeString | str:
-        return chip("live") if _is_live(release) else "-"
+        return chip("live") if release.is_live else "-"
 
 
 @admin.register(Site)
@@ -91,7 +85,7 @@ class SiteAdmin(Operates[Site], LargeList, ReadOnly, admin.ModelAdmin[Site]):
 
     @admin.display(description="address")
     def where(self, site: Site) -> SafeString:
-        return format_html('<a href="{0}" rel="noopener">{0}</a>', address(site.name_id))
+        return format_html('<a href="{0}" rel="noopener">{0}</a>', site.address)
 
 
 @admin.register(Preview)

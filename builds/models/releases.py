@@ -8,6 +8,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from builds.models.builds import Artifact, Build
+from builds.sites.names import address, release_label
 from projects.models import Project
 
 
@@ -58,6 +59,17 @@ class Release(Published):
     def __str__(self) -> str:
         return f"{self.project.name} release {self.number}"
 
+    # Both ask for the project's site: to be read with it, of several.
+
+    @property
+    def is_live(self) -> bool:
+        return self.project.site.live_id == self.pk
+
+    @property
+    def address(self) -> str:
+        """Where it is and stays, live or not."""
+        return address(release_label(self.project.site.name_id, self.number))
+
 
 class Preview(Published):
     """A build's output on a name that nobody can guess, for a while."""
@@ -83,6 +95,11 @@ class Site(models.Model):
 
     def __str__(self) -> str:
         return self.name_id
+
+    @property
+    def address(self) -> str:
+        """Where the live release is, whichever that is."""
+        return address(self.name_id)
 
 
 class EncodedArtifact(models.Model):

@@ -1,7 +1,6 @@
 """Output files of a build, looked at. Nothing of them comes alive on our own origin: text is shown as text, pictures as
 data, and a page only where published sites are, when it is asked for."""
 
-from base64 import b64encode
 from typing import cast
 from urllib.parse import quote
 from uuid import UUID
@@ -22,15 +21,14 @@ from django.views.decorators.http import require_GET, require_POST
 from builds import publishing
 from builds.models import Artifact, Build, Preview
 from builds.pages.access import visible_builds
-from builds.pages.file_tree import crumbs_of, listing_of
+from builds.pages.raster import MAX_BYTES, data_uri, raster_of
 from builds.pages.source_text import hides_something, html_lines, table_rows, text_of
+from builds.pages.tree import crumbs_of, tree_of
 from builds.sites.names import address, preview_label
 from projects.jobs import Status
 
-PICTURES = frozenset(
-    ["image/png", "image/jpeg", "image/gif", "image/webp", "image/avif", "image/svg+xml", "image/vnd.microsoft.icon"]
-)
-MOST_OF_PICTURE = 2 * 1024**2
+# Pictures that are known by their names alone: all others by their bytes.
+DRAWINGS = frozenset(["image/avif", "image/svg+xml", "image/vnd.microsoft.icon"])
 MOST_OF_TEXT = 256 * 1024
 MOST_LINES = 5_000
 _PREVIEW_SECONDS = 3600
@@ -43,8 +41,8 @@ def artifacts_page(request: HttpRequest, pk: UUID) -> HttpResponse:
     """One folder of a build's outputs, for builds that have very many."""
     build = _build(request, pk)
     path = request.GET.get("in", "").strip("/")
-    folder = listing_of(kept_of(build).only("name", "size", "content_type"), path)
-    if not folder.count:
+    folder = tree_of(kept_of(build).values_list("name", "size")).at(path)
+    if folder is None or not folder.count:
         raise Http404
     context = {"folder": folder, "crumbs": crumbs_of(path)}
     return render(request, "builds/artifacts.html", {**_about(request, build), **context})
@@ -95,7 +93,7 @@ def _build(request: HttpRequest, pk: UUID) -> Build:
 
 
 def _about(request: HttpRequest, build: Build) -> dict[str, object]:
-    return {"build": build, "project": build.project, "is_own": build.owner_id == request.user.pk}
+    return {"tab": "builds", "build": build, "project": build.project, "is_own": build.owner_id == request.user.pk}
 
 
 def _frame(request: HttpRequest, build: Build, artifact: Artifact) -> str:
@@ -113,12 +111,13 @@ def _frame(request: HttpRequest, build: Build, artifact: Artifact) -> str:
 
 
 def _shown(artifact: Artifact) -> dict[str, object]:
-    if artifact.content_type in PICTURES:
-        if artifact.size > MOST_OF_PICTURE:
-            return {"why_not": "The picture is too large to be shown here: download it."}
-        data = b64encode(_content(artifact, MOST_OF_PICTURE)).decode()
-        return {"picture": f"data:{artifact.content_type};base64,{data}"}
     content = _content(artifact, MOST_OF_TEXT)
+    raster = raster_of(content)
+    if raster or artifact.content_type in DRAWINGS:
+        if not (raster.can_be_shown(artifact.size) if raster else artifact.size <= MAX_BYTES):
+            return {"why_not": "The picture is too large to be shown here: download it."}
+        whole = content if len(content) == artifact.size else _content(artifact, MAX_BYTES)
+        return {"picture": data_uri(raster.media_type if raster else artifact.content_type, whole)}
     text = text_of(_without_half_line(content, artifact.size))
     if text is None:
         return {"why_not": "This is no text and no picture that could be shown here: download it."}

@@ -5,10 +5,9 @@ from uuid import UUID
 
 from django.conf import settings
 from django.contrib.auth.decorators import login_required
-from django.db.models import Count, OuterRef, Q, QuerySet, Subquery, Sum, Window
+from django.db.models import Count, OuterRef, Q, Subquery, Sum, Window
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, render
-from django.utils import timezone
 from django.views.decorators.gzip import gzip_page
 from django.views.decorators.http import require_safe
 
@@ -18,9 +17,9 @@ from builds.models import Build, BuildEvent, Release
 from builds.pages.access import visible_builds
 from builds.pages.artifacts import kept_of
 from builds.pages.build_log import evidence_of, window_of
-from builds.pages.file_tree import Folder, tree_of
 from builds.pages.timeline import timeline_of
-from builds.sites.names import address, release_label
+from builds.pages.tree import rows_of, tree_of
+from builds.usage import usage_of
 from projects.engine.fix_loop import MEANING, Ending
 from projects.jobs import Status
 
@@ -31,6 +30,8 @@ BLOCKED = {
     "all_workers_busy": "All workers are busy.",
     "no_workers": "No worker is running: it starts when the operator starts one.",
     "backoff": "It was put back after a fault of ours, and starts again in a moment.",
+    "paused": "The operator has paused the queue: it starts when that is over.",
+    "quarantined": "The operator has put this project in quarantine: it starts when the project is released.",
 }
 
 
@@ -66,6 +67,7 @@ def _context(request: HttpRequest, build: Build, log_from: str) -> dict[str, Any
     artifacts = _artifacts(build)
     queue = queue_document(build)
     return {
+        "tab": "builds",
         "build": build,
         "project": build.project,
         "is_own": is_own,
@@ -75,7 +77,7 @@ def _context(request: HttpRequest, build: Build, log_from: str) -> dict[str, Any
         "timeline": timeline_of(build),
         "window": window,
         "evidence": evidence_of(build, index, window),
-        "usage": _usage(build),
+        "usage": usage_of(build),
         "releases": _releases_of(build),
         "ending": _ending_of(build),
         **_related(build),
@@ -86,41 +88,26 @@ def _context(request: HttpRequest, build: Build, log_from: str) -> dict[str, Any
 def _artifacts(build: Build) -> dict[str, Any]:
     """The tree of the outputs, or nothing but their number where there are too many: one query."""
     if build.status != Status.COMPLETED:
-        return {"tree": Folder("", ""), "can_publish": False}
+        return {"can_publish": False}
     rows = kept_of(build).annotate(
         in_all=Window(Count("pk")),
         bytes_in_all=Window(Sum("size")),
         pages=Window(Count("pk", filter=Q(name="index.html") | Q(name__endswith="/index.html"))),
     )
-    shown: QuerySet[Any] = rows.defer("sha256", "storage_key").order_by("name")
-    found = list(shown[: ARTIFACTS_SHOWN + 1])
-    tree = tree_of(found[:ARTIFACTS_SHOWN])
-    if found:
-        tree.count, tree.size = found[0].in_all, found[0].bytes_in_all
-    has_all = len(found) <= ARTIFACTS_SHOWN
-    return {"tree": tree, "has_all": has_all, "shown": ARTIFACTS_SHOWN, "can_publish": bool(found and found[0].pages)}
-
-
-def _usage(build: Build) -> list[dict[str, Any]]:
-    """What was used of what there is: (label, kind of number, used, limit, per cent)."""
-    plan, used = build.plan or {}, build.usage or {}
-    seconds = (plan.get("timeout") or 0) / 1000
-    took = ((build.finished_at or timezone.now()) - build.started_at).total_seconds() if build.started_at else None
-    rows = [
-        ("Time", "seconds", took, seconds),
-        ("Peak memory", "bytes", used.get("peakMemoryBytes"), plan.get("memory")),
-        ("CPU time", "seconds", used.get("cpuSeconds"), None),
-        ("Outputs", "bytes", used.get("diskBytes"), settings.MAX_ARTIFACT_BYTES),
-        ("Log", "bytes", build.log_bytes, settings.MAX_LOG_BYTES),
-    ]
-    return [
-        {"label": label, "kind": kind, "used": value, "limit": limit, "share": _share(value, limit)}
-        for label, kind, value, limit in rows
-    ]
-
-
-def _share(value: float | None, limit: float | None) -> float | None:
-    return min(round(100 * value / limit, 1), 100) if value is not None and limit else None
+    names = ("name", "size", "in_all", "bytes_in_all", "pages")
+    found = list(rows.order_by("name").values_list(*names)[:ARTIFACTS_SHOWN])
+    if not found:
+        return {"can_publish": False}
+    *_, count, size, pages = found[0]
+    tree = tree_of((path, its_size) for path, its_size, *_ in found)
+    return {
+        "outputs": count,
+        "outputs_size": size,
+        "tree": rows_of(tree),
+        "has_all": count <= ARTIFACTS_SHOWN,
+        "shown": ARTIFACTS_SHOWN,
+        "can_publish": pages > 0,
+    }
 
 
 def _related(build: Build) -> dict[str, Any]:
@@ -135,18 +122,12 @@ def _related(build: Build) -> dict[str, Any]:
     }
 
 
-def _releases_of(build: Build) -> list[tuple[Release, str, bool]]:
-    """(release, where it is, whether it is live) of the last times that the build was published; the live one first."""
+def _releases_of(build: Build) -> list[Release]:
+    """The last times that the build was published; the live one first."""
     if build.status != Status.COMPLETED:
         return []
     rows = build.releases.select_related("project__site").order_by("-number")[:RELATED_SHOWN]
-    told = []
-    for release in rows:
-        site = release.project.site
-        is_live = release.pk == site.live_id
-        label = site.name_id if is_live else release_label(site.name_id, release.number)
-        told.append((release, address(label), is_live))
-    return sorted(told, key=lambda row: not row[2])
+    return sorted(rows, key=lambda release: not release.is_live)
 
 
 def _ending_of(build: Build) -> str:

@@ -10,11 +10,12 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 
+from builds.hidden import hides
 from builds.models import Build
 from builds.pages.access import visible_projects
 from builds.pages.raster import data_uri, raster_of
-from builds.pages.source_text import HIDDEN, has_colours, hides_something, html_lines, table_rows, text_of
-from builds.pages.tree import tree_of
+from builds.pages.source_text import has_colours, hides_something, html_lines, table_rows, text_of
+from builds.pages.tree import rows_of, tree_of
 from projects.models import Project, Revision, SourceFile
 
 LINES_SHOWN = 3_000
@@ -31,7 +32,8 @@ def code_page(request: HttpRequest, pk: UUID, number: int | None = None, path: s
         return redirect("code-page", project.pk, wanted)
     revisions = revisions_of(project)
     revision = revisions.first() if number is None else revision_of(revisions, number)
-    context: dict[str, Any] = {"project": project, "revision": revision, "is_own": project.owner_id == request.user.pk}
+    context: dict[str, Any] = {"tab": "code", "project": project, "revision": revision}
+    context["is_own"] = project.owner_id == request.user.pk
     if revision is None:
         context["generation"] = project.generations.order_by("-created_at").first()
         return render(request, "projects/code.html", context)
@@ -43,8 +45,8 @@ def code_page(request: HttpRequest, pk: UUID, number: int | None = None, path: s
         return redirect(f"{address}?from={_page_start(line)}#L{line}")
     context |= {
         "path": path,
-        "path_hides": bool(HIDDEN.search(path)),
-        "tree": tree_of(files, current=path),
+        "path_hides": hides(path),
+        "tree": rows_of(tree_of(files), current=path),
         "base": reverse("code-page", args=[project.pk, revision.number]),
         "revisions": (others := list(revisions[:REVISIONS_SHOWN])),
         "several": len(others) > 1,
@@ -99,7 +101,7 @@ def _shown(file: SourceFile, *, start: int) -> dict[str, Any]:
     raster = raster_of(content)
     if raster:
         shows = raster.can_be_shown(len(content))
-        return {"raster": raster, "image": data_uri(raster, content) if shows else ""}
+        return {"raster": raster, "image": data_uri(raster.media_type, content) if shows else ""}
     text = text_of(content)
     if text is None:
         return {"is_binary": True}

@@ -53,6 +53,7 @@ def diff_page(request: HttpRequest, pk: UUID, before: int, after: int) -> HttpRe
         raise Http404
     shown = told(old, new, chosen, lines_of_each=LINES_OF_ONE if only else LINES_OF_EACH)
     context = {
+        "tab": "code",
         "project": project,
         "before": old,
         "after": new,

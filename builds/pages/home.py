@@ -12,7 +12,6 @@ from django.shortcuts import render
 from builds.models import Build, Site
 from builds.pages.access import visible_projects
 from builds.pages.paging import page_of
-from builds.sites.names import address
 from projects.models import Generation, Project
 
 PROJECTS_SHOWN = 25
@@ -55,7 +54,7 @@ def home(request: HttpRequest) -> HttpResponse:
 def _rows(projects: Sequence[Project]) -> list[Row]:
     """Three queries, whatever the number of projects."""
     latest = Build.objects.latest_of(projects)
-    sites = dict(Site.objects.filter(project__in=projects, live__isnull=False).values_list("project", "name"))
+    sites = {site.pk: site for site in Site.objects.filter(project__in=projects, live__isnull=False)}
     writing: dict[UUID, Generation] = {
         generation.project_id: generation
         for generation in Generation.objects.active().filter(project__in=projects).defer("state", "diff")
@@ -65,7 +64,7 @@ def _rows(projects: Sequence[Project]) -> list[Row]:
             project,
             latest.get(project.pk),
             writing.get(project.pk),
-            address(sites[project.pk]) if project.pk in sites else "",
+            sites[project.pk].address if project.pk in sites else "",
         )
         for project in projects
     ]

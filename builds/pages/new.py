@@ -16,7 +16,6 @@ from django.contrib.auth.decorators import login_required
 from django.contrib.auth.models import User
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
-from django.urls import NoReverseMatch, reverse
 from django.views.decorators.csrf import csrf_exempt, csrf_protect
 from django.views.decorators.http import require_http_methods
 
@@ -30,7 +29,7 @@ from builds.runner import wish_of
 from projects.actions import NewFile, UploadRefused
 from projects.environment import Secret
 from projects.generations import Wishes, request_generation
-from projects.models import Generation, Upload
+from projects.models import Upload
 from projects.noise import FILES, FOLDERS
 from projects.paths import Fault
 from projects.uploads import files_of, keep_upload
@@ -75,15 +74,7 @@ def _from_prompt(request: HttpRequest, handler: FolderHandler) -> HttpResponse:
         )
     except REFUSALS as refused:
         return _page(request, prompt=form, faults=reasons(refused))
-    return redirect(where_it_goes_on(generation))
-
-
-def where_it_goes_on(generation: Generation) -> str:
-    """A generation's page, or its project's."""
-    try:
-        return reverse("generation-page", args=[generation.pk])
-    except NoReverseMatch:
-        return reverse("project-page", args=[generation.project_id])
+    return redirect("generation-page", pk=generation.pk)
 
 
 # --- From files --------------------------------------------------------------------------------------------------

@@ -14,13 +14,11 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_http_methods, require_safe
 
 from builds import actions
-from builds.models import Build, Release, Site
+from builds.models import Build, Site
 from builds.pages.access import own_project, visible_projects
 from builds.pages.forms import EditForm
-from builds.pages.new import where_it_goes_on
 from builds.pages.paging import page_of
 from builds.pages.refusals import REFUSALS, told
-from builds.sites.names import address, release_label
 from builds.templatetags.chef import took
 from projects.generations import Wishes, request_edit
 from projects.jobs import Status
@@ -41,7 +39,7 @@ def project_page(request: HttpRequest, pk: UUID) -> HttpResponse:
         form = EditForm(request.POST) if request.POST.get("do") == "change" else form
         if goes_on := _change(request, project, form) if form.is_bound else _build(request, project):
             return goes_on
-    project = get_object_or_404(visible_projects(request).select_related("owner"), pk=pk)
+    project = get_object_or_404(visible_projects(request).select_related("owner", "quarantine"), pk=pk)
     rows = project.builds.order_by("-number").select_related("revision", "generation__root")
     recent = list(rows.defer("egress", "usage", "generation__state", "generation__diff")[:_BARS])
     writing = Generation.objects.active().filter(project=project).defer("state", "diff").first()
@@ -55,8 +53,8 @@ def project_page(request: HttpRequest, pk: UUID) -> HttpResponse:
         "chart": chart_of(recent),
         "writing": writing,
         "last_generation": None if recent or writing else project.generations.defer("state", "diff").first(),
-        "site": site_of(project),
-        "releases": releases_of(project)[:_RELEASES_SHOWN],
+        "site": Site.objects.filter(project=project).first(),
+        "releases": project.releases.select_related("project__site", "build")[:_RELEASES_SHOWN],
         "form": form,
         "has_model": settings.AI_PROVIDER != "starter",
         "is_live": bool(writing) or any(not build.is_terminal for build in recent),
@@ -82,7 +80,7 @@ def _change(request: HttpRequest, project: Project, form: EditForm) -> HttpRespo
         form.add_error("prompt", str(refused))
         return None
     messages.success(request, "The project is being changed. What comes of it is built by itself.")
-    return redirect(where_it_goes_on(generation))
+    return redirect("generation-page", pk=generation.pk)
 
 
 @login_required
@@ -141,40 +139,3 @@ def chart_of(builds: Sequence[Build]) -> Chart | None:
         for number, ((build, _), height) in enumerate(zip(ended, heights, strict=True))
     ]
     return Chart(bars, (len(bars) - 1) * _STEP + _BAR, _HEIGHT, longest)
-
-
-# --- Where it is published ---------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Place:
-    """A release with the address that is its own for ever, and whether it is the live one."""
-
-    release: Release
-    address: str
-    is_live: bool
-
-
-@dataclass(frozen=True)
-class SitePlace:
-    name: str
-    address: str
-    is_up: bool
-
-
-def site_of(project: Project) -> SitePlace | None:
-    site = Site.objects.filter(project=project).first()
-    return SitePlace(site.name_id, address(site.name_id), site.live_id is not None) if site else None
-
-
-def releases_of(project: Project, rows: Sequence[Release] | None = None) -> list[Place]:
-    """Releases, by default the latest few, with their addresses."""
-    site = Site.objects.filter(project=project).first()
-    if site is None:
-        return []
-    if rows is None:
-        rows = list(project.releases.select_related("build", "build__revision")[:_RELEASES_SHOWN])
-    return [
-        Place(release, address(release_label(site.name_id, release.number)), release.pk == site.live_id)
-        for release in rows
-    ]

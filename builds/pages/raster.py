@@ -1,13 +1,13 @@
 """Images that may be shown within a page: by what their bytes say, of a size that a browser bears.
 
-Never SVG, which is a document that may hold scripts. Formats: PNG, GIF, the JPEG and WebP specifications.
+Formats: PNG, GIF, the JPEG and WebP specifications.
 """
 
 import base64
 import struct
 from dataclasses import dataclass
 
-MAX_BYTES = 512 * 1024
+MAX_BYTES = 2 * 1024**2
 MAX_PIXELS = 25_000_000  # a small file may unpack into gigabytes
 # Frames that tell a JPEG's size: all of SOF0 to SOF15 but DHT, JPG and DAC.
 _JPEG_SIZES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -42,8 +42,9 @@ def raster_of(content: bytes) -> Raster | None:
     return None
 
 
-def data_uri(raster: Raster, content: bytes) -> str:
-    return f"data:{raster.media_type};base64,{base64.b64encode(content).decode()}"
+def data_uri(media_type: str, content: bytes) -> str:
+    """For an <img>, in which nothing that the content may hold is run."""
+    return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
 
 
 def _webp(content: bytes) -> Raster | None:

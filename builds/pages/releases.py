@@ -11,11 +11,10 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_http_methods
 
 from builds import publishing
-from builds.models import Release
+from builds.models import Release, Site
 from builds.pages.access import own_project, visible_projects
 from builds.pages.forms import PublishForm
 from builds.pages.paging import page_of
-from builds.pages.project import releases_of, site_of
 from projects.jobs import Status
 from projects.models import Project
 from projects.pagination import HighestNumberFirst
@@ -32,15 +31,15 @@ def project_releases(request: HttpRequest, pk: UUID) -> HttpResponse:
         if _is_done(request, project, form):
             return redirect("project-releases", pk=pk)
     project = get_object_or_404(visible_projects(request).select_related("owner"), pk=pk)
-    rows = Release.objects.filter(project=project).select_related("build", "build__revision", "created_by")
+    rows = Release.objects.filter(project=project).select_related("project__site", "build__revision", "created_by")
     rows = rows.defer("build__egress", "build__usage", "build__plan", "rules")
     shown = page_of(request, rows, order=HighestNumberFirst)
     context = {
         "tab": "releases",
         "project": project,
         "is_owner": project.owner_id == request.user.pk,
-        "site": site_of(project),
-        "releases": releases_of(project, shown.rows),
+        "site": Site.objects.filter(project=project).first(),
+        "releases": shown.rows,
         "shown": shown,
         "form": form,
         "newest": project.builds.filter(status=Status.COMPLETED).order_by("-number").only("number", "project").first(),

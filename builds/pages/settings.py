@@ -140,13 +140,14 @@ class _Page:
         return redirect("project-webhook", pk=self.project.pk, webhook=endpoint.pk)
 
     def _delete(self) -> Answer:
-        if self.delete.is_valid() and self.delete.cleaned_data["name"] == self.project.name.strip():
-            actions.delete_project(self.project, by=self.by)
-            messages.success(self.request, f"{self.project.name} is deleted.")
-            return redirect("home")
-        self.delete.is_valid()
-        self.delete.add_error("name", "This is not the project's name: type it as it stands above.")
-        return None
+        if not self.delete.is_valid():
+            return None
+        if self.delete.cleaned_data["name"] != self.project.name.strip():
+            self.delete.add_error("name", "This is not the project's name: type it as it stands above.")
+            return None
+        actions.delete_project(self.project, by=self.by)
+        messages.success(self.request, f"{self.project.name} is deleted.")
+        return redirect("home")
 
 
 def refusal_of(url: str) -> str:

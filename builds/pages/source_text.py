@@ -3,7 +3,6 @@
 Pure functions of bytes and names. What they give is HTML, in which the file's own text is escaped.
 """
 
-import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,8 @@ from django.utils.html import escape, format_html_join
 from django.utils.safestring import SafeString, mark_safe
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import get_lexer_by_name
+
+from builds.hidden import hides, marked
 
 MAX_LINE_CHARS = 2_000
 # 100 KB take a fifth of a second, and become a megabyte of HTML.
@@ -41,11 +42,6 @@ _LANGUAGES = {
     "rs": "rust",
     "go": "go",
 }
-# What cannot be seen, or makes text look like another (Unicode TR 36). Joiners are a part of some scripts and emoji.
-HIDDEN = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
-    "\U000e0000-\U000e007f]|(?<![\u0600-\U0010ffff])[\u200c\u200d]"
-)
 _BOMS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
 
 
@@ -82,7 +78,7 @@ def html_lines(lines: Sequence[str], path: str, *, first: int, last: int) -> tup
     """Lines `first` to `last`, counted from 1, as HTML; and whether they are in colours."""
     coloured = _coloured(lines, path, last)
     if coloured is not None:
-        return [_with_hidden(line) for line in coloured[first - 1 : last]], True
+        return [marked(line) for line in coloured[first - 1 : last]], True
     return [html_line(line) for line in lines[first - 1 : last]], False
 
 
@@ -94,24 +90,14 @@ def table_rows(lines: Sequence[SafeString], first: int) -> SafeString:
 
 def html_line(line: str, most: int = MAX_LINE_CHARS) -> SafeString:
     """One line without colours. What is beyond the limit is only counted."""
-    shown = _with_hidden(escape(line[:most]))
+    shown = marked(escape(line[:most]))
     if (more := len(line) - most) > 0:
         return mark_safe(f'{shown}<span class="more">… {more:,} more characters</span>')  # noqa: S308
     return shown
 
 
-def html_text(text: str) -> SafeString:
-    """A whole text as HTML, for where white space counts."""
-    return _with_hidden(escape(text.replace("\r\n", "\n").replace("\r", "\n")))
-
-
 def hides_something(lines: Sequence[str]) -> bool:
-    return any(HIDDEN.search(line) for line in lines)
-
-
-def _with_hidden(html: str) -> SafeString:
-    """Escaped text with what cannot be seen made visible."""
-    return mark_safe(HIDDEN.sub(lambda found: f'<span class="unseen">U+{ord(found[0]):04X}</span>', html))  # noqa: S308
+    return any(map(hides, lines))
 
 
 class _TooSlow(Exception):

@@ -1,15 +1,17 @@
-"""What templates say of builds: icons, durations and times."""
+"""What templates say: icons, durations and times, numbers, and the texts of others, in which nothing is hidden."""
 
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 from django import template
 from django.utils import timezone
 from django.utils.html import escape, format_html
-from django.utils.safestring import SafeString, mark_safe
+from django.utils.safestring import SafeString
 
-from builds.ansi import HIDDEN
+from builds.hidden import marked, spelled
 from builds.log_lines import Line
+from builds.pages.source_text import html_line
 from projects.jobs import Job
 
 register = template.Library()
@@ -98,15 +100,46 @@ def _rounded(seconds: float) -> str:
 
 
 @register.filter
+def size(count: int | None) -> str:
+    """So many bytes, like Django's `filesizeformat`, which is too slow for a thousand files."""
+    count = count or 0
+    for unit, least in (("TB", 1024**4), ("GB", 1024**3), ("MB", 1024**2), ("KB", 1024)):
+        if count >= least:
+            return f"{count / least:,.1f}\N{NO-BREAK SPACE}{unit}"
+    return f"{count}\N{NO-BREAK SPACE}byte{'' if count == 1 else 's'}"
+
+
+@register.filter
+def counted(number: int) -> str:
+    """A number with commas, as long ones are read."""
+    return f"{number:,}"
+
+
+@register.filter
+def cost(amount: Decimal) -> str:
+    """What something has cost, to a millionth, without the zeros that say nothing."""
+    return f"{amount:,.6f}".rstrip("0").rstrip(".")
+
+
+# --- Texts of others -------------------------------------------------------------------------------------------------
+
+
+@register.filter
 def visible(text: object) -> SafeString:
     """Somebody else's text as a part of ours: it turns nothing around, and what cannot be seen in it is."""
-    return format_html("<bdi>{}</bdi>", _with_marks(escape(str(text))))
+    return format_html("<bdi>{}</bdi>", marked(escape(str(text).replace("\r\n", "\n"))))
 
 
 @register.filter
 def visible_text(text: object) -> str:
     """The same where there can be no markup: in titles and attributes."""
-    return HIDDEN.sub(lambda match: f"[{_code(match[0])}]", str(text))
+    return spelled(str(text))
+
+
+@register.filter
+def source_line(text: str, most: int) -> SafeString:
+    """A line of a file, cut after so many characters."""
+    return html_line(text, most)
 
 
 @register.simple_tag
@@ -116,22 +149,8 @@ def log_line(line: Line) -> SafeString:
     for text, look in line.parts:
         if shown := text[:left]:
             named = format_html(' class="{}"', look.classes) if look.classes else ""
-            html += format_html("<span{}>{}</span>", named, _with_marks(escape(shown)))
+            html += format_html("<span{}>{}</span>", named, marked(escape(shown)))
         left -= min(len(text), left)
     rest = sum(len(text) for text, _ in line.parts) - MOST_OF_LINE
     more = format_html('<span class="more"> … {} more characters, which the raw text has</span>', rest)
     return html + more if rest > 0 else html
-
-
-@register.filter
-def unlocalized(number: object) -> str:
-    """As programs write it."""
-    return str(number)
-
-
-def _with_marks(markup: str) -> SafeString:
-    return mark_safe(HIDDEN.sub(lambda match: f'<i class="hid" data-char="{_code(match[0])}"></i>', markup))  # noqa: S308
-
-
-def _code(character: str) -> str:
-    return f"U+{ord(character):04X}"

@@ -299,16 +299,17 @@ class LogView {
       node.textContent = text;
       return;
     }
-    for (const part of text.split(new RegExp(`(${Ansi.HIDDEN.source})`))) {
-      if (!Ansi.HIDDEN.test(part)) {
+    // Every second part is what was found between two others.
+    text.split(new RegExp(`(${Ansi.HIDDEN.source})`, "u")).forEach((part, place) => {
+      if (place % 2 === 0) {
         node.append(part);
-        continue;
+        return;
       }
-      const mark = document.createElement("i");
-      mark.className = "hid";
-      mark.dataset.char = `U+${part.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}`;
+      const mark = document.createElement("span");
+      mark.className = "unseen";
+      mark.textContent = `U+${part.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}`;
       node.append(mark);
-    }
+    });
   }
 
   // --- Where it stands ---

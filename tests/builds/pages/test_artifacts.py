@@ -1,5 +1,6 @@
 """Output files on pages: as a tree, by folder, one by one; nothing of them comes alive."""
 
+import struct
 from collections.abc import Callable
 from urllib.parse import quote
 
@@ -9,7 +10,6 @@ from django.core.files.storage import default_storage
 from django.test import Client
 
 from builds.models import Artifact, Build
-from builds.pages.file_tree import crumbs_of, listing_of, tree_of
 from builds.queue import claim
 from projects.jobs import Status
 
@@ -43,32 +43,6 @@ def page_of(client: Client, build: Build, name: str) -> str:
     return answer.content.decode()
 
 
-def test_a_tree_has_folders_with_what_is_below_them() -> None:
-    names = ["b.txt", "a/z.txt", "a/b/c.txt", "a-b.txt"]
-
-    root = tree_of(Artifact(name=name, size=10) for name in names)
-
-    assert [folder.name for folder in root.folders] == ["a"]
-    assert [name for name, _ in root.files] == ["a-b.txt", "b.txt"]
-    assert (root.count, root.size) == (4, 40)
-    assert (root.folders[0].count, root.folders[0].folders[0].path) == (2, "a/b")
-
-
-def test_one_folder_of_many_tells_of_those_in_it() -> None:
-    files = [Artifact(name=f"dist/{folder}/{number}.js", size=1) for folder in "xy" for number in range(50)]
-
-    listing = listing_of([*files, Artifact(name="dist/index.html", size=5)], "dist")
-
-    assert [(folder.name, folder.path, folder.count) for folder in listing.folders] == [
-        ("x", "dist/x", 50),
-        ("y", "dist/y", 50),
-    ]
-    assert [name for name, _ in listing.files] == ["index.html"]
-    assert listing.size == 105
-    assert listing_of(files, "nowhere").count == 0
-    assert crumbs_of("a/b") == [("a", "a"), ("b", "a/b")]
-
-
 def test_of_very_many_some_are_shown_and_the_rest_is_had_by_folder(complete: Complete, browser: Client) -> None:
     build = complete({"first.txt": b"x"})
     Artifact.objects.bulk_create(
@@ -80,9 +54,9 @@ def test_of_very_many_some_are_shown_and_the_rest_is_had_by_folder(complete: Com
     top = browser.get(f"/builds/{build.pk}/artifacts").content.decode()
     inner = browser.get(f"/builds/{build.pk}/artifacts", {"in": "dist/3"}).content.decode()
 
-    assert "1001 files" in page
+    assert "1,001 files" in page
     assert page.count('class="file"') == 200
-    assert f'<a href="/builds/{build.pk}/artifacts">All 1001 files' in page
+    assert f'<a href="/builds/{build.pk}/artifacts">All 1,001 files' in page
     assert 'href="?in=dist"' in top
     assert top.count('class="file"') == 1
     assert inner.count('class="file"') == 143
@@ -101,9 +75,14 @@ def test_code_is_coloured_and_inert(complete: Complete, browser: Client) -> None
     assert f"/v1/projects/{build.project_id}/artifacts/dist/a%20b.js" in page
 
 
-@pytest.mark.parametrize("kind", ["image/png", "image/svg+xml"])
-def test_a_picture_is_shown_as_data(kind: str, complete: Complete, browser: Client) -> None:
-    build = complete({"logo": b"<svg onload='alert(1)'>"}, {"logo": kind})
+PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + struct.pack(">II", 3, 2)
+
+
+@pytest.mark.parametrize(
+    ("kind", "content"), [("image/png", PNG), ("image/svg+xml", b"<svg onload='alert(1)'>")], ids=["png", "svg"]
+)
+def test_a_picture_is_shown_as_data(kind: str, content: bytes, complete: Complete, browser: Client) -> None:
+    build = complete({"logo": content}, {"logo": kind})
 
     page = page_of(browser, build, "logo")
 
@@ -112,13 +91,21 @@ def test_a_picture_is_shown_as_data(kind: str, complete: Complete, browser: Clie
 
 
 def test_what_cannot_be_shown_says_so(complete: Complete, browser: Client) -> None:
-    files = {"a.bin": b"\x00\x01", "b.txt": b"\xff\xfe", "c.png": bytes(2 * 1024**2 + 1), "d.txt": b"line\n" * 100_000}
-    build = complete(files, {"c.png": "image/png"})
+    files = {"a.bin": b"\x00\x01", "b.txt": b"\xff\xfe", "c.svg": bytes(2 * 1024**2 + 1), "d.txt": b"line\n" * 100_000}
+    build = complete(files, {"c.svg": "image/svg+xml"})
 
     assert "This is no text and no picture" in page_of(browser, build, "a.bin")
     assert "This file is empty." in page_of(browser, build, "b.txt")  # nothing but the mark of UTF-16
-    assert "too large to be shown" in page_of(browser, build, "c.png")
+    assert "too large to be shown" in page_of(browser, build, "c.svg")
     assert "The beginning of the file." in page_of(browser, build, "d.txt")
+
+
+def test_a_picture_that_would_unpack_into_gigabytes_is_not_shown(complete: Complete, browser: Client) -> None:
+    bomb = PNG[:16] + struct.pack(">II", 60_000, 60_000)
+    build = complete({"bomb.png": bomb, "no.png": b"\0\1"}, dict.fromkeys(("bomb.png", "no.png"), "image/png"))
+
+    assert "too large to be shown" in page_of(browser, build, "bomb.png")
+    assert "This is no text and no picture" in page_of(browser, build, "no.png")
 
 
 def test_one_endless_line_is_shown_without_colours(complete: Complete, browser: Client) -> None:

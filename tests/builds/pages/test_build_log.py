@@ -84,7 +84,7 @@ def test_colours_are_classes_and_what_is_hidden_is_told(lease: BuildLease, brows
     page = browser.get(f"/builds/{lease.build.pk}").content.decode()
 
     assert '<span class="f4 bo">good</span>' in page
-    assert '<i class="hid" data-char="U+202E"></i>evil<i class="hid" data-char="U+202C"></i> &lt;i&gt;' in page
+    assert '<span class="unseen">U+202E</span>evil<span class="unseen">U+202C</span> &lt;i&gt;' in page
     assert "\u202e" not in page
     assert "\x1b" not in page
     assert "style=" not in page

@@ -13,8 +13,13 @@ from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
 from builds import forecast
+from builds.actions import quarantine_project
+from builds.documents import QueueDocument
 from builds.generations import build_generated
 from builds.models import Artifact, Attempt, Build, BuildEvent, LogChunk, PhaseName, PhaseRun
+from builds.pages.build import BLOCKED
+from builds.pause import pause_queue, resume_queue
+from builds.pruning import prune_build
 from builds.publishing import publish_build
 from builds.queue import claim
 from builds.verdicts import verdict
@@ -295,3 +300,36 @@ def test_a_waiting_build_s_place_is_told(queue_build: QueueBuild, browser: Clien
     assert "No worker is running: it starts when the operator starts one." in page
     assert 'id="details" class="columns even" hx-swap-oob="true"' in page
     assert "<html" not in page
+
+
+def test_whatever_a_build_waits_for_is_told_in_words(queue_build: QueueBuild, owner: User, browser: Client) -> None:
+    build = queue_build()
+    pause_queue(by=owner)
+    forecast.forget()
+
+    paused = browser.get(f"/builds/{build.pk}").content.decode()
+    resume_queue()
+    quarantine_project(build.project, by=owner, reason="a miner")
+    forecast.forget()
+    held = browser.get(f"/builds/{build.pk}").content.decode()
+
+    assert "The operator has paused the queue" in paused
+    assert "The operator has put this project in quarantine" in held
+    assert "a miner" not in held
+    assert BLOCKED.keys() == set(QueueDocument().fields["blockedBy"].choices)  # type: ignore[attr-defined]
+
+
+def test_a_pruned_build_says_what_is_gone(queue_build: QueueBuild, browser: Client) -> None:
+    build = queue_build()
+    lease = claim("w")
+    assert lease
+    lease.end(Status.COMPLETED)
+    build.refresh_from_db()
+    prune_build(build)
+
+    page = browser.get(f"/builds/{build.pk}").content.decode()
+
+    assert "The operator removed its log and its outputs" in page
+    assert "The log was removed." in page
+    assert "It cannot be published any more" in page
+    assert "Nothing has been printed" not in page

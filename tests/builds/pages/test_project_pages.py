@@ -6,6 +6,7 @@ from django.contrib.auth.models import User
 from django.test import Client
 from pytest_django import DjangoAssertNumQueries, Settings
 
+from builds.actions import quarantine_project
 from builds.models import Build, DeliveryTry, Release, Site, WebhookEndpoint
 from builds.webhooks.endpoints import create_endpoint
 from builds.webhooks.outbox import send_test
@@ -30,7 +31,7 @@ def test_the_overview_tells_of_the_latest_build_and_draws_how_long_they_took(
     answer = browser.get(path_of(build))
     page = answer.content.decode()
 
-    assert "<h1>a shop</h1>" in page
+    assert "<h1><bdi>a shop</bdi></h1>" in page
     assert f'href="/builds/{answer.context["latest"].pk}">Build #13</a>' in page
     assert "npm run build" in page
     assert page.count("<rect") == 13
@@ -239,3 +240,23 @@ def test_a_name_that_carries_markup_stays_text_everywhere(queue_build: QueueBuil
 
     for page in ("/", path_of(build), *(path_of(build, page) for page in ("/builds", "/releases", "/settings"))):
         assert "<script>alert" not in browser.get(page).content.decode()
+
+
+def test_a_name_turns_nothing_around(queue_build: QueueBuild, browser: Client) -> None:
+    build = completed(queue_build(name="shop\u202e\u200b"))
+
+    for page in ("/", path_of(build), *(path_of(build, page) for page in ("/builds", "/code", "/settings"))):
+        told = browser.get(page).content.decode()
+        # The field in which it is changed holds it as it is.
+        assert "\u202e" not in told.replace('value="shop\u202e\u200b"', "")
+        assert '<bdi>shop<span class="unseen">U+202E</span><span class="unseen">U+200B</span></bdi>' in told
+
+
+def test_the_overview_tells_of_a_quarantine(queue_build: QueueBuild, owner: User, browser: Client) -> None:
+    build = completed(queue_build())
+    quarantine_project(build.project, by=owner, reason="a miner")
+
+    page = browser.get(path_of(build)).content.decode()
+
+    assert "The operator has put this project in quarantine" in page
+    assert "a miner" not in page
