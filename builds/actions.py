@@ -82,13 +82,18 @@ def submit_revision(
 
 
 @transaction.atomic
-def submit_upload(upload: Upload, *, by: User, **submission: Any) -> Build:
-    """A new project of what was kept, which is then not kept any more: of two who ask at once, one gets a project.
+def submit_upload(upload: Upload, *, by: User, strategy: Mapping[str, Any], **of_new_project: Any) -> Build:
+    """Build what was kept, which is then not kept any more: of two who ask at once, one gets a build.
 
-    Raises Upload.DoesNotExist for the other, and what submit_project raises.
+    Of an upload for no project, `of_new_project` is what submit_project takes. Raises Upload.DoesNotExist for who comes
+    second, and what submit_project raises.
     """
-    locked = Upload.objects.select_for_update().get(pk=upload.pk)
-    build = submit_project(by=by, files=files_of(locked), dependencies={}, **submission)
+    locked = Upload.objects.select_for_update(of=("self",)).select_related("project").get(pk=upload.pk)
+    revision: dict[str, Any] = {"files": files_of(locked), "dependencies": {}, "strategy": strategy}
+    if locked.project:
+        build = submit_revision(locked.project, by=by, **revision)
+    else:
+        build = submit_project(by=by, **revision, **of_new_project)
     locked.delete()
     return build
 

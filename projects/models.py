@@ -95,7 +95,9 @@ class Upload(models.Model):
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     owner = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="uploads")
-    name = models.CharField(max_length=100)  # what the project may be called
+    # Whose next revision they are to be; None: a new project's first.
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, null=True, related_name="uploads")
+    name = models.CharField(max_length=100)  # what a new project may be called
     packed = models.BinaryField()  # a tar.gz of the files
     file_count = models.PositiveIntegerField()
     total_bytes = models.PositiveBigIntegerField()

@@ -1,4 +1,4 @@
-"""Files that came through a page, kept until their sender has said how to build them.
+"""Files that came through a page, for a new project or one that there is, kept until it is said how to build them.
 
 They are kept on the server, because a browser cannot send a chosen folder a second time by itself, and not as a
 revision, because nothing is a part of a project before it is to be built. One row, packed; what is not built within
@@ -15,18 +15,21 @@ from django.utils import timezone
 
 from projects.actions import NewFile, check_files
 from projects.archives import pack, unpack
-from projects.models import Upload
+from projects.models import Project, Upload
 
 KEPT = timedelta(hours=2)
 KEPT_OF_OWNER = 5
 
 
 @transaction.atomic
-def keep_upload(*, by: User, name: str, files: Sequence[NewFile], left_out: Mapping[str, int]) -> Upload:
+def keep_upload(
+    *, by: User, project: Project | None, name: str, files: Sequence[NewFile], left_out: Mapping[str, int]
+) -> Upload:
     """`left_out`: how many files were left out, by the folder they were in. Raises UploadRefused."""
     check_files(files)
     upload = Upload.objects.create(
         owner=by,
+        project=project,
         name=name,
         packed=b"".join(pack(files)),
         file_count=len(files),

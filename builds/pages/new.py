@@ -1,17 +1,15 @@
-"""A new project: from a prompt, from a folder or an archive, or from pasted texts.
+"""A new project, from a prompt, a folder or an archive, or pasted texts; and new files for one that there is.
 
-Files are looked at first, and built once their sender has seen what was detected. Between the two steps they are an
-Upload: see projects.uploads.
+Files are looked at first, and built once their sender has seen what was detected: see builds.pages.choices.
 """
 
 import json
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import cast
 from uuid import UUID
 
 from django.conf import settings
-from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.contrib.auth.models import User
 from django.http import HttpRequest, HttpResponse
@@ -19,50 +17,59 @@ from django.shortcuts import redirect, render
 from django.views.decorators.csrf import csrf_exempt, csrf_protect
 from django.views.decorators.http import require_http_methods
 
-from builds.actions import submit_upload
-from builds.detection import DetectionError, Plan, detect
-from builds.pages.forms import ChoicesForm, PromptForm
-from builds.pages.once import stored_nowhere
+from builds.pages.access import own_project
+from builds.pages.forms import PromptForm
 from builds.pages.refusals import REFUSALS, reasons
 from builds.pages.uploading import ARCHIVE, FolderHandler, pasted, sent_archive, sent_folder
-from builds.runner import wish_of
 from projects.actions import NewFile, UploadRefused
-from projects.environment import Secret
 from projects.generations import Wishes, request_generation
-from projects.models import Upload
+from projects.models import Project
 from projects.noise import FILES, FOLDERS
 from projects.paths import Fault
-from projects.uploads import files_of, keep_upload
+from projects.uploads import keep_upload
 
 _ROWS, _MORE_ROWS, _MOST_ROWS = 2, 3, 60
-_PATHS_SHOWN = 200
 
 
-@csrf_exempt  # only until its form is read by the right handler: see below
+@csrf_exempt  # only until its form is read by the right handler: see _sent
 @login_required
 @require_http_methods(["GET", "POST"])
 def new_project(request: HttpRequest) -> HttpResponse:
     """The three ways to a project."""
+    return _read(request)
+
+
+@csrf_exempt
+@login_required
+@require_http_methods(["GET", "POST"])
+def new_files(request: HttpRequest, pk: UUID) -> HttpResponse:
+    """New files for a project of one's own: all that its next revision has."""
+    return _read(request, own_project(request, pk))
+
+
+def _read(request: HttpRequest, project: Project | None = None) -> HttpResponse:
     handler = FolderHandler(request)
     request.upload_handlers = [handler]
-    return _new_project(request, handler)
+    return _sent(request, handler, project)
 
 
 @csrf_protect
-def _new_project(request: HttpRequest, handler: FolderHandler) -> HttpResponse:
+def _sent(request: HttpRequest, handler: FolderHandler, project: Project | None) -> HttpResponse:
     way = request.POST.get("way", "")
-    if request.method != "POST" or way not in _WAYS:
-        return _page(request)
-    return _WAYS[way](request, handler)
+    if request.method == "POST" and way == "prompt" and project is None:
+        return _from_prompt(request)
+    if request.method == "POST" and way in _WAYS:
+        return _WAYS[way](request, handler, project)
+    return _page(request, project)
 
 
 # --- From a prompt -----------------------------------------------------------------------------------------------
 
 
-def _from_prompt(request: HttpRequest, handler: FolderHandler) -> HttpResponse:
+def _from_prompt(request: HttpRequest) -> HttpResponse:
     form = PromptForm(request.POST)
     if not form.is_valid():
-        return _page(request, prompt=form)
+        return _page(request, None, prompt=form)
     data = form.cleaned_data
     try:
         generation = request_generation(
@@ -73,14 +80,14 @@ def _from_prompt(request: HttpRequest, handler: FolderHandler) -> HttpResponse:
             wishes=Wishes(tests=data["tests"], auto_fix=data["auto_fix"]),
         )
     except REFUSALS as refused:
-        return _page(request, prompt=form, faults=reasons(refused))
+        return _page(request, None, prompt=form, faults=reasons(refused))
     return redirect("generation-page", pk=generation.pk)
 
 
 # --- From files --------------------------------------------------------------------------------------------------
 
 
-def _from_upload(request: HttpRequest, handler: FolderHandler) -> HttpResponse:
+def _from_upload(request: HttpRequest, handler: FolderHandler, project: Project | None) -> HttpResponse:
     try:
         if archive := request.FILES.get(ARCHIVE):
             files, name = sent_archive(archive, handler)
@@ -91,9 +98,9 @@ def _from_upload(request: HttpRequest, handler: FolderHandler) -> HttpResponse:
             raise UploadRefused([Fault("no_files", "", _nothing_sent(left_out))])
         kept = handler.sieve.without_outputs(files)
         left_out = handler.sieve.left_out + _left_out_before(request)
-        return _keep(request, kept, name, left_out)
+        return _keep(request, project, kept, name, left_out)
     except UploadRefused as refused:
-        return _page(request, faults=reasons(refused))
+        return _page(request, project, faults=reasons(refused))
 
 
 def _nothing_sent(left_out: Counter[str]) -> str:
@@ -112,28 +119,32 @@ def _left_out_before(request: HttpRequest) -> Counter[str]:
     return Counter({str(name)[:60]: count for name, count in list(pairs)[:20] if isinstance(count, int) and count > 0})
 
 
-def _from_texts(request: HttpRequest, handler: FolderHandler) -> HttpResponse:
+def _from_texts(request: HttpRequest, handler: FolderHandler, project: Project | None) -> HttpResponse:
     paths, contents = request.POST.getlist("path"), request.POST.getlist("content")
     if "more" in request.POST:
-        return _page(request, rows=len(paths) + _MORE_ROWS, status=200)
+        return _page(request, project, rows=len(paths) + _MORE_ROWS, status=200)
     try:
-        return _keep(request, pasted(paths, contents), "", Counter())
+        return _keep(request, project, pasted(paths, contents), "", Counter())
     except UploadRefused as refused:
-        return _page(request, faults=reasons(refused), rows=len(paths))
+        return _page(request, project, faults=reasons(refused), rows=len(paths))
 
 
-def _keep(request: HttpRequest, files: Sequence[NewFile], name: str, left_out: Counter[str]) -> HttpResponse:
+def _keep(
+    request: HttpRequest, project: Project | None, files: Sequence[NewFile], name: str, left_out: Counter[str]
+) -> HttpResponse:
     given = request.POST.get("name", "").strip() or name or "project"
     name = "".join(char for char in given if char.isprintable())[:100] or "project"
-    upload = keep_upload(by=cast(User, request.user), name=name, files=files, left_out=left_out)
-    return redirect("new-project-choices", pk=upload.pk)
+    by = cast(User, request.user)
+    upload = keep_upload(by=by, project=project, name=name, files=files, left_out=left_out)
+    return redirect("choices", pk=upload.pk)
 
 
-_WAYS = {"prompt": _from_prompt, "upload": _from_upload, "paste": _from_texts}
+_WAYS = {"upload": _from_upload, "paste": _from_texts}
 
 
 def _page(
     request: HttpRequest,
+    project: Project | None,
     *,
     prompt: PromptForm | None = None,
     faults: Sequence[str] = (),
@@ -144,7 +155,9 @@ def _page(
     paths, contents = request.POST.getlist("path"), request.POST.getlist("content")
     typed = list(zip(paths, contents, strict=False))[:_MOST_ROWS]
     context = {
-        "here": "new",
+        "here": "" if project else "new",
+        "tab": "code",
+        "project": project,
         "prompt": prompt or PromptForm(),
         "faults": faults,
         "way": request.POST.get("way", ""),
@@ -158,88 +171,5 @@ def _page(
             "bytes": settings.MAX_PROJECT_BYTES,
         },
     }
-    return render(request, "projects/new.html", context, status=status if request.method == "POST" else 200)
-
-
-# --- How to build them -------------------------------------------------------------------------------------------
-
-
-@login_required
-@require_http_methods(["GET", "POST"])
-def choices(request: HttpRequest, pk: UUID) -> HttpResponse:
-    """What was detected in an upload, to be changed and built."""
-    upload = Upload.objects.filter(pk=pk, owner=request.user.pk).first()
-    if upload is None:
-        messages.warning(request, "These files are not kept any more: they were built, or sent two hours ago.")
-        return redirect("new-project")
-    if request.POST.get("do") == "forget":
-        upload.delete()
-        return redirect("new-project")
-    files = files_of(upload)
-    plan, fault = _detected(files, {})
-    detected = plan.as_json() if plan else None
-    if request.method != "POST":
-        form = ChoicesForm(plan=detected)
-        form.initial["name"] = upload.name
-        return _choices_page(request, upload, files, form, plan=plan, fault=fault)
-    form = ChoicesForm(request.POST, plan=detected)
-    if not form.is_valid():
-        return _choices_page(request, upload, files, form, plan=plan, fault=fault)
-    _, fault = _detected(files, form.strategy())
-    if fault:
-        return _choices_page(request, upload, files, form, plan=plan, fault=fault)
-    return _build(request, upload, form) or _choices_page(request, upload, files, form, plan=plan)
-
-
-def _detected(files: Sequence[NewFile], strategy: dict[str, Any]) -> tuple[Plan | None, DetectionError | None]:
-    try:
-        return detect({file.path: file.content for file in files}, dependencies={}, wish=wish_of(strategy)), None
-    except DetectionError as error:
-        return None, error
-
-
-def _build(request: HttpRequest, upload: Upload, form: ChoicesForm) -> HttpResponse | None:
-    """Goes to the build; None when it is refused, which the form then says."""
-    data = form.cleaned_data
-    try:
-        build = submit_upload(
-            upload,
-            by=cast(User, request.user),
-            name=data["name"],
-            strategy=form.strategy(),
-            env=data["env"],
-            secrets={name: Secret(value) for name, value in data["secrets"].items()},
-        )
-    except Upload.DoesNotExist:  # it has just been built
-        return redirect("home")
-    except REFUSALS as refused:
-        for reason in reasons(refused):
-            form.add_error(None, reason)
-        return None
-    return redirect("build-page", pk=build.pk)
-
-
-def _choices_page(
-    request: HttpRequest,
-    upload: Upload,
-    files: Sequence[NewFile],
-    form: ChoicesForm,
-    *,
-    plan: Plan | None,
-    fault: DetectionError | None = None,
-) -> HttpResponse:
-    paths = sorted(file.path for file in files)
-    context = {
-        "here": "new",
-        "upload": upload,
-        "form": form,
-        "plan": plan,
-        "fault": fault,
-        "paths": paths[:_PATHS_SHOWN],
-        "paths_left": max(0, len(paths) - _PATHS_SHOWN),
-        "left_out": sum(upload.left_out.values()),
-    }
-    # What was typed is shown again, secrets too.
-    return stored_nowhere(
-        render(request, "projects/choices.html", context, status=422 if request.method == "POST" else 200)
-    )
+    template = "projects/files.html" if project else "projects/new.html"
+    return render(request, template, context, status=status if request.method == "POST" else 200)

@@ -6,11 +6,12 @@ from django.urls import path
 from builds.pages import build_actions, build_log
 from builds.pages.artifacts import artifact_page, artifacts_page, preview
 from builds.pages.build import build_page, build_state
+from builds.pages.choices import choices
 from builds.pages.code import code_page
 from builds.pages.diff import diff_page
 from builds.pages.generation import cancel, generation_page, retry
 from builds.pages.home import home
-from builds.pages.new import choices, new_project
+from builds.pages.new import new_files, new_project
 from builds.pages.project import project_builds, project_page
 from builds.pages.releases import project_releases
 from builds.pages.settings import project_settings
@@ -21,8 +22,9 @@ from builds.pages.webhooks import project_webhook
 urlpatterns = [
     path("", home, name="home"),
     path("new", new_project, name="new-project"),
-    path("new/<uuid:pk>", choices, name="new-project-choices"),
+    path("new/<uuid:pk>", choices, name="choices"),
     path("projects/<uuid:pk>", project_page, name="project-page"),
+    path("projects/<uuid:pk>/files", new_files, name="new-files"),
     path("projects/<uuid:pk>/builds", project_builds, name="project-builds"),
     path("projects/<uuid:pk>/releases", project_releases, name="project-releases"),
     path("projects/<uuid:pk>/settings", project_settings, name="project-settings"),

@@ -93,7 +93,7 @@ function fault(found) {
 
 async function send({ archive, found = [], leftOut = {} }) {
   const body = new FormData();
-  for (const name of ["csrfmiddlewaretoken", "way", "name"]) body.append(name, form.elements[name].value);
+  for (const name of ["csrfmiddlewaretoken", "way", "name"]) if (form.elements[name]) body.append(name, form.elements[name].value);
   if (archive) {
     body.append("archive", archive, archive.name);
   } else {

@@ -16,24 +16,7 @@ from builds.models import Build
 from projects.environment import environment_for
 from projects.models import Generation, Project, Revision, Upload
 from projects.uploads import KEPT_OF_OWNER, forget_old_uploads
-
-NODE = {
-    "package.json": '{"scripts": {"build": "mkdir dist && cp page.html dist/index.html"}}',
-    "page.html": "<h1>Hello</h1>",
-}
-
-
-def folder(client: Client, files: dict[str, Any], **fields: str) -> Any:
-    """A form as a browser sends it: each file is named by its path."""
-    boundary, lines = "a-boundary", []
-    for name, value in {"way": "upload", **fields}.items():
-        lines.append(f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode())
-    for path, text in files.items():
-        head = f'--{boundary}\r\nContent-Disposition: form-data; name="folder"; filename="{path}"\r\n'
-        body = text if isinstance(text, bytes) else text.encode()
-        lines.append(f"{head}Content-Type: application/octet-stream\r\n\r\n".encode() + body + b"\r\n")
-    lines.append(f"--{boundary}--\r\n".encode())
-    return client.post("/new", b"".join(lines), content_type=f"multipart/form-data; boundary={boundary}")
+from tests.builds.pages.sending import NODE, choices_of, folder
 
 
 def archive(files: dict[str, str], *, link: str = "") -> io.BytesIO:
@@ -50,12 +33,6 @@ def archive(files: dict[str, str], *, link: str = "") -> io.BytesIO:
     packed.seek(0)
     packed.name = "shop-main.tar.gz"
     return packed
-
-
-def choices_of(answer: Any) -> dict[str, str]:
-    """What the second step's form would send as it stands."""
-    form = answer.context["form"]
-    return {field.html_name: field.value() or "" for field in form}
 
 
 # --- Files -------------------------------------------------------------------------------------------------------
@@ -156,7 +133,7 @@ def test_what_the_browser_left_out_is_told_too(browser: Client) -> None:
     left = json.dumps({"node_modules": 3, "bad": "x", "<b>": 2})
     step = browser.get(folder(browser, {"index.html": "hi"}, left_out=left).headers["Location"])
 
-    assert step.context["left_out"] == 5
+    assert sum(step.context["upload"].left_out.values()) == 5
     assert "<code>&lt;b&gt;</code> (2)" in step.content.decode()
 
 
@@ -276,7 +253,7 @@ def test_a_prompt_becomes_a_generation(browser: Client) -> None:
     assert (generation.prompt, generation.project.name) == ("A list\nof birds", "Birds")
     assert generation.strategy == {"runtime": "static", "version": "12"}
     assert (generation.tests, generation.auto_fix) == (True, False)
-    assert str(generation.pk) in answer.headers["Location"] or str(generation.project_id) in answer.headers["Location"]
+    assert answer.headers["Location"] == f"/generations/{generation.pk}"
 
 
 def test_the_two_steps_take_few_queries(browser: Client, django_assert_max_num_queries: DjangoAssertNumQueries) -> None:

@@ -84,7 +84,7 @@ def test_a_dropped_folder_becomes_a_live_site_with_a_secret_and_is_rolled_back(
     assert "the key is " in log
     assert "a-rather-secret-value" not in log
 
-    # Published; then the secret replaced, another way of building, and published again.
+    # Published; then the secret replaced, the folder sent once more to be built in another way, and published again.
     page.goto(f"{where}/releases")
     page.get_by_label("Name in the address").fill("dropped-shop")
     page.get_by_role("button", name="Publish").click()
@@ -98,8 +98,15 @@ def test_a_dropped_folder_becomes_a_live_site_with_a_secret_and_is_rolled_back(
     expect(page.get_by_text("API_KEY is set, from the next build on.")).to_be_visible()
     assert "another-secret-value" not in page.content()
     assert serious_faults(page) == []
+    page.goto(where)
+    page.get_by_role("link", name="Send new files").click()
+    assert serious_faults(page) == []
+    drop(page, shop)
+    page.wait_for_url("**/new/*")
+    expect(page.get_by_label("Build command")).to_have_value("node make.js changed")
     page.get_by_label("Build command").fill("node make.js again")
-    page.get_by_role("button", name="Save and build").click()
+    assert serious_faults(page) == []
+    page.get_by_role("button", name="Build it").click()
     build_ended(chef, page)
     page.goto(f"{where}/releases")
     page.get_by_role("button", name="Publish").click()
