@@ -12,6 +12,7 @@ from builds.api.hooks import ArchiveDoor, ClaimDoor, HeartbeatDoor, ResultDoor
 from builds.api.projects import ProjectViewSet
 from builds.api.service import DetectViewSet, HealthView, LiveView, RuntimesViewSet
 from builds.api.webhooks import WebhookViewSet
+from builds.pages.signing_in import admin_sign_in
 from chef import errors
 from chef.docs import DocsView, SchemaView
 
@@ -25,6 +26,7 @@ urlpatterns = [
     path("", include("builds.pages.urls")),
     # For whoever asks by habit: pages name their icon themselves.
     path("favicon.ico", RedirectView.as_view(url=f"/{settings.STATIC_URL.strip('/')}/icon.svg")),
+    path("admin/login/", admin_sign_in),
     path("admin/", include("builds.admin.queue_pages")),
     path("admin/", include("builds.admin.overview")),
     path("admin/", admin.site.urls),

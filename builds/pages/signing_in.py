@@ -1,12 +1,15 @@
-"""The page to sign in at, and away from."""
+"""The one page to sign in at. Guessing passwords is limited as guessing tokens is, by where it comes from."""
 
 from typing import Any
 
-from django.contrib.auth.views import LoginView
-from django.http import HttpRequest
+from django.contrib.auth.views import LoginView, redirect_to_login
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
+from django.urls import reverse
 
 from chef.errors import reloading
+from projects.rate_limits import address_of, check
 
 
 class SignIn(LoginView):
@@ -17,3 +20,17 @@ class SignIn(LoginView):
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         return reloading(request, super().dispatch(request, *args, **kwargs))
+
+    def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        decision = check(address_of(request), "anonymous")
+        if decision and not decision.allowed:
+            context = self.get_context_data(form=self.get_form_class()(request), too_many=decision.reset)
+            return self.render_to_response(context, status=429, headers={"Retry-After": str(decision.reset)})
+        return super().post(request, *args, **kwargs)
+
+
+def admin_sign_in(request: HttpRequest) -> HttpResponse:
+    """Where the admin sends whom it does not let in: strangers sign in here, others may not see it."""
+    if request.user.is_authenticated:
+        raise PermissionDenied
+    return redirect_to_login(request.GET.get("next", reverse("admin:index")))

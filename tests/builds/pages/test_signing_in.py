@@ -1,0 +1,44 @@
+"""Signing in: once, for pages and admin alike, and not by guessing."""
+
+import uuid
+
+import pytest
+from django.contrib.auth.models import User
+from django.test import Client
+from pytest_django import Settings
+
+
+@pytest.fixture
+def someone(db: None) -> User:
+    return User.objects.create_user("someone", password="a long enough password")
+
+
+def sign_in(client: Client, password: str, *, at: str = "/login") -> int:
+    return client.post(at, {"username": "someone", "password": password}).status_code
+
+
+def test_guessing_is_limited_by_where_it_comes_from(someone: User, settings: Settings) -> None:
+    settings.INSTALLATION, settings.RATE_ANONYMOUS = f"test-{uuid.uuid4().hex[:8]}", "2/minute"
+    client = Client()
+
+    assert [sign_in(client, guess) for guess in ("one", "two")] == [200, 200]
+    answer = client.post("/login", {"username": "someone", "password": "a long enough password"})
+
+    assert answer.status_code == 429
+    assert 1 <= int(answer.headers["Retry-After"]) <= 60
+    assert "Too many tries from your address" in answer.content.decode()
+    assert "sessionid" not in client.cookies
+    assert Client(REMOTE_ADDR="10.9.8.7").post("/login", {"username": "someone", "password": "x"}).status_code == 200
+
+
+def test_the_admin_has_no_page_of_its_own_to_sign_in_at(someone: User) -> None:
+    client = Client()
+
+    there = client.get("/admin/", follow=True)
+    assert there.redirect_chain[-1][0] == "/login?next=/admin/"
+    assert client.post("/admin/login/", {"username": "someone", "password": "x"}).status_code == 302
+    assert sign_in(client, "a long enough password", at="/login?next=/admin/") == 302
+    answer = client.get("/admin/", follow=True)
+
+    assert answer.status_code == 403
+    assert "Not allowed" in answer.content.decode()
