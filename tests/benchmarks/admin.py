@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -25,7 +25,9 @@ from tests.benchmarks.scale import AIM, WARM_UP, Line, Side, ready
 
 LIMIT = 0.3
 MOST_QUERIES = 12
-BUILDS = "/admin/builds/build/"
+BUILDS, DELIVERIES = "/admin/builds/build/", "/admin/builds/delivery/"
+PROJECTS, GENERATIONS = "/admin/projects/project/", "/admin/projects/generation/"
+LOG = "/admin/admin/logentry/"
 _SIGN_IN = """
 from importlib import import_module
 from django.conf import settings
@@ -43,25 +45,25 @@ print(f"{settings.SESSION_COOKIE_NAME}={session.session_key}")
 Address = Callable[[Side, int], str]
 
 
-def _list(query: str = "") -> Address:
-    return lambda side, turn: BUILDS + query
+def _list(query: str = "", *, of: str = BUILDS) -> Address:
+    return lambda side, turn: of + query
 
 
-def _of(name: str, query: str) -> Address:
+def _of(name: str, query: str, *, of: str = BUILDS) -> Address:
     """A query with one of the ids that are known of each database."""
 
     def address(side: Side, turn: int) -> str:
         ids = {"projects": side.known.projects, "builds": side.known.builds}
         found = side.known.largest if name == "largest" else ids[name][turn % len(ids[name])]
-        return BUILDS + query.format(found)
+        return of + query.format(found)
 
     return address
 
 
-def _dated(*parts: str, days: int = 0) -> Address:
+def _dated(*parts: str, of: str = BUILDS) -> Address:
     def address(side: Side, turn: int) -> str:
-        day = datetime.now(UTC) - timedelta(days=days)
-        return BUILDS + "?" + "&".join(f"created_at__{part}={getattr(day, part)}" for part in parts)
+        day = datetime.now(UTC)
+        return of + "?" + "&".join(f"created_at__{part}={getattr(day, part)}" for part in parts)
 
     return address
 
@@ -102,9 +104,30 @@ PAGES: dict[str, Address] = {
     "the page before retrying": _of("builds", "operate/retry/?id={}"),
     "operations": lambda side, turn: "/admin/operations/",
     "the index": lambda side, turn: "/admin/",
-    "projects": lambda side, turn: "/admin/projects/project/",
-    "deliveries": lambda side, turn: "/admin/builds/delivery/",
-    "generations": lambda side, turn: "/admin/projects/generation/",
+    "projects": _list(of=PROJECTS),
+    "projects: search": _list("?q=project+7", of=PROJECTS),
+    "revisions": _list(of="/admin/projects/revision/"),
+    "deliveries": _list(of=DELIVERIES),
+    "deliveries: the deepest page": _list("?p=20", of=DELIVERIES),
+    "deliveries: pending": _list("?status__exact=pending", of=DELIVERIES),
+    "deliveries: an event": _list("?event=build.failed", of=DELIVERIES),
+    "deliveries: event and status: none": _list("?event=build.queued&status__exact=failed", of=DELIVERIES),
+    "deliveries: a day": _dated("year", "month", "day", of=DELIVERIES),
+    "deliveries: search: a build's id": _of("builds", "?q={}", of=DELIVERIES),
+    "deliveries: search: an address": _list("?q=hooks.example", of=DELIVERIES),
+    "generations": _list(of=GENERATIONS),
+    "generations: the deepest page": _list("?p=20", of=GENERATIONS),
+    "generations: status failed": _list("?status__exact=failed", of=GENERATIONS),
+    "generations: status running: none": _list("?status__exact=running", of=GENERATIONS),
+    "generations: kind and status: none": _list("?kind__exact=repair&status__exact=failed", of=GENERATIONS),
+    "generations: a month": _dated("year", "month", of=GENERATIONS),
+    "generations: search: the largest owner": _list("?q=tester", of=GENERATIONS),
+    "generations: search: a project's name": _list("?q=project+7", of=GENERATIONS),
+    "generations: of a project": _of("projects", "?project__id__exact={}", of=GENERATIONS),
+    "who did what": _list(of=LOG),
+    "who did what: search: a user": _list("?q=tester", of=LOG),
+    "who did what: search: a build's id": _of("builds", "?q={}", of=LOG),
+    "who did what: deletions: none": _list("?action_flag__exact=3", of=LOG),
 }
 
 

@@ -219,6 +219,42 @@ JOIN projects_revision revision ON revision.project_id = project.id AND revision
 """
 
 
+# What the admin lists beside builds: of each build that has ended, a message to one of twenty endpoints, a generation
+# and an entry of who did what. A hundredth of the messages wait.
+_BESIDE = """
+CREATE TEMP TABLE endpoint AS SELECT n, pg_temp.id('endpoint', n) AS id FROM generate_series(0, 19) n;
+INSERT INTO builds_webhookendpoint
+       (id, owner_id, origin, url, events, sealed_secret, previous_sealed_secret, disabled_reason, created_at,
+        updated_at)
+SELECT endpoint.id, owner.id, 'api', 'https://hooks.example.com/' || endpoint.n, '["build.failed"]', '', '', '',
+       now() - interval '1 year', now()
+FROM endpoint JOIN owner ON owner.n = endpoint.n;
+INSERT INTO builds_delivery
+       (id, endpoint_id, name, job_id, position, body, status, is_untried, tries, fence, next_try_at, give_up_at,
+        created_at, finished_at)
+SELECT pg_temp.id('delivery', past.n), endpoint.id, 'build.' || past.status, pg_temp.id('build', past.n), past.n,
+       '\\x7b7d', CASE WHEN mod(past.n, 100) = 0 THEN 'pending' WHEN mod(past.n, 30) = 0 THEN 'failed'
+                      ELSE 'delivered' END, false, 1, 1, now() + interval '1 day', now() + interval '3 days',
+       finished_at, CASE WHEN mod(past.n, 100) = 0 THEN NULL ELSE finished_at END
+FROM past JOIN endpoint ON endpoint.n = mod(past.n, 20);
+INSERT INTO projects_generation
+       (id, status, fence, faults, available_at, worker, created_at, started_at, finished_at, project_id, owner_id,
+        kind, prompt, strategy, analysis, tests, auto_fix, max_tokens, provider, model, stage, input_tokens,
+        output_tokens, cost, message, diff, error, fix_ending)
+SELECT pg_temp.id('generation', past.n), CASE WHEN past.status = 'completed' THEN 'completed' ELSE 'failed' END, 1, 0,
+       created_at, 'host:1', created_at, created_at, finished_at, pg_temp.id('project', past.project), owner.id,
+       CASE WHEN mod(past.n, 3) = 0 THEN 'edit' ELSE 'new' END, 'an app', '{}', true, true, true, 200000, 'openai',
+       'a model', 'code', 1000, 1000, 0.01, 'It is written.', '',
+       CASE WHEN past.status = 'completed' THEN NULL ELSE '{"code": "no_answer"}'::jsonb END, ''
+FROM past JOIN owner ON owner.n = pg_temp.owner_of(past.project);
+INSERT INTO django_admin_log
+       (action_time, user_id, content_type_id, object_id, object_repr, action_flag, change_message)
+SELECT finished_at, owner.id, (SELECT id FROM django_content_type WHERE model = 'build'), pg_temp.id('build', past.n),
+       'project ' || past.project || ' #' || past.number, 2, 'Retried.'
+FROM past JOIN owner ON owner.n = mod(past.n, 20);
+"""
+
+
 def fill(url: str, size: Size, *, tester: str) -> None:
     """Fill a new, migrated database of the owner `tester`, who exists. The connection must be a superuser's."""
     values = _values(size) | {"tester": tester}
@@ -230,6 +266,7 @@ def fill(url: str, size: Size, *, tester: str) -> None:
         with _without_indexes(connection):
             for statements in (_PROJECTS, _PAST, _BUILDS, _ATTEMPTS, _PHASES, _EVENTS, _CHUNKS, _ARTIFACTS):
                 connection.execute(statements.encode(), values)
+            connection.execute(_BESIDE.encode(), values)
         connection.execute(_LONG.encode(), values)
         connection.execute(_RUNNING.encode(), values)
         # As autovacuum would have done long since: statistics, and the map of pages that all transactions see.
@@ -276,6 +313,9 @@ def _without_indexes(connection: Connection) -> Iterator[None]:
         "builds_buildevent",
         "builds_logchunk",
         "builds_artifact",
+        "builds_delivery",
+        "projects_generation",
+        "django_admin_log",
     ]
     unique = connection.execute(
         "SELECT format('ALTER TABLE %%s DROP CONSTRAINT %%I', conrelid::regclass, conname),"
