@@ -27,7 +27,7 @@ def test_the_list_tells_of_each_project_its_state_and_its_site(queue_build: Queu
 
     page = browser.get("/").content.decode()
 
-    assert f'href="/projects/{waiting.project_id}">waiting' in page
+    assert f'href="/projects/{waiting.project_id}"><bdi>waiting' in page
     assert f'href="/builds/{waiting.pk}"' in page
     assert 'aria-label="Build 1: Queued">Queued</a>' in page
     assert "2 queued" in page
