@@ -23,13 +23,13 @@ _ONCE = {
         "builds/test_forecast.py",
         *(f"builds/sites/test_{name}.py" for name in ("names", "rules", "serving")),
         "builds/webhooks/test_endpoints.py",
-        *(f"e2e/test_{name}.py" for name in ("corpus", "generations", "outside", "s3_store", "starters")),
+        *(f"e2e/test_{name}.py" for name in ("cancel", "corpus", "generations", "outside", "s3_store", "starters")),
         "e2e/pages",
         *(f"projects/test_{name}.py" for name in ("archives", "hostile_archives", "paths", "starters")),
         *(f"test_{name}.py" for name in ("compose", "doors", "scripts", "start", "streams")),
     ),
     "postgresql": (  # all kinds of texts and numbers are sent here: it takes fewer of them than SQLite
-        *(f"e2e/test_{name}.py" for name in ("downloads", "limits", "logs", "outputs", "refusals", "repairs")),
+        *(f"e2e/test_{name}.py" for name in ("downloads", "limits", "live", "logs", "outputs", "refusals", "repairs")),
         *(f"e2e/test_{name}.py" for name in ("schema", "sealing", "secrets", "sites", "uploads", "webhooks")),
         *(f"builds/webhooks/test_{name}.py" for name in ("admin", "guard", "transport")),
         "builds/pages",
@@ -41,7 +41,8 @@ _ONCE = {
 }
 _WAITING = (
     "e2e/pages",
-    *(f"e2e/test_{name}.py" for name in ("cancel", "faults", "live", "outside", "turns", "twice", "webhooks")),
+    *(f"e2e/test_{name}.py" for name in ("cancel", "cancel_races", "faults", "live", "outside")),
+    *(f"e2e/test_{name}.py" for name in ("turns", "twice", "webhooks")),
 )
 # Each lane, and the database that it is on.
 LANES = {"sqlite": "sqlite", "postgresql": "postgresql", "sqlite-waiting": "sqlite", "postgresql-waiting": "postgresql"}

@@ -110,6 +110,11 @@ class AskOtherwise(EngineError):
 _reply: ContextVar[Reply] = ContextVar("reply")
 
 
+def warm_up() -> None:
+    """Load what the package loads for its first client, which each forked process would load anew."""
+    openai.AsyncOpenAI(api_key="none").chat.completions  # noqa: B018
+
+
 class ModelClient:
     """A connection pool and a thread that reads from it; threads may share one. Use it in a `with` statement."""
 

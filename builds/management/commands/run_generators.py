@@ -6,6 +6,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandParser
 
 import builds.generations  # noqa: F401  (imported once here, not anew in each process that is forked for a generation)
+from projects.engine.model_client import warm_up
 from projects.generations import bell
 from projects.workers import before_forks, run_pool
 
@@ -19,5 +20,6 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, count: int, **options: Any) -> None:
+        warm_up()
         before_forks()
         run_pool(bell, count)

@@ -11,13 +11,18 @@ from tests.installation import Installation, until
 FAILING = {"runtime": "static", "buildCommand": "echo '<img src=x onerror=alert(1)>' >&2; exit 3", "outputs": ["."]}
 
 
-@pytest.fixture
-def night(chef: Installation, chrome: Browser) -> Iterator[Page]:
-    """The page of an operator, watched like any other."""
+@pytest.fixture(scope="module")
+def operator(chef: Installation) -> str:
     make_user(chef, "night", staff=True, groups=("operator",))
+    return "night"
+
+
+@pytest.fixture
+def night(chef: Installation, chrome: Browser, operator: str) -> Iterator[Page]:
+    """The page of an operator, watched like any other."""
     context = chrome.new_context(base_url=chef.url, viewport=DESKTOP)  # type: ignore[arg-type]
     context.set_default_timeout(15_000)
-    page = sign_in(context, "night", at="/admin/")
+    page = sign_in(context, operator, at="/admin/")
     watched = Watched(page, chef.url)
     yield page
     context.close()
