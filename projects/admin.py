@@ -17,7 +17,7 @@ from projects.generations import DayIsSpent, GenerationUnderWay, NotEnded, cance
 from projects.jobs import OwnerQueueFull, QueueFull, Status
 from projects.models import ApiToken, Exchange, Generation, GenerationEvent, Project, Revision
 from projects.quarantine import InQuarantine
-from projects.staff.lists import LargeList, ReadOnly, meant_by_name, preformatted
+from projects.staff.lists import LargeList, ReadOnly, RecordsInline, chip, meant_by_name, preformatted
 from projects.staff.operations import Operates, Operation, Refused
 from projects.tokens import revoke_token
 
@@ -57,11 +57,17 @@ class ApiTokenAdmin(Operates[ApiToken], ReadOnly, admin.ModelAdmin[ApiToken]):
             is_dangerous=True,
         ),
     )
-    list_display = ("name", "prefix", "owner", "scope", "created", "expiry_date", "revoked")
+    list_display = ("name", "prefix", "owner", "scope", "created", "until")
     list_select_related = ("owner",)
     list_filter = ("scope", "revoked")
     search_fields = ("name", "=prefix", "owner__username")
     fields = ("name", "prefix", "owner", "scope", "created", "expiry_date", "revoked")
+
+    @admin.display(description="good until", ordering="expiry_date")
+    def until(self, token: ApiToken) -> SafeString | str:
+        if token.revoked or token.has_expired:
+            return chip("failed", "revoked") if token.revoked else chip("warning", "expired")
+        return f"{token.expiry_date:%Y-%m-%d}" if token.expiry_date else "always"
 
 
 def _cancel(generation: Generation, by: User, reason: str) -> str:
@@ -109,11 +115,10 @@ GENERATION_OPERATIONS = (
 )
 
 
-class ExchangeInline(ReadOnly, admin.TabularInline[Exchange, Generation]):
+class ExchangeInline(RecordsInline):
     """What was asked of the model, a line each; the whole of it is a page of its own."""
 
     model = Exchange
-    extra = 0
     show_change_link = True
     fields = (
         "stage",
@@ -131,9 +136,8 @@ class ExchangeInline(ReadOnly, admin.TabularInline[Exchange, Generation]):
         return super().get_queryset(request).defer("messages", "answer")
 
 
-class GenerationEventInline(ReadOnly, admin.TabularInline[GenerationEvent, Generation]):
+class GenerationEventInline(RecordsInline):
     model = GenerationEvent
-    extra = 0
     fields = ("created_at", "kind", "data")
 
 
@@ -141,7 +145,7 @@ class GenerationEventInline(ReadOnly, admin.TabularInline[GenerationEvent, Gener
 class GenerationAdmin(Operates[Generation], LargeList, ReadOnly, admin.ModelAdmin[Generation]):
     change_form_template = "admin/thing.html"
     operations = GENERATION_OPERATIONS
-    list_display = ("id", "project", "kind", "status", "stage", "model", "tokens", "spent", "owner", "created_at")
+    list_display = ("what", "chip", "stage", "model", "tokens", "spent", "owner", "created_at")
     list_filter = ("status", "kind")
     list_select_related = ("project", "owner")
     search_fields = ("pk",)
@@ -151,11 +155,36 @@ class GenerationAdmin(Operates[Generation], LargeList, ReadOnly, admin.ModelAdmi
     ordering = ("-created_at", "-pk")
     sortable_by = ("created_at",)
     inlines = (ExchangeInline, GenerationEventInline)
+    fieldsets = (
+        (None, {"fields": ("project", "owner", "kind", "prompt", "base", "root", "retry_of", "id")}),
+        (
+            "How far it is",
+            {"fields": ("status", "stage", "worker", "fence", "faults", "created_at", "started_at", "finished_at")},
+        ),
+        ("What came of it", {"fields": ("revision", "message", "error", "fix_ending", "best", "failed", "diff")}),
+        ("What it took", {"fields": ("provider", "model", "input_tokens", "output_tokens", "max_tokens", "spent")}),
+        (
+            "How it was to be done",
+            {
+                "classes": ("collapse",),
+                "fields": ("strategy", "analysis", "tests", "auto_fix", "available_at", "lease_expires_at", "state"),
+            },
+        ),
+    )
+    readonly_fields = ("spent",)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Generation]:
         rows = super().get_queryset(request)
         page = (request.resolver_match and request.resolver_match.url_name) or ""
         return rows.defer("prompt", "state", "diff", "failed", "message") if page.endswith("_changelist") else rows
+
+    @admin.display(description="generation")
+    def what(self, generation: Generation) -> str:
+        return str(generation)
+
+    @admin.display(description="state")
+    def chip(self, generation: Generation) -> SafeString:
+        return chip(generation.status)
 
     @admin.display(description="tokens")
     def tokens(self, generation: Generation) -> int:

@@ -7,10 +7,7 @@ from django.utils.safestring import SafeString
 
 from builds.models import Build
 from projects.jobs import Status
-
-
-def chip(status: str, label: str = "") -> SafeString:
-    return format_html('<span class="chef-status {}">{}</span>', status, label or status)
+from projects.staff.lists import chip
 
 
 def state(build: Build) -> SafeString:

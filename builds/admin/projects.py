@@ -7,10 +7,9 @@ from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from builds.admin.columns import chip
 from builds.admin.verbs import PROJECT_OPERATIONS, is_held
 from projects.models import Project, Quarantine
-from projects.staff.lists import LargeList, ReadOnly
+from projects.staff.lists import LargeList, ReadOnly, chip
 from projects.staff.operations import Operates
 
 

@@ -9,11 +9,10 @@ from django.http import HttpRequest
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from builds.admin.columns import chip
 from builds.admin.verbs import OPERATE
 from builds.models import Preview, Release, Site
 from builds.publishing import activate_release, take_down
-from projects.staff.lists import LargeList, ReadOnly
+from projects.staff.lists import LargeList, ReadOnly, chip
 from projects.staff.operations import Operates, Operation, Refused
 
 

@@ -8,12 +8,14 @@ from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest
+from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from builds.models import TEST_EVENT, Delivery, DeliveryTry, EventName, WebhookEndpoint
+from builds.templatetags.chef import ago
 from builds.webhooks import endpoints, guard, outbox
-from projects.staff.lists import MOST_OWNERS, LargeList, ReadOnly, choices_of, preformatted
+from projects.staff.lists import MOST_OWNERS, LargeList, ReadOnly, RecordsInline, chip, choices_of, preformatted
 from projects.staff.operations import Operates, Operation, Refused
 
 OPERATE = "builds.operate_delivery"
@@ -149,7 +151,7 @@ class WebhookEndpointAdmin(Operates[WebhookEndpoint], LargeList, admin.ModelAdmi
     """Staff make endpoints that get the events of everyone's builds, and see and switch off those of users."""
 
     form = EndpointForm
-    list_display = ("url", "owner", "project", "origin", "is_on", "failing_since", "served_at", "created_at")
+    list_display = ("url", "whose", "origin", "is_on", "failing", "served")
     list_filter = ("origin", "disabled_reason", ("failing_since", admin.EmptyFieldListFilter))
     list_select_related = ("owner", "project")
     search_fields = ("url", "owner__username", "project__name")
@@ -198,6 +200,21 @@ class WebhookEndpointAdmin(Operates[WebhookEndpoint], LargeList, admin.ModelAdmi
 
     # --- Columns -------------------------------------------------------------------------------------------------
 
+    @admin.display(description="of")
+    def whose(self, endpoint: WebhookEndpoint) -> SafeString | str:
+        if endpoint.owner is None:
+            return "everyone"
+        quiet = format_html('<br><span class="chef-quiet">{}</span>', endpoint.project) if endpoint.project else ""
+        return format_html("{}{}", endpoint.owner, quiet)
+
+    @admin.display(description="failing since", ordering="failing_since")
+    def failing(self, endpoint: WebhookEndpoint) -> SafeString | str:
+        return ago(endpoint.failing_since)
+
+    @admin.display(description="last sent", ordering="served_at")
+    def served(self, endpoint: WebhookEndpoint) -> SafeString | str:
+        return ago(endpoint.served_at)
+
     @admin.display(description="on", boolean=True, ordering="disabled_at")
     def is_on(self, endpoint: WebhookEndpoint) -> bool:
         return endpoint.is_active
@@ -220,9 +237,8 @@ class WebhookEndpointAdmin(Operates[WebhookEndpoint], LargeList, admin.ModelAdmi
         )
 
 
-class TryInline(ReadOnly, admin.TabularInline[DeliveryTry, Delivery]):
+class TryInline(RecordsInline):
     model = DeliveryTry
-    extra = 0
     fields = ("number", "started_at", "duration_ms", "status_code", "error", "detail", "answer")
 
 
@@ -230,7 +246,7 @@ class TryInline(ReadOnly, admin.TabularInline[DeliveryTry, Delivery]):
 class DeliveryAdmin(Operates[Delivery], LargeList, ReadOnly, admin.ModelAdmin[Delivery]):
     operations = DELIVERY_OPERATIONS
     change_form_template = "admin/thing.html"
-    list_display = ("id", "name", "job_id", "endpoint", "status", "tries", "next_try_at", "created_at", "finished_at")
+    list_display = ("name", "state", "tries", "endpoint", "build", "age", "ended")
     list_filter = ("status", choices_of("event", "name", [*EventName.choices, (TEST_EVENT, TEST_EVENT)]))
     list_select_related = ("endpoint",)
     search_fields = ("pk",)
@@ -238,7 +254,7 @@ class DeliveryAdmin(Operates[Delivery], LargeList, ReadOnly, admin.ModelAdmin[De
     search_help_text = "The id of a delivery, a build or an endpoint; a part of an address; an owner's name."
     date_hierarchy = "created_at"
     ordering = ("-created_at", "-pk")
-    sortable_by = ("created_at",)
+    sortable_by = ("age",)
     fields = (
         *("endpoint", "name", "job_id", "status", "tries", "next_try_at", "give_up_at", "created_at", "finished_at"),
         "message",
@@ -261,6 +277,25 @@ class DeliveryAdmin(Operates[Delivery], LargeList, ReadOnly, admin.ModelAdmin[De
 
     def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest) -> bool:
         return lookup == "endpoint__id__exact" or super().lookup_allowed(lookup, value, request)
+
+    @admin.display(description="state")
+    def state(self, delivery: Delivery) -> SafeString:
+        return chip(delivery.status)
+
+    @admin.display(description="build")
+    def build(self, delivery: Delivery) -> SafeString | str:
+        if delivery.job_id is None:
+            return "-"
+        url = reverse("admin:builds_build_change", args=[delivery.job_id])
+        return format_html('<a href="{}">{}</a>', url, str(delivery.job_id)[:8])
+
+    @admin.display(description="made", ordering="created_at")
+    def age(self, delivery: Delivery) -> SafeString | str:
+        return ago(delivery.created_at)
+
+    @admin.display(description="ended")
+    def ended(self, delivery: Delivery) -> SafeString | str:
+        return ago(delivery.finished_at)
 
     @admin.display(description="message")
     def message(self, delivery: Delivery) -> SafeString:

@@ -45,6 +45,13 @@ class ReadOnly:
         return False
 
 
+class RecordsInline(ReadOnly, admin.TabularInline[Any, Any]):
+    """Records that belong to one: a table that scrolls by itself where it is too wide, by keys too."""
+
+    template = "admin/records.html"
+    extra = 0
+
+
 class BoundedPaginator(Paginator[Any]):
     """Pages through the first MOST rows, whose ids are asked for once; only a page's rows are read whole."""
 
@@ -133,6 +140,11 @@ def matching_any(rows: "QuerySet[M]", conditions: Iterable[Q]) -> "QuerySet[M]":
         found.update(rows.filter(condition).values_list("pk", order.lstrip("-"))[: MOST + 1])
     ordered = sorted(found, key=lambda pk: (found[pk] is not None, found[pk]), reverse=order.startswith("-"))
     return rows.filter(pk__in=ordered[: MOST + 1])
+
+
+def chip(status: str, label: str = "") -> SafeString:
+    """A state in its colour."""
+    return format_html('<span class="chef-status {}">{}</span>', status, label or status)
 
 
 def preformatted(text: str) -> SafeString:
