@@ -1,4 +1,4 @@
-"""How often one may ask: budgets for each owner's reads and writes, and for each address without a valid token.
+"""How often one may ask: budgets for each owner's reads and writes, and for each address without a token or a session.
 
 Counted in Redis, for all web processes together. Where Redis does not answer, everything is allowed: a limit that
 cannot be counted must not stop the service. Knows nothing of how many builds may wait; `builds.queue` does.

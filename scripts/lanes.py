@@ -18,22 +18,25 @@ if TYPE_CHECKING:  # what starts the runs has no pytest yet
 _ONCE = {
     "sqlite": (
         "builds/egress",
+        "builds/pages",
         *(f"builds/test_{name}.py" for name in ("detection", "images", "node_projects", "python_projects")),
         *(f"builds/test_{name}.py" for name in ("redaction", "registries", "runtimes", "toolbox", "verdicts")),
-        "builds/test_forecast.py",
+        *(f"builds/test_{name}.py" for name in ("ansi", "forecast", "simulation")),
+        "projects/generator/test_misbehaviour.py",
         *(f"builds/sites/test_{name}.py" for name in ("names", "rules", "serving")),
         "builds/webhooks/test_endpoints.py",
         *(f"e2e/test_{name}.py" for name in ("cancel", "corpus", "generations", "outside", "s3_store", "starters")),
         "e2e/pages",
-        *(f"projects/test_{name}.py" for name in ("archives", "hostile_archives", "paths", "starters")),
+        *(f"projects/test_{name}.py" for name in ("archives", "hostile_archives", "paths", "rate_limits", "starters")),
         *(f"test_{name}.py" for name in ("compose", "doors", "scripts", "start", "streams")),
     ),
     "postgresql": (  # all kinds of texts and numbers are sent here: it takes fewer of them than SQLite
         *(f"e2e/test_{name}.py" for name in ("downloads", "limits", "live", "logs", "outputs", "refusals", "repairs")),
-        *(f"e2e/test_{name}.py" for name in ("schema", "sealing", "secrets", "sites", "uploads", "webhooks")),
+        *(f"e2e/test_{name}.py" for name in ("faults_by_phase", "schema", "sealing", "secrets", "sites", "uploads")),
+        "e2e/test_webhooks.py",
+        *(f"builds/hooks/test_{name}.py" for name in ("results", "taking")),
         *(f"builds/webhooks/test_{name}.py" for name in ("admin", "guard", "transport")),
-        "builds/pages",
-        *(f"builds/admin/test_{name}.py" for name in ("build_pages", "roles")),
+        *(f"builds/admin/test_{name}.py" for name in ("build_pages", "lists", "roles")),
         "projects/engine",
         "projects/test_parsers.py",
         *(f"test_{name}.py" for name in ("downloads", "reading", "s3_store")),
@@ -41,7 +44,7 @@ _ONCE = {
 }
 _WAITING = (
     "e2e/pages",
-    *(f"e2e/test_{name}.py" for name in ("cancel", "cancel_races", "faults", "live", "outside")),
+    *(f"e2e/test_{name}.py" for name in ("cancel", "cancel_races", "faults", "faults_by_phase", "live", "outside")),
     *(f"e2e/test_{name}.py" for name in ("turns", "twice", "webhooks")),
 )
 # Each lane, and the database that it is on.

@@ -1,73 +1,15 @@
 """Real faults under real builds: each is tried again by itself, ends once, and leaves nothing behind."""
 
-import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import psutil
-import pytest
 import redis
 
-from tests.e2e.dwelling import DWELLING, Slow, terminal_events, wait_for_phase
+from tests.e2e.dwelling import DWELLING, Slow, wait_for_phase
+from tests.e2e.recovery import assert_recovered, horses
 from tests.installation import Installation, until
-
-
-@pytest.fixture(scope="module")
-def fragile(short_folder: Path) -> Iterator[Installation]:
-    """An installation whose parts are killed: few workers, and a lease that runs out soon."""
-    folder = short_folder / "fragile"
-    folder.mkdir()
-    installation = Installation(folder, CHEF_LEASE_SECONDS="5", WORKER_CONCURRENCY="2", CHEF_SHUTDOWN_GRACE_SECONDS="1")
-    try:
-        yield installation.start()
-    finally:
-        installation.stop()
-
-
-def horses(installation: Installation) -> list[psutil.Process]:
-    """The processes that run builds: children of the pool's workers."""
-    found = []
-    with contextlib.suppress(psutil.Error):
-        for worker in psutil.Process(installation.processes["workers"].pid).children():
-            found += worker.children()
-    return found
-
-
-def assert_recovered(
-    installation: Installation, accepted: dict[str, Any], *, attempts: int = 2, outputs: int = 20
-) -> None:
-    """Completed on a later attempt, ended once, complete artifacts and log of that attempt only, nothing left."""
-    document = installation.wait(accepted, seconds=90)
-    assert document["status"] == "completed", document["verdict"]
-    # On a busy machine a lease of five seconds may run out once more.
-    assert document["attempt"] == 1 if attempts == 1 else document["attempt"] >= attempts
-    job = accepted["jobId"]
-    assert terminal_events(installation, accepted) == ["completed"]
-    listing = installation.get(f"/v1/projects/{accepted['projectId']}/artifacts")
-    assert len(listing["artifacts"]) == outputs
-    text = installation.log_text(accepted)
-    assert (text.count("installing\n"), text.count("building\n")) == (1, 1)
-    until(lambda: not installation.containers(job), seconds=30, what="its containers are gone")
-    until(lambda: not [n for n in installation.leftovers() if job in n], seconds=30, what="its volumes are gone")
-
-
-@pytest.mark.parametrize("phase", DWELLING)
-def test_kill_9_of_the_build_s_process_and_its_worker(fragile: Installation, phase: str) -> None:
-    project = DWELLING[phase]
-    accepted = project.submit(fragile)
-    wait_for_phase(fragile, accepted, phase)
-
-    for horse in horses(fragile):
-        worker = horse.parent()
-        horse.kill()
-        if worker:
-            worker.kill()
-
-    assert_recovered(fragile, accepted, outputs=project.outputs)
 
 
 def test_kill_9_of_the_build_s_process_alone(fragile: Installation) -> None:

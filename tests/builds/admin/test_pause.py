@@ -246,3 +246,19 @@ def test_health_tells_of_deliveries_and_misses_a_sender_only_when_they_are_late(
     assert told() == (1, False)
     Heartbeat.objects.update(seen_at=timezone.now() - timedelta(minutes=5))
     assert told() == (1, True)
+
+
+def test_of_very_many_that_wait_what_runs_is_told_all_the_same(
+    operator: Client, queue_build: QueueBuild, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("builds.overview.MOST_WAITING", 2)
+    for _ in range(2):
+        queue_build()
+    running = queue_build(name="the one that runs")
+    Build.objects.exclude(pk=running.pk).update(available_at=timezone.now() + timedelta(hours=1))
+    assert claim("host:1")
+
+    page = operator.get(OPERATIONS).content.decode()
+
+    assert "the one that runs #1" in page
+    assert "1 or more wait" in page

@@ -1,0 +1,54 @@
+"""What the admin's lists and pages of records show beside builds."""
+
+from datetime import timedelta
+
+from django.contrib.auth.models import User
+from django.test import Client
+from django.utils import timezone
+
+from builds.webhooks.endpoints import create_endpoint, create_for_installation
+from builds.webhooks.outbox import send_test
+from projects.generations import Wishes, request_generation
+from projects.models import ApiToken
+from projects.tokens import make_token, revoke_token
+
+
+def test_a_token_says_until_when_it_is_good(operator: Client, owner: User) -> None:
+    make_token(by=owner, name="a", scope="read", days=0)
+    week = make_token(by=owner, name="b", scope="read", days=7)[0]
+    expired = make_token(by=owner, name="c", scope="read", days=7)[0]
+    ApiToken.objects.filter(pk=expired.pk).update(expiry_date=timezone.now() - timedelta(days=1))
+    revoke_token(make_token(by=owner, name="d", scope="read", days=7)[0])
+
+    page = operator.get("/admin/projects/apitoken/").content.decode()
+
+    for said in ("always", f"{week.expiry_date:%Y-%m-%d}", ">expired<", ">revoked<"):
+        assert said in page
+
+
+def test_endpoints_and_deliveries_say_whose_they_are_and_how_they_do(operator: Client, owner: User) -> None:
+    endpoint, _ = create_endpoint(by=owner, url="https://example.com/hook", events=["build.failed"], project=None)
+    create_for_installation(url="https://example.com/all", events=["build.failed"])
+    send_test(endpoint)
+
+    endpoints = operator.get("/admin/builds/webhookendpoint/").content.decode()
+    deliveries = operator.get("/admin/builds/delivery/").content.decode()
+
+    assert "everyone" in endpoints
+    assert "owner" in endpoints
+    assert '<span class="chef-status pending">pending</span>' in deliveries
+    assert "https://example.com/hook" in deliveries
+
+
+def test_a_generation_s_page_tells_times_to_the_second_and_its_records_scroll_by_keys(
+    operator: Client, owner: User
+) -> None:
+    generation = request_generation(by=owner, prompt="an app", name="App", strategy={}, wishes=Wishes())
+
+    page = operator.get(f"/admin/projects/generation/{generation.pk}/change/").content.decode()
+    listed = operator.get("/admin/projects/generation/").content.decode()
+
+    assert f"{generation.created_at:%Y-%m-%d %H:%M:%S}" in page
+    assert 'tabindex="0" role="group" aria-label="Exchanges"' in page
+    assert "What it took" in page
+    assert '<span class="chef-status queued">queued</span>' in listed
