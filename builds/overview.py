@@ -249,14 +249,16 @@ def services(now: datetime) -> list[dict[str, Any]]:
 def deliveries(now: datetime) -> dict[str, Any]:
     """What waits to be sent, and when something was last sent. Two queries."""
     pending = Delivery.objects.filter(status=Delivery.Status.PENDING).order_by()
-    waiting = list(pending.values_list("next_try_at", flat=True)[:MOST_COUNTED])
-    due = [moment for moment in waiting if moment <= now]
+    is_due = Q(next_try_at__lte=now)
+    waiting = pending[:MOST_COUNTED].aggregate(
+        pending=Count("pk"), due=Count("pk", filter=is_due), oldest=Min("next_try_at", filter=is_due)
+    )
     served = WebhookEndpoint.objects.aggregate(
         last=Max("served_at"),
         failing=Count("pk", filter=Q(failing_since__isnull=False, disabled_at=None)),
         switched_off=Count("pk", filter=Q(disabled_at__isnull=False)),
     )
-    return {"pending": len(waiting), "due": len(due), "oldest": min(due, default=None), **served}
+    return {**waiting, **served}
 
 
 def generations() -> dict[str, Any]:

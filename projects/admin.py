@@ -262,15 +262,15 @@ class LogEntryAdmin(LargeList, ReadOnly, admin.ModelAdmin[LogEntry]):
     list_display_links = None
     list_select_related = ("user", "content_type")
     list_filter = ("action_flag",)
-    search_fields = ("=user__username", "object_repr", "=object_id")
-    search_help_text = "A user's name, the name or the id of what was changed."
+    search_fields = ("object_id",)
+    searched_ids = ("object_id",)
+    search_help_text = "A user's name, or the id of what was changed."
     ordering = ("-pk",)
     sortable_by = ()
 
-    def get_search_results(
-        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
-    ) -> tuple[QuerySet[Any], bool]:
-        return super(LargeList, self).get_search_results(request, queryset, search_term)
+    def meant(self, term: str) -> list[Q]:
+        users = User.objects.filter(username=term).values_list("pk", flat=True)
+        return [*(Q(user=user) for user in users), Q(object_id=term)]
 
     @admin.display(description="of what")
     def what(self, entry: LogEntry) -> SafeString | str:

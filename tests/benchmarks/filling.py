@@ -241,11 +241,11 @@ INSERT INTO projects_generation
        (id, status, fence, faults, available_at, worker, created_at, started_at, finished_at, project_id, owner_id,
         kind, prompt, strategy, analysis, tests, auto_fix, max_tokens, provider, model, stage, input_tokens,
         output_tokens, cost, message, diff, error, fix_ending)
-SELECT pg_temp.id('generation', past.n), CASE WHEN past.status = 'completed' THEN 'completed' ELSE 'failed' END, 1, 0,
+SELECT pg_temp.id('generation', past.n), CASE WHEN past.status = 'completed' THEN 'cancelled' ELSE 'failed' END, 1, 0,
        created_at, 'host:1', created_at, created_at, finished_at, pg_temp.id('project', past.project), owner.id,
        CASE WHEN mod(past.n, 3) = 0 THEN 'edit' ELSE 'new' END, 'an app', '{}', true, true, true, 200000, 'openai',
-       'a model', 'code', 1000, 1000, 0.01, 'It is written.', '',
-       CASE WHEN past.status = 'completed' THEN NULL ELSE '{"code": "no_answer"}'::jsonb END, ''
+       'a model', 'code', 1000, 1000, 0.01, '', '',
+       '{"code": "no_answer"}'::jsonb, ''
 FROM past JOIN owner ON owner.n = pg_temp.owner_of(past.project);
 INSERT INTO django_admin_log
        (action_time, user_id, content_type_id, object_id, object_repr, action_flag, change_message)

@@ -11,13 +11,15 @@ from builds.webhooks.outbox import send_test
 from projects.generations import Wishes, request_generation
 from projects.models import ApiToken
 from projects.tokens import make_token, revoke_token
+from tests.builds.admin.conftest import MakeBuild, operate
 
 
 def test_a_token_says_until_when_it_is_good(operator: Client, owner: User) -> None:
     make_token(by=owner, name="a", scope="read", days=0)
     week = make_token(by=owner, name="b", scope="read", days=7)[0]
     expired = make_token(by=owner, name="c", scope="read", days=7)[0]
-    ApiToken.objects.filter(pk=expired.pk).update(expiry_date=timezone.now() - timedelta(days=1))
+    yesterday = timezone.now() - timedelta(days=1)
+    ApiToken.objects.filter(pk=expired.pk).update(created=yesterday - timedelta(days=7), expiry_date=yesterday)
     revoke_token(make_token(by=owner, name="d", scope="read", days=7)[0])
 
     page = operator.get("/admin/projects/apitoken/").content.decode()
@@ -52,3 +54,16 @@ def test_a_generation_s_page_tells_times_to_the_second_and_its_records_scroll_by
     assert 'tabindex="0" role="group" aria-label="Exchanges"' in page
     assert "What it took" in page
     assert '<span class="chef-status queued">queued</span>' in listed
+
+
+def test_who_did_what_is_found_by_who_and_by_what(operator: Client, ended_build: MakeBuild) -> None:
+    one, other = ended_build(), ended_build()
+    operate(operator, "retry", one.pk)
+
+    def found(term: str) -> bool:
+        return "Retried as" in operator.get("/admin/admin/logentry/", {"q": term}).content.decode()
+
+    assert found("operator")
+    assert found(str(one.pk))
+    assert not found(str(other.pk))
+    assert not found("nobody")

@@ -261,4 +261,4 @@ def test_of_very_many_that_wait_what_runs_is_told_all_the_same(
     page = operator.get(OPERATIONS).content.decode()
 
     assert "the one that runs #1" in page
-    assert "1 or more wait" in page
+    assert "2 or more wait" in page
