@@ -11,20 +11,20 @@ from django.db.models import Max
 from django.utils import timezone
 
 from builds.artifacts import discard_attempt, discard_keys
-from builds.forecast import USUAL_WAIT, seconds_to_room
 from builds.models import Artifact, Build, BuildEvent, Priority
-from builds.publishing import delete_releases
-from builds.queue import bell
-from builds.verdicts import verdict
+from builds.queue.claims import bell
+from builds.queue.forecast import USUAL_WAIT, seconds_to_room
+from builds.sites.publishing import delete_releases
+from builds.verdicts.evidence import verdict
 from builds.webhooks.endpoints import delete_endpoints_of, set_project_webhook
 from builds.webhooks.outbox import tell_of
+from chef.jobs.models import OwnerQueueFull, QueueFull, Status, TransitionRefused
 from projects.actions import add_revision, create_project, update_project, with_strategy
 from projects.environment import Secret, set_environment
-from projects.generations import cancel_generation
-from projects.jobs import OwnerQueueFull, QueueFull, Status, TransitionRefused
+from projects.files.uploads import files_of
+from projects.generations.actions import cancel_generation
 from projects.models import Project, Quarantine, Revision, Upload
 from projects.quarantine import put_in_quarantine, refuse_in_quarantine
-from projects.uploads import files_of
 
 
 @transaction.atomic

@@ -9,7 +9,7 @@ class BuildsConfig(AppConfig):
 
     def ready(self) -> None:
         from builds import checks  # noqa: F401  (registers the system checks)
-        from builds.roles import set_roles
+        from builds.operations.roles import set_roles
 
         # After Django's own receiver, which makes the permissions of this app, the last one.
         post_migrate.connect(set_roles, sender=self)

@@ -18,12 +18,12 @@ from uuid import UUID
 from django.core.files.base import File
 from django.core.files.storage import default_storage
 
-from builds.detection import Plan
 from builds.models import Artifact, PhaseName
-from builds.queue import BuildLease
+from builds.queue.claims import BuildLease
+from builds.runtimes.detection import Plan
 from builds.sandbox.contract import Output, OutputMissing, OutputUnsafe, Workspace
 from builds.sandbox.tar import StreamFile
-from builds.verdicts import Verdict, verdict
+from builds.verdicts.evidence import Verdict, verdict
 
 MAX_NAME_BYTES = 1024
 _UNSAFE_NAME = re.compile("[\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff\ufffe\uffff]")

@@ -1,7 +1,7 @@
 """The fix loop: what a failed build of a generation gets, until it completes or a further try has no prospects.
 
 Each repair is a generation, and each is built for real. What is to be done follows from the records alone, so it does
-not matter who looks when: the reaper does, every second. The decision itself is in projects.engine.fix_loop.
+not matter who looks when: the reaper does, every second. The decision itself is in projects.engine.repairs.fix_loop.
 """
 
 import logging
@@ -13,13 +13,13 @@ from django.db import transaction
 from django.db.models import Exists, OuterRef
 
 from builds.models import Build, LogChunk
+from chef.jobs.models import Status
 from projects.actions import bring_back
 from projects.engine.errors import Whose
-from projects.engine.fingerprints import Failure
-from projects.engine.fix_loop import Built, Ending, decide
-from projects.engine.repair import MAX_LOG_CHARS
-from projects.generations import Failed, GenerationUnderWay, request_repair, tokens_left
-from projects.jobs import Status
+from projects.engine.repairs.fingerprints import Failure
+from projects.engine.repairs.fix_loop import Built, Ending, decide
+from projects.engine.repairs.repair import MAX_LOG_CHARS
+from projects.generations.actions import Failed, GenerationUnderWay, request_repair, tokens_left
 from projects.models import Generation
 
 logger = logging.getLogger(__name__)

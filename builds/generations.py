@@ -4,11 +4,11 @@ import logging
 
 from builds.actions import queue_promised_build
 from builds.models import Build
-from projects.generation_queue import claim
-from projects.generator import Run
-from projects.leases import LeaseLost
+from chef.jobs.leases import LeaseLost
+from chef.jobs.shutdown import StopSignal, worker_name
+from projects.generations.queue import claim
+from projects.generations.runner import Run
 from projects.models import Generation, Revision
-from projects.stopping import StopSignal, worker_name
 
 logger = logging.getLogger(__name__)
 

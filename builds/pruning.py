@@ -9,7 +9,7 @@ from django.db.models import Count, QuerySet, Sum
 from django.utils import timezone
 
 from builds.artifacts import discard_keys
-from builds.log_text import ByteLength
+from builds.logs.text import ByteLength
 from builds.models import Artifact, Build, EncodedArtifact, LogChunk
 from projects.models import Project
 

@@ -12,9 +12,9 @@ from django.utils import timezone
 
 from builds.artifacts import discard_attempt
 from builds.models import Build
-from builds.queue import after_fault, bell, in_claim_order
+from builds.queue.claims import after_fault, bell, in_claim_order
 from builds.sandbox.contract import Sandbox
-from projects.jobs import TransitionRefused
+from chef.jobs.models import TransitionRefused
 
 logger = logging.getLogger(__name__)
 

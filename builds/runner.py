@@ -17,11 +17,11 @@ from django.db import DatabaseError, transaction
 from django.utils import timezone
 
 from builds import artifacts
-from builds.detection import DetectionError, Plan, Wish, detect
-from builds.logs import LogWriter
+from builds.logs.writer import LogWriter
 from builds.models import PROGRESS, BuildEvent, PhaseName, PhaseRun
-from builds.queue import BuildLease, after_fault, bell
-from builds.runtimes import runtime_tag
+from builds.queue.claims import BuildLease, after_fault, bell
+from builds.runtimes.catalogue import runtime_tag
+from builds.runtimes.detection import DetectionError, Plan, Wish, detect
 from builds.sandbox.contract import (
     Command,
     EngineFault,
@@ -34,11 +34,11 @@ from builds.sandbox.contract import (
     Watch,
     Workspace,
 )
-from builds.verdicts import EvidenceCollector, Verdict, verdict
-from projects.announcements import announce
+from builds.verdicts.evidence import EvidenceCollector, Verdict, verdict
+from chef.jobs.leases import LeaseLost
+from chef.jobs.models import Status
+from chef.jobs.pubsub import announce
 from projects.environment import BuildEnvironment, EnvironmentUnreadable, environment_for
-from projects.jobs import Status
-from projects.leases import LeaseLost
 
 logger = logging.getLogger(__name__)
 

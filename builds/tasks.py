@@ -2,11 +2,11 @@
 
 import logging
 
-from builds.queue import claim
+from builds.queue.claims import claim
 from builds.runner import Run
 from builds.sandbox import open_sandbox
-from projects.leases import LeaseLost
-from projects.stopping import StopSignal, worker_name
+from chef.jobs.leases import LeaseLost
+from chef.jobs.shutdown import StopSignal, worker_name
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ import django
 from django.core.handlers.asgi import ASGIHandler
 from django.urls import get_resolver
 
-from chef import memory
+from chef.web import memory
 
 
 class _Handler(ASGIHandler):
@@ -61,8 +61,9 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
     """Django, behind a limit on request bodies: Django itself would first put all of any body on disk."""
     from django.conf import settings
 
-    from builds.sites import names, server
-    from chef import streams
+    from builds import site_names as names
+    from builds.sites import server
+    from chef.web import streaming as streams
 
     if scope["type"] != "http":
         await django_application(scope, receive, send)

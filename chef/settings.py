@@ -17,7 +17,7 @@ import limits
 from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
 
-from chef.units import parse_bytes
+from chef.web.units import parse_bytes
 
 # DRF's and Django's generics are subscripted in annotations that run at import time.
 django_stubs_ext.monkeypatch()
@@ -99,7 +99,7 @@ def secrets_keys() -> list[str]:
 
 SECRETS_KEYS = secrets_keys()
 ALLOWED_HOSTS = env_list("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
-CSRF_FAILURE_VIEW = "chef.errors.csrf_failure"
+CSRF_FAILURE_VIEW = "chef.web.errors.csrf_failure"
 CSRF_TRUSTED_ORIGINS = env_list("CSRF_TRUSTED_ORIGINS")
 ROOT_URLCONF = "chef.urls"
 ASGI_APPLICATION = "chef.asgi.application"
@@ -196,7 +196,7 @@ _S3_DETAILS = (
 def artifact_store() -> dict[str, Any]:
     """ARTIFACTS_DIR, or in its place the bucket of an S3-compatible store."""
     if bucket := env("S3_BUCKET"):
-        return {"BACKEND": "chef.s3_store.S3Store", "OPTIONS": s3_options(bucket)}
+        return {"BACKEND": "chef.storage.s3.S3Store", "OPTIONS": s3_options(bucket)}
     if in_vain := [f"S3_{name}" for name in _S3_DETAILS if env(f"S3_{name}")]:
         raise ImproperlyConfigured(f"{', '.join(in_vain)}: set S3_BUCKET too, or none of them.")
     return {"BACKEND": "django.core.files.storage.FileSystemStorage", "OPTIONS": {"location": str(ARTIFACTS_DIR)}}
@@ -232,7 +232,7 @@ def s3_keys() -> dict[str, Any]:
 
 STORAGES = {
     "default": artifact_store(),
-    "staticfiles": {"BACKEND": "chef.static_files.StaticFilesStorage"},
+    "staticfiles": {"BACKEND": "chef.web.static_files.StaticFilesStorage"},
 }
 
 DATABASES = {"default": dj_database_url.parse(env("DATABASE_URL", f"sqlite:///{DATA_DIR / 'chef.sqlite3'}"))}
@@ -371,7 +371,7 @@ MAX_ARTIFACT_BYTES = env_bytes("CHEF_MAX_ARTIFACT_BYTES", "1g")
 # A form that sends a folder may hold more files than a project, for some are left out; all other forms have few.
 DATA_UPLOAD_MAX_NUMBER_FILES = 20 * MAX_FILES
 FILE_UPLOAD_HANDLERS = [
-    "projects.parsers.FewFiles",
+    "projects.api.parsers.FewFiles",
     "django.core.files.uploadhandler.MemoryFileUploadHandler",
     "django.core.files.uploadhandler.TemporaryFileUploadHandler",
 ]
@@ -444,18 +444,18 @@ ALLOW_ANONYMOUS = env_bool("CHEF_ALLOW_ANONYMOUS")
 if ALLOW_ANONYMOUS and not DEBUG:
     raise ImproperlyConfigured("CHEF_ALLOW_ANONYMOUS=1 lets anyone in: it is for trying out, and needs DEBUG=1.")
 _AUTHENTICATION = [
-    "projects.authentication.TokenAuthentication",
+    "projects.api.authentication.TokenAuthentication",
     "rest_framework.authentication.SessionAuthentication",
 ]
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [
         *_AUTHENTICATION,
-        *(["projects.authentication.LocalUserAuthentication"] if ALLOW_ANONYMOUS else []),
+        *(["projects.api.authentication.LocalUserAuthentication"] if ALLOW_ANONYMOUS else []),
     ],
-    "DEFAULT_PERMISSION_CLASSES": ["projects.authentication.HasScope"],
+    "DEFAULT_PERMISSION_CLASSES": ["projects.api.authentication.HasScope"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_PARSER_CLASSES": ["projects.parsers.JSONParser"],
-    "DEFAULT_SCHEMA_CLASS": "chef.schema.ApiSchema",
+    "DEFAULT_PARSER_CLASSES": ["projects.api.parsers.JSONParser"],
+    "DEFAULT_SCHEMA_CLASS": "builds.api.schema.openapi.ApiSchema",
     "URL_FORMAT_OVERRIDE": None,  # the form of an answer is chosen by Accept
     "DEFAULT_METADATA_CLASS": None,  # the schema says it better than OPTIONS
     "EXCEPTION_HANDLER": "drf_standardized_errors.handler.exception_handler",
@@ -475,8 +475,8 @@ RATE_ANONYMOUS = env_rate("CHEF_RATE_ANONYMOUS", "120/minute")
 MAX_LIVE_READERS = int(env_number("CHEF_MAX_LIVE_READERS", 1_000, least=1))
 LIVE_PING_SECONDS = env_number("CHEF_LIVE_PING_SECONDS", 15, least=0.1, most=3600)
 DRF_STANDARDIZED_ERRORS = {
-    "EXCEPTION_HANDLER_CLASS": "chef.errors.ApiExceptionHandler",
-    "EXCEPTION_FORMATTER_CLASS": "chef.errors.ApiExceptionFormatter",
+    "EXCEPTION_HANDLER_CLASS": "chef.web.errors.ApiExceptionHandler",
+    "EXCEPTION_FORMATTER_CLASS": "chef.web.errors.ApiExceptionFormatter",
 }
 SPECTACULAR_SETTINGS = {
     "TITLE": "Chef",
@@ -489,7 +489,7 @@ SPECTACULAR_SETTINGS = {
     "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
     "SWAGGER_UI_DIST": "SIDECAR",  # the page works without the internet
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
-    "POSTPROCESSING_HOOKS": ["chef.schema.with_codes"],
+    "POSTPROCESSING_HOOKS": ["builds.api.schema.openapi.with_codes"],
 }
 
 LOGGING = {

@@ -10,11 +10,11 @@ from builds.api.builds import BuildViewSet
 from builds.api.generations import GenerateViewSet, GenerationViewSet
 from builds.api.hooks import ArchiveDoor, ClaimDoor, HeartbeatDoor, ResultDoor
 from builds.api.projects import ProjectViewSet
+from builds.api.schema.views import DocsView, SchemaView
 from builds.api.service import DetectViewSet, HealthView, LiveView, RuntimesViewSet
 from builds.api.webhooks import WebhookViewSet
 from builds.pages.signing_in import admin_sign_in
-from chef import errors
-from chef.docs import DocsView, SchemaView
+from chef.web import errors
 
 api = SimpleRouter(trailing_slash=False, use_regex_path=False)
 api.register("projects", ProjectViewSet, basename="project")
@@ -46,7 +46,7 @@ urlpatterns = [
     re_path("^v1/", errors.nothing_here),
 ]
 
-handler400 = "chef.errors.bad_request"
-handler403 = "chef.errors.forbidden"
-handler404 = "chef.errors.not_found"
-handler500 = "chef.errors.server_error"
+handler400 = "chef.web.errors.bad_request"
+handler403 = "chef.web.errors.forbidden"
+handler404 = "chef.web.errors.not_found"
+handler500 = "chef.web.errors.server_error"

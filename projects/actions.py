@@ -10,8 +10,8 @@ from django.db import transaction
 from django.db.models import Max
 
 from projects.environment import Secret, set_environment
+from projects.files.paths import Fault, told, upload_faults
 from projects.models import Project, Revision, SourceFile
-from projects.paths import Fault, told, upload_faults
 
 BATCH_BYTES, BATCH_FILES = 1024**2, 200
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from django.db import transaction
 
+from chef.storage.sealing import Unreadable, seal, unseal
 from projects.models import EnvironmentVariable, Project
-from projects.sealing import Unreadable, seal, unseal
 
 MAX_NAME_CHARS = 100
 MAX_VARIABLES = 100

@@ -11,7 +11,7 @@ from django.db.models import F, Q
 from django.utils import timezone
 from rest_framework_api_key.models import AbstractAPIKey
 
-from projects.jobs import Job, JobQuerySet, Status, job_constraints
+from chef.jobs.models import Job, JobQuerySet, Status, job_constraints
 
 
 class Project(models.Model):
@@ -25,7 +25,7 @@ class Project(models.Model):
 
     class Meta:
         ordering = ["-created_at"]
-        # projects.api.ProjectViewSet: one owner's projects, newest first
+        # projects.api.views.ProjectViewSet: one owner's projects, newest first
         indexes = [models.Index(fields=["owner", "-created_at", "-id"], name="project_by_owner")]
 
     def __str__(self) -> str:
@@ -91,7 +91,7 @@ class SourceFile(models.Model):
 
 
 class Upload(models.Model):
-    """Files that came through a page and are not a part of a project yet: see projects.uploads."""
+    """Files that came through a page and are not a part of a project yet: see projects.files.uploads."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     owner = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="uploads")
@@ -105,7 +105,7 @@ class Upload(models.Model):
     created_at = models.DateTimeField(default=timezone.now)
 
     class Meta:
-        # projects.uploads.forget_old_uploads
+        # projects.files.uploads.forget_old_uploads
         indexes = [models.Index(fields=["created_at"], name="upload_by_age")]
 
     def __str__(self) -> str:
@@ -135,14 +135,14 @@ class Generation(Job):
     max_tokens = models.PositiveIntegerField()  # repairs draw on those of their root
     base = models.ForeignKey(Revision, on_delete=models.CASCADE, null=True, related_name="+")  # what is changed
     retry_of = models.ForeignKey("self", on_delete=models.SET_NULL, null=True, related_name="retries")
-    # Of a repair: the generation whose app it mends, and what its build failed of: see projects.generations.Failed.
+    # Of a repair: the generation whose app it repairs, and why its build failed: projects.generations.actions.Failed.
     root = models.ForeignKey("self", on_delete=models.CASCADE, null=True, related_name="repairs")
     failed = models.JSONField(null=True)
 
     provider = models.CharField(max_length=20, blank=True)
     model = models.CharField(max_length=100, blank=True)
     stage = models.CharField(max_length=16, blank=True)
-    state = models.JSONField(null=True)  # see projects.engine.state; the files are DraftFiles
+    state = models.JSONField(null=True)  # see projects.engine.stages.state; the files are DraftFiles
     input_tokens = models.PositiveBigIntegerField(default=0)
     output_tokens = models.PositiveBigIntegerField(default=0)
     cost = models.DecimalField(max_digits=20, decimal_places=10, default=0)
@@ -183,15 +183,15 @@ class Generation(Job):
             ),
         ]
         indexes = [
-            # projects.generation_queue.claim
+            # projects.generations.queue.claim
             models.Index(fields=["created_at"], name="generation_claim_order", condition=Q(status=Status.QUEUED)),
-            # projects.generation_queue.reap
+            # projects.generations.queue.reap
             models.Index(fields=["lease_expires_at"], name="generation_lease", condition=Q(status=Status.RUNNING)),
             # builds.api.generations: an owner's generations, newest first
             models.Index(fields=["owner", "-created_at", "-id"], name="generation_newest"),
-            # projects.admin: everyone's, newest first
+            # projects.admin.records: everyone's, newest first
             models.Index(fields=["-created_at", "-id", "status", "kind"], name="generation_of_all"),
-            # projects.generation_queue: an owner's queued and running ones
+            # projects.generations.queue: an owner's queued and running ones
             models.Index(fields=["owner", "status"], name="generation_by_owner"),
             # builds.fix_loop.settle: roots whose builds are still being repaired
             models.Index(
@@ -299,7 +299,7 @@ class EnvironmentVariable(models.Model):
 
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="variables")
     name = models.CharField(max_length=100)
-    sealed_value = models.TextField()  # see projects.sealing
+    sealed_value = models.TextField()  # see chef.storage.sealing
     is_secret = models.BooleanField(default=False)
     # Plain variables are given to both phases, a secret to installation only where it was asked for by name.
     for_installation = models.BooleanField(default=False)
@@ -342,7 +342,7 @@ class IdempotencyKey(models.Model):
                 name="idempotency_answered_iff_unlocked",
             ),
         ]
-        # projects.idempotency: those that are too old
+        # projects.api.idempotency: those that are too old
         indexes = [models.Index(fields=["created_at"], name="idempotency_by_age")]
 
     def __str__(self) -> str:

@@ -11,8 +11,9 @@ from django.contrib.auth.models import User
 from pytest_django import Settings
 from rest_framework.test import APIClient
 
-from builds import actions, forecast
+from builds import actions
 from builds.models import Build
+from builds.queue import forecast
 from chef import settings as chef_settings
 from projects.actions import NewFile
 from projects.models import ApiToken

@@ -12,10 +12,10 @@ from django.contrib.auth.models import User
 from pytest_django import Settings
 from rest_framework.test import APIClient
 
+from builds.api.schema.views import document
 from builds.models import Build, Delivery, WebhookEndpoint
 from builds.webhooks.endpoints import create_endpoint
 from builds.webhooks.outbox import send_test
-from chef.docs import document
 from projects.models import Generation, Project
 from tests.builds.signing import SECRET
 

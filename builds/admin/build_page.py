@@ -8,11 +8,11 @@ from django.db.models import Count, F, Window
 from django.db.models.aggregates import Sum
 from django.utils import timezone
 
-from builds.ansi import plain
-from builds.forecast import queue_document
+from builds.logs.ansi import plain
 from builds.models import Artifact, Build, BuildEvent, Delivery, LogChunk, Release
-from builds.usage import usage_of
-from projects.jobs import Status
+from builds.operations.usage import usage_of
+from builds.queue.forecast import queue_document
+from chef.jobs.models import Status
 
 LOG_LINES = 200
 MOST_EVENTS, MOST_ARTIFACTS, MOST_DELIVERIES, MOST_RELATED = 200, 20, 50, 20

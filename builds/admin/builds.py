@@ -19,13 +19,13 @@ from builds.admin import columns
 from builds.admin.build_page import facts_of
 from builds.admin.verbs import BUILD_OPERATIONS
 from builds.models import Build, PhaseName, WorkerHost
-from builds.runtimes import RUNTIMES
+from builds.runtimes.catalogue import RUNTIMES
 from builds.templatetags.chef import ago, duration
-from builds.verdicts import VerdictClass
-from projects.jobs import Status
+from builds.verdicts.evidence import VerdictClass
+from chef.jobs.models import Status
+from projects.admin.lists import LargeList, ReadOnly, choices_of, meant_by_name
+from projects.admin.operations import Operates
 from projects.models import Quarantine
-from projects.staff.lists import LargeList, ReadOnly, choices_of, meant_by_name
-from projects.staff.operations import Operates
 
 _NOT_LISTED = ("plan", "usage", "egress", "image")
 

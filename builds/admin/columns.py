@@ -6,8 +6,8 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from builds.models import Build
-from projects.jobs import Status
-from projects.staff.lists import chip
+from chef.jobs.models import Status
+from projects.admin.lists import chip
 
 
 def state(build: Build) -> SafeString:

@@ -14,11 +14,11 @@ from django.urls import path, reverse
 from django.utils import timezone
 from django.views.decorators.http import require_POST, require_safe
 
-from builds import overview
 from builds.models import QueuePause
-from builds.overview import Bar
-from builds.pause import current_pause, pause_queue, resume_queue
-from projects.staff.operations import MAX_REASON
+from builds.operations import overview
+from builds.operations.overview import Bar
+from builds.queue.pause import current_pause, pause_queue, resume_queue
+from projects.admin.operations import MAX_REASON
 
 SEE, OPERATE = "builds.view_build", "builds.operate_queue"
 # In the units of the picture; the bars stand above a line of labels.

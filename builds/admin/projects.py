@@ -8,9 +8,9 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from builds.admin.verbs import PROJECT_OPERATIONS, is_held
+from projects.admin.lists import LargeList, ReadOnly, chip
+from projects.admin.operations import Operates
 from projects.models import Project, Quarantine
-from projects.staff.lists import LargeList, ReadOnly, chip
-from projects.staff.operations import Operates
 
 
 @admin.register(Project)

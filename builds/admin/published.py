@@ -11,9 +11,9 @@ from django.utils.safestring import SafeString
 
 from builds.admin.verbs import OPERATE
 from builds.models import Preview, Release, Site
-from builds.publishing import activate_release, take_down
-from projects.staff.lists import LargeList, ReadOnly, chip
-from projects.staff.operations import Operates, Operation, Refused
+from builds.sites.publishing import activate_release, take_down
+from projects.admin.lists import LargeList, ReadOnly, chip
+from projects.admin.operations import Operates, Operation, Refused
 
 
 def _activate(release: Release, by: User, reason: str) -> str:

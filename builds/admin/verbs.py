@@ -16,11 +16,11 @@ from builds.actions import (
 from builds.models import Build
 from builds.pruning import NotPrunable, prune_build
 from builds.pruning import why_not as why_not_prune
-from builds.publishing import NotServable, SlugRefused, publish_build
-from projects.jobs import OwnerQueueFull, QueueFull, Status
+from builds.sites.publishing import NotServable, SlugRefused, publish_build
+from chef.jobs.models import OwnerQueueFull, QueueFull, Status
+from projects.admin.operations import Operation, Refused
 from projects.models import Project
 from projects.quarantine import InQuarantine
-from projects.staff.operations import Operation, Refused
 
 OPERATE = "builds.operate_build"
 

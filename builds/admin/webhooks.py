@@ -15,8 +15,8 @@ from django.utils.safestring import SafeString
 from builds.models import TEST_EVENT, Delivery, DeliveryTry, EventName, WebhookEndpoint
 from builds.templatetags.chef import ago
 from builds.webhooks import endpoints, guard, outbox
-from projects.staff.lists import MOST_OWNERS, LargeList, ReadOnly, RecordsInline, chip, choices_of, preformatted
-from projects.staff.operations import Operates, Operation, Refused
+from projects.admin.lists import MOST_OWNERS, LargeList, ReadOnly, RecordsInline, chip, choices_of, preformatted
+from projects.admin.operations import Operates, Operation, Refused
 
 OPERATE = "builds.operate_delivery"
 Origin = WebhookEndpoint.Origin

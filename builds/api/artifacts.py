@@ -8,9 +8,9 @@ from django.utils.text import slugify
 from zipstream import ZipStream
 
 from builds.models import Artifact, Build
-from chef.downloads import Content
-from chef.reading import PIECE_BYTES, file_pieces
-from projects.jobs import Status
+from chef.jobs.models import Status
+from chef.web.downloads import Content
+from chef.web.reading import PIECE_BYTES, file_pieces
 
 
 def artifacts_of(build: Build) -> QuerySet[Artifact]:

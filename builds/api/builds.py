@@ -12,18 +12,19 @@ from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from builds import actions, publishing
+from builds import actions
+from builds.api.documents.builds import BuildDocument, build_document, build_documents
+from builds.api.documents.releases import PreviewDocument
 from builds.api.logs import LOG_FORMS, answer_logs
 from builds.api.requests import BuildsQuery, LogQuery, NewPreview, Nothing
 from builds.api.streams import EventStream, PlainText, watch, watches
-from builds.documents import BuildDocument, build_document, build_documents
-from builds.live import event_stream
+from builds.live.readers import event_stream
 from builds.models import Build
-from builds.release_documents import PreviewDocument
-from projects.api import ApiViewSet
+from builds.sites import publishing
+from chef.jobs.models import OwnerQueueFull, QueueFull
+from projects.api.environment_fields import as_validation_error
+from projects.api.views import ApiViewSet
 from projects.environment import EnvironmentRefused
-from projects.environment_fields import as_validation_error
-from projects.jobs import OwnerQueueFull, QueueFull
 from projects.models import ApiToken
 from projects.quarantine import InQuarantine
 

@@ -15,21 +15,26 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from builds.api.builds import BuildDoors, Conflict
+from builds.api.documents.generations import (
+    GenerationAnswer,
+    GenerationDocument,
+    GenerationSummary,
+    with_generation_details,
+)
 from builds.api.requests import Config, GenerationsQuery, NewGeneration, Nothing, Retry
+from builds.api.schema.openapi import Error
 from builds.api.streams import watch, watches
-from builds.feeds import queued_in_database
-from builds.generation_documents import GenerationAnswer, GenerationDocument, GenerationSummary, with_generation_details
-from builds.live import generation_ended, generation_stream
-from chef.errors import error_response
-from chef.schema import Error
-from chef.streams import answer_later
-from projects import generations
+from builds.live.feeds import queued_in_database
+from builds.live.readers import generation_ended, generation_stream
+from chef.jobs.models import Status
+from chef.web.errors import error_response
+from chef.web.streaming import answer_later
+from projects.api.idempotency import amend, key_of
+from projects.api.serializers import camel
 from projects.engine.errors import Whose
-from projects.generations import Wishes
-from projects.idempotency import amend, key_of
-from projects.jobs import Status
+from projects.generations import actions as generations
+from projects.generations.actions import Wishes
 from projects.models import Generation
-from projects.serializers import camel
 
 # What a generation that failed while its prompt's sender waited is answered with.
 _STATUSES = {

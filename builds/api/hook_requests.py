@@ -8,14 +8,14 @@ from rest_framework import serializers
 from rest_framework.exceptions import ErrorDetail
 
 from builds.artifacts import MAX_NAME_BYTES, name_fault
+from builds.external import LogText
 from builds.models import PhaseName
-from builds.outside import LogText
-from builds.verdicts import CATALOGUE, MAX_EVIDENCE_LINES, MAX_LINE_CHARS, VerdictClass
+from builds.verdicts.evidence import CATALOGUE, MAX_EVIDENCE_LINES, MAX_LINE_CHARS, VerdictClass
 from projects.actions import UploadRefused
-from projects.described import Described
-from projects.paths import Fault
-from projects.serializers import CamelSerializer, decoded, faults_by_path
-from projects.typed_fields import Choice, Text, Whole
+from projects.api.described import Described
+from projects.api.serializers import CamelSerializer, decoded, faults_by_path
+from projects.api.typed_fields import Choice, Text, Whole
+from projects.files.paths import Fault
 
 # A cancel is the owner's, and that attempts are spent is for us to say.
 REPORTABLE = [

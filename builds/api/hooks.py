@@ -17,19 +17,19 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from builds import outside
+from builds import external as outside
 from builds.api.builds import Conflict
+from builds.api.documents.external import KeptDocument, ReportedDocument, TakenDocument
 from builds.api.hook_requests import WorkerClaim, WorkerHeartbeat, WorkerResult
+from builds.api.schema.openapi import Error
 from builds.api.signatures import LINK_SECONDS, Link, LinkAuthentication, SignatureAuthentication, invalid_link
-from builds.outside_documents import KeptDocument, ReportedDocument, TakenDocument
-from chef.schema import Error
-from projects.api import AnyAccept, send_archive
-from projects.documents import address
-from projects.idempotency import Claim, InProgress, KeyReused, claim_or_wait
-from projects.leases import LeaseLost
-from projects.rate_limits import RateLimitedMixin
-from projects.serializers import CamelSerializer
-from projects.signed_messages import SignedMessage
+from chef.jobs.leases import LeaseLost
+from chef.web.rate_limits import RateLimitedMixin
+from chef.web.signed_messages import SignedMessage
+from projects.api.documents import address
+from projects.api.idempotency import Claim, InProgress, KeyReused, claim_or_wait
+from projects.api.serializers import CamelSerializer
+from projects.api.views import AnyAccept, send_archive
 
 # How long the same message that comes at the same moment waits for the answer of the first.
 WAIT_SECONDS = 20

@@ -1,4 +1,4 @@
-"""Logs in the forms that `Accept` chooses among. `builds.live` serves the live one, outside of Django's threads."""
+"""Logs, in the form that `Accept` asks for. `builds.live.readers` serves the live one, outside Django's threads."""
 
 from typing import Any
 
@@ -7,14 +7,14 @@ from drf_spectacular.utils import OpenApiResponse
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from builds import logs
+from builds.api.documents.builds import LogPage
 from builds.api.streams import EventStream, PlainText, events, last_event_id
-from builds.documents import LogPage
-from builds.live import log_stream
-from builds.log_text import log_text
+from builds.live.readers import log_stream
+from builds.logs import writer as logs
+from builds.logs.text import log_text
 from builds.models import Build
-from chef.downloads import send
-from chef.streams import hand_over
+from chef.web.downloads import send
+from chef.web.streaming import hand_over
 
 LOG_FORMS: dict[Any, Any] = {
     (200, "application/json"): LogPage,

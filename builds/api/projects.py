@@ -13,6 +13,14 @@ from rest_framework.response import Response
 
 from builds import actions
 from builds.api.artifacts import artifacts_of, content_of, zip_of
+from builds.api.documents.builds import (
+    Accepted,
+    ArtifactList,
+    BuildDocument,
+    ProjectDetail,
+    ProjectDocument,
+    build_document,
+)
 from builds.api.generations import ANSWERS, PREFER, checked, wishes_of
 from builds.api.logs import LOG_FORMS, answer_logs
 from builds.api.publishing import PublishDoors
@@ -31,15 +39,14 @@ from builds.api.requests import (
 )
 from builds.api.streams import EventStream, PlainText
 from builds.api.webhooks import WebhookDoors, telling
-from builds.documents import Accepted, ArtifactList, BuildDocument, ProjectDetail, ProjectDocument, build_document
 from builds.models import Build, Priority
-from chef.downloads import send, send_made
-from projects import generations
-from projects.api import RevisionDoors
+from chef.web.downloads import send, send_made
+from projects.api.parsers import ArchiveParser, JSONParser
+from projects.api.serializers import camel
+from projects.api.views import RevisionDoors
 from projects.environment import environment_document
+from projects.generations import actions as generations
 from projects.models import Project
-from projects.parsers import ArchiveParser, JSONParser
-from projects.serializers import camel
 
 
 class ProjectViewSet(PublishDoors, WebhookDoors):

@@ -8,15 +8,15 @@ from rest_framework.exceptions import ErrorDetail, ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from builds import publishing
 from builds.api.builds import Conflict
+from builds.api.documents.releases import PublishedDocument, ReleaseDocument
 from builds.api.generations import GenerationDoors
 from builds.api.requests import NewRelease, Nothing, Page
 from builds.models import Build, Release, Site
-from builds.release_documents import PublishedDocument, ReleaseDocument
-from projects.api import RevisionDoors
+from builds.sites import publishing
+from chef.web.pagination import HighestNumberFirst
+from projects.api.views import RevisionDoors
 from projects.models import ApiToken, Project
-from projects.pagination import HighestNumberFirst
 
 
 class PublishDoors(RevisionDoors, GenerationDoors):

@@ -10,13 +10,13 @@ from rest_framework.request import Request
 
 from builds.api.webhook_fields import EventsField, Moment, UrlField
 from builds.models import TEST_EVENT, Delivery, EventName, PhaseName
-from builds.runtimes import RUNTIMES, UnknownRuntime, resolve_version
-from builds.sites.names import MAX_SLUG
-from builds.verdicts import VerdictClass
-from projects.environment_fields import EnvField, SecretsField
-from projects.jobs import Status
-from projects.serializers import ArchiveField, CamelSerializer, StrategySerializer, UploadSerializer
-from projects.typed_fields import Choice, Flag, PromptField, Text, Whole
+from builds.runtimes.catalogue import RUNTIMES, UnknownRuntime, resolve_version
+from builds.site_names import MAX_SLUG
+from builds.verdicts.evidence import VerdictClass
+from chef.jobs.models import Status
+from projects.api.environment_fields import EnvField, SecretsField
+from projects.api.serializers import ArchiveField, CamelSerializer, StrategySerializer, UploadSerializer
+from projects.api.typed_fields import Choice, Flag, PromptField, Text, Whole
 
 PRIORITIES = ["low", "normal", "high"]
 QUEUES = ["local", "external"]

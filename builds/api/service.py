@@ -10,16 +10,16 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from builds import health
+from builds.api.documents.builds import Detected
+from builds.api.documents.service import HealthDocument, LiveDocument, RuntimeList
 from builds.api.requests import SOURCES_EXAMPLE, Sources, uploaded
-from builds.detection import DetectionError, detect
-from builds.documents import Detected
+from builds.operations import health
 from builds.runner import resolved_strategy, wish_of
-from builds.runtimes import RUNTIMES
-from builds.service_documents import HealthDocument, LiveDocument, RuntimeList
-from projects.api import AnyAccept, ApiViewSet
-from projects.parsers import ArchiveParser, JSONParser
-from projects.serializers import camel
+from builds.runtimes.catalogue import RUNTIMES
+from builds.runtimes.detection import DetectionError, detect
+from projects.api.parsers import ArchiveParser, JSONParser
+from projects.api.serializers import camel
+from projects.api.views import AnyAccept, ApiViewSet
 
 
 class DetectViewSet(ApiViewSet):

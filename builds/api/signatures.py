@@ -14,7 +14,7 @@ from rest_framework.exceptions import AuthenticationFailed, PermissionDenied
 from rest_framework.request import Request
 
 from builds.models import Build
-from projects.signed_messages import NotSigned, SignedMessage, check_headers, verified
+from chef.web.signed_messages import NotSigned, SignedMessage, check_headers, verified
 
 # Anyone may send a body, and verifying it takes several times its size in memory: large ones go one after the other.
 LARGE_BYTES = 1024**2

@@ -14,7 +14,7 @@ from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
 
 from builds.api.requests import WatchQuery
-from chef.streams import hand_over
+from chef.web.streaming import hand_over
 
 
 class Stream(Protocol):

@@ -10,8 +10,8 @@ from rest_framework.request import Request
 
 from builds.models import EventName
 from builds.webhooks import guard
-from projects.api import ApiViewSet
-from projects.typed_fields import Choice, Text
+from projects.api.typed_fields import Choice, Text
+from projects.api.views import ApiViewSet
 
 
 class UrlField(Text):

@@ -10,10 +10,10 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from builds.api.builds import Conflict
+from builds.api.documents.webhooks import DeliveryDocument, NewWebhookDocument, Replayed, WebhookDocument
 from builds.api.requests import DeliveriesQuery, NewWebhook, Nothing, ReplayedRange, WebhookChanges, WebhooksQuery
 from builds.api.webhook_fields import TakesUrl
 from builds.models import Delivery, WebhookEndpoint
-from builds.webhook_documents import DeliveryDocument, NewWebhookDocument, Replayed, WebhookDocument
 from builds.webhooks import endpoints, outbox
 from projects.models import Project
 

@@ -16,7 +16,7 @@ def remove(apps: Any, schema_editor: Any) -> None:
 
 
 class Migration(migrations.Migration):
-    """The roles of staff are groups. What each may do is set after every migrate, with the permissions: builds.roles."""
+    """The roles of staff are groups. What each may do is set after every migrate, with the permissions: builds.operations.roles."""
 
     dependencies = [
         ("builds", "0011_lists_of_everyone_s"),

@@ -10,7 +10,7 @@ from django.db import models
 from django.db.models import OuterRef, Q, Subquery
 from django.utils import timezone
 
-from projects.jobs import TERMINAL, Job, JobQuerySet, Status, job_constraints
+from chef.jobs.models import TERMINAL, Job, JobQuerySet, Status, job_constraints
 from projects.models import Generation, Project, Revision
 
 
@@ -70,12 +70,12 @@ class Build(Job):
         "self", on_delete=models.SET_NULL, null=True, blank=True, related_name="repairs", db_index=False
     )
     priority = models.SmallIntegerField(choices=Priority, default=Priority.NORMAL)
-    # Built by a builder outside of this system, which takes it by `builds.outside`: no worker of ours ever claims it.
+    # Built by a builder outside of this system, which takes it by `builds.external`: no worker of ours ever claims it.
     is_external = models.BooleanField(default=False, db_default=False)
 
     phase = models.CharField(max_length=16, choices=PhaseName, blank=True)
     progress = models.PositiveSmallIntegerField(default=0)
-    plan = models.JSONField(null=True, blank=True)  # the resolved strategy, see builds.detection.Plan
+    plan = models.JSONField(null=True, blank=True)  # the resolved strategy, see builds.runtimes.detection.Plan
     runtime = models.CharField(max_length=20, blank=True)  # the plan's, for lists
     image = models.CharField(max_length=100, blank=True)
     verdict = models.JSONField(null=True, blank=True)
@@ -104,7 +104,7 @@ class Build(Job):
             models.CheckConstraint(condition=Q(progress__lte=100), name="build_progress_percent"),
         ]
         indexes = [
-            # builds.queue.claim, for either queue, and builds.reaper.ring_for_waiting
+            # builds.queue.claims.claim, for either queue, and builds.reaper.ring_for_waiting
             models.Index(
                 fields=["is_external", "-priority", "created_at"],
                 name="build_claim_order",
@@ -135,8 +135,8 @@ class Build(Job):
                 fields=["project", "-created_at", "-id", "status", "runtime", "verdict_class"],
                 name="build_by_project",
             ),
-            # builds.admin and builds.overview: everyone's builds, newest first. What they are filtered by stands at the
-            # end, as above: what few or no builds match is found without reading each row.
+            # builds.admin and builds.operations.overview: everyone's builds, newest first. The filter columns stand at
+            # the end, as above: what few or no builds match is found without reading each row.
             models.Index(
                 fields=["-created_at", "-id", "status", "runtime", "verdict_class", "priority", "is_external"],
                 name="build_newest",
@@ -146,7 +146,7 @@ class Build(Job):
                 name="build_newest_by_verdict",
                 condition=Q(verdict_class__gt=""),
             ),
-            # builds.forecast: how long builds took of late
+            # builds.queue.forecast: how long builds took of late
             models.Index(
                 fields=["-finished_at"],
                 name="build_finished",
@@ -157,7 +157,7 @@ class Build(Job):
                 fields=["generation", "number"], name="build_by_generation", condition=Q(generation__isnull=False)
             ),
             models.Index(fields=["repair_of"], name="build_by_mended", condition=Q(repair_of__isnull=False)),
-            # builds.queue.claim: how many builds each owner has running
+            # builds.queue.claims.claim: how many builds each owner has running
             models.Index(
                 fields=["owner", "is_external"], name="build_running_by_owner", condition=Q(status=Status.RUNNING)
             ),
@@ -302,7 +302,7 @@ class LogChunk(models.Model):
 
     class Meta:
         ordering = ["attempt", "sequence"]
-        # builds.logs.read: the index behind the constraint serves the cursor
+        # builds.logs.writer.read: the index behind the constraint serves the cursor
         constraints = [models.UniqueConstraint(fields=["build", "attempt", "sequence"], name="log_sequence_once")]
 
     def __str__(self) -> str:

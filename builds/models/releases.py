@@ -8,7 +8,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from builds.models.builds import Artifact, Build
-from builds.sites.names import address, release_label
+from builds.site_names import address, release_label
 from projects.models import Project
 
 

@@ -11,7 +11,7 @@ from django.db.models import Min, Q
 from django.utils import timezone
 
 from builds.models.builds import BuildEvent
-from projects.jobs import TERMINAL, Status
+from chef.jobs.models import TERMINAL, Status
 from projects.models import Project
 
 
@@ -74,7 +74,7 @@ class WebhookEndpoint(models.Model):
     origin = models.CharField(max_length=8, choices=Origin, default=Origin.API)
     url = models.CharField(max_length=2000)
     events = models.JSONField()  # a list of EventName
-    sealed_secret = models.TextField()  # see projects.sealing
+    sealed_secret = models.TextField()  # see chef.storage.sealing
     # The secret of before, which signs too until then.
     previous_sealed_secret = models.TextField(blank=True)
     previous_valid_until = models.DateTimeField(null=True, blank=True)

@@ -9,12 +9,12 @@ from rest_framework.exceptions import ValidationError
 
 from builds.api.requests import checked_strategy
 from builds.models import EventName
-from builds.runtimes import RUNTIMES
-from builds.sites.names import MAX_SLUG
+from builds.runtimes.catalogue import RUNTIMES
+from builds.site_names import MAX_SLUG
 from builds.webhooks.guard import MAX_URL_CHARS
+from projects.api.serializers import MAX_COMMAND_CHARS, StrategySerializer
 from projects.environment import MAX_NAME_CHARS, EnvironmentFault, Secret, environment_faults, name_fault
 from projects.models import ApiToken
-from projects.serializers import MAX_COMMAND_CHARS, StrategySerializer
 from projects.tokens import MAX_NAME_CHARS as MAX_TOKEN_NAME
 
 TITLES = {"node": "Node", "python": "Python", "static": "Static site"}

@@ -18,9 +18,9 @@ from django.views.decorators.http import require_POST
 from builds.models import Build
 from builds.pages.access import visible_generations
 from builds.pages.refusals import told
-from projects import generations
-from projects.engine.fix_loop import MEANING, Ending
-from projects.jobs import Status
+from chef.jobs.models import Status
+from projects.engine.repairs.fix_loop import MEANING, Ending
+from projects.generations import actions as generations
 from projects.models import Exchange, Generation, GenerationEvent
 
 FILES_SHOWN = 200

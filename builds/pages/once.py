@@ -4,7 +4,7 @@ from typing import Any
 
 from django.http import HttpRequest, HttpResponse
 
-from projects.sealing import ANSWERS, Unreadable, seal, unseal
+from chef.storage.sealing import ANSWERS, Unreadable, seal, unseal
 
 _KEY = "shown-once"
 

@@ -9,7 +9,7 @@ from django.http import Http404, HttpRequest
 from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 
-from projects.pagination import NewestFirst
+from chef.web.pagination import NewestFirst
 
 M = TypeVar("M", bound=Model)
 

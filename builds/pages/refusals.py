@@ -7,12 +7,12 @@ from django.contrib import messages
 from django.http import HttpRequest
 
 from builds.actions import NoOutsideBuilder, NotFinished, NothingToBuild
-from builds.publishing import NotServable, SlugRefused
+from builds.sites.publishing import NotServable, SlugRefused
 from builds.webhooks.endpoints import IsDisabled, TooManyEndpoints
+from chef.jobs.models import OwnerQueueFull, QueueFull
 from projects.actions import UploadRefused
 from projects.environment import EnvironmentRefused
-from projects.generations import DayIsSpent, GenerationUnderWay, NoModel, NotEnded, NothingToEdit
-from projects.jobs import OwnerQueueFull, QueueFull
+from projects.generations.actions import DayIsSpent, GenerationUnderWay, NoModel, NotEnded, NothingToEdit
 from projects.quarantine import InQuarantine
 
 REFUSALS = (

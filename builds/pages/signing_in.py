@@ -8,8 +8,8 @@ from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.urls import reverse
 
-from chef.errors import reloading
-from projects.rate_limits import address_of, check
+from chef.web.errors import reloading
+from chef.web.rate_limits import address_of, check
 
 
 class SignIn(LoginView):

@@ -3,21 +3,22 @@
 from django.contrib.auth.views import LogoutView
 from django.urls import path
 
-from builds.pages import build_actions, build_log
-from builds.pages.artifacts import artifact_page, artifacts_page, preview
-from builds.pages.build import build_page, build_state
-from builds.pages.choices import choices
-from builds.pages.code import code_page
-from builds.pages.diff import diff_page
+from builds.pages.builds import actions as build_actions
+from builds.pages.builds import log as build_log
+from builds.pages.builds.artifacts import artifact_page, artifacts_page, preview
+from builds.pages.builds.build import build_page, build_state
+from builds.pages.files.code import code_page
+from builds.pages.files.diff import diff_page
 from builds.pages.generation import cancel, generation_page, retry
 from builds.pages.home import home
-from builds.pages.new import new_files, new_project
-from builds.pages.project import project_builds, project_page
-from builds.pages.releases import project_releases
-from builds.pages.settings import project_settings
+from builds.pages.projects.choices import choices
+from builds.pages.projects.new import new_files, new_project
+from builds.pages.projects.overview import project_builds, project_page
+from builds.pages.projects.releases import project_releases
+from builds.pages.settings.project import project_settings
+from builds.pages.settings.tokens import tokens
+from builds.pages.settings.webhooks import project_webhook
 from builds.pages.signing_in import SignIn
-from builds.pages.tokens import tokens
-from builds.pages.webhooks import project_webhook
 
 urlpatterns = [
     path("", home, name="home"),

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from django.conf import settings
 
-from builds.registries import discover
+from builds.runtimes.registries import discover
 from builds.sandbox import container, tar
 from builds.sandbox.contract import (
     APP_DIR,

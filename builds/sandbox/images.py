@@ -1,6 +1,6 @@
 """Runtime images in the Docker engine: find, pull, import, try out, tag and remove them.
 
-Refuses to know which images are wanted and how their files are made: `builds.images` and `builds.rootfs` do.
+Which images are wanted, and how their files are made, is for `builds.runtimes.images` and `builds.runtimes.rootfs`.
 """
 
 import contextlib

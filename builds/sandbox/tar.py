@@ -12,7 +12,7 @@ from django.conf import settings
 from builds.sandbox.contract import InputFile
 
 _HERE = Path(__file__).resolve().parent
-_TOOLS = (_HERE / "inside", _HERE.parent / "toolbox")
+_TOOLS = (_HERE / "inside", _HERE.parent / "runtimes" / "toolbox")
 
 
 @functools.cache

@@ -17,9 +17,9 @@ from django.utils import timezone
 from whitenoise.media_types import MediaTypes
 
 from builds.models import Artifact, Preview, Release, SiteName
+from builds.site_names import Kind, Name
 from builds.sites import rules
-from builds.sites.names import Kind, Name
-from chef import ready
+from chef.web import ready
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")

@@ -15,7 +15,7 @@ from django.conf import settings
 from django.core.files.storage import default_storage
 from django.db import connection
 
-from builds.sites import names
+from builds import site_names as names
 from builds.sites.lookup import (
     LIVE_SECONDS,
     Answer,
@@ -27,11 +27,11 @@ from builds.sites.lookup import (
     known_answer,
     known_site,
 )
-from chef import ready
-from chef.downloads import RangeNotSatisfiable, part_of
-from chef.reading import file_pieces, in_threads
-from chef.stores import StoreFault
-from chef.streams import send_body
+from chef.storage.errors import StoreFault
+from chef.web import ready
+from chef.web.downloads import RangeNotSatisfiable, part_of
+from chef.web.reading import file_pieces, in_threads
+from chef.web.streaming import send_body
 
 logger = logging.getLogger(__name__)
 P = ParamSpec("P")

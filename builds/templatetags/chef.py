@@ -9,10 +9,10 @@ from django.utils import timezone
 from django.utils.html import escape, format_html
 from django.utils.safestring import SafeString
 
-from builds.hidden import marked, spelled
-from builds.log_lines import Line
-from builds.pages.source_text import html_line
-from projects.jobs import Job
+from builds.logs.lines import Line
+from chef.jobs.models import Job
+from chef.web.hidden_characters import marked, spelled
+from chef.web.source_text import html_line
 
 register = template.Library()
 

@@ -21,7 +21,7 @@ from django.utils import timezone
 from builds.models import Delivery, DeliveryTry, WebhookEndpoint
 from builds.webhooks.endpoints import Origin, Reason, keys_of, switch_off
 from builds.webhooks.transport import Answer
-from projects.sealing import Unreadable
+from chef.storage.sealing import Unreadable
 
 GONE = 410
 # Of the sender's threads, those that have trouble, and those of one owner, get at most this part.

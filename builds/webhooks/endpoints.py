@@ -13,8 +13,8 @@ from django.utils import timezone
 
 from builds.models import RESULT_EVENTS, Delivery, WebhookEndpoint
 from builds.webhooks.messages import new_secret
+from chef.storage.sealing import WEBHOOKS, Unreadable, seal, unseal
 from projects.models import Project
-from projects.sealing import WEBHOOKS, Unreadable, seal, unseal
 
 logger = logging.getLogger(__name__)
 

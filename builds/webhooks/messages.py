@@ -13,8 +13,8 @@ from django.utils import timezone
 from standardwebhooks import Webhook
 
 from builds.models import EVENT_NAMES, TEST_EVENT, BuildEvent
-from projects.documents import milliseconds
-from projects.jobs import TERMINAL
+from chef.jobs.models import TERMINAL
+from projects.api.documents import milliseconds
 
 SECRET_BYTES = 32
 

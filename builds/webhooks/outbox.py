@@ -17,7 +17,7 @@ from django.utils import timezone
 from builds.models import EVENT_NAMES, TEST_EVENT, BuildEvent, Delivery, WebhookEndpoint
 from builds.webhooks.endpoints import IsDisabled
 from builds.webhooks.messages import body_of, test_body
-from projects.announcements import announce
+from chef.jobs.pubsub import announce
 from projects.models import Project
 
 AT_ONCE = 200

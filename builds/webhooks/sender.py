@@ -17,14 +17,14 @@ from django.conf import settings
 from django.db import DatabaseError, close_old_connections
 from django.utils import timezone
 
-from builds.heartbeats import Beat
 from builds.models import Heartbeat
+from builds.operations.heartbeats import Beat
 from builds.webhooks import outbox
 from builds.webhooks.deliveries import Done, Outgoing, claim, settle
 from builds.webhooks.endpoints import follow_settings
 from builds.webhooks.messages import headers_of
 from builds.webhooks.transport import Answer, post
-from projects.announcements import listen
+from chef.jobs.pubsub import listen
 
 logger = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from projects.engine.errors import EngineError
-from projects.paths import MAX_DEPTH, MAX_PATH_BYTES, Fault, told, upload_faults
+from projects.files.paths import MAX_DEPTH, MAX_PATH_BYTES, Fault, told, upload_faults
 
 MAX_TOLD = 10  # of what is wrong, to a model or a person
 

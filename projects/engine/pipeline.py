@@ -7,18 +7,18 @@ takes their questions to the model and back; `edit` and `repair` change files th
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from projects.engine.asking import Asker
-from projects.engine.budget import Usage
-from projects.engine.code import FILES_AT_ONCE, write_files
 from projects.engine.errors import BadAnswer, EngineError
-from projects.engine.intent import find_intent
 from projects.engine.limits import Limits
-from projects.engine.manifests import manifest
-from projects.engine.plan import make_plan
-from projects.engine.questions import Stage
+from projects.engine.model.asking import Asker
+from projects.engine.model.budget import Usage
+from projects.engine.model.questions import Stage
 from projects.engine.request import Request
-from projects.engine.state import State
-from projects.engine.suite import write_suite
+from projects.engine.stages.code import FILES_AT_ONCE, write_files
+from projects.engine.stages.intent import find_intent
+from projects.engine.stages.manifests import manifest
+from projects.engine.stages.plan import make_plan
+from projects.engine.stages.state import State
+from projects.engine.stages.tests import write_suite
 
 NO_RUNNER = "A static site has nothing that could run tests."
 

@@ -5,7 +5,7 @@ from typing import Any
 from django import template
 from django.contrib.admin.views.main import ChangeList
 
-from projects.staff.lists import dates
+from projects.admin.lists import dates
 
 register = template.Library()
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import psycopg
 
-from builds.verdicts import verdict
+from builds.verdicts.evidence import verdict
 
 OTHER_OWNERS = 20
 WAITING_PROJECTS = 10  # whose builds are all queued or running; the first is the large owner's

@@ -86,8 +86,10 @@ def _work(name: str) -> Callable[[], Any]:
     from django.conf import settings
     from django.utils import timezone
 
-    from builds import forecast, queue, reaper
-    from projects.idempotency import forget_old_keys
+    from builds import reaper
+    from builds.queue import claims as queue
+    from builds.queue import forecast
+    from projects.api.idempotency import forget_old_keys
 
     return {
         "claim": lambda: queue.claim("benchmark"),
@@ -118,7 +120,7 @@ def _queries_of(asked: Asked) -> int:
 
 
 async def _ask_twice(asked: Asked) -> int:
-    from builds import forecast
+    from builds.queue import forecast
     from chef.asgi import application
 
     transport = httpx.ASGITransport(application)

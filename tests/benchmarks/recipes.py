@@ -9,7 +9,7 @@ from typing import Any
 
 from django.conf import settings
 
-from builds.registries import discover
+from builds.runtimes.registries import discover
 from builds.sandbox import container, tar
 from builds.sandbox.contract import APP_DIR, Command
 from tests.benchmarks.workloads import Workload

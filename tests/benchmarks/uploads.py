@@ -31,7 +31,7 @@ import psycopg
 
 from tests.benchmarks import chef
 from tests.installation import Installation
-from tests.projects.archive_files import (
+from tests.projects.files.archive_files import (
     Entry,
     gzip_bomb,
     member,

@@ -9,9 +9,9 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from builds.models import Artifact, Build, BuildEvent, LogChunk, PhaseRun
-from builds.queue import claim
-from builds.verdicts import verdict
-from projects.jobs import TRANSITIONS, Status, TransitionRefused
+from builds.queue.claims import claim
+from builds.verdicts.evidence import verdict
+from chef.jobs.models import TRANSITIONS, Status, TransitionRefused
 
 VERDICT = verdict("build_failed", phase="build").as_json()
 

@@ -10,10 +10,11 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from rest_framework.test import APIClient
 
-from builds import actions, forecast
+from builds import actions
 from builds.models import Artifact, Attempt, Build, BuildEvent, LogChunk, PhaseName, PhaseRun
+from builds.queue import forecast
+from chef.jobs.models import Status
 from projects.actions import NewFile
-from projects.jobs import Status
 from tests.answers import body_of
 
 TEXT = "text/plain"

@@ -19,8 +19,8 @@ from typing import Any
 import docker
 from django.conf import settings
 
-from builds.registries import discover
-from builds.runtimes import RUNTIMES, runtime_tag
+from builds.runtimes.catalogue import RUNTIMES, runtime_tag
+from builds.runtimes.registries import discover
 
 CREATE_VITE = "9.3.0"
 CLICK = "8.5.1"

@@ -29,8 +29,8 @@ def main(project_id: str, count: int, seed: int) -> None:
 def move(revision: Any, count: int, chance: random.Random) -> None:
     """Queue some builds; then start and end each, in any order."""
     from builds import actions
-    from builds.verdicts import verdict
-    from projects.jobs import Status
+    from builds.verdicts.evidence import verdict
+    from chef.jobs.models import Status
 
     builds = [actions.queue_build(revision, by=revision.project.owner) for _ in range(count)]
     for build in chance.sample(builds, count):

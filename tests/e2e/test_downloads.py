@@ -14,7 +14,7 @@ import httpx
 import psutil
 import pytest
 
-from chef.reading import PIECE_BYTES
+from chef.web.reading import PIECE_BYTES
 from tests.installation import Installation, until
 
 SIZE = 30 * 1000**2 + 1

@@ -20,7 +20,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 
-from builds.runtimes import runtime_tag
+from builds.runtimes.catalogue import runtime_tag
 from projects.engine.starters import STARTERS, fill
 from tests.e2e.browser import browser, served
 from tests.e2e.client import ChefClient, Job, Json

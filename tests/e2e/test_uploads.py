@@ -9,7 +9,7 @@ import httpx
 
 from projects.actions import NewFile
 from tests.installation import Installation
-from tests.projects.archive_files import zip_of
+from tests.projects.files.archive_files import zip_of
 
 MIB = 1024**2
 

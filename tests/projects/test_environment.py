@@ -13,9 +13,11 @@ from django.db import IntegrityError, connections, transaction
 from rest_framework.test import APIClient
 
 from builds.models import Build
-from builds.queue import claim
+from builds.queue.claims import claim
 from builds.runner import Run
 from builds.sandbox.container import base_environment, egress_environment
+from chef.jobs.models import Status
+from chef.storage.sealing import Unreadable, reseal, seal, unseal
 from projects.environment import (
     MAX_TOTAL_BYTES,
     MAX_VALUE_BYTES,
@@ -28,9 +30,7 @@ from projects.environment import (
     name_fault,
     set_environment,
 )
-from projects.jobs import Status
 from projects.models import EnvironmentVariable, Project
-from projects.sealing import Unreadable, reseal, seal, unseal
 
 LONG = "hunter2hunter2"
 HOSTILE = "a\nb'\"`id`$(id)${HOME}\\ \t%s ü🍳;|&><*?~#"

@@ -6,9 +6,9 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from builds.images import PreparationFailed, RuntimeImage, discover_registries, prepare, runtime_images
-from builds.registries import forget
-from builds.runtimes import UnknownRuntime
+from builds.runtimes.catalogue import UnknownRuntime
+from builds.runtimes.images import PreparationFailed, RuntimeImage, discover_registries, prepare, runtime_images
+from builds.runtimes.registries import forget
 from builds.sandbox.contract import EngineFault
 from builds.sandbox.images import ImageStore
 

@@ -5,8 +5,8 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from builds.models import WebhookEndpoint
+from chef.storage.sealing import WEBHOOKS, Unreadable, reseal
 from projects.models import EnvironmentVariable
-from projects.sealing import WEBHOOKS, Unreadable, reseal
 
 
 class Command(BaseCommand):

@@ -6,9 +6,9 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandParser
 
 import builds.generations  # noqa: F401  (imported once here, not anew in each process that is forked for a generation)
-from projects.engine.model_client import warm_up
-from projects.generations import bell
-from projects.workers import before_forks, run_pool
+from chef.jobs.pool import before_forks, run_pool
+from projects.engine.model.client import warm_up
+from projects.generations.actions import bell
 
 
 class Command(BaseCommand):

@@ -9,13 +9,13 @@ from django.core.management.base import BaseCommand
 from django.db import DatabaseError, close_old_connections
 
 from builds.fix_loop import settle_fix_loops
-from builds.heartbeats import Beat
 from builds.models import Heartbeat
-from builds.publishing import forget_old_previews
+from builds.operations.heartbeats import Beat
 from builds.reaper import reap_abandoned, ring_for_waiting
-from projects import generation_queue
-from projects.idempotency import forget_old_keys
-from projects.uploads import forget_old_uploads
+from builds.sites.publishing import forget_old_previews
+from projects.api.idempotency import forget_old_keys
+from projects.files.uploads import forget_old_uploads
+from projects.generations import queue as generation_queue
 
 logger = logging.getLogger(__name__)
 

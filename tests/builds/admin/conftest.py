@@ -11,9 +11,9 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from builds.models import Artifact, Attempt, Build, LogChunk, PhaseRun
-from builds.queue import claim
-from builds.verdicts import verdict
-from projects.jobs import Status
+from builds.queue.claims import claim
+from builds.verdicts.evidence import verdict
+from chef.jobs.models import Status
 
 ROLES = ("viewer", "operator", "administrator")
 BUILDS = "/admin/builds/build/"

@@ -14,9 +14,9 @@ from pytest_django import DjangoAssertNumQueries
 
 from builds.actions import retry_build
 from builds.models import Build, BuildEvent, LogChunk
-from builds.publishing import publish_build
-from builds.queue import claim
-from projects.staff import lists
+from builds.queue.claims import claim
+from builds.sites.publishing import publish_build
+from projects.admin import lists
 from tests.builds.admin.conftest import BUILDS, MakeBuild
 
 QueueBuild = Callable[..., Build]

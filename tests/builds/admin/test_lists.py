@@ -8,7 +8,7 @@ from django.utils import timezone
 
 from builds.webhooks.endpoints import create_endpoint, create_for_installation
 from builds.webhooks.outbox import send_test
-from projects.generations import Wishes, request_generation
+from projects.generations.actions import Wishes, request_generation
 from projects.models import ApiToken
 from projects.tokens import make_token, revoke_token
 from tests.builds.admin.conftest import MakeBuild, operate

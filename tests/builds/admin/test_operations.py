@@ -12,11 +12,11 @@ from django.test import Client
 from pytest_django import DjangoCaptureOnCommitCallbacks
 from rest_framework.test import APIClient
 
-from builds import forecast
 from builds.models import Artifact, Attempt, Build, LogChunk, PhaseName, Release
-from builds.publishing import NotServable, publish_build
-from builds.queue import claim
-from projects.leases import LeaseLost
+from builds.queue import forecast
+from builds.queue.claims import claim
+from builds.sites.publishing import NotServable, publish_build
+from chef.jobs.leases import LeaseLost
 from projects.models import Project, Quarantine
 from tests.builds.admin.conftest import BUILDS, MakeBuild, operate
 
@@ -244,7 +244,7 @@ def test_nothing_unknown_or_too_much_is_done(
     assert operator.get(f"{BUILDS}operate/explode/?id={builds[0].pk}").status_code == 404
     for ids in ([], ["nonsense"], ["0" * 32]):
         assert "Nothing was chosen" in operate(operator, "cancel", *ids).content.decode()
-    monkeypatch.setattr("projects.staff.operations.MOST_AT_ONCE", 2)
+    monkeypatch.setattr("projects.admin.operations.MOST_AT_ONCE", 2)
     body = {"action": "cancel", "select_across": "1", "_selected_action": [str(builds[0].pk)]}
     assert "Choose 2 at most" in operator.post(BUILDS, body, follow=True).content.decode()
     assert set(Build.objects.values_list("status", flat=True)) == {"queued"}

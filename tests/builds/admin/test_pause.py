@@ -14,17 +14,20 @@ from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries, Settings
 from rest_framework.test import APIClient
 
-from builds import actions, forecast, health, queue
-from builds.heartbeats import Beat
+from builds import actions
+from builds.external import take
 from builds.models import Build, Delivery, Heartbeat, QueuePause, WorkerHost
-from builds.outside import take
-from builds.pause import pause_queue, resume_queue
-from builds.queue import claim, in_claim_order
+from builds.operations import health
+from builds.operations.heartbeats import Beat
+from builds.queue import claims as queue
+from builds.queue import forecast
+from builds.queue.claims import claim, in_claim_order
+from builds.queue.pause import pause_queue, resume_queue
 from builds.webhooks.endpoints import create_endpoint
 from builds.webhooks.outbox import send_test
-from projects.doorbell import Doorbell
-from projects.generation_queue import claim as claim_generation
-from projects.generations import Wishes, request_generation
+from chef.jobs.wakeups import Doorbell
+from projects.generations.actions import Wishes, request_generation
+from projects.generations.queue import claim as claim_generation
 from projects.models import Quarantine
 from tests.builds.admin.conftest import MakeBuild
 from tests.builds.signing import SECRET
@@ -221,7 +224,7 @@ def test_the_page_takes_few_queries_whatever_there_is(
 
 def test_a_redis_that_does_not_answer_is_told_and_no_more(operator: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     silent = Doorbell("builds", "builds.tasks.run_next")
-    monkeypatch.setattr("projects.doorbell.settings.REDIS_URL", "redis://127.0.0.1:1/0")
+    monkeypatch.setattr("chef.jobs.wakeups.settings.REDIS_URL", "redis://127.0.0.1:1/0")
     monkeypatch.setattr(queue, "bell", silent)
 
     assert "none is lost" in operator.get(OPERATIONS).content.decode()
@@ -251,7 +254,7 @@ def test_health_tells_of_deliveries_and_misses_a_sender_only_when_they_are_late(
 def test_of_very_many_that_wait_what_runs_is_told_all_the_same(
     operator: Client, queue_build: QueueBuild, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("builds.overview.MOST_WAITING", 2)
+    monkeypatch.setattr("builds.operations.overview.MOST_WAITING", 2)
     for _ in range(2):
         queue_build()
     running = queue_build(name="the one that runs")

@@ -23,8 +23,8 @@ from builds.models import (
 )
 from builds.webhooks.endpoints import create_endpoint, create_for_installation
 from builds.webhooks.outbox import send_test
+from projects.admin.operations import Operates
 from projects.models import ApiToken, Exchange, Generation, Project
-from projects.staff.operations import Operates
 from tests.builds.admin.conftest import BUILDS, ROLES, MakeBuild, StaffOf, operate
 
 OPERATORS_OWN = {"operate_build", "operate_queue", "operate_generation", "operate_delivery"}

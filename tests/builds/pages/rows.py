@@ -7,7 +7,7 @@ from django.core.files.storage import default_storage
 from django.utils import timezone
 
 from builds.models import Artifact, Build
-from projects.jobs import Status
+from chef.jobs.models import Status
 
 PLAN = {
     "runtime": "node",

@@ -13,16 +13,16 @@ from builds.actions import queue_build
 from builds.generations import build_generated
 from builds.models import Build
 from builds.pages.generation import STAGES
-from builds.queue import claim as claim_build
-from builds.verdicts import verdict
+from builds.queue.claims import claim as claim_build
+from builds.verdicts.evidence import verdict
+from chef.jobs.leases import Lease
+from chef.jobs.models import Status
 from projects.actions import NewFile, add_revision
 from projects.engine.errors import EngineError
-from projects.engine.questions import Stage
-from projects.generation_queue import claim
-from projects.generations import Failed, Wishes, request_generation, request_repair
-from projects.generator import STARTER, Run
-from projects.jobs import Status
-from projects.leases import Lease
+from projects.engine.model.questions import Stage
+from projects.generations.actions import Failed, Wishes, request_generation, request_repair
+from projects.generations.queue import claim
+from projects.generations.runner import STARTER, Run
 from projects.models import Exchange, Generation, GenerationEvent, Revision
 from tests.projects.engine.apps import INTENT, plan, planned
 

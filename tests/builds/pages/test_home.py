@@ -7,8 +7,8 @@ from django.test import Client
 from pytest_django import DjangoAssertNumQueries
 
 from builds.models import Build, Release, Site, SiteName
-from projects.generations import Wishes, request_generation
-from projects.jobs import Status
+from chef.jobs.models import Status
+from projects.generations.actions import Wishes, request_generation
 from projects.models import Project
 
 QueueBuild = Callable[..., Build]

@@ -11,9 +11,9 @@ from django.core.files.storage import default_storage
 
 from builds.artifacts import media_type
 from builds.models import Artifact, Build
-from builds.queue import claim
+from builds.queue.claims import claim
 from chef.asgi import application
-from projects.jobs import Status
+from chef.jobs.models import Status
 
 
 def complete(build: Build, files: Mapping[str, str | bytes], *, outputs: Sequence[str]) -> Build:

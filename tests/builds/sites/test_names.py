@@ -3,7 +3,7 @@
 import pytest
 from pytest_django import Settings
 
-from builds.sites.names import Kind, Name, address, is_ours, parse, preview_label, release_label, slug_fault
+from builds.site_names import Kind, Name, address, is_ours, parse, preview_label, release_label, slug_fault
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from rest_framework.test import APIClient
 
 from builds import actions
 from builds.models import Build, EncodedArtifact, Preview, Release, Site, SiteName
-from builds.publishing import SlugRefused, forget_old_previews, publish_build
+from builds.sites.publishing import SlugRefused, forget_old_previews, publish_build
 
 MakeBuild = Callable[..., Build]
 PAGE = {"dist/index.html": "<h1>Hello</h1>"}

@@ -12,8 +12,8 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from builds.models import Build, Preview
-from builds.publishing import activate_release, make_preview, publish_build, take_down
 from builds.sites.lookup import forget_sites
+from builds.sites.publishing import activate_release, make_preview, publish_build, take_down
 from tests.builds.sites.outputs import ask
 
 pytestmark = pytest.mark.django_db(transaction=True)

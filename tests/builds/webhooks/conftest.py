@@ -9,7 +9,7 @@ from pytest_django import Settings
 
 from builds.models import Build, EventName, WebhookEndpoint
 from builds.webhooks import endpoints
-from projects.jobs import Status
+from chef.jobs.models import Status
 from projects.models import Project
 from tests.builds.webhooks.sending import advance
 from tests.receiver import Receiver

@@ -8,12 +8,12 @@ from django.db.models import F
 from django.utils import timezone
 
 from builds.models import Build, Delivery, WebhookEndpoint
-from builds.verdicts import verdict
+from builds.verdicts.evidence import verdict
 from builds.webhooks.deliveries import Done, Outgoing, claim, settle
 from builds.webhooks.outbox import tell_events
 from builds.webhooks.sender import send
 from builds.webhooks.transport import Answer
-from projects.jobs import Status
+from chef.jobs.models import Status
 
 GOOD, BAD = Answer(status=204), Answer(status=500, text="not today")
 

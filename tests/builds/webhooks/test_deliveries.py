@@ -16,7 +16,7 @@ from pytest_django import Settings
 from builds.models import Build, Delivery, DeliveryTry, WebhookEndpoint
 from builds.webhooks.deliveries import Done, Outgoing, claim, settle
 from builds.webhooks.transport import Answer
-from projects.jobs import Status
+from chef.jobs.models import Status
 from tests.builds.webhooks.sending import BAD, GOOD, events_of, note, pass_time, send_due, take, tell_all
 
 MakeEndpoint = Callable[..., WebhookEndpoint]

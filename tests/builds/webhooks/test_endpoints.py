@@ -17,8 +17,8 @@ from builds.checks import convex_can_be_told
 from builds.models import RESULT_EVENTS, Build, WebhookEndpoint
 from builds.webhooks import endpoints, outbox
 from builds.webhooks.endpoints import follow_settings, rotate_secret, set_project_webhook
-from projects.jobs import Status
-from projects.sealing import WEBHOOKS, Unreadable, seal, unseal
+from chef.jobs.models import Status
+from chef.storage.sealing import WEBHOOKS, Unreadable, seal, unseal
 from tests.builds.webhooks.sending import pass_time, send_due
 from tests.receiver import Message, Receiver
 

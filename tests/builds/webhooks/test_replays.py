@@ -12,7 +12,7 @@ from pytest_django import Settings
 from builds.models import Build, BuildEvent, Delivery, WebhookEndpoint
 from builds.webhooks import outbox
 from builds.webhooks.endpoints import IsDisabled, change_endpoint
-from projects.jobs import Status
+from chef.jobs.models import Status
 from tests.builds.webhooks.sending import GOOD, advance, events_of, pass_time, seconds_until, send_due, take, tell_all
 
 MakeEndpoint = Callable[..., WebhookEndpoint]

@@ -13,7 +13,7 @@ from pytest_django import Settings
 from builds.models import Build, Delivery, WebhookEndpoint
 from builds.webhooks.deliveries import wait_after
 from builds.webhooks.transport import Answer
-from projects.jobs import Status
+from chef.jobs.models import Status
 from tests.builds.webhooks.sending import BAD, GOOD, note, pass_time, seconds_until, send_due, take, tell_all
 
 MakeEndpoint = Callable[..., WebhookEndpoint]

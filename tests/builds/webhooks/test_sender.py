@@ -13,7 +13,7 @@ from pytest_django import Settings
 
 from builds.models import Build, Delivery, WebhookEndpoint
 from builds.webhooks import deliveries, sender
-from projects.jobs import Status
+from chef.jobs.models import Status
 from tests.installation import until
 from tests.receiver import Receiver, Reply
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from projects.engine.asking import Asker
-from projects.engine.exchanges import Exchange
-from projects.engine.model_client import Endpoint, ModelClient, Patience
+from projects.engine.model.asking import Asker
+from projects.engine.model.client import Endpoint, ModelClient, Patience
+from projects.engine.model.exchanges import Exchange
 from tests.scripted_model import KEY, ScriptedModel
 
 PATIENCE = Patience(connect=2, between=2, whole=10, tries=3, first_wait=0.02, longest_wait=2)

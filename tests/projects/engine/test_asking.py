@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from projects.engine.asking import Asker
-from projects.engine.budget import Budget, Prices, Usage
 from projects.engine.errors import CATALOGUE, BadAnswer, Cancelled, EngineError
-from projects.engine.exchanges import Exchange
-from projects.engine.questions import Document, Part, Question, Stage
+from projects.engine.model.asking import Asker
+from projects.engine.model.budget import Budget, Prices, Usage
+from projects.engine.model.exchanges import Exchange
+from projects.engine.model.questions import Document, Part, Question, Stage
 from tests.projects.engine.conftest import PATIENCE
 from tests.scripted_model import (
     KEY,
@@ -290,7 +290,7 @@ def test_an_answer_without_end_is_stopped_by_its_size(model: ScriptedModel, make
 def test_a_line_without_end_is_stopped_by_its_size(
     model: ScriptedModel, make_asker: MakeAsker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("projects.engine.model_client.MAX_WIRE_BYTES", 1_000_000)
+    monkeypatch.setattr("projects.engine.model.client.MAX_WIRE_BYTES", 1_000_000)
     model.says("sum", *[NeverEnds("x" * 100_000, line=True, seconds=0.001)] * 2)
 
     with pytest.raises(BadAnswer) as caught:

@@ -9,14 +9,14 @@ ROOT = ENGINE.parent.parent
 
 
 def test_one_module_imports_the_model_client_package() -> None:
-    importers = [file.name for file in ENGINE.glob("*.py") if "import openai" in file.read_text()]
+    importers = [file.name for file in ENGINE.rglob("*.py") if "import openai" in file.read_text()]
 
-    assert importers == ["model_client.py"]
+    assert importers == ["client.py"]
 
 
 def test_the_engine_needs_neither_django_nor_an_environment() -> None:
     code = (
-        "import sys, projects.engine.pipeline, projects.engine.repair, projects.engine.fix_loop\n"
+        "import sys, projects.engine.pipeline, projects.engine.repairs.repair, projects.engine.repairs.fix_loop\n"
         "assert 'django' not in sys.modules"
     )
 
@@ -24,7 +24,7 @@ def test_the_engine_needs_neither_django_nor_an_environment() -> None:
 
 
 def test_every_prompt_is_prose_within_lines() -> None:
-    prompts = sorted((ENGINE / "prompts").glob("*.txt"))
+    prompts = sorted((ENGINE / "model" / "prompts").glob("*.txt"))
 
     assert {prompt.stem for prompt in prompts} > {"intent", "plan", "code", "tests", "edit", "repair", "rules"}
     assert all(len(line) <= 120 for prompt in prompts for line in prompt.read_text().splitlines())

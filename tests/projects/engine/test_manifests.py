@@ -4,10 +4,10 @@ from typing import Any
 import pytest
 from packaging.requirements import Requirement
 
-from projects.engine.dependencies import Dependency, dependency_faults, imported
-from projects.engine.manifests import manifest, slug
-from projects.engine.plan import Plan
-from projects.engine.suite import Suite
+from projects.engine.stages.dependencies import Dependency, dependency_faults, imported
+from projects.engine.stages.manifests import manifest, slug
+from projects.engine.stages.plan import Plan
+from projects.engine.stages.tests import Suite
 from tests.projects.engine.apps import as_json, plan, planned
 
 

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from projects.engine.asking import Asker
-from projects.engine.edit import edit
 from projects.engine.errors import EngineError
-from projects.engine.exchanges import Exchange
-from projects.engine.fingerprints import Failure
 from projects.engine.limits import Limits
-from projects.engine.patches import Patch, apply, patch_faults, unified_diff
-from projects.engine.repair import repair
+from projects.engine.model.asking import Asker
+from projects.engine.model.exchanges import Exchange
+from projects.engine.repairs.edit import edit
+from projects.engine.repairs.fingerprints import Failure
+from projects.engine.repairs.patches import Patch, apply, patch_faults, unified_diff
+from projects.engine.repairs.repair import repair
 from projects.engine.request import Request
 from tests.projects.engine.apps import as_json, patch, replacement
 from tests.scripted_model import Refuses, ScriptedModel

@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 
-from projects.engine.asking import Asker
-from projects.engine.budget import Budget, Usage
 from projects.engine.errors import BadAnswer, Cancelled, EngineError
-from projects.engine.exchanges import Exchange
 from projects.engine.limits import Limits
+from projects.engine.model.asking import Asker
+from projects.engine.model.budget import Budget, Usage
+from projects.engine.model.exchanges import Exchange
 from projects.engine.pipeline import NO_RUNNER, Generated, generate
 from projects.engine.request import Request
-from projects.engine.state import State
+from projects.engine.stages.state import State
 from tests.projects.engine.apps import INTENT, SUITE, as_json, plan, planned, written
 from tests.scripted_model import Refuses, Says, ScriptedModel, Streams
 

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from projects.engine.exchanges import Redaction
+from projects.engine.model.exchanges import Redaction
 
 KEYS = [
     "sk-proj-" + "aB3" * 12,

@@ -1,0 +1,1 @@
+"""What the API answers about builds: DRF serializers, so that the schema says the same."""

@@ -1,0 +1,1 @@
+"""The API's description: OpenAPI, its pages, and every error code."""

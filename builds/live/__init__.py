@@ -1,0 +1,1 @@
+"""What live readers of builds and generations are sent."""

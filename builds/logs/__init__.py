@@ -1,0 +1,1 @@
+"""What a build prints: written, redacted, and read back as lines or as one text."""

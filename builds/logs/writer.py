@@ -1,0 +1,300 @@
+"""What a build prints: decoded, cleaned, capped, batched, stored; and read back from a cursor.
+
+The memory of a writer is bounded whatever the build prints. The first half of a phase's budget is kept as it comes;
+past it only the last lines are remembered, and a mark says how much was left out between the two.
+"""
+
+import codecs
+import re
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+
+from django.db import connection, transaction
+from django.db.models import F, QuerySet
+from django.utils import timezone
+
+from builds.logs.redaction import Redaction, StreamRedactor
+from builds.models import Build, LogChunk
+from builds.queue.claims import BuildLease
+from chef.jobs.leases import LeaseLost
+from chef.jobs.pubsub import announce
+
+# A line is stored at once, unless something has been stored so shortly before: then with what comes until then.
+FLUSH_SECONDS = 0.09
+UNFINISHED_SECONDS = 0.2  # how long text may wait for the end of its line: a prompt, a progress bar
+CHUNK_CHARS = 32 * 1024
+LINE_CHARS = 8 * 1024  # a longer line is stored in pieces
+TAIL_BYTES = 256 * 1024
+
+# Every escape sequence but colours (CSI ... m), and every control character but newline, tab and the colours' ESC.
+_UNWANTED = re.compile(
+    r"\x1b\[[0-9;:]*m"  # kept, see _keep_colours
+    r"|\x1b\[[0-?]*[ -/]*[@-~]"  # other CSI sequences
+    r"|\x1b[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)?"  # OSC, DCS, SOS, PM, APC
+    r"|\x1b[ -/]*[0-~]?"  # two-character sequences
+    r"|[\x00-\x08\x0b-\x1f\x7f\x80-\x9f]"
+)
+_COLOUR = re.compile(r"\x1b\[[0-9;:]*m")
+
+
+def _keep_colours(match: re.Match[str]) -> str:
+    return match[0] if _COLOUR.fullmatch(match[0]) else ""
+
+
+def clean(text: str) -> str:
+    """`text` with line ends as newlines, and without control characters or escape sequences other than colours."""
+    return _UNWANTED.sub(_keep_colours, text.replace("\r\n", "\n").replace("\r", "\n"))
+
+
+@dataclass
+class _Piece:
+    """Text of one stream on its way to a row."""
+
+    stream: str
+    timestamp: datetime
+    text: str
+    size: int
+
+
+class _LineReader:
+    """Bytes of one stream → cleaned text without secrets that ends at line ends, however the bytes were split."""
+
+    def __init__(self, redaction: Redaction) -> None:
+        self._redactor = StreamRedactor(redaction)
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._rest = ""
+
+    def feed(self, data: bytes) -> str:
+        text = self._rest + self._decoder.decode(data)
+        cut = text.rfind("\n") + 1
+        if not cut and len(text) > LINE_CHARS:
+            # One endless line: give it away in pieces, but never cut an escape sequence or a CR LF pair.
+            escape = text.rfind("\x1b", len(text) - 64)
+            cut = escape if escape > 0 else len(text) - text.endswith("\r")
+        self._rest = text[cut:]
+        return self._redactor.feed(clean(text[:cut]))
+
+    def drain(self, *, final: bool = False) -> str:
+        """What waits for its line end: all of it at the end, or when a prompt or a progress bar stays unfinished.
+
+        What may be the beginning of a secret waits until the end.
+        """
+        text = self._rest + self._decoder.decode(b"", final=final)
+        if not final and "\x1b" in text[-64:]:
+            return ""
+        self._rest = ""
+        given = self._redactor.feed(clean(text))
+        return given + self._redactor.finish() if final else given
+
+
+class LogWriter:
+    """Stores the output of one attempt, under its lease. Used as a context manager, one `phase` after the other.
+
+    `write` may be called from any thread and blocks while the database is slow, which slows the build down instead
+    of filling memory. `on_line` is given every whole line with its stream, stored or not.
+    """
+
+    def __init__(self, lease: BuildLease, *, max_bytes: int) -> None:
+        self._lease = lease
+        self._phase = ""
+        self._redaction = Redaction(())
+        # Installation and build share the limit, so that a noisy installation cannot silence the build.
+        self._phase_budget = max(max_bytes // 2, 2 * TAIL_BYTES)
+        self._lock = threading.RLock()
+        self._sequence = 0
+        self._pending: list[_Piece] = []
+        self._on_line: Callable[[str, str], None] = lambda line, stream: None
+        self._news = threading.Event()
+        self._stop = threading.Event()
+        self._flusher = threading.Thread(target=self._flush_regularly, name="log-flusher", daemon=True)
+        self._begin("")
+
+    def __enter__(self) -> "LogWriter":
+        self._flusher.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stop.set()
+        self._news.set()
+        self._flusher.join(timeout=10)
+
+    def _begin(self, phase: str) -> None:
+        self._phase = phase
+        self._readers = {stream: _LineReader(self._redaction) for stream in ("stdout", "stderr")}
+        self._budget = self._phase_budget - TAIL_BYTES
+        self._tail: deque[_Piece] = deque()
+        self._tail_size = self._left_out = 0
+        self._partial = {"stdout": "", "stderr": ""}
+
+    def mask(self, secrets: Sequence[tuple[str, str]]) -> None:
+        """Have these (name, value) masked from the next phase on, and in `say` at once."""
+        with self._lock:
+            self._redaction = Redaction(secrets)
+
+    def masked(self, text: str) -> str:
+        """A text as the log may hold it."""
+        return self._redaction.redact(clean(text))
+
+    def start_phase(self, phase: str, on_line: Callable[[str, str], None] | None = None) -> None:
+        with self._lock:
+            self._begin(phase)
+            self._on_line = on_line or (lambda line, stream: None)
+
+    def write(self, stream: str, data: bytes) -> None:
+        """Take output as it came. Raises LeaseLost when the attempt may not write any more."""
+        with self._lock:
+            self._keep(stream, self._readers[stream].feed(data))
+            if sum(piece.size for piece in self._pending) > 4 * CHUNK_CHARS:
+                self._store()
+        self._news.set()
+
+    def say(self, text: str) -> None:
+        """A line of Chef's own, in the stream `system`."""
+        with self._lock:
+            self._pending.append(_Piece("system", timezone.now(), self.masked(text) + "\n", 0))
+        self._news.set()
+
+    def end_phase(self) -> None:
+        """Store all that is left of the phase; the mark and the remembered last lines, if the limit was reached."""
+        with self._lock:
+            for stream, reader in self._readers.items():
+                self._keep(stream, reader.drain(final=True))
+                self._tell_lines(stream, "\n" if self._partial[stream] else "")
+            if self._left_out:
+                self._append_tail()
+            self._store()
+
+    def _keep(self, stream: str, text: str) -> None:
+        if not text:
+            return
+        self._tell_lines(stream, text)
+        piece = _Piece(stream, timezone.now(), text, len(text.encode(errors="replace")))
+        if self._budget >= piece.size:
+            self._budget -= piece.size
+            self._append(piece)
+        else:
+            self._budget = 0
+            self._remember(piece)
+
+    def _append(self, piece: _Piece) -> None:
+        last = self._pending[-1] if self._pending else None
+        if last and last.stream == piece.stream and len(last.text) + len(piece.text) <= CHUNK_CHARS:
+            last.text += piece.text
+            last.size += piece.size
+        else:
+            self._pending.append(piece)
+
+    def _remember(self, piece: _Piece) -> None:
+        self._tail.append(piece)
+        self._tail_size += piece.size
+        self._left_out += piece.size
+        while self._tail_size > TAIL_BYTES:
+            self._tail_size -= self._tail.popleft().size
+
+    def _append_tail(self) -> None:
+        gone = self._left_out - self._tail_size
+        if gone:
+            self.say(
+                f"[chef] {gone:,} bytes of output were left out here: a phase keeps its first "
+                f"{self._phase_budget - TAIL_BYTES:,} bytes and its last {TAIL_BYTES:,}."
+            )
+        self._pending.extend(self._tail)
+        self._tail = deque()
+
+    def _tell_lines(self, stream: str, text: str) -> None:
+        *lines, rest = (self._partial[stream] + text).split("\n")
+        self._partial[stream] = rest[-LINE_CHARS:]
+        for line in lines:
+            self._on_line(line, stream)
+
+    def _flush_regularly(self) -> None:
+        try:
+            drained = 0.0
+            while not self._stop.is_set():
+                has_news = self._news.wait(UNFINISHED_SECONDS)
+                self._news.clear()
+                with self._lock:
+                    if not has_news or time.monotonic() - drained >= UNFINISHED_SECONDS:
+                        drained = time.monotonic()
+                        for stream, reader in self._readers.items():
+                            self._keep(stream, reader.drain())
+                    self._store()
+                if has_news:
+                    self._stop.wait(FLUSH_SECONDS)
+        except LeaseLost:
+            pass  # the lease's own event tells the runner
+        finally:
+            connection.close()
+
+    def _store(self) -> None:
+        if not self._pending:
+            return
+        pieces, self._pending = self._pending, []
+        rows = []
+        for piece in pieces:
+            self._sequence += 1
+            rows.append(
+                LogChunk(
+                    build=self._lease.build,
+                    attempt=self._lease.fence,
+                    sequence=self._sequence,
+                    phase=self._phase,
+                    stream=piece.stream,
+                    timestamp=piece.timestamp,
+                    text=piece.text,
+                )
+            )
+        self._write(rows, sum(piece.size for piece in pieces), is_cut=bool(self._left_out))
+
+    def _write(self, rows: list[LogChunk], size: int, *, is_cut: bool) -> None:
+        changes = {"log_bytes": F("log_bytes") + size}
+        if is_cut:
+            changes["log_truncated"] = True  # type: ignore[assignment]
+        with self._lease.writing(**changes):
+            LogChunk.objects.bulk_create(rows, batch_size=500)
+            transaction.on_commit(partial(announce, self._lease.build.pk))
+
+
+class WholeLog(LogWriter):
+    """A log that came at once: not entered, but filled, and written by `record` within the transaction of its end."""
+
+    def __init__(self, lease: BuildLease, *, max_bytes: int) -> None:
+        super().__init__(lease, max_bytes=max_bytes)
+        self._rows: list[LogChunk] = []
+        self._size, self._is_cut = 0, False
+
+    def _write(self, rows: list[LogChunk], size: int, *, is_cut: bool) -> None:
+        self._rows += rows
+        self._size, self._is_cut = self._size + size, self._is_cut or is_cut
+
+    def record(self) -> None:
+        """Write all of it. Raises LeaseLost when the attempt may not write any more."""
+        super()._write(self._rows, self._size, is_cut=self._is_cut)
+
+
+def read(build: Build, *, after: str = "", phase: str = "", limit: int = 500) -> tuple[list[LogChunk], str]:
+    """The chunks of a build's current attempt after a cursor, in order, and the cursor to go on from.
+
+    A cursor is "attempt.sequence". One of an earlier attempt starts the current attempt from its beginning, because
+    an attempt that lost its lease is not part of the build's log. Raises ValueError for anything else.
+    """
+    position = _position(after, build)
+    rows: QuerySet[LogChunk] = LogChunk.objects.filter(build=build, attempt=build.fence, sequence__gt=position)
+    if phase:
+        rows = rows.filter(phase=phase)
+    chunks = list(rows.order_by("sequence")[:limit])
+    return chunks, f"{build.fence}.{chunks[-1].sequence if chunks else position}"
+
+
+def _position(cursor: str, build: Build) -> int:
+    if not cursor:
+        return 0
+    match = re.fullmatch(r"(\d{1,9})\.(\d{1,9})", cursor)
+    if not match:
+        raise ValueError("The cursor is not one that this log gave: use `nextCursor` as it came, or leave it out.")
+    return int(match[2]) if int(match[1]) == build.fence else 0

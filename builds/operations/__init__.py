@@ -1,0 +1,1 @@
+"""How the installation runs: health, overview, heartbeats, usage, staff roles."""

@@ -1,0 +1,1 @@
+"""Pages of a build: its state, log, timeline and output files."""

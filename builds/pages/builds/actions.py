@@ -1,0 +1,58 @@
+"""What an owner does about a build on its page. Staff who look at someone else's act in the admin."""
+
+from typing import cast
+from uuid import UUID
+
+from django.contrib import messages
+from django.contrib.auth.decorators import login_required
+from django.contrib.auth.models import User
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect
+from django.urls import reverse
+from django.views.decorators.http import require_POST
+
+from builds import actions
+from builds.models import Build
+from builds.pages.refusals import told
+from builds.sites import publishing
+
+
+@login_required
+@require_POST
+def cancel(request: HttpRequest, pk: UUID) -> HttpResponse:
+    """Cancel it, if it has not ended."""
+    build = _own(request, pk)
+    if actions.cancel_build(build, by=cast(User, request.user)):
+        messages.success(request, "Cancelled. What still runs is stopped within seconds.")
+    else:
+        messages.info(request, f"The build had already ended: it is {build.status}.")
+    return redirect("build-page", build.pk)
+
+
+@login_required
+@require_POST
+def retry(request: HttpRequest, pk: UUID) -> HttpResponse:
+    """Build the same revision again, and go there."""
+    build = _own(request, pk)
+    with told(request):
+        again = actions.retry_build(build, by=cast(User, request.user))
+        messages.success(request, f"Queued as build #{again.number}, of the same files as #{build.number}.")
+        return redirect("build-page", again.pk)
+    return redirect("build-page", build.pk)
+
+
+@login_required
+@require_POST
+def publish(request: HttpRequest, pk: UUID) -> HttpResponse:
+    """Make a release of it, and make that the live one."""
+    build = _own(request, pk)
+    with told(request):
+        release, warnings = publishing.publish_build(build, by=cast(User, request.user))
+        messages.success(request, f"Release {release.number} is live.")
+        for warning in warnings:
+            messages.warning(request, warning)
+    return redirect(f"{reverse('build-page', args=[build.pk])}#published")
+
+
+def _own(request: HttpRequest, pk: UUID) -> Build:
+    return get_object_or_404(Build.objects.select_related("project", "revision"), pk=pk, owner=request.user.pk)

@@ -1,0 +1,136 @@
+"""Output files of a build, looked at. Nothing of them comes alive on our own origin: text is shown as text, pictures as
+data, and a page only where published sites are, when it is asked for."""
+
+from typing import cast
+from urllib.parse import quote
+from uuid import UUID
+
+from django.conf import settings
+from django.contrib import messages
+from django.contrib.auth.decorators import login_required
+from django.contrib.auth.models import User
+from django.core.files.storage import default_storage
+from django.db.models import QuerySet
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
+from django.utils import timezone
+from django.views.decorators.gzip import gzip_page
+from django.views.decorators.http import require_GET, require_POST
+
+from builds.models import Artifact, Build, Preview
+from builds.pages.access import visible_builds
+from builds.pages.files.raster import MAX_BYTES, data_uri, raster_of
+from builds.pages.files.tree import crumbs_of, tree_of
+from builds.site_names import address, preview_label
+from builds.sites import publishing
+from chef.jobs.models import Status
+from chef.web.source_text import hides_something, html_lines, table_rows, text_of
+
+# Pictures that are known by their names alone: all others by their bytes.
+DRAWINGS = frozenset(["image/avif", "image/svg+xml", "image/vnd.microsoft.icon"])
+MOST_OF_TEXT = 256 * 1024
+MOST_LINES = 5_000
+_PREVIEW_SECONDS = 3600
+
+
+@login_required
+@require_GET
+@gzip_page
+def artifacts_page(request: HttpRequest, pk: UUID) -> HttpResponse:
+    """One folder of a build's outputs, for builds that have very many."""
+    build = _build(request, pk)
+    path = request.GET.get("in", "").strip("/")
+    folder = tree_of(kept_of(build).values_list("name", "size")).at(path)
+    if folder is None or not folder.count:
+        raise Http404
+    context = {"folder": folder, "crumbs": crumbs_of(path)}
+    return render(request, "builds/artifacts.html", {**_about(request, build), **context})
+
+
+@login_required
+@require_GET
+@gzip_page
+def artifact_page(request: HttpRequest, pk: UUID, name: str) -> HttpResponse:
+    """One output file, as far as it can be shown."""
+    build = _build(request, pk)
+    artifact = get_object_or_404(kept_of(build), name=name)
+    context = {
+        **_about(request, build),
+        "artifact": artifact,
+        "crumbs": crumbs_of(name)[:-1],
+        "is_page": artifact.content_type == "text/html",
+        "frame": _frame(request, build, artifact),
+        **_shown(artifact),
+    }
+    return render(request, "builds/artifact.html", context)
+
+
+@login_required
+@require_POST
+def preview(request: HttpRequest, pk: UUID) -> HttpResponse:
+    """Have the outputs served under a name that nobody can guess, and show one page of them in a frame."""
+    build = get_object_or_404(Build, pk=pk, owner=request.user.pk)
+    name = request.POST.get("name", "")
+    here = reverse("build-page-artifact", args=[build.pk, name]) if name else reverse("build-page", args=[build.pk])
+    try:
+        seconds = min(settings.PREVIEW_SECONDS, _PREVIEW_SECONDS)
+        made = publishing.make_preview(build, by=cast(User, request.user), seconds=seconds)
+    except publishing.NotServable as refused:
+        messages.error(request, str(refused))
+        return redirect(here)
+    return redirect(f"{here}?preview={made.pk}#preview")
+
+
+def kept_of(build: Build) -> QuerySet[Artifact]:
+    """The outputs of the attempt that completed it, if one has."""
+    rows = Artifact.objects.filter(build=build, attempt=build.fence)
+    return rows if build.status == Status.COMPLETED else rows.none()
+
+
+def _build(request: HttpRequest, pk: UUID) -> Build:
+    return get_object_or_404(visible_builds(request).select_related("project"), pk=pk)
+
+
+def _about(request: HttpRequest, build: Build) -> dict[str, object]:
+    return {"tab": "builds", "build": build, "project": build.project, "is_own": build.owner_id == request.user.pk}
+
+
+def _frame(request: HttpRequest, build: Build, artifact: Artifact) -> str:
+    """Where a preview that was asked for shows the file; empty when there is none, or it does not serve the file."""
+    try:
+        asked = UUID(request.GET.get("preview", ""))
+    except ValueError:
+        return ""
+    made = Preview.objects.filter(pk=asked, build=build, created_by=request.user.pk, expires_at__gt=timezone.now())
+    found = made.first()
+    prefix = f"{found.root}/" if found and found.root else ""
+    if found is None or not artifact.name.startswith(prefix):
+        return ""
+    return address(preview_label(found.token)).rstrip("/") + "/" + quote(artifact.name.removeprefix(prefix))
+
+
+def _shown(artifact: Artifact) -> dict[str, object]:
+    content = _content(artifact, MOST_OF_TEXT)
+    raster = raster_of(content)
+    if raster or artifact.content_type in DRAWINGS:
+        if not (raster.can_be_shown(artifact.size) if raster else artifact.size <= MAX_BYTES):
+            return {"why_not": "The picture is too large to be shown here: download it."}
+        whole = content if len(content) == artifact.size else _content(artifact, MAX_BYTES)
+        return {"picture": data_uri(raster.media_type if raster else artifact.content_type, whole)}
+    text = text_of(_without_half_line(content, artifact.size))
+    if text is None:
+        return {"why_not": "This is no text and no picture that could be shown here: download it."}
+    lines = text.lines[:MOST_LINES]
+    told, _ = html_lines(lines, artifact.name, first=1, last=len(lines))
+    is_cut = artifact.size > len(content) or len(lines) < len(text.lines)
+    return {"rows": table_rows(told, 1), "total": len(lines), "is_cut": is_cut, "hides": hides_something(lines)}
+
+
+def _content(artifact: Artifact, most: int) -> bytes:
+    with default_storage.open(artifact.storage_key) as file:
+        return bytes(file.read(most))
+
+
+def _without_half_line(content: bytes, size: int) -> bytes:
+    return content if len(content) == size else content.rsplit(b"\n", 1)[0]

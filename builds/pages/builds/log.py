@@ -1,0 +1,131 @@
+"""A build's log for its page: lines for whoever has no script; text, and one live stream, for the script."""
+
+import gzip
+from dataclasses import dataclass
+from urllib.parse import urlencode
+from uuid import UUID
+
+import orjson
+from django.contrib.auth.decorators import login_required
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.shortcuts import get_object_or_404
+from django.urls import reverse
+from django.views.decorators.http import require_GET
+from rest_framework.exceptions import APIException
+
+from builds.live.readers import page_stream, place_in_page_stream
+from builds.logs.lines import Line, LogIndex, find_evidence, read_page
+from builds.logs.text import log_text
+from builds.models import Build
+from builds.pages.access import visible_builds
+from chef.web.downloads import send
+from chef.web.streaming import TooManyReaders, hand_over
+
+LINES_SHOWN = 300
+PAGE_BYTES = 2 * 1024**2
+# What the script holds at most: more than CHEF_MAX_LOG_BYTES lets into a log, unless an operator raises that. And
+# browsers make no element higher than some 33 million pixels.
+KEPT_BYTES, KEPT_LINES = 12 * 1024**2, 1_000_000
+
+
+@dataclass(frozen=True)
+class Window:
+    """Some consecutive lines of a log of `last` lines."""
+
+    lines: list[Line]
+    first: int
+    last: int
+
+    @property
+    def end(self) -> int:
+        return min(self.first + LINES_SHOWN - 1, self.last)
+
+    @property
+    def earlier(self) -> int:
+        """Where the window before begins; 0 when there is none."""
+        return max(self.first - LINES_SHOWN, 1) if self.first > 1 else 0
+
+    @property
+    def later(self) -> int:
+        return self.end + 1 if self.end < self.last else 0
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One line of a verdict's evidence, with its number in the log and where that is shown; 0 if it is not there."""
+
+    text: str
+    number: int
+    href: str
+
+
+def window_of(index: LogIndex, asked: str) -> Window:
+    """The lines from the number that was asked for on; without one, the last ones."""
+    last = index.last
+    tail = max(last - LINES_SHOWN + 1, 1)
+    first = min(max(int(asked), 1), max(last, 1)) if asked.isdecimal() and len(asked) < 10 else tail
+    return Window(index.lines(first, min(first + LINES_SHOWN - 1, last)), first, last)
+
+
+def evidence_of(build: Build, index: LogIndex, window: Window) -> list[Evidence]:
+    if not build.verdict:
+        return []
+    numbers = find_evidence(build, index)
+    told = [(text, numbers.get(text, 0)) for text in build.verdict.get("evidence", [])]
+    return [Evidence(text, number, _place(build, number, window)) for text, number in told]
+
+
+def _place(build: Build, number: int, window: Window) -> str:
+    if not number or window.first <= number <= window.end:
+        return f"#L{number}"
+    query = urlencode({"log": max(number - LINES_SHOWN // 3, 1)})
+    return f"{reverse('build-page', args=[build.pk])}?{query}#L{number}"
+
+
+@login_required
+@require_GET
+def log_page(request: HttpRequest, pk: UUID) -> HttpResponse:
+    """Text of the log after a cursor, with what its lines are: see builds.logs.lines.Page."""
+    build = get_object_or_404(visible_builds(request).only("fence", "log_bytes"), pk=pk)
+    try:
+        after, kept = request.GET.get("after", ""), {"kept_bytes": KEPT_BYTES, "kept_lines": KEPT_LINES}
+        page = read_page(build, after=after, most_bytes=PAGE_BYTES, **kept)
+    except ValueError:
+        return HttpResponse(status=400)
+    body = orjson.dumps(page.as_json())
+    response = HttpResponse(body, content_type="application/json")
+    response.headers["Vary"] = "Accept-Encoding, Cookie"
+    response.headers["Cache-Control"] = "no-store"
+    # There is no secret of the application in it, so its length tells nobody anything. At the fastest level: most
+    # logs are read from near by.
+    if len(body) > 1000 and "gzip" in request.headers.get("Accept-Encoding", ""):
+        response.content = gzip.compress(body, compresslevel=1)
+        response.headers["Content-Encoding"] = "gzip"
+    return response
+
+
+@login_required
+@require_GET
+def log_as_text(request: HttpRequest, pk: UUID) -> HttpResponseBase:
+    """All of the log as text, without colours."""
+    build = get_object_or_404(visible_builds(request), pk=pk)
+    try:
+        return send(request, log_text(build, without_colours=True))
+    except APIException as refused:
+        return HttpResponse(str(refused.detail), status=refused.status_code, content_type="text/plain")
+
+
+@login_required
+@require_GET
+def stream(request: HttpRequest, pk: UUID) -> HttpResponseBase:
+    """The log after a cursor and the changes after an event, live; a reader that was cut off goes on by its last id."""
+    build = get_object_or_404(visible_builds(request).only("pk"), pk=pk)
+    try:
+        asked = request.headers.get("Last-Event-ID") or request.GET.get("after") or "0.0-0"
+        after, event = place_in_page_stream(asked)
+        return hand_over(request, page_stream(build.pk, after=after, event=event))
+    except ValueError:
+        return HttpResponse(status=400)
+    except APIException as refused:
+        wait = {"Retry-After": str(refused.wait)} if isinstance(refused, TooManyReaders) else {}
+        return HttpResponse(status=refused.status_code, headers=wait)

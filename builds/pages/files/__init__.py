@@ -1,0 +1,1 @@
+"""Pages of source files: a tree, one file, and the changes between revisions."""

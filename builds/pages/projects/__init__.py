@@ -1,0 +1,1 @@
+"""Pages of a project: making one, its overview, builds and releases."""

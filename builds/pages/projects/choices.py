@@ -1,0 +1,101 @@
+"""The second step after builds.pages.projects.new: what was detected in the files, to be changed and built."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+from uuid import UUID
+
+from django.contrib import messages
+from django.contrib.auth.decorators import login_required
+from django.contrib.auth.models import User
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.http import require_http_methods
+
+from builds.actions import submit_upload
+from builds.pages.forms import ChoicesForm, StrategyForm
+from builds.pages.once import stored_nowhere
+from builds.pages.refusals import REFUSALS, reasons
+from builds.runner import wish_of
+from builds.runtimes.detection import DetectionError, Plan, detect
+from projects.actions import NewFile
+from projects.environment import Secret
+from projects.files.uploads import files_of
+from projects.models import Project, Upload
+
+_PATHS_SHOWN = 200
+
+
+@login_required
+@require_http_methods(["GET", "POST"])
+def choices(request: HttpRequest, pk: UUID) -> HttpResponse:
+    """How the files of an upload will be built. A POST builds them, or forgets them (`do=forget`)."""
+    upload = Upload.objects.filter(pk=pk, owner=request.user.pk).select_related("project").first()
+    if upload is None:
+        messages.warning(request, "These files are not kept any more: they were built, or sent two hours ago.")
+        return redirect("new-project")
+    if request.POST.get("do") == "forget":
+        upload.delete()
+        return redirect("project-page", pk=upload.project_id) if upload.project_id else redirect("new-project")
+    files = files_of(upload)
+    wished = _wished_of(upload.project)
+    plan, fault = _detected(files, wished)
+    form = _form(request, upload, plan, wished)
+    if form.is_bound and form.is_valid():
+        _, fault = _detected(files, form.strategy())
+        built = None if fault else _build(request, upload, form)
+        if built:
+            return built
+    paths = sorted(file.path for file in files)
+    context = {
+        "here": "" if upload.project else "new",
+        "tab": "code",
+        "project": upload.project,
+        "upload": upload,
+        "form": form,
+        "plan": plan,
+        "fault": fault,
+        "paths": paths[:_PATHS_SHOWN],
+        "paths_left": max(0, len(paths) - _PATHS_SHOWN),
+    }
+    # What was typed is shown again, secrets too.
+    return stored_nowhere(render(request, "projects/choices.html", context, status=422 if form.is_bound else 200))
+
+
+def _wished_of(project: Project | None) -> dict[str, Any]:
+    """How the project's last revision was to be built: the next one is, too, unless its sender says otherwise."""
+    last = project.revisions.order_by("-number").only("strategy").first() if project else None
+    return dict(last.strategy) if last else {}
+
+
+def _detected(files: Sequence[NewFile], strategy: dict[str, Any]) -> tuple[Plan | None, DetectionError | None]:
+    try:
+        return detect({file.path: file.content for file in files}, dependencies={}, wish=wish_of(strategy)), None
+    except DetectionError as error:
+        return None, error
+
+
+def _form(request: HttpRequest, upload: Upload, plan: Plan | None, wished: Mapping[str, Any]) -> StrategyForm:
+    data = request.POST if request.method == "POST" else None
+    detected = plan.as_json() if plan else None
+    if upload.project:
+        return StrategyForm(data, plan=detected, before=wished)
+    form = ChoicesForm(data, plan=detected)
+    form.initial["name"] = upload.name
+    return form
+
+
+def _build(request: HttpRequest, upload: Upload, form: StrategyForm) -> HttpResponse | None:
+    """Goes to the build; None when it is refused, which the form then says."""
+    data, of_new_project = form.cleaned_data, {}
+    if not upload.project:
+        secrets = {name: Secret(value) for name, value in data["secrets"].items()}
+        of_new_project = {"name": data["name"], "env": data["env"], "secrets": secrets}
+    try:
+        build = submit_upload(upload, by=cast(User, request.user), strategy=form.strategy(), **of_new_project)
+    except Upload.DoesNotExist:  # it has just been built
+        return redirect("home")
+    except REFUSALS as refused:
+        for reason in reasons(refused):
+            form.add_error(None, reason)
+        return None
+    return redirect("build-page", pk=build.pk)

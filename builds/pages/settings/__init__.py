@@ -1,0 +1,1 @@
+"""Pages of settings: a project's, its webhooks, and a user's tokens."""

@@ -1,0 +1,1 @@
+"""Which build runs next, when it may start, and pausing all of it."""

@@ -1,0 +1,234 @@
+"""The queue played forward in plain Python: who is claimed after whom, and when. Knows no database and no clock.
+
+The order is that of builds.queue.claims.in_claim_order. One play with mean durations gives everybody's position; for
+when, the first claims are played many times with drawn durations, and what lies further out is extrapolated from there:
+sums of many builds are predictable, and a play of the whole queue costs as much as all those short ones.
+"""
+
+import random
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from heapq import heapify, heappop, heappush
+from itertools import islice
+from math import ceil, inf, sqrt
+from typing import NamedTuple
+
+PLAYS = 32
+CLAIMS_A_PLAY = 160
+# How many of the last builds that were played often enough the extrapolation starts from.
+ANCHORS = 20
+
+
+class Durations:
+    """What something may take, in seconds: as likely each of `samples`, of which there is at least one."""
+
+    def __init__(self, samples: Iterable[float]) -> None:
+        self.samples = sorted(samples)
+        self.mean = sum(self.samples) / len(self.samples)
+
+    def remaining(self, elapsed: float, *, at_most: float = inf) -> "Durations":
+        """What is left of one that has taken `elapsed` so far."""
+        left = [sample - elapsed for sample in self.samples if sample > elapsed]
+        if len(left) < 3:
+            # Longer than almost all before: nobody knows, but what has taken long tends to go on.
+            left += [elapsed * share for share in (0.1, 0.3, 1.0)]
+        return Durations(min(seconds, max(at_most - elapsed, 0.0)) for seconds in left)
+
+
+class Waiting(NamedTuple):
+    """A queued build, eligible in so many seconds."""
+
+    owner: int
+    priority: int
+    available_in: float
+    durations: Durations
+
+
+class Running(NamedTuple):
+    owner: int
+    remaining: Durations
+
+
+class Prediction(NamedTuple):
+    """Its place among the queued, from 1, and the seconds until it starts: as often less as more, and 9 of 10 times."""
+
+    position: int
+    p50: float
+    p90: float
+
+    @property
+    def is_now(self) -> bool:
+        return self.p50 == 0
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What is known at one moment. `waiting` is in the order of age; `turns` ranks owners by their last turn, from 1.
+
+    There is at least one worker. An `owner_limit` of 0 is none.
+    """
+
+    waiting: Sequence[Waiting]
+    running: Sequence[Running]
+    turns: Mapping[int, int]
+    workers: int
+    owner_limit: int = 0
+
+    @cached_property
+    def lanes(self) -> Mapping[tuple[int, int], list[int]]:
+        """The eligible builds of each (priority, owner), as indices into `waiting`, the oldest last."""
+        lanes: dict[tuple[int, int], list[int]] = defaultdict(list)
+        for index in reversed(range(len(self.waiting))):
+            build = self.waiting[index]
+            if build.available_in <= 0:
+                lanes[build.priority, build.owner].append(index)
+        return dict(lanes)
+
+    @cached_property
+    def returning(self) -> list[tuple[float, int]]:
+        """The builds in back-off, as (seconds, index), the first to return last."""
+        later = [(build.available_in, index) for index, build in enumerate(self.waiting) if build.available_in > 0]
+        return sorted(later, reverse=True)
+
+    @cached_property
+    def running_of(self) -> Counter[int]:
+        return Counter(build.owner for build in self.running)
+
+    @cached_property
+    def offers(self) -> Mapping[int, list[tuple[int, int, int, int]]]:
+        """For each priority, the highest first, a heap of what owners offer: (running, turn, index, owner)."""
+        offers: dict[int, list[tuple[int, int, int, int]]] = {
+            priority: [] for priority in sorted({build.priority for build in self.waiting}, reverse=True)
+        }
+        for (priority, owner), lane in self.lanes.items():
+            running = self.running_of[owner]
+            if not self.owner_limit or running < self.owner_limit:
+                offers[priority].append((running, self.turns.get(owner, 0), lane[-1], owner))
+        for heap in offers.values():
+            heapify(heap)
+        return offers
+
+
+class Play:
+    """One way in which it may go on."""
+
+    def __init__(self, scene: Scene, draw: Callable[[Durations], float]) -> None:
+        self._scene = scene
+        self._draw = draw
+        self._now = 0.0
+        self._lanes: dict[tuple[int, int], list[int]] = {}  # those that this play has touched
+        self._returning = scene.returning[:]
+        self._turns = dict(scene.turns)
+        self._turn = len(scene.turns)
+        self._running = scene.running_of.copy()
+        self._busy = [(draw(build.remaining), build.owner) for build in scene.running]
+        heapify(self._busy)
+        self._offers = {priority: offers[:] for priority, offers in scene.offers.items()}
+
+    def claims(self) -> Iterator[tuple[int, float]]:
+        """(index, seconds) of each claim, in order, until all have been claimed."""
+        while True:
+            while len(self._busy) < self._scene.workers and (index := self._claim()) is not None:
+                yield index, self._now
+            if not self._advance():
+                return
+
+    def _claim(self) -> int | None:
+        for priority, offers in self._offers.items():
+            while offers:
+                running, turn, index, owner = heappop(offers)
+                lane = self._lane(priority, owner)
+                still_holds = lane and lane[-1] == index and running == self._running[owner]
+                # What no longer holds has stayed in the heap: something newer of the owner is there too.
+                if still_holds and turn == self._turns.get(owner, 0):
+                    self._start(lane.pop(), owner)
+                    return index
+        return None
+
+    def _start(self, index: int, owner: int) -> None:
+        self._turn += 1
+        self._turns[owner] = self._turn
+        self._running[owner] += 1
+        heappush(self._busy, (self._now + self._draw(self._scene.waiting[index].durations), owner))
+        self._offer(owner)
+
+    def _offer(self, owner: int) -> None:
+        running = self._running[owner]
+        if self._scene.owner_limit and running >= self._scene.owner_limit:
+            return  # offered again when one of its builds ends
+        for priority, offers in self._offers.items():
+            if lane := self._lane(priority, owner):
+                heappush(offers, (running, self._turns.get(owner, 0), lane[-1], owner))
+
+    def _lane(self, priority: int, owner: int) -> list[int]:
+        lane = self._lanes.get((priority, owner))
+        if lane is None:
+            lane = self._lanes[priority, owner] = self._scene.lanes.get((priority, owner), [])[:]
+        return lane
+
+    def _advance(self) -> bool:
+        """Go to the next end of a build or of a back-off. False when there is none."""
+        ends = self._busy[0][0] if self._busy else inf
+        returns = self._returning[-1][0] if self._returning else inf
+        if ends == returns == inf:
+            return False
+        self._now = min(ends, returns)
+        if returns < ends:
+            self._offer(self._return(self._returning.pop()[1]))
+        # With mean durations many end at once, and whose is looked at first must not be served before the others.
+        while self._busy and self._busy[0][0] <= self._now:
+            owner = heappop(self._busy)[1]
+            self._running[owner] -= 1
+            self._offer(owner)
+        return True
+
+    def _return(self, index: int) -> int:
+        build = self._scene.waiting[index]
+        lane = self._lane(build.priority, build.owner)
+        lane.append(index)
+        lane.sort(reverse=True)
+        return build.owner
+
+
+def predict(scene: Scene) -> list[Prediction]:
+    """What to expect for each of `scene.waiting`, in the same order."""
+    expected = dict(Play(scene, lambda durations: durations.mean).claims())
+    positions = {index: place for place, index in enumerate(expected, 1)}
+    near = _play_often(scene)
+    beyond = _Extrapolation([(expected[index], *near[index]) for index in expected if index in near][-ANCHORS:])
+    return [
+        Prediction(positions[index], *(near.get(index) or beyond.at(expected[index])))
+        for index in range(len(scene.waiting))
+    ]
+
+
+def _play_often(scene: Scene) -> dict[int, tuple[float, float]]:
+    """(p50, p90) of the builds that come soon enough to be claimed in nearly every play."""
+    # The same seed each time: what a client is told must not flicker between two requests.
+    chance = random.Random(1).random  # noqa: S311  (no secret)
+    starts: dict[int, list[float]] = defaultdict(list)
+    for _ in range(PLAYS):
+        play = Play(scene, lambda durations: durations.samples[int(chance() * len(durations.samples))])
+        for index, seconds in islice(play.claims(), CLAIMS_A_PLAY):
+            starts[index].append(seconds)
+    median, ninth = PLAYS // 2, ceil(PLAYS * 0.9) - 1
+    # In a play where it was not reached, it comes later than in the others: it only has to be no more than one in ten.
+    often = {index: sorted(seconds) for index, seconds in starts.items() if len(seconds) > ninth}
+    return {index: (seconds[median], seconds[ninth]) for index, seconds in often.items()}
+
+
+class _Extrapolation:
+    """From (expected, p50, p90) of the last builds that were played: means go on as expected, spreads as their root."""
+
+    def __init__(self, anchors: Sequence[tuple[float, float, float]]) -> None:
+        count = max(len(anchors), 1)
+        self._expected = sum(expected for expected, _, _ in anchors) / count
+        self._p50 = sum(p50 for _, p50, _ in anchors) / count
+        self._spread = sum(p90 - p50 for _, p50, p90 in anchors) / count
+
+    def at(self, expected: float) -> tuple[float, float]:
+        p50 = self._p50 + max(expected - self._expected, 0.0)
+        growth = sqrt(max(expected / self._expected, 1.0)) if self._expected else 1.0
+        return p50, p50 + self._spread * growth

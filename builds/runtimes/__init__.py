@@ -1,0 +1,1 @@
+"""The languages that builds run on: detection, plans, images, registries."""

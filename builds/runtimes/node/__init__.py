@@ -1,0 +1,1 @@
+"""Node projects: package managers, frameworks' outputs, plans."""

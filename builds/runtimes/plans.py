@@ -1,0 +1,157 @@
+"""What a build will do, and the words that its planning needs: the wish, the plan, the source tree, the refusal.
+
+Pure data. The planners in `node_projects`, `python_projects` and `detection` make plans of it.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from builds.runtimes.catalogue import RUNTIMES, UnknownRuntime, resolve_version
+from builds.verdicts.evidence import Verdict, verdict
+
+TOOLS = "/workspace/tools"  # what installation adds beside the project; its commands are on the PATH of both phases
+TOOLBOX = "/workspace/.chef"  # the scripts of builds/toolbox, read-only
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """The user's strategy. What is None or empty is detected; a command that is the empty text means: none."""
+
+    runtime: str | None = None
+    version: str | None = None
+    install_command: str | None = None
+    build_command: str | None = None
+    root_dir: str | None = None
+    outputs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How a project is built.
+
+    Commands are for `sh -c` in `root_dir`, a path within the project ("" is its top); None means nothing to run.
+    `outputs` are relative to `root_dir`, "." being that folder itself. With `outputs_chosen` the user named them and
+    all of them are wanted; without, they are candidates and the first that exists is taken. `exclude` are names at the
+    top of `root_dir` that an output "." leaves out. `generated` maps paths, relative to `root_dir`, to the text of
+    files that preparation adds or replaces. `reasons` are sentences for the user.
+    """
+
+    runtime: str
+    version: str
+    package_manager: str | None = None
+    install_command: str | None = None
+    build_command: str | None = None
+    outputs: tuple[str, ...] = ()
+    outputs_chosen: bool = False
+    root_dir: str = ""
+    exclude: tuple[str, ...] = ()
+    generated: Mapping[str, str] = field(default_factory=dict)
+    reasons: tuple[str, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """The resolved strategy, in the API's words."""
+        return {
+            "runtime": self.runtime,
+            "version": self.version,
+            "packageManager": self.package_manager,
+            "installCommand": self.install_command,
+            "buildCommand": self.build_command,
+            "outputs": list(self.outputs),
+            "rootDir": self.root_dir,
+            "reasons": list(self.reasons),
+        }
+
+
+class DetectionError(Exception):
+    """The files, or the wish, do not make a plan. `verdict` says why and what to do."""
+
+    def __init__(self, verdict: Verdict) -> None:
+        super().__init__(verdict.message)
+        self.verdict = verdict
+        self.code, self.message, self.hint = verdict.code, verdict.message, verdict.hint
+        self.evidence = verdict.evidence
+
+
+def refusal(code: str, *, phase: str = "preparation", evidence: Iterable[str] = (), **facts: Any) -> DetectionError:
+    """The error for a verdict code, to be raised."""
+    return DetectionError(verdict(code, phase=phase, evidence=evidence, **facts))
+
+
+class SourceTree:
+    """The files under one folder of a project, by paths relative to it."""
+
+    def __init__(self, files: Mapping[str, bytes], root: str = "") -> None:
+        prefix = f"{root}/" if root else ""
+        self.root = root
+        self.files = {path.removeprefix(prefix): content for path, content in files.items() if path.startswith(prefix)}
+
+    def __contains__(self, path: object) -> bool:
+        return path in self.files
+
+    def full_path(self, path: str) -> str:
+        """The path within the project, as the user knows it."""
+        return f"{self.root}/{path}" if self.root else path
+
+    def top_names(self) -> set[str]:
+        """The names of files and folders at the top."""
+        return {path.partition("/")[0] for path in self.files}
+
+    def top_files(self) -> set[str]:
+        return {path for path in self.files if "/" not in path}
+
+    def has_folder(self, folder: str) -> bool:
+        return any(path.startswith(f"{folder}/") for path in self.files)
+
+    def with_suffix(self, *suffixes: str) -> list[str]:
+        return sorted(path for path in self.files if path.endswith(suffixes))
+
+    def text(self, path: str) -> str:
+        """A file's text without a byte order mark; empty when there is no such file. Bytes that are no UTF-8 differ."""
+        return self.files.get(path, b"").decode("utf-8-sig", errors="replace")
+
+    def manifest_text(self, path: str) -> str:
+        """A manifest's text without a byte order mark. Raises DetectionError when it is not UTF-8."""
+        try:
+            return self.files[path].decode("utf-8-sig")
+        except UnicodeDecodeError as fault:
+            where = f"{self.full_path(path)}: byte {fault.start} is not UTF-8"
+            raise self.invalid(path, "it is not UTF-8 text", evidence=[where]) from fault
+
+    def invalid(self, path: str, detail: str, *, evidence: Iterable[str] = ()) -> DetectionError:
+        """The error for a manifest that cannot be used; without better evidence it names the file."""
+        full_path = self.full_path(path)
+        evidence = [*evidence] or [f"{full_path}: {detail}"]
+        return refusal("invalid_manifest", evidence=evidence, file=full_path, detail=detail)
+
+    def malformed(self, path: str, problem: str, line: int, column: int) -> DetectionError:
+        """The error for a manifest that cannot be parsed at a line and column, both counted from 1."""
+        lines = self.text(path).splitlines()
+        evidence = [f"{self.full_path(path)}:{line}:{column}: {problem}", *lines[line - 1 : line]]
+        return self.invalid(path, f"{problem} at line {line}, column {column}", evidence=evidence)
+
+
+def known_version(runtime: str, wanted: str, *, source: str) -> str:
+    """Our version for the one that `source` asks for. Raises DetectionError, which names ours, when we have none."""
+    try:
+        return resolve_version(runtime, wanted)
+    except UnknownRuntime as fault:
+        raise unsupported_version(runtime, wanted, source=source) from fault
+
+
+def unsupported_version(runtime: str, wanted: str, *, source: str) -> DetectionError:
+    available = ", ".join(RUNTIMES[runtime].versions)
+    evidence = [f"{source}: {wanted}"]
+    return refusal(
+        "unsupported_runtime_version",
+        evidence=evidence,
+        source=source,
+        runtime=runtime,
+        wanted=wanted,
+        available=available,
+    )
+
+
+def command(wish: str | None, detected: str | None) -> str | None:
+    """The wished command, the detected one without a wish; an empty wish is a wish for none."""
+    return detected if wish is None else wish.strip() or None

@@ -1,0 +1,1 @@
+"""Scripts that run inside a build's container. Nothing of Chef imports them."""

@@ -1,0 +1,219 @@
+"""The verbs on sites: publish a build, make another release live, take a site down, show a build for a while."""
+
+import re
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+from django.contrib.auth.models import User
+from django.core.files.storage import default_storage
+from django.db import transaction
+from django.db.models import Max, QuerySet
+from django.utils import timezone
+from django.utils.text import slugify
+
+from builds.artifacts import discard_keys
+from builds.models import Artifact, Build, EncodedArtifact, Preview, Release, Site, SiteName
+from builds.site_names import MAX_SLUG, slug_fault
+from builds.sites import rules
+from builds.sites.compression import compress
+from builds.sites.lookup import forget_sites
+from chef.jobs.models import Status
+from projects.models import Project
+
+_INDEX = "index.html"
+_MOST_PAGES = 20_000
+_MOST_OF_NAME = MAX_SLUG - 13  # of a project's: what tells it from others of its name has room behind it
+
+
+class NotServable(Exception):
+    """The build has nothing that could be opened in a browser; the text says what to do."""
+
+
+class SlugRefused(Exception):
+    """The site cannot be called so. `is_taken`: another site has the name."""
+
+    def __init__(self, reason: str, *, is_taken: bool) -> None:
+        super().__init__(reason)
+        self.is_taken = is_taken
+
+
+@dataclass(frozen=True)
+class _Output:
+    """A build's output as it will be served."""
+
+    root: str
+    single_page: bool
+    rules: dict[str, Any]
+    warnings: list[str] = field(default_factory=list)
+
+    def columns(self) -> dict[str, Any]:
+        return {"root": self.root, "single_page": self.single_page, "rules": self.rules}
+
+
+def publish_build(
+    build: Build, *, by: User, slug: str = "", single_page: bool | None = None
+) -> tuple[Release, list[str]]:
+    """Make a release of a completed build, and make it live: (release, what of its rules could not be used).
+
+    Raises NotServable and SlugRefused; nothing is changed then.
+    """
+    if slug and (fault := slug_fault(slug)):
+        raise SlugRefused(fault, is_taken=False)
+    output = _output_of(build, single_page)
+    compress(_below(build, output.root).filter(encoded=None))
+    with transaction.atomic():
+        project = Project.objects.select_for_update().get(pk=build.project_id)
+        _refuse_pruned(Build.objects.only("pruned_at").get(pk=build.pk))  # it may have been since we looked
+        site = Site.objects.filter(project=project).select_related("name").first()
+        name = site.name if site and slug in ("", site.name_id) else _take_name(project, slug)
+        last = project.releases.aggregate(last=Max("number"))["last"] or 0
+        release = Release.objects.create(
+            project=project, number=last + 1, build=build, created_by=by, **output.columns()
+        )
+        Site.objects.update_or_create(project=project, defaults={"name": name, "live": release})
+        transaction.on_commit(forget_sites)
+    return release, output.warnings
+
+
+def build_to_publish(project: Project) -> Build:
+    """The last build of a project that has completed. Raises NotServable when there is none."""
+    build = project.builds.filter(status=Status.COMPLETED).order_by("-number").first()
+    if build is None:
+        raise NotServable("The project has no completed build yet: wait for one, then publish it.")
+    return build
+
+
+def activate_release(release: Release) -> None:
+    """Make a release the live one: one switch, forth or back. Doing it again changes nothing."""
+    with transaction.atomic():
+        Site.objects.filter(project=release.project_id).update(live=release, changed_at=timezone.now())
+        transaction.on_commit(forget_sites)
+
+
+def take_down(project: Project) -> None:
+    """Have no release live. The releases stay, and so do their own names. Where none is, nothing changes."""
+    with transaction.atomic():
+        Site.objects.filter(project=project).update(live=None, changed_at=timezone.now())
+        transaction.on_commit(forget_sites)
+
+
+def make_preview(build: Build, *, by: User, seconds: int, single_page: bool | None = None) -> Preview:
+    """Serve a completed build's output on a name that nobody can guess, for so long. Raises NotServable."""
+    output = _output_of(build, single_page)
+    expires_at = timezone.now() + timedelta(seconds=seconds)
+    return Preview.objects.create(
+        build=build, token=secrets.token_hex(16), expires_at=expires_at, created_by=by, **output.columns()
+    )
+
+
+def forget_old_previews() -> int:
+    """Remove the previews that have expired. Returns how many."""
+    return Preview.objects.filter(expires_at__lt=timezone.now()).delete()[0]
+
+
+def stored_keys(project: Project) -> list[str]:
+    """Where the compressed forms of a project's artifacts are kept."""
+    rows = EncodedArtifact.objects.filter(artifact__build__project=project)
+    return list(rows.values_list("storage_key", flat=True))
+
+
+def delete_releases(project: Project) -> None:
+    """With the stored bytes that only sites need. To be called in the transaction that deletes the project."""
+    transaction.on_commit(partial(discard_keys, stored_keys(project)))
+    transaction.on_commit(forget_sites)
+    Site.objects.filter(project=project).delete()
+    project.releases.all().delete()
+
+
+# --- What is served ----------------------------------------------------------------------------------------------
+
+
+def _output_of(build: Build, single_page: bool | None) -> _Output:
+    if build.status != Status.COMPLETED:
+        raise NotServable(f"The build is {build.status}: only a completed build can be opened in a browser.")
+    _refuse_pruned(build)
+    root = _root_of(build)
+    found, warnings = rules.parse(
+        _content(build, root, rules.HEADERS_FILE), _content(build, root, rules.REDIRECTS_FILE)
+    )
+    return _Output(root, _is_single_page(build, root) if single_page is None else single_page, found, warnings)
+
+
+def _refuse_pruned(build: Build) -> None:
+    if build.pruned_at:
+        raise NotServable("The operator has removed this build's artifacts: build the revision again.")
+
+
+def _root_of(build: Build) -> str:
+    """The folder of the first output that has a page; where none has one itself, the uppermost folder that does."""
+    outputs = [output.strip("/") for output in (build.plan or {}).get("outputs", [])]
+    pages = list(_artifacts(build).filter(name__endswith=_INDEX).values_list("name", flat=True)[:_MOST_PAGES])
+    folders = [page.removesuffix(_INDEX).rstrip("/") for page in pages if page.rpartition("/")[2] == _INDEX]
+    if not folders:
+        raise NotServable(
+            f"The build's output has no {_INDEX}: have the build write one, and name its folder in `outputs`."
+        )
+    by_output = [output for output in ("" if each == "." else each for each in outputs) if output in folders]
+    return by_output[0] if by_output else min(folders, key=lambda folder: (folder.count("/"), folder))
+
+
+def _is_single_page(build: Build, root: str) -> bool:
+    """It looks like one: a single page that loads a script, and no page for what is not found."""
+    pages = list(_below(build, root).filter(name__endswith=".html").values_list("name", flat=True)[:2])
+    page = _content(build, root, _INDEX) or b""
+    return len(pages) == 1 and b"<script" in page
+
+
+def _content(build: Build, root: str, name: str) -> bytes | None:
+    row = _artifacts(build).filter(name=_join(root, name), size__lte=rules.MAX_BYTES + 1).first()
+    if row is None:
+        return None
+    with default_storage.open(row.storage_key) as file:
+        return bytes(file.read())
+
+
+def _artifacts(build: Build) -> "QuerySet[Artifact]":
+    return Artifact.objects.filter(build=build, attempt=build.fence)
+
+
+def _below(build: Build, root: str) -> "QuerySet[Artifact]":
+    rows = _artifacts(build)
+    return rows.filter(name__startswith=f"{root}/") if root else rows
+
+
+def _join(folder: str, name: str) -> str:
+    return f"{folder}/{name}" if folder else name
+
+
+# --- What it is called -------------------------------------------------------------------------------------------
+
+
+def _take_name(project: Project, slug: str) -> SiteName:
+    """The name that was asked for, or one made of the project's. Raises SlugRefused."""
+    for candidate in [slug] if slug else _candidates(project):
+        if name := _taken(project, candidate):
+            return name
+    raise SlugRefused(f"Another site is called {slug!r}, or was: choose another name.", is_taken=True)
+
+
+def _candidates(project: Project) -> Sequence[str]:
+    own, words = project.pk.hex, re.findall("[a-z0-9]+", slugify(project.name)) or ["site"]
+    while len(words) > 1 and len("-".join(words)) > _MOST_OF_NAME:
+        words.pop()
+    name = "-".join(words)[:_MOST_OF_NAME]
+    return [each for each in (name, f"{name}-{own[:6]}", f"{name}-{own[:12]}", own) if not slug_fault(each)]
+
+
+def _taken(project: Project, slug: str) -> SiteName | None:
+    """The name, when the project has it or can have it; None when it is somebody else's."""
+    name, _ = SiteName.objects.select_for_update().get_or_create(
+        slug=slug, defaults={"owner_id": project.owner_id, "project": project}
+    )
+    if name.project_id is None and name.owner_id == project.owner_id:  # of a project that its owner has deleted
+        name.project = project
+        name.save(update_fields=["project"])
+    return name if name.project_id == project.pk else None

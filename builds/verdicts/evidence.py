@@ -1,0 +1,285 @@
+"""Why a build ended otherwise than completed, and the way from a failed command's output to that.
+
+The codes and their texts are in `verdict_catalogue`, what tools print in `symptoms`. Knows neither the database nor the
+sandbox.
+"""
+
+import re
+import signal
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from builds.verdicts.catalogue import CATALOGUE, VerdictClass
+from builds.verdicts.patterns import (
+    FETCH_FAILED,
+    NETWORK_ERROR,
+    PRECEDENCE,
+    Sign,
+    is_error_like,
+    is_noise,
+    is_suspect,
+    place,
+    signs,
+)
+
+__all__ = ["CATALOGUE", "EvidenceCollector", "Verdict", "VerdictClass", "clean", "verdict"]
+
+MAX_EVIDENCE_LINES = 10
+MAX_LINE_CHARS = 400
+# Reading a suspect line closely takes a third of a millisecond, and a build may print them without end.
+MAX_CLOSE_READINGS = 20_000
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Why a build ended.
+
+    `evidence` are log lines, the most telling first. `retryable`: the same build may well succeed when tried again
+    unchanged. `phase` is a phase's name, or empty before the first. `exit_code` is the failed command's, if one failed.
+    """
+
+    cls: VerdictClass
+    code: str
+    phase: str
+    message: str
+    evidence: tuple[str, ...]
+    hint: str
+    retryable: bool
+    exit_code: int | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """The verdict as the API gives it."""
+        return {
+            "class": self.cls.value,
+            "code": self.code,
+            "phase": self.phase,
+            "message": self.message,
+            "evidence": list(self.evidence),
+            "hint": self.hint,
+            "retryable": self.retryable,
+            "exitCode": self.exit_code,
+        }
+
+
+def verdict(
+    code: str, *, phase: str, evidence: Iterable[str] = (), exit_code: int | None = None, **facts: object
+) -> Verdict:
+    """The verdict for a code of the catalogue. Raises KeyError for a code that it does not have.
+
+    `facts` fill the texts: `limit` is a plain number in seconds, bytes or pieces; those without a value are left out.
+    """
+    entry = CATALOGUE[code]
+    known = {"limit": "", "phase": phase or "build", **entry.facts}
+    known |= {name: clean(str(value)) for name, value in facts.items() if value is not None and name != "limit"}
+    limit = facts.get("limit")
+    if isinstance(limit, int | float):
+        known["limit"] = entry.limit_as(limit)
+    return Verdict(
+        cls=entry.cls,
+        code=code,
+        phase=str(phase),
+        message=entry.message.format_map(known),
+        evidence=tuple(clean(line) for line in evidence)[:MAX_EVIDENCE_LINES],
+        hint=entry.hint.format_map(known),
+        retryable=entry.retryable,
+        exit_code=exit_code,
+    )
+
+
+# CSI, OSC and the like, other escapes, and every control character but the tab.
+_ESCAPES = re.compile(
+    r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[ -/]*[0-~]?|[\x00-\x08\x0a-\x1f\x7f-\x9f]"
+)
+
+
+def clean(text: str) -> str:
+    """One line for people and for every database: within bounds, without escape sequences, control characters and
+    halves of characters."""
+    line = _ESCAPES.sub("", text[: 10 * MAX_LINE_CHARS]).rstrip().encode(errors="replace").decode()
+    return line if len(line) <= MAX_LINE_CHARS else line[: MAX_LINE_CHARS - 1] + "…"
+
+
+@dataclass
+class _Sighting:
+    """One line that shows a symptom, the lines that belong to it, and how many of those are still to come."""
+
+    lines: list[str]
+    facts: dict[str, str]
+    to_come: int
+
+    def add(self, line: str) -> None:
+        self.lines.append(line)
+        if "file" not in self.facts:
+            self.facts |= place(line)
+
+
+class EvidenceCollector:
+    """Reads the lines of one command as they come, and says in the end what went wrong.
+
+    Memory is bounded: the last 40 lines, the first 20 that look like errors, and the first 10 sightings of each code.
+    Lines must already be free of secrets: some of them become the verdict's evidence.
+    """
+
+    def __init__(self) -> None:
+        self._last: deque[str] = deque(maxlen=40)
+        self._errors: list[str] = []
+        self._sightings: dict[str, list[_Sighting]] = {}
+        self._open: list[_Sighting] = []
+        self._readings_left = MAX_CLOSE_READINGS
+
+    def feed(self, line: str, stream: str = "stdout") -> None:
+        """Take one line of either stream, with or without its line end. Chef's own lines are no evidence."""
+        text = clean(line)
+        if not text.strip() or stream == "system":
+            return
+        self._continue(text)
+        if self._last and text == self._last[-1]:
+            return  # a line that repeats itself says nothing new, and there may be millions of it
+        if self._readings_left and is_suspect(text):
+            self._readings_left -= 1
+            self._read_closely(text)
+        self._last.append(text)
+
+    def finish(self) -> None:
+        """No more output is to come."""
+        if not self._readings_left:
+            for text in list(self._last):  # the end of a flood tells most
+                self._read_closely(text)
+        self._open.clear()
+
+    def judge(
+        self,
+        *,
+        phase: str,
+        exit_code: int | None,
+        oom_killed: bool = False,
+        timed_out: bool = False,
+        process_limit_hit: bool = False,
+        disk_limit_hit: bool = False,
+        blocked_hosts: Sequence[str] = (),
+        timeout_seconds: float | None = None,
+        memory_bytes: int | None = None,
+        pids: int | None = None,
+        disk_bytes: int | None = None,
+    ) -> Verdict:
+        """The verdict on a command that failed. What the sandbox measured outweighs what the log says."""
+        self.finish()
+        limits = {
+            "timeout": timeout_seconds,
+            "out_of_memory": memory_bytes,
+            "process_limit": pids,
+            "disk_limit": disk_bytes,
+        }
+        measured = {
+            "timeout": timed_out,
+            "out_of_memory": oom_killed,
+            "process_limit": process_limit_hit,
+            "disk_limit": disk_limit_hit,
+        }
+        for code, hit in measured.items():
+            if hit:
+                evidence = self._lines_of(code) or list(self._last)[-5:]
+                return verdict(code, phase=phase, evidence=evidence, exit_code=exit_code, limit=limits[code])
+        return (
+            self._blocked(phase, exit_code, blocked_hosts)
+            or self._recognised(phase, exit_code, limits)
+            or self._unrecognised(phase, exit_code)
+        )
+
+    # --- Taking lines --------------------------------------------------------------------------------------------
+
+    def _continue(self, text: str) -> None:
+        for sighting in self._open:
+            sighting.add(text)
+            sighting.to_come -= 1
+        self._open = [sighting for sighting in self._open if sighting.to_come > 0]
+
+    def _read_closely(self, text: str) -> None:
+        for sign in signs(text):
+            self._note(sign, text)
+        if len(self._errors) < 20 and is_error_like(text):
+            self._errors.append(text)
+
+    def _note(self, sign: Sign, text: str) -> None:
+        known = self._sightings.setdefault(sign.symptom.code, [])
+        same = next((each for each in known if each.lines[0] == text), None)
+        if same:
+            same.facts = sign.facts | same.facts
+        if same or len(known) >= MAX_EVIDENCE_LINES:
+            return
+        sighting = _Sighting([text], sign.facts, sign.symptom.after)
+        known.append(sighting)
+        before = list(self._last)[-sign.symptom.before :] if sign.symptom.before else []
+        for line in reversed(before):  # the place that is nearest to the error is the error's
+            sighting.add(line)
+        sighting.lines[1:] = before
+        if sighting.to_come:
+            self._open.append(sighting)
+
+    # --- Judging -------------------------------------------------------------------------------------------------
+
+    def _blocked(self, phase: str, exit_code: int | None, blocked_hosts: Sequence[str]) -> Verdict | None:
+        """A refused host ended an installation when the output names it, or when something could not be fetched."""
+        if phase != "installation" or not blocked_hosts:
+            return None
+        named = [line for line in (*self._errors, *self._last) if any(host in line for host in blocked_hosts)]
+        failed = self._lines_of(FETCH_FAILED) + self._lines_of(NETWORK_ERROR)
+        # pip says of an index that it cannot reach only that the index has no versions.
+        empty_index = [line for line in self._lines_of("dependency_not_found") if "(from versions: none)" in line]
+        evidence = list(dict.fromkeys((*named, *failed, *empty_index)))
+        if not evidence:
+            return None
+        host = next((host for host in blocked_hosts if any(host in line for line in named)), blocked_hosts[0])
+        return verdict("egress_blocked", phase=phase, evidence=evidence, exit_code=exit_code, host=host)
+
+    def _recognised(self, phase: str, exit_code: int | None, limits: Mapping[str, float | None]) -> Verdict | None:
+        code = self._code_seen(exit_code)
+        if not code:
+            return None
+        final, facts = code, self._facts_of(code)
+        if code in {FETCH_FAILED, NETWORK_ERROR}:
+            # In the sealed phase there is no network, and a program that resolves names itself goes past the proxy.
+            direct = phase == "build" or code == NETWORK_ERROR
+            final = "egress_blocked" if direct else "registry_unavailable"
+        evidence = self._lines_of(code)
+        return verdict(final, phase=phase, evidence=evidence, exit_code=exit_code, limit=limits.get(final), **facts)
+
+    def _code_seen(self, exit_code: int | None) -> str | None:
+        # A shell's 127 settles it; otherwise a script may have tried a command and gone on without it.
+        first = ("command_not_found",) if exit_code == 127 else ()
+        return next((code for code in (*first, *PRECEDENCE) if code in self._sightings), None)
+
+    def _unrecognised(self, phase: str, exit_code: int | None) -> Verdict:
+        code = "install_failed" if phase == "installation" else "build_failed"
+        last = [line for line in self._last if not is_noise(line)] or list(self._last)
+        evidence = list(dict.fromkeys((*self._errors[:5], *last[-5:])))
+        return verdict(code, phase=phase, evidence=evidence, exit_code=exit_code, ending=_ending(exit_code))
+
+    def _lines_of(self, code: str) -> list[str]:
+        """The lines that show a code, those that name something first."""
+        known = sorted(self._sightings.get(code, ()), key=lambda sighting: not sighting.facts)
+        return list(dict.fromkeys(line for sighting in known for line in sighting.lines))
+
+    def _facts_of(self, code: str) -> dict[str, str]:
+        """Each fact from the first line that tells it, and `at`, the place in the code."""
+        facts: dict[str, str] = {}
+        for sighting in self._sightings[code]:
+            facts = sighting.facts | facts
+        first = next((each.facts for each in self._sightings[code] if "file" in each.facts), None)
+        if first:
+            facts["at"] = f" in {first['file']}" + (f", line {first['line']}" if "line" in first else "")
+        return facts
+
+
+def _ending(exit_code: int | None) -> str:
+    """How a command ended, as the end of a sentence. A shell reports a signal as 128 and its number."""
+    if exit_code is None:
+        return "failed"
+    if 128 < exit_code <= 128 + signal.NSIG - 1:
+        try:
+            return f"ended with exit code {exit_code}, as if killed by {signal.Signals(exit_code - 128).name}"
+        except ValueError:
+            pass
+    return f"failed with exit code {exit_code}"

@@ -1,0 +1,1 @@
+"""Durable jobs: status, leases, wake-ups, worker pool, publish/subscribe. Builds and generations share it."""

@@ -1,0 +1,112 @@
+"""The right of one worker to write about the job that it has claimed, kept alive by a heartbeat."""
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any, Generic, Self, TypeVar
+
+from django.db import DatabaseError, close_old_connections, connection, transaction
+from django.db.models import QuerySet
+from django.utils import timezone
+
+from chef.jobs.models import Job, JobQuerySet, Status, TransitionRefused
+
+logger = logging.getLogger(__name__)
+
+J = TypeVar("J", bound=Job)
+
+
+class LeaseLost(Exception):
+    """The job is no longer this worker's: undo what is yours alone, such as a container, and leave, writing nothing."""
+
+
+class Lease(Generic[J]):
+    """The right that a claim gives.
+
+    `lost` is set as soon as the right is gone (another worker, a cancel, no database for a whole lease);
+    `interrupted` when this process has been told to stop and the job has to go back to the queue.
+    """
+
+    def __init__(self, job: J) -> None:
+        self.job = job
+        self.fence = job.fence
+        self.lost = threading.Event()
+        self.interrupted = threading.Event()
+        self._ended = threading.Event()
+        self._heartbeat: threading.Thread | None = None
+
+    def __str__(self) -> str:
+        return f"{self.job._meta.verbose_name} {self.job.pk}"
+
+    @property
+    def must_stop(self) -> bool:
+        return self.lost.is_set() or self.interrupted.is_set()
+
+    @contextlib.contextmanager
+    def writing(self, **changes: Any) -> Iterator[None]:
+        """A transaction in which this worker may write. Raises LeaseLost, and writes nothing, when it may not.
+
+        The update of the job's own row is the check and the lock at once: no claim or transition can come between it
+        and what is written inside.
+        """
+        with transaction.atomic():
+            changes.setdefault("fence", self.fence)
+            if not self._held().update(**changes):
+                self.lost.set()
+                raise LeaseLost(f"{self} is no longer held under fence {self.fence}")
+            yield
+
+    def end(self, status: Status, *, outcome: str = "", **changes: Any) -> None:
+        """The last write: give the job its next status. Raises LeaseLost when it is not ours any more."""
+        try:
+            self.job.transition_to(status, outcome=outcome, **changes)
+        except TransitionRefused as refusal:
+            self.lost.set()
+            raise LeaseLost(str(refusal)) from refusal
+
+    @contextlib.contextmanager
+    def kept_alive(self, *, should_hand_back: Callable[[], bool] = lambda: False) -> Iterator[Self]:
+        """Renew the lease from a thread until the block ends; `should_hand_back` is asked about once a second."""
+        self._heartbeat = threading.Thread(
+            target=self._beat, args=(should_hand_back,), name="lease-heartbeat", daemon=True
+        )
+        self._heartbeat.start()
+        try:
+            yield self
+        finally:
+            self._ended.set()
+            self._heartbeat.join(timeout=5)
+
+    def _beat(self, should_hand_back: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + self.job.lease_seconds
+        try:
+            while not self._ended.wait(min(1.0, self.job.lease_seconds / 4)):
+                if should_hand_back():
+                    self.interrupted.set()
+                if self._renew():
+                    deadline = time.monotonic() + self.job.lease_seconds
+                elif time.monotonic() > deadline:
+                    # Without a database for a whole lease, another worker may hold the job by now.
+                    self.lost.set()
+                if self.lost.is_set():
+                    return
+        finally:
+            connection.close()
+
+    def _renew(self) -> bool:
+        expiry = timezone.now() + timedelta(seconds=self.job.lease_seconds)
+        try:
+            if self._held().update(lease_expires_at=expiry):
+                return True
+            self.lost.set()
+        except DatabaseError as fault:
+            logger.warning("%s: the lease was not renewed: %s", self, fault)
+            close_old_connections()
+        return False
+
+    def _held(self) -> QuerySet[J]:
+        rows: JobQuerySet[J] = type(self.job)._default_manager.all()  # type: ignore[assignment]
+        return rows.held(self.job.pk, self.fence)

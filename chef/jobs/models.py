@@ -1,0 +1,176 @@
+"""What a build and a generation have in common: a durable record that says who may work on it, and how far it is.
+
+The database is the queue. Whoever claims a job raises its fence and takes a lease; every later write goes through
+`held`, so that whoever has lost a job cannot write about it. The status changes in one place, `Job.transition_to`.
+"""
+
+import uuid
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any, Self, TypeVar
+
+from django.conf import settings
+from django.db import models, transaction
+from django.db.models import Q
+from django.utils import timezone
+
+from chef.jobs.pubsub import announce
+
+
+class Status(models.TextChoices):
+    QUEUED = "queued"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+TERMINAL = frozenset({Status.COMPLETED, Status.FAILED, Status.CANCELLED})
+
+TRANSITIONS: Mapping[Status, frozenset[Status]] = {
+    Status.QUEUED: frozenset({Status.RUNNING, Status.CANCELLED}),
+    Status.RUNNING: frozenset({Status.QUEUED, Status.COMPLETED, Status.FAILED, Status.CANCELLED}),
+    Status.COMPLETED: frozenset(),
+    Status.FAILED: frozenset(),
+    Status.CANCELLED: frozenset(),
+}
+
+
+class TransitionRefused(Exception):
+    """The job is not in the state, or not under the fence, that the writer believed: someone was first."""
+
+
+class QueueFull(Exception):
+    """The installation has as many queued jobs as it takes. `retry_after`: seconds until there may be room."""
+
+    def __init__(self, jobs: str, *, retry_after: int) -> None:
+        super().__init__(
+            f"The queue is full: {settings.MAX_QUEUED:,} {jobs} wait, as many as this installation takes. "
+            f"Nothing has been kept of this request: send it again in {retry_after} s."
+        )
+        self.retry_after = retry_after
+
+
+class OwnerQueueFull(Exception):
+    """The owner has as many queued jobs as one may. `retry_after`: seconds until there may be room."""
+
+    def __init__(self, jobs: str, *, retry_after: int) -> None:
+        super().__init__(
+            f"You have {settings.OWNER_MAX_QUEUED:,} {jobs} waiting, as many as one owner may. Nothing has been kept "
+            f"of this request: cancel {jobs} that you no longer need, or send it again in {retry_after} s."
+        )
+        self.retry_after = retry_after
+
+
+J = TypeVar("J", bound="Job")
+
+
+class JobQuerySet(models.QuerySet[J]):
+    def active(self) -> Self:
+        return self.filter(status__in=[Status.QUEUED, Status.RUNNING])
+
+    def eligible(self, now: datetime) -> Self:
+        """Queued, and past its back-off."""
+        return self.filter(status=Status.QUEUED, available_at__lte=now)
+
+    def abandoned(self, now: datetime) -> Self:
+        """Running, but not heard of since its lease ran out."""
+        return self.filter(status=Status.RUNNING, lease_expires_at__lt=now)
+
+    def held(self, job_id: uuid.UUID, fence: int) -> Self:
+        """The job while it runs under this fence: the WHERE clause of every write that its worker makes."""
+        return self.filter(pk=job_id, fence=fence, status=Status.RUNNING)
+
+
+class Job(models.Model):
+    """A queued piece of work that one worker at a time does, and that outlives its workers."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    status = models.CharField(max_length=10, choices=Status, default=Status.QUEUED)
+    fence = models.PositiveIntegerField(default=0)
+    # Infra faults so far; user faults end a job, these put it back until there are MAX_ATTEMPTS of them.
+    faults = models.PositiveSmallIntegerField(default=0)
+    available_at = models.DateTimeField(default=timezone.now)
+    lease_expires_at = models.DateTimeField(null=True, blank=True)
+    worker = models.CharField(max_length=100, blank=True)
+    created_at = models.DateTimeField(default=timezone.now)
+    started_at = models.DateTimeField(null=True, blank=True)
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        abstract = True
+
+    @property
+    def is_terminal(self) -> bool:
+        return self.status in TERMINAL
+
+    @property
+    def lease_seconds(self) -> float:
+        """How long its worker may be silent before another may take it."""
+        return float(settings.LEASE_SECONDS)
+
+    def transition_to(self, status: Status, *, outcome: str = "", **changes: Any) -> None:
+        """Change the status by compare-and-set, with its event, in one transaction. The only place that does.
+
+        The row must still have the status and fence that this instance was read with. `changes` are further columns
+        of the same write; `outcome` is what the ending attempt is remembered by, by default the new status. Raises
+        TransitionRefused when the table does not allow the change or when another writer was first; nothing is
+        written then.
+        """
+        kind = self._meta.verbose_name
+        before, now = Status(self.status), timezone.now()
+        if status not in TRANSITIONS[before]:
+            raise TransitionRefused(f"{kind} {self.pk} is {before} and cannot become {status}")
+        changes |= {"status": status, "finished_at": now if status in TERMINAL else None}
+        if status != Status.RUNNING:
+            changes["lease_expires_at"] = None
+        with transaction.atomic():
+            # The old status and fence stand in the WHERE clause: no row means that someone was first.
+            rows = type(self)._default_manager.filter(pk=self.pk, status=before, fence=self.fence)
+            if not rows.update(**changes):
+                raise TransitionRefused(f"{kind} {self.pk} is no longer {before} under fence {self.fence}")
+            self.record_transition(before, status, outcome or str(status), changes, now)
+            transaction.on_commit(partial(announce, self.pk))
+        for name, value in changes.items():
+            setattr(self, name, value)
+
+    def start(self, worker: str, **changes: Any) -> None:
+        """Claim the job: it runs under a new fence and a lease. Raises TransitionRefused."""
+        now = timezone.now()
+        self.transition_to(
+            Status.RUNNING,
+            fence=self.fence + 1,
+            worker=worker,
+            lease_expires_at=now + timedelta(seconds=self.lease_seconds),
+            started_at=self.started_at or now,
+            **changes,
+        )
+
+    def record_transition(
+        self, before: Status, status: Status, outcome: str, changes: Mapping[str, Any], now: datetime
+    ) -> None:
+        """Write what belongs to a change of status, such as its event, in its transaction."""
+        raise NotImplementedError
+
+
+def job_constraints(kind: str) -> list[models.BaseConstraint]:
+    """What must hold for every job, for the table of one kind."""
+    return [
+        models.CheckConstraint(condition=Q(status__in=Status.values), name=f"{kind}_status_known"),
+        models.CheckConstraint(
+            condition=Q(status__in=TERMINAL, finished_at__isnull=False)
+            | (~Q(status__in=TERMINAL) & Q(finished_at__isnull=True)),
+            name=f"{kind}_terminal_iff_finished",
+        ),
+        models.CheckConstraint(
+            condition=Q(status=Status.RUNNING, lease_expires_at__isnull=False)
+            | (~Q(status=Status.RUNNING) & Q(lease_expires_at__isnull=True)),
+            name=f"{kind}_running_iff_leased",
+        ),
+    ]
+
+
+def backoff(faults: int) -> timedelta:
+    """How long a job waits after its n-th infra fault: 2 s, 4 s, 8 s, ..."""
+    return timedelta(seconds=2 ** max(1, faults))

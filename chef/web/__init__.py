@@ -1,0 +1,1 @@
+"""HTTP that knows no project and no build: errors, streaming, downloads, pagination, rate limits, signed messages."""

@@ -1,0 +1,239 @@
+"""From a question to a checked answer: budget, tries, corrections and cancelling, and an Exchange of every request.
+
+One Asker serves one generation. Its callbacks are only ever called by the thread that made it, so that they may use
+that thread's database connection: what other threads have to tell waits until that thread looks.
+"""
+
+import itertools
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, wait
+from queue import Empty, SimpleQueue
+from typing import Any, TypeVar
+
+from projects.engine.errors import BadAnswer, Cancelled, EngineError
+from projects.engine.model.budget import Allowance, Budget, Usage, estimate
+from projects.engine.model.client import AskOtherwise, ModelClient, Reply
+from projects.engine.model.exchanges import Exchange, Message, Redaction
+from projects.engine.model.questions import Document, Question
+from projects.engine.model.retries import pause
+
+A = TypeVar("A", bound=Document)
+
+_TICK = 0.1
+
+
+def _ignore(exchange: Exchange) -> None:
+    pass
+
+
+def _never() -> bool:
+    return False
+
+
+class Asker:
+    """Asks one model on behalf of one generation.
+
+    `on_request` gets every exchange, redacted, before the request is sent, and may raise an EngineError instead;
+    `on_exchange` gets it again, with the same id, when something has come of it. `is_cancelled` is asked several times
+    a second while the model is waited for. `secrets` are pairs of name and value that must not be kept; the endpoint's
+    key always is one of them.
+    """
+
+    def __init__(
+        self,
+        client: ModelClient,
+        *,
+        budget: Budget | None = None,
+        on_request: Callable[[Exchange], None] = _ignore,
+        on_exchange: Callable[[Exchange], None] = _ignore,
+        is_cancelled: Callable[[], bool] = _never,
+        secrets: Iterable[tuple[str, str]] = (),
+    ) -> None:
+        self.budget = budget or Budget()
+        self._client = client
+        self._on_request, self._on_exchange = on_request, on_exchange
+        self._is_cancelled = is_cancelled
+        self._redact = Redaction([("MODEL_KEY", client.endpoint.api_key), *secrets])
+        self._owner = threading.get_ident()
+        self._stopped = threading.Event()
+        self._untold: SimpleQueue[Callable[[], None]] = SimpleQueue()
+
+    @property
+    def used(self) -> Usage:
+        return self.budget.used
+
+    def stopped(self) -> bool:
+        """Whether to stop. In the owner's thread it asks, and tells the exchanges of the others."""
+        if threading.get_ident() == self._owner:
+            self.tell()
+            if not self._stopped.is_set() and self._is_cancelled():
+                self._stopped.set()
+        return self._stopped.is_set()
+
+    def stop(self) -> None:
+        """End every question under way, in all threads."""
+        self._stopped.set()
+
+    def tell(self) -> None:
+        """Make the calls that other threads have to have made. Only for the thread that made the Asker."""
+        while True:
+            try:
+                call = self._untold.get_nowait()
+            except Empty:
+                return
+            call()
+
+    def _through_owner(self, call: Callable[[], None]) -> None:
+        """Have the owner's thread make a call, and wait for it. Raises what the call raises, and Cancelled."""
+        if threading.get_ident() == self._owner:
+            self.tell()
+            call()
+            return
+        done: Future[None] = Future()
+
+        def make() -> None:
+            try:
+                call()
+            except EngineError as error:
+                done.set_exception(error)
+            else:
+                done.set_result(None)
+
+        self._untold.put(make)
+        while not wait([done], timeout=_TICK).done:
+            if self._stopped.is_set():
+                raise Cancelled
+        done.result()
+
+    # --- Asking ----------------------------------------------------------------------------------------------------
+
+    def ask(self, question: Question[A]) -> A:
+        """The answer, of the right shape and without faults.
+
+        An answer that cannot be used goes back to the model once, with what is wrong with it. Raises BadAnswer when the
+        second one is no better, Cancelled, and other EngineErrors when there is no answer.
+        """
+        attempts = itertools.count(1)
+        reply = Reply()
+        try:
+            return self._answer(question, attempts, reply)
+        except BadAnswer as bad:
+            if bad.code == "model_refused":
+                raise
+            return self._answer(question.corrected(reply.text, bad.detail), attempts, Reply())
+
+    def _answer(self, question: Question[A], attempts: Iterator[int], reply: Reply) -> A:
+        """One answer, shortening what is too long for the model. `reply` holds its text afterwards."""
+        try:
+            return self._patiently(question, attempts, reply)
+        except EngineError as error:
+            if error.code != "context_too_long" or not question.can_shorten:
+                raise
+            return self._patiently(question.shortened(), attempts, reply)
+
+    def _patiently(self, question: Question[A], attempts: Iterator[int], reply: Reply) -> A:
+        failed = 0
+        while True:
+            vars(reply).update(vars(Reply()))  # nothing of a failed try is part of the next one
+            try:
+                return self._once(question, next(attempts), reply)
+            except AskOtherwise:
+                continue  # at once, and at most once for each thing that an endpoint may lack
+            except EngineError as error:
+                failed += 1
+                seconds = pause(error, failed, self._client.patience)
+                if seconds is None:
+                    raise
+                self._sleep(seconds)
+
+    def _once(self, question: Question[A], attempt: int, reply: Reply) -> A:
+        """One request. Whatever comes of it is counted and told."""
+        if self.stopped():
+            raise Cancelled
+        messages = question.messages()
+        into = estimate("".join(message["content"] for message in messages))
+        most = self._client.endpoint.max_output
+        allowance = self.budget.reserve(input=into, output=most, is_cancelled=self.stopped)
+        limit = allowance.output if allowance.output < most else None
+        request = self._client.request(messages, answer=question.answer, max_output=limit)
+        exchange = self._opened(question, attempt, request, into)
+        try:
+            self._through_owner(lambda: self._on_request(exchange))
+        except BaseException:
+            self.budget.settle(allowance, Usage())
+            raise
+        started = time.monotonic()
+        error: EngineError | None = None
+        try:
+            self._client.send(request, reply, max_chars=question.max_chars, is_cancelled=self.stopped)
+            return self._read(question, reply, limit)
+        except EngineError as raised:
+            error = self._clean(raised)
+            raise error from raised
+        finally:
+            usage = self._settle(allowance, reply, into)
+            self._close(exchange, reply, usage, time.monotonic() - started, error)
+
+    def _read(self, question: Question[A], reply: Reply, limit: int | None) -> A:
+        if reply.refusal or reply.finish == "content_filter":
+            raise BadAnswer("model_refused", reply.refusal, subject=question.subject)
+        if reply.finish == "length":
+            if limit is not None:
+                raise EngineError("budget_reached", "What was left did not suffice for the answer.")
+            raise BadAnswer("answer_cut_off", "It was cut off: write a much shorter one.", subject=question.subject)
+        return question.read(reply.text)
+
+    def _clean(self, error: EngineError) -> EngineError:
+        """The error without secrets: an endpoint may repeat the key that it refuses."""
+        error.detail = self._redact(error.detail)
+        error.args = tuple(self._redact(str(arg)) for arg in error.args)
+        # An answer that was stopped for its size can be asked for again, like others that cannot be used.
+        return BadAnswer(error.code, "It is far too long.") if error.code == "answer_too_large" else error
+
+    def _settle(self, allowance: Allowance, reply: Reply, into: int) -> Usage:
+        """What the endpoint reported; else an estimate, of whatever it may have counted."""
+        if reply.usage is None and reply.started:
+            usage = Usage(input=into, output=estimate(reply.text), estimated=True)
+        else:
+            usage = reply.usage or Usage()
+        self.budget.settle(allowance, usage)
+        return usage
+
+    def _opened(self, question: Question[Any], attempt: int, request: dict[str, Any], into: int) -> Exchange:
+        """The exchange before anything has come of it: should it never end, this is what is known of it."""
+        messages = [Message(role=each["role"], content=self._redact(each["content"])) for each in request["messages"]]
+        return Exchange(
+            id=uuid.uuid4(),
+            stage=question.stage.value,
+            subject=question.subject,
+            attempt=attempt,
+            model=self._client.endpoint.model,
+            messages=tuple(messages),
+            input_tokens=into,
+            estimated=True,
+        )
+
+    def _close(self, exchange: Exchange, reply: Reply, usage: Usage, seconds: float, error: EngineError | None) -> None:
+        outcome = {
+            "answer": self._redact(reply.text or reply.refusal),
+            "input_tokens": usage.input,
+            "output_tokens": usage.output,
+            "estimated": usage.estimated,
+            "seconds": round(seconds, 3),
+            "error": error.code if error else "",
+            "detail": error.detail if error else "",
+        }
+        closed = exchange.model_copy(update=outcome)
+        self._untold.put(lambda: self._on_exchange(closed))
+        if threading.get_ident() == self._owner:
+            self.tell()
+
+    def _sleep(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            if self.stopped():
+                raise Cancelled
+            time.sleep(min(left, _TICK))

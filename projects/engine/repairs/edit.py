@@ -1,0 +1,31 @@
+"""Changing a project that is there, from a prompt: the model sees the files and answers with a patch."""
+
+from projects.engine.errors import BadAnswer, EngineError
+from projects.engine.limits import Files, Limits
+from projects.engine.model.asking import Asker
+from projects.engine.model.questions import Part, Question, Stage
+from projects.engine.repairs.patches import Patch, Patched, apply, patch_faults
+from projects.engine.repairs.selection import file_parts, named_in
+from projects.engine.request import Request
+
+
+def edit(asker: Asker, request: Request, files: Files, limits: Limits) -> Patched:
+    """The files as the prompt wants them.
+
+    Raises EngineError, `patch_failed` when the second patch does not fit either; the files are then as they were.
+    """
+    tests = "wanted: add or adapt tests for what changes" if request.tests else "not wanted: write no new tests"
+    parts = [Part("request", request.prompt), Part("tests", tests)]
+    parts += file_parts(files, named_in(request.prompt, files))
+    return ask_for_patch(asker, Stage.EDIT, parts, files, limits)
+
+
+def ask_for_patch(asker: Asker, stage: Stage, parts: list[Part], files: Files, limits: Limits) -> Patched:
+    question = Question(stage, Patch, tuple(parts), faults=lambda patch: patch_faults(files, patch, limits))
+    try:
+        patch = asker.ask(question)
+    except BadAnswer as bad:
+        if bad.code == "answer_invalid":
+            raise EngineError("patch_failed", bad.detail) from bad
+        raise
+    return apply(files, patch, limits)

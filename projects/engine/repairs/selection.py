@@ -1,0 +1,52 @@
+"""Which files a model is shown of a project that is too large to be shown whole."""
+
+from collections.abc import Sequence
+
+from projects.engine.limits import Files
+from projects.engine.model.questions import Part
+
+MAX_SHOWN_CHARS = 240_000
+# So large a text file is data or was generated.
+MAX_FILE_CHARS = 60_000
+_MANIFESTS = ("package.json", "pyproject.toml", "requirements.txt", "tsconfig.json", "vite.config.ts", "vite.config.js")
+_NEVER = ("package-lock.json", "npm-shrinkwrap.json", "yarn.lock", "pnpm-lock.yaml", "uv.lock")
+
+
+def named_in(text: str, files: Files) -> list[str]:
+    """Files that a text speaks of, in the order of first mention; a bare name counts when only one file has it."""
+    names = [path.rpartition("/")[2] for path in files]
+    places: dict[str, int] = {}
+    for path, name in zip(files, names, strict=True):
+        found = text.find(path)
+        if found < 0 and names.count(name) == 1:
+            found = text.find(name)
+        if found >= 0:
+            places[path] = found
+    return sorted(places, key=lambda path: places[path])
+
+
+def file_parts(files: Files, first: Sequence[str], *, most: int = MAX_SHOWN_CHARS) -> list[Part]:
+    """The list of all paths, and as many files as fit: those named first, then manifests, then small before large.
+
+    Those named first stay when the model turns out to read less; the others are then left out.
+    """
+    order = [*first, *_MANIFESTS, *sorted(files, key=lambda path: (len(files[path]), path))]
+    parts = [Part("paths of all files", "\n".join(sorted(files)))]
+    left = most
+    for path in dict.fromkeys(order):
+        text = _text(files, path)
+        if text is None or len(text) > left:
+            continue
+        left -= len(text)
+        parts.append(Part(f"file {path}", text, shorter=None if path in first else ""))
+    return parts
+
+
+def _text(files: Files, path: str) -> str | None:
+    if path not in files or path.rpartition("/")[2] in _NEVER or len(files[path]) > 4 * MAX_FILE_CHARS:
+        return None
+    try:
+        text = files[path].decode()
+    except UnicodeDecodeError:
+        return None
+    return None if len(text) > MAX_FILE_CHARS or "\0" in text else text

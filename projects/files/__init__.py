@@ -1,0 +1,1 @@
+"""Source files on their way in and out: paths, limits, archives, ignore rules, uploads."""

@@ -1,0 +1,125 @@
+"""Archives in and out: a tar, tar.gz or zip → source files within the limits; source files → a tar.gz.
+
+What an archive is, its content says and never its name. Nothing is extracted to disk, and nothing that is read is
+believed before it has been counted: an archive that unpacks to more than a project may hold costs no more than one
+that just fits. Folders are passed over, since files make their own. So is what macOS adds by itself: `__MACOSX/`,
+`.DS_Store` and `._name`. Knows nothing of requests.
+"""
+
+import io
+import tarfile
+import zlib
+from collections.abc import Generator, Iterable
+from typing import BinaryIO, cast
+
+from projects.actions import NewFile
+from projects.files.ignore_rules import Sieve
+from projects.files.intake import Intake, Unreadable
+from projects.files.tar_members import BLOCK, CUT_OFF, is_tar, read_tar
+from projects.files.zip_members import is_zip, read_zip
+from projects.models import SourceFile
+
+PIECE_BYTES = 64 * 1024
+# Parallel compressors write a tar in many gzip members; each costs a start.
+MAX_GZIP_MEMBERS = 4000
+GZIP = zlib.MAX_WBITS + 16
+# Of each packed file, so that packing again gives the same bytes. Zip files, and so wheels, know no earlier time.
+PACKED_AT = 315_532_800  # 1980-01-01
+
+
+def unpack(upload: BinaryIO, sieve: Sieve | None = None) -> list[NewFile]:
+    """The files of an archive, in its order; `upload` can seek. An archive without files gives none.
+
+    What the sieve holds back is passed over, whatever it is.
+
+    Raises UploadRefused with all that is wrong: what a file may not be or be called has the codes of
+    `projects.files.paths` and `unsafe_member`; `invalid_archive` is one that cannot be
+    read, or that says of itself what is not so.
+    """
+    intake = Intake(sieve)
+    try:
+        _read(upload, intake)
+    except Unreadable as fault:
+        intake.refuse("invalid_archive", "", str(fault))
+    return intake.result()
+
+
+def _read(upload: BinaryIO, intake: Intake) -> None:
+    upload.seek(0)
+    head = upload.read(BLOCK)
+    upload.seek(0)
+    if head.startswith(b"\x1f\x8b"):
+        read_tar(cast(BinaryIO, io.BufferedReader(_Gunzip(upload), PIECE_BYTES)), intake)
+    elif is_zip(head):
+        read_zip(upload, intake)
+    elif is_tar(head):
+        read_tar(upload, intake)
+    else:
+        raise Unreadable("This is neither a tar, a tar.gz nor a zip: pack the files as one of these.")
+
+
+class _Gunzip(io.RawIOBase):
+    """What a gzip file holds, checked against its sums. Raises Unreadable when it is damaged or cut off."""
+
+    def __init__(self, source: BinaryIO) -> None:
+        self._source = source
+        self._waiting = b""
+        self._members = 1
+        self._inflater: zlib._Decompress | None = zlib.decompressobj(GZIP)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        try:
+            piece = self._piece(len(buffer))
+        except zlib.error as fault:
+            raise Unreadable("The gzip file is damaged: pack it anew.") from fault
+        buffer[: len(piece)] = piece
+        return len(piece)
+
+    def _piece(self, most: int) -> bytes:
+        while self._inflater:
+            data = self._waiting or self._source.read(PIECE_BYTES)
+            piece = self._inflater.decompress(data, most)
+            self._waiting = self._inflater.unconsumed_tail
+            if self._inflater.eof:
+                self._inflater = self._next(self._inflater.unused_data)
+            elif not data and not piece:
+                raise Unreadable(CUT_OFF)
+            if piece:
+                return piece
+        return b""
+
+    def _next(self, rest: bytes) -> "zlib._Decompress | None":
+        """Another gzip member may follow, and so may zeros that fill a tape's last block."""
+        while not (rest := rest.lstrip(b"\0")):
+            if not (rest := self._source.read(PIECE_BYTES)):
+                return None
+        self._waiting = rest
+        self._members += 1
+        if not rest.startswith(b"\x1f") or self._members > MAX_GZIP_MEMBERS:
+            raise Unreadable("There is more after the archive's end: send one archive, and nothing behind it.")
+        return zlib.decompressobj(GZIP)
+
+
+def pack(files: Iterable[SourceFile | NewFile]) -> Generator[bytes]:
+    """A tar.gz of the files in the order given, in pieces: never more than one file is in memory.
+
+    The same files give the same bytes: owners, times and the gzip header say nothing.
+    """
+    deflater = zlib.compressobj(wbits=GZIP)
+    for file in files:
+        content = memoryview(file.content)
+        yield deflater.compress(_header(file.path, len(content), executable=file.executable))
+        for start in range(0, len(content), PIECE_BYTES):
+            yield deflater.compress(content[start : start + PIECE_BYTES])
+        yield deflater.compress(bytes(-len(content) % BLOCK))
+    yield deflater.compress(bytes(2 * BLOCK))
+    yield deflater.flush()
+
+
+def _header(path: str, size: int, *, executable: bool) -> bytes:
+    info = tarfile.TarInfo(path)
+    info.size, info.mtime, info.mode = size, PACKED_AT, 0o755 if executable else 0o644
+    return info.tobuf(format=tarfile.PAX_FORMAT, encoding="utf-8")

@@ -1,0 +1,178 @@
+"""A tar, header by header: plain files are read, links and devices and whatever else are refused.
+
+Nothing is ever extracted. The standard library decodes single headers; the walk is made here, because the library's
+own reads extended headers of any length and passes over what it does not understand.
+"""
+
+import tarfile
+from collections.abc import Mapping
+from typing import BinaryIO
+
+from django.conf import settings
+
+from projects.files.intake import Intake, Unreadable, most_headers, text_of
+
+BLOCK = tarfile.BLOCKSIZE
+PIECE_BYTES = 64 * 1024
+CUT_OFF = "The archive ends in the middle: send it whole."
+DAMAGED = "The archive is damaged, or holds something else than a tar: pack it anew."
+
+_PLAIN = {tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE}
+_PAX = {tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE}
+# Of a pax header's records, these alone are kept: a header of a few megabytes can hold hundreds of thousands.
+_PATH, _SIZE, _SPARSE = b"path", b"size", b"GNU.sparse."
+_KINDS: Mapping[bytes, str] = {
+    tarfile.SYMTYPE: "a symbolic link",
+    tarfile.LNKTYPE: "a hard link",
+    tarfile.CHRTYPE: "a device",
+    tarfile.BLKTYPE: "a device",
+    tarfile.FIFOTYPE: "a named pipe",
+}
+
+
+def is_tar(block: bytes) -> bool:
+    """Whether a tar may start with this block: a header, or the end of an empty one."""
+    return len(block) == BLOCK and (not any(block) or _is_header(block))
+
+
+def read_tar(stream: BinaryIO, intake: Intake) -> None:
+    """Put all members into the intake. Raises Unreadable; what was read until then is in the intake."""
+    tape = _Tape(stream)
+    long: dict[bytes, bytes] = {}  # what extended headers say about the member after them
+    for _ in range(most_headers()):
+        block = tape.read(BLOCK)
+        if not any(block):
+            if long:
+                raise Unreadable(CUT_OFF)
+            tape.read_to_end()
+            return
+        header = _header(block)
+        if header.type in _PAX:
+            long |= _records(tape.read_extension(header.size))
+        elif header.type == tarfile.GNUTYPE_LONGNAME:
+            long[_PATH] = tape.read_extension(header.size).partition(b"\0")[0]
+        elif header.type in {tarfile.GNUTYPE_LONGLINK, tarfile.XGLTYPE}:
+            tape.read_extension(header.size)  # only links have long link names; git's comment is of no interest
+        elif not _take(tape, header, long, intake):
+            return  # the limits are passed already: they are what is told
+        else:
+            long = {}
+    raise Unreadable(f"The archive has more than {most_headers():,} entries: leave some out.")
+
+
+class _Tape:
+    """The tar from front to back, and not more of it than a project within the limits can need."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._most = self._left = settings.MAX_PROJECT_BYTES + most_headers() * 1024 + 1024**2
+        self._extensions_left = settings.MAX_FILES * 4096 + 256 * 1024
+
+    def read(self, size: int) -> bytes:
+        self._spend(size)
+        data = self._stream.read(size)
+        if len(data) < size:
+            raise Unreadable(CUT_OFF)
+        return data
+
+    def read_padded(self, size: int) -> bytes:
+        """A member's content; the rest of its last block is passed over."""
+        content = self.read(size)
+        self.read(-size % BLOCK)
+        return content
+
+    def read_extension(self, size: int) -> bytes:
+        """An extended header. Counted apart, because each byte of it costs more than one of content."""
+        self._extensions_left -= size
+        if size < 0 or self._extensions_left < 0:
+            raise Unreadable("The archive's extended headers are too long: pack it without extended attributes.")
+        return self.read_padded(size)
+
+    def skip(self, size: int) -> None:
+        size += -size % BLOCK
+        while size > 0:
+            size -= len(self.read(min(size, PIECE_BYTES)))
+
+    def read_to_end(self) -> None:
+        """What follows the end mark is padding. Were it another tar, half of the upload would be lost unseen."""
+        while data := self._stream.read(PIECE_BYTES):
+            self._spend(len(data))
+            if data.count(0) < len(data):
+                raise Unreadable("There is more after the archive's end: send one archive, and nothing behind it.")
+
+    def _spend(self, size: int) -> None:
+        self._left -= size
+        if self._left < 0:
+            raise Unreadable(f"The archive unpacks to more than {self._most:,} bytes: leave something out.")
+
+
+def _take(tape: _Tape, header: tarfile.TarInfo, long: Mapping[bytes, bytes], intake: Intake) -> bool:
+    """One member. False when there is no use in reading on."""
+    name, size = _named(header, long), _sized(header, long)
+    if header.type == tarfile.DIRTYPE:
+        if name not in {"", "."}:
+            intake.folder(name.removesuffix("/"))
+    elif header.type == tarfile.GNUTYPE_SPARSE or _SPARSE in long:
+        intake.refuse_kind(name, "a sparse file")
+        return False  # the headers that follow it are of many kinds
+    elif header.type not in _PLAIN:
+        intake.refuse_kind(name, _KINDS.get(header.type, "of an unknown kind"))
+        if header.type not in _KINDS:
+            tape.skip(size)
+    elif intake.wants(name, size):
+        intake.keep(name, tape.read_padded(size), executable=bool(header.mode & 0o100))
+    elif intake.total_bytes > settings.MAX_PROJECT_BYTES:
+        return False
+    else:
+        tape.skip(size)
+    return True
+
+
+def _named(header: tarfile.TarInfo, long: Mapping[bytes, bytes]) -> str:
+    """`tar -c .` writes `./` before each name; there it means nothing."""
+    name = text_of(long[_PATH]) if _PATH in long else header.name
+    return name.removeprefix("./")
+
+
+def _sized(header: tarfile.TarInfo, long: Mapping[bytes, bytes]) -> int:
+    told = long.get(_SIZE)
+    if told is not None and (not told.isdigit() or len(told) > 20):
+        raise Unreadable(DAMAGED)
+    size = header.size if told is None else int(told)
+    if size < 0:
+        raise Unreadable(DAMAGED)
+    return size
+
+
+def _header(block: bytes) -> tarfile.TarInfo:
+    try:
+        return tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+    except tarfile.TarError as fault:
+        raise Unreadable(DAMAGED) from fault
+
+
+def _is_header(block: bytes) -> bool:
+    try:
+        return bool(_header(block))
+    except Unreadable:
+        return False
+
+
+def _records(data: bytes) -> dict[bytes, bytes]:
+    """The records of a pax header, `length key=value` each, that say something about the member."""
+    records: dict[bytes, bytes] = {}
+    at = 0
+    while at < len(data):
+        space = data.find(b" ", at, at + 20)
+        if space < 0 or not data[at:space].isdigit():
+            raise Unreadable(DAMAGED)
+        end = at + int(data[at:space])
+        key, equals, value = data[space + 1 : end - 1].partition(b"=")
+        if not equals or end > len(data) or data[end - 1 : end] != b"\n":
+            raise Unreadable(DAMAGED)
+        if key in {_PATH, _SIZE}:
+            records[key] = value
+        elif key.startswith(_SPARSE):
+            records[_SPARSE] = value
+        at = end
+    return records

@@ -1,0 +1,50 @@
+"""Files that came through a page, for a new project or one that there is, kept until it is said how to build them.
+
+They are kept on the server, because a browser cannot send a chosen folder a second time by itself, and not as a
+revision, because nothing is a part of a project before it is to be built. One row, packed; what is not built within
+two hours is forgotten, and of one owner only the latest few are kept.
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+
+from django.contrib.auth.models import User
+from django.db import transaction
+from django.utils import timezone
+
+from projects.actions import NewFile, check_files
+from projects.files.archives import pack, unpack
+from projects.models import Project, Upload
+
+KEPT = timedelta(hours=2)
+KEPT_OF_OWNER = 5
+
+
+@transaction.atomic
+def keep_upload(
+    *, by: User, project: Project | None, name: str, files: Sequence[NewFile], left_out: Mapping[str, int]
+) -> Upload:
+    """`left_out`: how many files were left out, by the folder they were in. Raises UploadRefused."""
+    check_files(files)
+    upload = Upload.objects.create(
+        owner=by,
+        project=project,
+        name=name,
+        packed=b"".join(pack(files)),
+        file_count=len(files),
+        total_bytes=sum(len(file.content) for file in files),
+        left_out=dict(left_out),
+    )
+    kept = Upload.objects.filter(owner=by).order_by("-created_at", "-id").values_list("pk", flat=True)[:KEPT_OF_OWNER]
+    Upload.objects.filter(owner=by).exclude(pk__in=list(kept)).delete()
+    return upload
+
+
+def files_of(upload: Upload) -> list[NewFile]:
+    return unpack(io.BytesIO(bytes(upload.packed)))
+
+
+def forget_old_uploads() -> int:
+    """Remove what was not built in time. Returns how many uploads."""
+    return Upload.objects.filter(created_at__lte=timezone.now() - KEPT).delete()[0]

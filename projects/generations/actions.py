@@ -1,0 +1,251 @@
+"""The verbs on generations. Doors call these; who does the work is in `generation_queue` and `generator`."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.conf import settings
+from django.contrib.auth.models import User
+from django.db import IntegrityError, transaction
+from django.db.models import Sum
+from django.utils import timezone
+
+from chef.jobs.models import OwnerQueueFull, QueueFull, Status, TransitionRefused
+from chef.jobs.wakeups import Doorbell
+from projects.actions import create_project
+from projects.engine.errors import Cancelled
+from projects.models import DraftFile, Generation, GenerationEvent, Project, Revision, TokensUsed
+from projects.quarantine import refuse_in_quarantine
+
+# Rings where the task that answers is: it knows of builds, this does not.
+bell = Doorbell("generations", "builds.generations.generate_next")
+
+RETRY_AFTER_SECONDS = 30
+MAX_NAME_CHARS = 100
+
+
+class NoModel(Exception):
+    """What is asked for needs a language model, and this installation has none."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This installation has no language model, so it cannot change a project: send the changed files as a new "
+            "revision, or have the operator set AI_API_KEY."
+        )
+
+
+class NothingToEdit(Exception):
+    """The project has no files that could be changed."""
+
+    def __init__(self) -> None:
+        super().__init__("The project has no files yet: generate a new project, or send files as a revision.")
+
+
+class GenerationUnderWay(Exception):
+    """Another generation changes the project already."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "A generation or a repair of this project is under way: wait for its end, or cancel it, and ask again."
+        )
+
+
+class DayIsSpent(Exception):
+    """The owner's generations have used the tokens of a day. `retry_after`: seconds until the next one."""
+
+    def __init__(self) -> None:
+        self.retry_after = round((_midnight() - timezone.now()).total_seconds()) + 1
+        super().__init__(
+            f"Your generations have used the {settings.AI_OWNER_TOKENS_PER_DAY:,} tokens of today (UTC): "
+            "come back tomorrow, or ask the operator for more."
+        )
+
+
+class NotEnded(Exception):
+    """Only a generation that failed or was cancelled can be gone on with."""
+
+    def __init__(self, generation: Generation) -> None:
+        wait = "it has made its files" if generation.status == Status.COMPLETED else "wait for its end, or cancel it"
+        super().__init__(f"Only a generation that failed or was cancelled can be retried: {wait}.")
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What a generation may do: `analysis` and `tests` switch stages, `auto_fix` lets failed builds be repaired."""
+
+    analysis: bool = True
+    tests: bool = True
+    auto_fix: bool = True
+    max_tokens: int | None = None  # None: what the installation allows
+
+
+@dataclass(frozen=True)
+class Failed:
+    """What a repair has to mend: the verdict in the API's words, the end of the log, what was tried before."""
+
+    verdict: Mapping[str, Any]
+    log: str
+    tried: Sequence[str] = ()
+
+
+@transaction.atomic
+def request_generation(
+    *, by: User, prompt: str, name: str = "", strategy: Mapping[str, Any], wishes: Wishes
+) -> Generation:
+    """A new project whose files are written from a prompt. Raises QueueFull, OwnerQueueFull and DayIsSpent."""
+    project = create_project(by=by, name=name or _name_of(prompt))
+    generation = _prepared(project, Generation.Kind.NEW, prompt, wishes)
+    generation.strategy = {**strategy}
+    return _queued(generation, by=by)
+
+
+@transaction.atomic
+def request_edit(project: Project, *, by: User, prompt: str, wishes: Wishes) -> Generation:
+    """A new revision on top of the project's last one, as a prompt wants it.
+
+    Raises NoModel, NothingToEdit, GenerationUnderWay, InQuarantine, QueueFull, OwnerQueueFull and DayIsSpent.
+    """
+    refuse_in_quarantine(project)
+    if settings.AI_PROVIDER == "starter":
+        raise NoModel
+    base = project.revisions.order_by("-number").first()
+    if base is None:
+        raise NothingToEdit
+    generation = _prepared(project, Generation.Kind.EDIT, prompt, wishes)
+    generation.base, generation.strategy = base, base.strategy
+    return _queued(generation, by=by)
+
+
+@transaction.atomic
+def retry_generation(generation: Generation, *, by: User, wishes: Wishes | None = None) -> Generation:
+    """Go on with what a failed or cancelled generation has, as a new one. `wishes` None: as they were.
+
+    Raises NotEnded, and what request_generation raises; GenerationUnderWay and InQuarantine.
+    """
+    refuse_in_quarantine(generation.project)
+    if generation.status not in (Status.FAILED, Status.CANCELLED) or generation.kind == Generation.Kind.REPAIR:
+        raise NotEnded(generation)
+    wishes = wishes or Wishes(generation.analysis, generation.tests, generation.auto_fix, generation.max_tokens)
+    again = _prepared(generation.project, Generation.Kind(generation.kind), generation.prompt, wishes)
+    again.strategy, again.state, again.stage = generation.strategy, generation.state, generation.stage
+    again.retry_of = generation
+    again.base = generation.project.revisions.order_by("-number").first() if generation.base else None
+    _queued(again, by=by)
+    drafts = generation.drafts.values_list("path", "content", "size")
+    DraftFile.objects.bulk_create(
+        DraftFile(generation=again, path=path, content=content, size=size) for path, content, size in drafts
+    )
+    return again
+
+
+@transaction.atomic
+def request_repair(root: Generation, base: Revision, failed: Failed) -> Generation:
+    """A new revision on top of one whose build has failed. Raises GenerationUnderWay. Never refused for its number."""
+    generation = Generation(
+        project=root.project,
+        owner=root.owner,
+        kind=Generation.Kind.REPAIR,
+        prompt=root.prompt,
+        strategy=base.strategy,
+        analysis=False,
+        tests=root.tests,
+        auto_fix=True,
+        max_tokens=root.max_tokens,
+        base=base,
+        root=root,
+        failed=asdict(failed),
+    )
+    return _saved(generation, {"status": Status.QUEUED})
+
+
+def _prepared(project: Project, kind: Generation.Kind, prompt: str, wishes: Wishes) -> Generation:
+    return Generation(
+        project=project,
+        owner=project.owner,
+        kind=kind,
+        prompt=prompt,
+        analysis=wishes.analysis,
+        tests=wishes.tests,
+        auto_fix=wishes.auto_fix,
+        max_tokens=min(wishes.max_tokens or settings.AI_MAX_TOKENS, settings.AI_MAX_TOKENS),
+    )
+
+
+def _queued(generation: Generation, *, by: User) -> Generation:
+    _make_sure_of_room(generation.owner_id)
+    return _saved(generation, {"status": Status.QUEUED, "by": by.get_username()})
+
+
+def _saved(generation: Generation, told: dict[str, Any]) -> Generation:
+    try:
+        with transaction.atomic():
+            generation.save(force_insert=True)
+    except IntegrityError as error:
+        if Generation.objects.active().filter(project=generation.project).exists():
+            raise GenerationUnderWay from error
+        raise
+    generation.events.create(kind=GenerationEvent.Kind.STATUS, data=told)
+    transaction.on_commit(bell.ring)
+    return generation
+
+
+def _make_sure_of_room(owner: int) -> None:
+    """Refuse when the queue is full: exactly for the owner; for all, give or take what is being queued just now."""
+    User.objects.select_for_update(no_key=True).only("pk").get(pk=owner)
+    if tokens_left_today(owner) == 0:
+        raise DayIsSpent
+    queued = Generation.objects.filter(status=Status.QUEUED)
+    if queued.filter(owner=owner).count() >= settings.OWNER_MAX_QUEUED:
+        raise OwnerQueueFull("generations", retry_after=RETRY_AFTER_SECONDS)
+    if queued.count() >= settings.MAX_QUEUED:
+        raise QueueFull("generations", retry_after=RETRY_AFTER_SECONDS)
+
+
+def _name_of(prompt: str) -> str:
+    """A name for a project that was given none: the beginning of the prompt's first line, up to a whole word."""
+    line = next((line for line in map(str.strip, prompt.splitlines()) if line), "project")
+    if len(line) <= MAX_NAME_CHARS:
+        return line
+    return line[:MAX_NAME_CHARS].rpartition(" ")[0] or line[:MAX_NAME_CHARS]
+
+
+def cancel_generation(generation: Generation, *, by: User) -> bool:
+    """Cancel a generation that has not ended. False when it has: it is left as it is then.
+
+    Its worker notices within a second.
+    """
+    while not generation.is_terminal:
+        error = Cancelled(f"Cancelled by {by.get_username()}.").as_json()
+        try:
+            generation.transition_to(Status.CANCELLED, error=error)
+        except TransitionRefused:
+            generation.refresh_from_db()
+        else:
+            return True
+    return False
+
+
+# --- Tokens ------------------------------------------------------------------------------------------------------
+
+
+def tokens_left(generation: Generation) -> int:
+    """What a generation may still use: of its own limit, shared with its repairs, and of its owner's day."""
+    root = generation.root or generation
+    family = [root, *root.repairs.all()]
+    left = max(root.max_tokens - sum(one.input_tokens + one.output_tokens for one in family), 0)
+    today = tokens_left_today(generation.owner_id)
+    return left if today is None else min(left, today)
+
+
+def tokens_left_today(owner: int) -> int | None:
+    """What an owner's generations may still use until midnight (UTC); None where there is no limit."""
+    if not settings.AI_OWNER_TOKENS_PER_DAY:
+        return None
+    rows = TokensUsed.objects.filter(owner=owner, day=timezone.now().date())
+    used = rows.aggregate(total=Sum("tokens"))["total"] or 0
+    return int(max(settings.AI_OWNER_TOKENS_PER_DAY - used, 0))
+
+
+def _midnight() -> datetime:
+    return timezone.now().replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)

@@ -1,0 +1,371 @@
+"""Feeds and their readers: every entry once and in order, from window or database, with one read for all readers."""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Any
+
+import pytest
+from django.utils import timezone
+from pytest_django import Settings
+
+from builds.live import feeds
+from builds.live.readers import PING, Hub, event_stream, hub, log_stream, page_stream, place_in_page_stream
+from builds.models import Build, LogChunk
+from builds.queue.claims import BuildLease, claim
+from chef.jobs.models import Status
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+Entry = tuple[int, int]  # attempt and sequence
+
+
+@pytest.fixture
+def lease(queue_build: Callable[..., Build]) -> BuildLease:
+    queue_build()
+    lease = claim("worker")
+    assert lease
+    return lease
+
+
+@pytest.fixture
+def small_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bounds that a log of some dozen entries goes past."""
+    monkeypatch.setattr(feeds, "WINDOW_BYTES", 2_000)
+    monkeypatch.setattr(feeds, "SEND_BYTES", 500)
+    monkeypatch.setattr(feeds, "PAGE_ROWS", 7)
+
+
+def store(lease: BuildLease, *sequences: int, phase: str = "build") -> None:
+    now = timezone.now()
+    LogChunk.objects.bulk_create(
+        LogChunk(
+            build=lease.build,
+            attempt=lease.fence,
+            sequence=sequence,
+            phase=phase,
+            stream="stdout",
+            timestamp=now,
+            text=f"line {sequence}\n",
+        )
+        for sequence in sequences
+    )
+
+
+def entries(data: bytes) -> list[Entry]:
+    found = [json.loads(line[6:]) for line in data.decode().splitlines() if line.startswith("data: {")]
+    return [(entry["attempt"], entry["sequence"]) for entry in found if "sequence" in entry]
+
+
+async def whole(stream: AsyncGenerator[bytes]) -> bytes:
+    return b"".join([piece async for piece in stream])
+
+
+def read(stream: Callable[..., AsyncGenerator[bytes]], lease: BuildLease, **options: Any) -> bytes:
+    async def run() -> bytes:
+        return await whole(stream(lease.build.pk, **options))
+
+    return asyncio.run(run())
+
+
+async def changing(lease: BuildLease, change: Callable[..., None], *args: Any) -> None:
+    """Change the build from a thread, and ring as the listener would."""
+    await feeds.in_database(change, *args)
+    hub().feeds[lease.build.pk].ring()
+
+
+async def until(check: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not check():
+            await asyncio.sleep(0.01)
+
+
+class Collector:
+    """A reader in a task, and what it has been given."""
+
+    def __init__(self, stream: AsyncGenerator[bytes]) -> None:
+        self.pieces: list[bytes] = []
+        self.task = asyncio.create_task(self._run(stream))
+
+    async def _run(self, stream: AsyncGenerator[bytes]) -> None:
+        async for piece in stream:
+            self.pieces.append(piece)
+
+    @property
+    def entries(self) -> list[Entry]:
+        return entries(b"".join(self.pieces))
+
+
+def with_redis_left_out(test: Callable[[], Awaitable[None]], settings: Settings) -> None:
+    settings.REDIS_URL = "redis://127.0.0.1:1/0"
+    asyncio.run(test())  # type: ignore[arg-type]
+
+
+# --- A build that has ended --------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("small_window")
+def test_a_log_longer_than_the_window_is_given_whole_from_any_position(lease: BuildLease) -> None:
+    store(lease, *range(1, 61))
+    lease.end(Status.COMPLETED)
+
+    for after in range(0, 61, 4):
+        data = read(log_stream, lease, after=f"1.{after}")
+        assert entries(data) == [(1, sequence) for sequence in range(after + 1, 61)]
+        assert data.endswith(b'data: {"jobId":"' + str(lease.build.pk).encode() + b'","status":"completed"}\n\n')
+
+
+@pytest.mark.usefixtures("small_window")
+def test_one_phase_is_given_whole_from_any_position(lease: BuildLease) -> None:
+    store(lease, *range(1, 30), phase="installation")
+    store(lease, *range(30, 61))
+    lease.end(Status.COMPLETED)
+
+    for after in range(0, 61, 7):
+        data = read(log_stream, lease, after=f"1.{after}", phase="installation")
+        assert entries(data) == [(1, sequence) for sequence in range(after + 1, 30)]
+        assert b"event: end\n" in data
+
+
+@pytest.mark.usefixtures("small_window")
+def test_sequences_that_were_never_stored_hold_nobody_up(lease: BuildLease) -> None:
+    store(lease, 3, 40, 41, 90)
+    lease.end(Status.COMPLETED)
+
+    assert entries(read(log_stream, lease)) == [(1, 3), (1, 40), (1, 41), (1, 90)]
+
+
+def test_a_cursor_of_an_earlier_attempt_starts_the_current_one_from_its_beginning(lease: BuildLease) -> None:
+    store(lease, 1, 2, 3)
+    lease.end(Status.QUEUED)
+    second = claim("worker")
+    assert second
+    store(second, 1, 2)
+    second.end(Status.COMPLETED)
+
+    assert entries(read(log_stream, lease, after="1.2")) == [(2, 1), (2, 2)]
+
+
+def test_a_build_that_is_gone_ends_its_streams(lease: BuildLease) -> None:
+    lease.build.delete()
+    lease.build.pk = lease.attempt.build_id
+
+    assert b"event: end\n" in read(log_stream, lease)
+    assert b"event: end\n" in read(event_stream, lease)
+
+
+# --- A build that goes on ----------------------------------------------------------------------------------------
+
+
+def test_readers_share_one_read_and_the_same_bytes(
+    lease: BuildLease, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads = []
+
+    def counted(*args: Any) -> Any:
+        reads.append(args)
+        return real(*args)
+
+    real = feeds.read_change
+    monkeypatch.setattr(feeds, "read_change", counted)
+
+    async def test() -> None:
+        readers = [Collector(log_stream(lease.build.pk)) for _ in range(50)]
+        for sequence in range(1, 6):
+            await until(lambda: bool(hub().feeds))
+            await changing(lease, store, lease, sequence)
+            await until(lambda last=sequence: all(r.entries[-1:] == [(1, last)] for r in readers))  # type: ignore[misc]
+        seen = len(reads)
+        await changing(lease, lease.end, Status.COMPLETED)
+        await asyncio.gather(*(reader.task for reader in readers))
+        assert seen <= 8  # five changes, the first look, and at most two by itself
+        assert len({id(reader.pieces[-2]) for reader in readers}) == 1
+        assert {tuple(reader.entries) for reader in readers} == {tuple((1, n) for n in range(1, 6))}
+
+    with_redis_left_out(test, settings)
+
+
+@pytest.mark.usefixtures("small_window")
+def test_a_reader_that_falls_behind_loses_nothing_and_the_window_stays_small(
+    lease: BuildLease, settings: Settings
+) -> None:
+    async def test() -> None:
+        slow = log_stream(lease.build.pk)
+        given = [await anext(slow), await anext_after(slow, lambda: changing(lease, store, lease, 1))]
+        quick = Collector(log_stream(lease.build.pk))
+        for start in range(2, 200, 20):
+            await changing(lease, store, lease, *range(start, start + 20))
+            await until(lambda last=start + 19: quick.entries[-1:] == [(1, last)])  # type: ignore[misc]
+            feed = hub().feeds[lease.build.pk]
+            assert isinstance(feed, feeds.BuildFeed)
+            assert feed._window_size < 2_500
+        await changing(lease, lease.end, Status.COMPLETED)
+        given += [piece async for piece in slow]
+        await quick.task
+        assert entries(b"".join(given)) == quick.entries == [(1, n) for n in range(1, 202)]
+
+    with_redis_left_out(test, settings)
+
+
+async def anext_after(stream: AsyncGenerator[bytes], act: Callable[[], Awaitable[None]]) -> bytes:
+    """The next piece, which an act brings about that needs the reader to be waiting for it."""
+    piece = asyncio.ensure_future(anext(stream))
+    await until(lambda: bool(hub().feeds))
+    await act()
+    return await piece
+
+
+def test_readers_go_on_with_the_next_attempt(lease: BuildLease, settings: Settings) -> None:
+    async def test() -> None:
+        log, events = Collector(log_stream(lease.build.pk)), Collector(event_stream(lease.build.pk))
+        await until(lambda: bool(hub().feeds))
+        await changing(lease, store, lease, 1, 2)
+        await until(lambda: log.entries == [(1, 1), (1, 2)])
+        await changing(lease, lease.end, Status.QUEUED)
+        second = await feeds.in_database(claim, "worker")
+        assert second
+        await changing(lease, store, second, 1)
+        await until(lambda: log.entries[2:] == [(2, 1)])
+        await changing(lease, second.end, Status.COMPLETED)
+        await asyncio.gather(log.task, events.task)
+        told = [line for line in b"".join(events.pieces).decode().splitlines() if line.startswith("data: ")]
+        statuses = [json.loads(line[6:])["status"] for line in told]
+        assert statuses == ["queued", "running", "queued", "running", "completed", "completed"]
+
+    with_redis_left_out(test, settings)
+
+
+def test_without_redis_a_feed_looks_by_itself(lease: BuildLease, settings: Settings) -> None:
+    async def test() -> None:
+        reader = Collector(log_stream(lease.build.pk))
+        await until(lambda: bool(hub().feeds))
+        await feeds.in_database(store, lease, 1)
+        await until(lambda: reader.entries == [(1, 1)])
+        await feeds.in_database(lease.end, Status.COMPLETED)
+        await reader.task
+
+    with_redis_left_out(test, settings)
+
+
+def test_a_reader_of_a_quiet_phase_is_pinged_while_another_is_noisy(lease: BuildLease, settings: Settings) -> None:
+    settings.LIVE_PING_SECONDS = 0.3
+
+    async def test() -> None:
+        reader = Collector(log_stream(lease.build.pk, phase="installation"))
+        await until(lambda: bool(hub().feeds))
+        for sequence in range(1, 21):
+            await changing(lease, store, lease, sequence)
+            await asyncio.sleep(0.05)
+        reader.task.cancel()
+        assert reader.pieces.count(PING) >= 3
+        assert reader.entries == []
+
+    with_redis_left_out(test, settings)
+
+
+def test_nothing_is_followed_when_the_last_reader_has_left(lease: BuildLease, settings: Settings) -> None:
+    async def test() -> None:
+        readers = [Collector(log_stream(lease.build.pk)) for _ in range(3)]
+        await until(lambda: bool(hub().feeds))
+        for reader in readers:
+            assert hub().feeds
+            reader.task.cancel()
+            await asyncio.gather(reader.task, return_exceptions=True)
+        assert not hub().feeds
+
+    with_redis_left_out(test, settings)
+
+
+def test_a_change_that_cannot_be_read_is_tried_again(
+    lease: BuildLease, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, faults = feeds.read_change, iter([RuntimeError("once")])
+
+    def failing(*args: Any) -> Any:
+        for fault in faults:
+            raise fault
+        return real(*args)
+
+    monkeypatch.setattr(feeds, "read_change", failing)
+    store(lease, 1)
+    lease.end(Status.COMPLETED)
+
+    assert entries(read(log_stream, lease)) == [(1, 1)]
+
+
+def test_each_loop_has_a_hub_of_its_own() -> None:
+    async def get() -> Hub:
+        return hub()
+
+    assert asyncio.run(get()) is not asyncio.run(get())
+
+
+# --- Both at once, for a page ------------------------------------------------------------------------------------
+
+
+def blocks(data: bytes) -> list[dict[str, str]]:
+    """The fields of each block of a stream that has some."""
+    found = []
+    for block in data.decode().split("\n\n"):
+        fields = dict(line.split(": ", 1) for line in block.splitlines() if not line.startswith(":"))
+        if fields.keys() & {"event", "id"}:
+            found.append(fields)
+    return found
+
+
+@pytest.mark.usefixtures("small_window")
+def test_a_page_s_stream_has_the_log_and_the_changes_each_once_and_ends(lease: BuildLease) -> None:
+    store(lease, *range(1, 31))
+    lease.end(Status.COMPLETED)
+
+    data = read(page_stream, lease)
+    told = blocks(data)
+
+    assert entries(data) == [(1, sequence) for sequence in range(1, 31)]
+    assert [json.loads(one["data"])["status"] for one in told if one.get("event") == "status"] == [
+        "queued",
+        "running",
+        "completed",
+    ]
+    assert told[-1]["event"] == "end"
+    assert not any("id" in one and "event" in one for one in told)  # an id says where all of the stream is
+
+
+@pytest.mark.usefixtures("small_window")
+def test_a_page_that_was_cut_off_anywhere_goes_on_without_loss_or_repeat(lease: BuildLease) -> None:
+    store(lease, *range(1, 31))
+    lease.end(Status.COMPLETED)
+    whole = blocks(read(page_stream, lease))
+
+    places = [number for number, one in enumerate(whole) if "id" in one]
+    assert len(places) > 3
+    for place in places:
+        after, event = place_in_page_stream(whole[place]["id"])
+        rest = blocks(read(page_stream, lease, after=after, event=event))
+        assert [one for one in rest if "id" not in one] == [one for one in whole[place:] if "id" not in one]
+
+
+@pytest.mark.parametrize("place", ["", "1.2", "1.2-", "-3", "1.2-3\n", "a.b-c", "1.2-٣"])
+def test_a_place_that_a_page_s_stream_never_gave_is_refused(place: str) -> None:
+    with pytest.raises(ValueError, match="no event such an id"):
+        place_in_page_stream(place)
+
+
+def test_a_page_is_told_of_what_comes_while_it_reads(lease: BuildLease) -> None:
+    async def run() -> bytes:
+        data = b""
+        stream = page_stream(lease.build.pk, after="0.0", event=0)
+        async for piece in stream:
+            data += piece
+            if b"line 1" in data and b"line 2" not in data:
+                await changing(lease, store, lease, 2)
+            elif b"line 2" in data and b"completed" not in data:
+                await changing(lease, lease.end, Status.COMPLETED)
+        return data
+
+    store(lease, 1)
+    data = asyncio.run(run())
+
+    assert entries(data) == [(1, 1), (1, 2)]
+    assert b'"status":"completed"' in data
+    assert b"event: end" in data

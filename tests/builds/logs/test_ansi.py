@@ -1,0 +1,69 @@
+"""Colours of terminals: which looks a text has, and that of hostile sequences nothing is left but text."""
+
+import pytest
+
+from builds.logs.ansi import PLAIN, Look, pieces, plain
+
+
+def looks(text: str) -> list[tuple[str, str]]:
+    return [(part, look.classes) for part, look in pieces(text) if part]
+
+
+@pytest.mark.parametrize(
+    ("sequence", "classes"),
+    [
+        ("31", "f0"),
+        ("92", "f4"),
+        ("90", "fg"),
+        ("30", ""),
+        ("97", ""),
+        ("44", "b8"),
+        ("100", "bg"),
+        ("1;4;3;9;2", "bo di it un st"),
+        ("38;5;1", "f0"),
+        ("38;5;208", "f1"),
+        ("38:5:21", "f8"),
+        ("38;5;244", "fg"),
+        ("38;2;255;0;255", "f10"),
+        ("48;2;0;200;200", "b6"),
+        ("38;2;250;250;250", ""),
+        ("1;38;5;2;4", "f4 bo un"),
+        ("7", "bg"),
+        ("31;7", "b0"),
+        ("31;39", ""),
+        ("44;49", ""),
+        ("1;22", ""),
+        ("31;0", ""),
+        ("31;", ""),
+        # nonsense changes nothing, and what is cut off takes nothing with it
+        ("38;5", ""),
+        ("38;5;999", ""),
+        ("38;9;1", ""),
+        ("999", ""),
+        ("31;99999999999999999999", "f0"),
+    ],
+)
+def test_a_sequence_gives_these_classes(sequence: str, classes: str) -> None:
+    assert looks(f"\x1b[{sequence}mtext") == [("text", classes)]
+
+
+def test_a_look_lasts_until_it_is_changed_also_into_the_next_text() -> None:
+    parts = list(pieces("a\x1b[31mb\x1b[1mc"))
+
+    assert [(text, look.classes) for text, look in parts] == [("a", ""), ("b", "f0"), ("c", "f0 bo")]
+    assert looks_from("d\x1b[0me", parts[-1][1]) == [("d", "f0 bo"), ("e", "")]
+
+
+def test_an_empty_text_keeps_its_look() -> None:
+    red = Look(ink="0")
+
+    assert list(pieces("", red)) == [("", red)]
+    assert list(pieces("\x1b[0m", red)) == [("", PLAIN)]
+
+
+def test_text_without_colours_is_what_was_printed() -> None:
+    assert plain("\x1b[1;31mred\x1b[0m and \x1b[38;5;2mgreen\x1b[m") == "red and green"
+
+
+def looks_from(text: str, look: Look) -> list[tuple[str, str]]:
+    return [(part, its.classes) for part, its in pieces(text, look) if part]

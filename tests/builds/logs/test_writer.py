@@ -1,0 +1,143 @@
+"""The log writer: however bytes are split, whatever they hold and however many come."""
+
+from collections.abc import Callable
+
+import pytest
+from pytest_django import Settings
+
+from builds.logs.writer import LogWriter, clean
+from builds.models import Build, LogChunk
+from builds.queue.claims import BuildLease, claim
+from chef.jobs.leases import LeaseLost
+
+MIB = 1024**2
+
+
+@pytest.fixture
+def lease(queue_build: Callable[..., Build], settings: Settings) -> BuildLease:
+    queue_build()
+    lease = claim("worker")
+    assert lease
+    return lease
+
+
+def stored(stream: str = "stdout") -> str:
+    return "".join(LogChunk.objects.filter(stream=stream).order_by("sequence").values_list("text", flat=True))
+
+
+def write(lease: BuildLease, *parts: bytes, stream: str = "stdout", max_bytes: int = MIB) -> list[str]:
+    """Write one phase without the regular flusher; returns the lines that were told."""
+    lines: list[str] = []
+    log = LogWriter(lease, max_bytes=max_bytes)
+    log.start_phase("build", lambda line, _: lines.append(line))
+    for part in parts:
+        log.write(stream, part)
+    log.end_phase()
+    return lines
+
+
+def test_characters_split_across_reads_are_whole(lease: BuildLease) -> None:
+    data = "naïve 🍳 café\n".encode()
+
+    lines = write(lease, *(data[i : i + 1] for i in range(len(data))))
+
+    assert stored() == "naïve 🍳 café\n"
+    assert lines == ["naïve 🍳 café"]
+
+
+def test_invalid_bytes_and_nul_do_no_harm(lease: BuildLease) -> None:
+    write(lease, b"a\xff\xfeb\x00c\n", b"\xe2\x82")
+
+    assert stored() == "a\ufffd\ufffdbc\n\ufffd"
+
+
+@pytest.mark.parametrize(
+    ("raw", "kept"),
+    [
+        ("\x1b[31mred\x1b[0m", "\x1b[31mred\x1b[0m"),
+        ("\x1b[2J\x1b[1;1Hgone", "gone"),
+        ("\x1b]0;title\x07text", "text"),
+        ("\x1b]8;;http://x\x1b\\link\x1b]8;;\x1b\\", "link"),
+        ("\x1bPdcs\x1b\\text", "text"),
+        ("\x1bcreset", "reset"),
+        ("a\bb\x7fc\x9bd", "abcd"),
+        ("50%\r100%\r\n", "50%\n100%\n"),
+        ("<script>alert(1)</script>", "<script>alert(1)</script>"),
+    ],
+)
+def test_only_colours_are_kept_of_escape_sequences(raw: str, kept: str) -> None:
+    assert clean(raw) == kept
+
+
+def test_an_escape_sequence_split_across_reads_is_still_stripped(lease: BuildLease) -> None:
+    write(lease, b"a\x1b", b"[2", b"Jb\n")
+
+    assert stored() == "ab\n"
+
+
+def test_streams_keep_their_order(lease: BuildLease) -> None:
+    log = LogWriter(lease, max_bytes=MIB)
+    log.start_phase("build")
+    log.write("stdout", b"1\n")
+    log.write("stderr", b"2\n")
+    log.write("stdout", b"3\n")
+    log.end_phase()
+
+    assert list(LogChunk.objects.values_list("sequence", "stream", "text")) == [
+        (1, "stdout", "1\n"),
+        (2, "stderr", "2\n"),
+        (3, "stdout", "3\n"),
+    ]
+
+
+def test_a_line_without_end_is_stored_in_pieces_of_bounded_size(lease: BuildLease) -> None:
+    write(lease, *[b"x" * 50_000] * 20, max_bytes=8 * MIB)
+
+    assert stored() == "x" * 1_000_000
+    assert max(len(chunk.text) for chunk in LogChunk.objects.all()) <= 100_000
+
+
+def test_past_the_limit_the_beginning_and_the_end_are_kept_with_a_mark_between(lease: BuildLease) -> None:
+    numbered = [f"{number:06d} {'x' * 92}\n".encode() for number in range(40_000)]
+
+    lines = write(lease, *numbered, max_bytes=2 * MIB)
+
+    text = stored()
+    numbers = [int(line[:6]) for line in text.splitlines()]
+    assert numbers == sorted(numbers)
+    assert (numbers[0], numbers[-1]) == (0, 39_999)
+    assert len(text) < 1.1 * MIB
+    [mark] = LogChunk.objects.filter(stream="system").values_list("text", flat=True)
+    left_out = int(mark.split()[1].replace(",", ""))
+    assert left_out == 4_000_000 - len(text)
+    assert Build.objects.get().log_truncated
+    assert len(lines) == 40_000  # evidence is looked for in all of it
+
+
+def test_a_full_phase_leaves_the_next_one_its_share(lease: BuildLease) -> None:
+    log = LogWriter(lease, max_bytes=2 * MIB)
+    for phase in ("installation", "build"):
+        log.start_phase(phase)
+        for _ in range(40):
+            log.write("stdout", b"y" * 99_999 + b"\n")
+        log.write("stdout", f"end of {phase}\n".encode())
+        log.end_phase()
+
+    kept = LogChunk.objects.filter(phase="build", stream="stdout")
+    assert "".join(kept.values_list("text", flat=True)).endswith("end of build\n")
+    assert sum(len(chunk.text) for chunk in kept) > 0.7 * MIB
+
+
+def test_an_attempt_that_lost_its_lease_stores_nothing(lease: BuildLease) -> None:
+    Build.objects.update(fence=7)
+
+    with pytest.raises(LeaseLost):
+        write(lease, b"late\n")
+
+    assert not LogChunk.objects.exists()
+
+
+def test_size_and_text_are_accounted(lease: BuildLease) -> None:
+    write(lease, "é\n".encode())
+
+    assert Build.objects.get().log_bytes == 3

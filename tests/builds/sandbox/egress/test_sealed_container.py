@@ -1,0 +1,253 @@
+"""The egress proxy from a sealed container, through the forwarders that run inside it."""
+
+import contextlib
+import hashlib
+import itertools
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import docker
+import psutil
+import pytest
+from docker.models.containers import Container
+
+from builds.sandbox import egress
+from builds.sandbox.egress import EgressProxy
+from tests.builds.sandbox.egress.peers import Address, Client, blocks, digest_of, echo, listening, proxy
+
+UID = 10001
+IMAGES = {"node": "chef-runtime/node:22", "python": "chef-runtime/python:3.11"}
+FORWARD = {"node": ["node", "/chef/inside/forward.mjs"], "python": ["python3", "/chef/inside/forward.py"]}
+INSIDE = Path(egress.__file__).with_name("inside")
+BUNDLE = os.environ.get("SSL_CERT_FILE", "/etc/ssl/certs/ca-certificates.crt")
+TRUST = {"NODE_EXTRA_CA_CERTS": "/chef/ca.pem", "PIP_CERT": "/chef/ca.pem", "SSL_CERT_FILE": "/chef/ca.pem"}
+PROXY = dict.fromkeys(("http_proxy", "https_proxy", "npm_config_proxy"), "http://127.0.0.1:3128")
+
+# Twenty times at once: send 2 MB, end, and print the digest of all that comes back.
+EXCHANGE = {
+    "node": """
+        const net = require('node:net'), { createHash } = require('node:crypto');
+        for (let i = 0; i < 20; i++) {
+          const digest = createHash('sha256');
+          const peer = net.connect({ host: '127.0.0.1', port: 3128, allowHalfOpen: true });
+          peer.write(`CONNECT ${process.argv[1]} HTTP/1.1\\r\\n\\r\\n`);
+          peer.once('data', () => {
+            peer.on('data', (data) => digest.update(data));
+            peer.end(Buffer.alloc(2e6, 'x'));
+          });
+          peer.on('end', () => console.log(digest.digest('hex')));
+        }""",
+    "python": """if True:
+        import hashlib, socket, sys, threading
+        def exchange():
+            digest = hashlib.sha256()
+            peer = socket.create_connection(("127.0.0.1", 3128))
+            peer.sendall(b"CONNECT %s HTTP/1.1\\r\\n\\r\\n" % sys.argv[1].encode())
+            peer.recv(1000)
+            peer.sendall(b"x" * 2_000_000)
+            peer.shutdown(socket.SHUT_WR)
+            while data := peer.recv(65536):
+                digest.update(data)
+            print(digest.hexdigest() + "\\n", end="")
+        for _ in range(20):
+            threading.Thread(target=exchange).start()""",
+}
+# Prints the name of the error that a direct connection to each address meets.
+DIRECT = {
+    "node": """
+        const net = require('node:net');
+        for (const address of process.argv.slice(1)) {
+          const [host, port] = address.split(' ');
+          net.connect({ host, port: Number(port) }).on('error', (error) => console.log(error.code))
+            .on('connect', () => console.log('reached', address));
+        }""",
+    "python": """if True:
+        import errno, socket, sys
+        for address in sys.argv[1:]:
+            host, port = address.split(' ')
+            try:
+                socket.create_connection((host, int(port)), timeout=5)
+                print('reached', address)
+            except OSError as error:
+                print(errno.errorcode.get(error.errno, error.errno))""",
+}
+EVALUATE = {"node": ["node", "-e"], "python": ["python3", "-c"]}
+
+languages = pytest.mark.parametrize("language", ["node", "python"])
+
+
+class Sandbox:
+    """A container as the installation phase has it: no network, nothing writable but /tmp, no privilege."""
+
+    def __init__(self, folder: Path) -> None:
+        self.client = docker.from_env(timeout=60)
+        self.folder = folder
+
+    def volumes(self) -> dict[str, dict[str, str]]:
+        sources = {str(self.folder): "/chef/egress", str(INSIDE): "/chef/inside", BUNDLE: "/chef/ca.pem"}
+        return {source: {"bind": target, "mode": "ro"} for source, target in sources.items()}
+
+    @contextlib.contextmanager
+    def start(self, language: str, argv: list[str]) -> Iterator[Container]:
+        self.folder.mkdir(exist_ok=True)
+        container = self.client.containers.run(
+            IMAGES[language], [*FORWARD[language], "/chef/egress/proxy.sock", "3128", "--", *argv], detach=True,
+            network_mode="none", user=f"{UID}:{UID}", read_only=True, cap_drop=["ALL"], init=True, pids_limit=256,
+            security_opt=["no-new-privileges"], tmpfs={"/tmp": f"size=64m,exec,uid={UID}"}, working_dir="/tmp",
+            environment={"HOME": "/tmp"} | TRUST | PROXY, volumes=self.volumes(), mem_limit="512m",
+        )  # fmt: skip
+        try:
+            yield container
+        finally:
+            container.remove(force=True, v=True)
+
+    def run(self, language: str, argv: list[str]) -> tuple[int, str]:
+        """Exit code, and what was written to both streams."""
+        with self.start(language, argv) as container:
+            code = container.wait(timeout=60)["StatusCode"]
+            return code, container.logs().decode()
+
+
+@pytest.fixture
+def sandbox(folder: Path) -> Iterator[Sandbox]:
+    sandbox = Sandbox(folder)
+    yield sandbox
+    sandbox.client.close()
+
+
+@languages
+def test_forwarder_runs_the_command_as_given_and_ends_with_its_code(sandbox: Sandbox, language: str) -> None:
+    code, output = sandbox.run(language, ["sh", "-c", 'echo "$1"; echo err >&2; exit 7', "sh", "$HOME `id` ; 'x"])
+
+    assert code == 7
+    assert sorted(output.splitlines()) == ["$HOME `id` ; 'x", "err"]
+
+
+@languages
+@pytest.mark.parametrize(
+    ("argv", "code", "words"),
+    [
+        (["sh", "-c", "kill -9 $$"], 137, ""),
+        (["no-such-command"], 127, "chef: cannot run no-such-command"),
+        (["/tmp"], 126, "chef: cannot run /tmp"),
+    ],
+)
+def test_forwarder_tells_how_the_command_ended(
+    sandbox: Sandbox, language: str, argv: list[str], code: int, words: str
+) -> None:
+    ended, output = sandbox.run(language, argv)
+
+    assert ended == code
+    assert words in output
+
+
+@languages
+def test_forwarder_passes_sigterm_on(sandbox: Sandbox, language: str) -> None:
+    script = 'trap "exit 9" TERM; echo ready; while :; do sleep 0.05; done'
+    with sandbox.start(language, ["sh", "-c", script]) as container:
+        deadline = time.monotonic() + 10
+        while b"ready" not in container.logs() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        container.kill("SIGTERM")
+
+        assert container.wait(timeout=10)["StatusCode"] == 9
+
+
+@languages
+def test_forwarder_says_that_its_port_is_taken(sandbox: Sandbox, language: str) -> None:
+    code, output = sandbox.run(language, [*FORWARD[language], "/chef/egress/proxy.sock", "3128", "--", "true"])
+
+    assert code == 70
+    assert output.startswith("chef: cannot listen on 127.0.0.1:3128: ")
+
+
+@languages
+def test_forwarder_carries_many_connections_whole(sandbox: Sandbox, client: Client, language: str) -> None:
+    def answer(peer: socket.socket) -> None:
+        peer.sendall(digest_of(peer).encode())
+        for block in blocks(2):
+            peer.sendall(block)
+
+    with listening(answer) as (host, port), proxy(client, (host, port)):
+        code, output = sandbox.run(language, [*EVALUATE[language], EXCHANGE[language], f"{host}:{port}"])
+
+    expected = hashlib.sha256(hashlib.sha256(b"x" * 2_000_000).hexdigest().encode() + b"".join(blocks(2))).hexdigest()
+    assert code == 0
+    assert output.split() == [expected] * 20
+
+
+@languages
+def test_container_reaches_nothing_directly(sandbox: Sandbox, client: Client, language: str) -> None:
+    entries = itertools.chain.from_iterable(psutil.net_if_addrs().values())
+    own = [entry.address for entry in entries if entry.family == socket.AF_INET]
+    hosts = {"127.0.0.1", "169.254.169.254", "198.51.100.1", *own}
+    with listening(echo) as (_, port), proxy(client, ("127.0.0.1", port)):
+        addresses = [f"{host} {port}" for host in hosts]
+        code, output = sandbox.run(language, [*EVALUATE[language], DIRECT[language], *addresses])
+
+    assert code == 0
+    assert sorted(output.split()) == ["ECONNREFUSED", *["ENETUNREACH"] * (len(hosts) - 1)]
+
+
+def test_npm_installs_through_the_proxy_from_its_registry_alone(folder: Path, sandbox: Sandbox) -> None:
+    registry = npm_registry(sandbox)
+    with EgressProxy(folder=folder, allowed=frozenset({pair_of(registry)})) as running:
+        install = f"npm install --registry={registry} --no-audit is-number && ls node_modules"
+        code, output = sandbox.run("node", ["sh", "-c", install])
+
+    assert code == 0, output
+    assert output.splitlines()[-1] == "is-number"
+    assert [(entry.host, entry.port) for entry in running.report()] == [pair_of(registry)]
+
+
+def test_npm_install_from_a_host_off_the_list_fails_and_is_recorded(folder: Path, sandbox: Sandbox) -> None:
+    with EgressProxy(folder=folder, allowed=frozenset()) as running:
+        install = ["npm", "install", "--registry=https://evil.example", "--fetch-retries=0", "is-number"]
+        code, output = sandbox.run("node", install)
+
+    assert code != 0
+    assert "403" in output
+    assert [(entry.host, entry.allowed) for entry in running.report()] == [("evil.example", False)]
+
+
+def test_pip_installs_through_the_proxy_from_its_index_alone(folder: Path, sandbox: Sandbox) -> None:
+    index, files = pip_index()
+    allowed = frozenset({pair_of(index), (files, 443)})
+    with EgressProxy(folder=folder, allowed=allowed) as running:
+        install = f"python3 -m pip install -q --no-cache-dir -i {index} --target site iniconfig && ls site"
+        code, output = sandbox.run("python", ["sh", "-c", install])
+
+    assert code == 0, output
+    assert "iniconfig" in output.splitlines()
+    assert {(entry.host, entry.port) for entry in running.report()} <= allowed
+
+
+def npm_registry(sandbox: Sandbox) -> str:
+    """As the machine's npm is configured, or, without one, as the image's is."""
+    argv = ["npm", "config", "get", "registry"]
+    if shutil.which("npm"):
+        return subprocess.run(argv, check=True, capture_output=True, text=True).stdout.strip()
+    return sandbox.run("node", argv)[1].strip()
+
+
+def pip_index() -> tuple[str, str]:
+    """The index that the machine's pip uses, and the host that pip's own default index keeps its files on."""
+    told = subprocess.run(
+        [sys.executable, "-m", "pip", "config", "get", "global.index-url"], capture_output=True, text=True
+    )
+    script = "from pip._internal.models.index import PyPI; print(PyPI.simple_url, PyPI.file_storage_domain)"
+    default = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout.split()
+    return os.environ.get("PIP_INDEX_URL") or told.stdout.strip() or default[0], default[1]
+
+
+def pair_of(url: str) -> Address:
+    parts = urlsplit(url)
+    assert parts.hostname
+    return parts.hostname, parts.port or {"http": 80, "https": 443}[parts.scheme]

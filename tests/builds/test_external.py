@@ -1,0 +1,272 @@
+"""Two queues beside each other: what is for builders outside is never claimed here, and takes nobody's place."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.utils import timezone
+from pytest_django import Settings
+from rest_framework.test import APIClient
+
+from builds import actions
+from builds.models import Build, OutsideTurn, OwnerTurn, Priority
+from builds.operations import health
+from builds.queue import forecast
+from builds.queue.claims import BuildLease, bell, claim
+from builds.reaper import reap_abandoned, ring_for_waiting
+from chef.jobs.models import OwnerQueueFull, QueueFull, Status
+from tests.builds.signing import SECRET
+
+QueueBuild = Callable[..., Build]
+FILES = {"files": {"index.html": "<h1>hi</h1>"}}
+
+
+@pytest.fixture(autouse=True)
+def _secret(settings: Settings) -> None:
+    settings.WORKER_SECRETS = [SECRET]
+
+
+@pytest.fixture
+def client(owner: User, make_client: Callable[..., APIClient]) -> APIClient:
+    return make_client(owner)
+
+
+def take() -> BuildLease | None:
+    return claim("outside", is_external=True)
+
+
+def end(lease: BuildLease | None, build: Build) -> None:
+    assert lease
+    assert lease.build == build
+    lease.end(Status.COMPLETED)
+
+
+# --- Claiming ----------------------------------------------------------------------------------------------------
+
+
+def test_our_workers_pass_an_external_build_by(queue_build: QueueBuild) -> None:
+    queue_build(is_external=True, priority=Priority.HIGH)
+    local = queue_build()
+
+    end(claim("w"), local)
+
+    assert claim("w") is None
+
+
+def test_others_are_given_external_builds_alone(queue_build: QueueBuild) -> None:
+    queue_build(priority=Priority.HIGH)
+    external = queue_build(is_external=True)
+
+    lease = take()
+
+    assert lease
+    assert (lease.build, lease.fence, lease.build.worker) == (external, 1, "outside")
+    assert take() is None
+
+
+def test_no_bell_rings_for_what_no_worker_of_ours_claims(
+    queue_build: QueueBuild, django_capture_on_commit_callbacks: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rung: list[int] = []
+
+    def ring(times: int = 1) -> bool:
+        rung.append(times)
+        return True
+
+    monkeypatch.setattr(bell, "ring", ring)
+    monkeypatch.setattr(bell, "waiting", lambda: 0)
+
+    with django_capture_on_commit_callbacks(execute=True):
+        queue_build(is_external=True)
+    ring_for_waiting()
+    assert rung == []
+
+    with django_capture_on_commit_callbacks(execute=True):
+        queue_build()
+    ring_for_waiting()
+    assert rung == [1, 1]
+
+
+def test_the_order_outside_is_that_of_here(queue_build: QueueBuild, owner: User, other: User) -> None:
+    first = queue_build(is_external=True)
+    second = actions.queue_build(first.revision, by=owner, is_external=True)
+    theirs = queue_build(by=other, is_external=True)
+    urgent = queue_build(is_external=True, priority=Priority.HIGH)
+
+    claimed = [lease.build for _ in range(4) if (lease := take())]
+
+    assert claimed == [urgent, theirs, first, second]
+
+
+def test_owners_take_turns_in_each_queue_by_itself(queue_build: QueueBuild, owner: User, other: User) -> None:
+    mine = [queue_build(), queue_build()]
+    theirs, external = queue_build(by=other), queue_build(is_external=True)
+    end(take(), external)
+
+    # Had the turn outside counted here, the other owner would be first.
+    end(claim("w"), mine[0])
+    end(claim("w"), theirs)
+    end(claim("w"), mine[1])
+
+    assert OwnerTurn.objects.count() == 2
+    assert OutsideTurn.objects.get().owner == owner
+
+
+def test_what_runs_elsewhere_counts_for_nothing_here(queue_build: QueueBuild, other: User, settings: Settings) -> None:
+    settings.OWNER_MAX_RUNNING = 1
+    queue_build(is_external=True)
+    queue_build(is_external=True)
+    mine = queue_build()
+    queue_build(by=other)
+    assert take()
+
+    here, there = claim("w"), take()
+
+    assert here
+    assert here.build == mine
+    assert there is None  # the limit holds outside too
+
+
+def test_an_outside_lease_is_longer_and_is_reaped_like_any(queue_build: QueueBuild, settings: Settings) -> None:
+    settings.LEASE_SECONDS, settings.OUTSIDE_LEASE_SECONDS = 10, 600
+    build = queue_build(is_external=True)
+    lease = take()
+    assert lease
+    assert lease.build.lease_expires_at
+    assert lease.build.lease_expires_at > timezone.now() + timedelta(seconds=500)
+    assert reap_abandoned() == 0
+
+    Build.objects.update(lease_expires_at=timezone.now() - timedelta(seconds=1))
+
+    assert reap_abandoned() == 1
+    build.refresh_from_db()
+    assert (build.status, build.faults, build.is_external) == (Status.QUEUED, 1, True)
+    assert build.attempts.get().outcome == "worker_lost"
+
+
+# --- What is told of it ------------------------------------------------------------------------------------------
+
+
+def test_the_forecast_of_here_is_the_same_with_builds_outside(queue_build: QueueBuild, other: User) -> None:
+    local = [queue_build(), queue_build(by=other), queue_build(priority=Priority.HIGH)]
+    before = forecast.queue_documents(local)
+    for _ in range(3):
+        queue_build(is_external=True, priority=Priority.HIGH)
+    assert take()
+    forecast.forget()
+
+    assert forecast.queue_documents(local) == before
+
+
+def test_builds_outside_are_placed_by_priority_and_age(queue_build: QueueBuild, owner: User) -> None:
+    first, second = queue_build(is_external=True), queue_build(is_external=True)
+    urgent = queue_build(is_external=True, priority=Priority.HIGH)
+    waiting = queue_build(is_external=True)
+    Build.objects.filter(pk=waiting.pk).update(available_at=timezone.now() + timedelta(hours=1))
+
+    shown = forecast.queue_documents([first, second, urgent, waiting])
+
+    assert [shown[build.pk]["position"] for build in (urgent, first, second, waiting)] == [1, 2, 3, 4]
+    assert {document["etaSeconds"] for document in shown.values()} == {None}
+    assert shown[waiting.pk]["blockedBy"] == "backoff"
+    assert shown[first.pk]["blockedBy"] is None
+
+
+def test_health_tells_of_our_own_queue(queue_build: QueueBuild) -> None:
+    queue_build(is_external=True)
+    queue_build(is_external=True)
+    take()
+    queue_build()
+
+    told = health._hosts()  # not by its pool: other threads see nothing of the test's transaction
+
+    assert (told["queue"]["depth"], told["workers"]["busy"]) == (1, 0)
+    claim("w")
+    told = health._hosts()
+    assert (told["queue"]["depth"], told["workers"]["busy"]) == (0, 1)
+
+
+def test_each_queue_has_its_own_limits(queue_build: QueueBuild, other: User, settings: Settings) -> None:
+    settings.OWNER_MAX_QUEUED = 1
+    queue_build(is_external=True)
+    queue_build()
+    with pytest.raises(OwnerQueueFull) as of_owner:
+        queue_build(is_external=True)
+    settings.MAX_QUEUED = 1
+    with pytest.raises(QueueFull):
+        queue_build(by=other, is_external=True)
+
+    assert of_owner.value.retry_after == forecast.USUAL_WAIT
+    assert Build.objects.count() == 2
+
+
+def test_staff_see_and_choose_by_the_queue(queue_build: QueueBuild, client: APIClient) -> None:
+    external, local = queue_build(is_external=True), queue_build()
+    client.logout()
+    client.force_login(User.objects.create_superuser("staff"))
+
+    page = client.get("/admin/builds/build/?is_external__exact=1").content.decode()
+
+    assert str(external.pk) in page
+    assert str(local.pk) not in page
+
+
+# --- Asking for it -----------------------------------------------------------------------------------------------
+
+
+def queue_of(answer: Any) -> bool:
+    assert answer.status_code == 201, answer.content
+    return Build.objects.get(pk=answer.json()["jobId"]).is_external
+
+
+def test_who_sends_a_project_says_who_builds_it(client: APIClient) -> None:
+    assert queue_of(client.post("/v1/projects", {**FILES, "queue": "external"})) is True
+    assert queue_of(client.post("/v1/projects", {**FILES, "queue": "local"})) is False
+    assert queue_of(client.post("/v1/projects", FILES)) is False
+    assert client.post("/v1/projects", {**FILES, "queue": "elsewhere"}).status_code == 400
+
+
+@pytest.mark.parametrize(("door", "body"), [("builds", {}), ("revisions", FILES)])
+def test_later_builds_of_a_project_go_where_its_last_one_went_unless_told(
+    client: APIClient, queue_build: QueueBuild, door: str, body: dict[str, Any]
+) -> None:
+    path = f"/v1/projects/{queue_build(is_external=True).project_id}/{door}"
+
+    assert queue_of(client.post(path, body)) is True
+    assert queue_of(client.post(path, {**body, "queue": "local"})) is False
+    assert queue_of(client.post(path, body)) is False
+    assert queue_of(client.post(path, {**body, "queue": "external"})) is True
+
+
+def test_a_retry_goes_where_the_build_went(client: APIClient, queue_build: QueueBuild) -> None:
+    build = queue_build(is_external=True)
+    end(take(), build)
+    actions.queue_build(build.revision, by=build.owner, is_external=False)
+
+    answer = client.post(f"/v1/builds/{build.pk}/retry")
+
+    assert queue_of(answer) is True
+    assert answer.json()["external"] is True
+
+
+def test_without_anyone_outside_an_external_build_is_refused(
+    client: APIClient, queue_build: QueueBuild, settings: Settings
+) -> None:
+    build = queue_build(is_external=True)
+    end(take(), build)
+    settings.WORKER_SECRETS = []
+
+    answers = [
+        client.post("/v1/projects", {**FILES, "queue": "external"}),
+        client.post(f"/v1/projects/{build.project_id}/builds"),
+        client.post(f"/v1/projects/{build.project_id}/revisions", {**FILES, "queue": "external"}),
+        client.post(f"/v1/builds/{build.pk}/retry"),
+    ]
+
+    assert {(answer.status_code, answer.json()["errors"][0]["code"]) for answer in answers} == {
+        (409, "no_outside_builder")
+    }
+    assert Build.objects.count() == 1
+    assert build.project.revisions.count() == 1

@@ -1,0 +1,300 @@
+"""From what tools print and the sandbox measures to a verdict."""
+
+import json
+import time
+from typing import Any
+
+import pytest
+
+from builds.verdicts.catalogue import CATALOGUE
+from builds.verdicts.evidence import (
+    MAX_EVIDENCE_LINES,
+    MAX_LINE_CHARS,
+    EvidenceCollector,
+    Verdict,
+    VerdictClass,
+    clean,
+    verdict,
+)
+from builds.verdicts.patterns import SYMPTOMS, is_suspect, signs
+from tests.builds.verdicts.tool_outputs import SAMPLES
+
+INSTALLATION = {
+    "lockfile_out_of_sync",
+    "invalid_manifest",
+    "dependency_conflict",
+    "registry_unavailable",
+    "dependency_not_found",
+}
+
+
+def judged(output: str, *, phase: str = "build", exit_code: int | None = 1, **measured: Any) -> Verdict:
+    collector = EvidenceCollector()
+    for line in output.split("\n"):
+        collector.feed(line, "stderr")
+    return collector.judge(phase=phase, exit_code=exit_code, **measured)
+
+
+# --- The catalogue -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("code", CATALOGUE)
+def test_every_code_has_whole_sentences_even_when_nothing_else_is_known(code: str) -> None:
+    told = verdict(code, phase="build")
+
+    assert told.message.endswith(".")
+    assert told.hint.endswith(".")
+    assert "{" not in told.message + told.hint
+    assert told.retryable is (told.cls is VerdictClass.INFRA or code == "registry_unavailable")
+
+
+def test_a_verdict_is_json_with_the_api_s_names() -> None:
+    told = verdict("build_failed", phase="build", evidence=["a.js:1"], exit_code=2, ending="failed with exit code 2")
+
+    document = json.loads(json.dumps(told.as_json()))
+
+    assert document == {
+        "class": "build",
+        "code": "build_failed",
+        "phase": "build",
+        "message": "The build command failed with exit code 2.",
+        "evidence": ["a.js:1"],
+        "hint": told.hint,
+        "retryable": False,
+        "exitCode": 2,
+    }
+
+
+@pytest.mark.parametrize(
+    ("code", "limit", "told"),
+    [
+        ("timeout", 3.5, "3.5 seconds"),
+        ("timeout", 3600, "3,600 seconds"),
+        ("out_of_memory", 512 * 1024**2, "512 MiB"),
+        ("out_of_memory", 1.5 * 1024**3, "1.5 GiB"),
+        ("process_limit", 256, "256"),
+        ("too_many_artifacts", 10_000, "10,000"),
+        ("artifacts_too_large", 900, "900 bytes"),
+    ],
+)
+def test_a_limit_is_told_in_its_unit(code: str, limit: float, told: str) -> None:
+    assert told in verdict(code, phase="build", limit=limit).message
+
+
+def test_facts_with_braces_and_escapes_are_only_text() -> None:
+    told = verdict("module_not_found", phase="build", module="{x}\x1b[31m\x00\ud800", evidence=["{0}\x1b]0;title\x07"])
+
+    assert "The module {x}? cannot be found" in told.message
+    assert told.evidence == ("{0}",)
+
+
+def test_an_unknown_code_is_a_mistake_of_ours() -> None:
+    with pytest.raises(KeyError):
+        verdict("no_such_code", phase="build")
+
+
+# --- Patterns ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("code", "output", "told"),
+    [(code, output, told) for code, samples in SAMPLES.items() for output, told in samples],
+)
+def test_a_tool_s_words_become_the_verdict(code: str, output: str, told: str) -> None:
+    phase = "installation" if code in INSTALLATION else "build"
+
+    result = judged(output, phase=phase)
+
+    assert result.code == code
+    assert told in result.message
+    assert (result.phase, result.exit_code) == (phase, 1)
+    assert 1 <= len(result.evidence) <= MAX_EVIDENCE_LINES
+
+
+def test_every_pattern_is_shown_by_a_sample() -> None:
+    lines = [line for samples in SAMPLES.values() for output, _ in samples for line in output.split("\n")]
+
+    suspect = [line for line in map(clean, lines) if is_suspect(line)]
+    shown = {sign.symptom for line in suspect for sign in signs(line)}
+
+    assert [symptom.pattern.pattern for symptom in SYMPTOMS if symptom not in shown] == []
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        "3 errors were found by the linter",
+        "Error: ENOSPC: System limit for number of file watchers reached",
+        'src/main.jsx (1:8): "nope" is not exported by "src/o.js", imported by "src/main.jsx".',
+        "error: Multiple top-level packages discovered in a flat-layout: ['b', 'a'].",
+        "[chef] BUILD PASSED",
+    ],
+)
+def test_what_no_pattern_knows_is_a_failed_build_with_its_words(output: str) -> None:
+    result = judged(output)
+
+    assert result.code == "build_failed"
+    assert result.evidence == (output,)
+
+
+def test_a_failed_installation_shows_the_script_s_words_and_not_npm_s() -> None:
+    output = (
+        "npm error code 3\nnpm error path /workspace/app\nnpm error command failed\n"
+        "npm error command sh -c node check.cjs\nnpm error no compiler here\nnpm error A complete log of this run: x"
+    )
+
+    result = judged(output, phase="installation", exit_code=3)
+
+    assert (result.code, result.message) == ("install_failed", "The installation failed with exit code 3.")
+    assert result.evidence == ("npm error no compiler here",)
+
+
+# --- Precedence --------------------------------------------------------------------------------------------------
+
+TS_ERROR = "src/App.tsx(3,7): error TS2322: Type 'string' is not assignable to type 'number'."
+
+
+@pytest.mark.parametrize(
+    ("measured", "code"),
+    [
+        ({"timed_out": True, "oom_killed": True, "process_limit_hit": True}, "timeout"),
+        ({"oom_killed": True, "process_limit_hit": True}, "out_of_memory"),
+        ({"process_limit_hit": True, "disk_limit_hit": True}, "process_limit"),
+        ({"disk_limit_hit": True}, "disk_limit"),
+        ({}, "type_error"),
+    ],
+)
+def test_what_was_measured_outweighs_what_the_log_says(measured: dict[str, Any], code: str) -> None:
+    assert judged(TS_ERROR, exit_code=None, **measured).code == code
+
+
+def test_the_limit_that_was_hit_is_told() -> None:
+    assert "512 MiB" in judged("", oom_killed=True, memory_bytes=512 * 1024**2).message
+    assert "60 seconds" in judged("", timed_out=True, timeout_seconds=60).message
+    assert "256" in judged("sh: 0: Cannot fork", pids=256).message
+
+
+def test_a_child_that_was_killed_for_memory_is_told_even_if_the_command_ends_well() -> None:
+    assert judged("done", exit_code=0, oom_killed=True).code == "out_of_memory"
+
+
+@pytest.mark.parametrize(("exit_code", "told"), [(137, "137, as if killed by SIGKILL"), (129, "SIGHUP"), (7, "code 7")])
+def test_an_exit_code_is_no_proof_of_a_signal_s_cause(exit_code: int, told: str) -> None:
+    result = judged("Killed", exit_code=exit_code)
+
+    assert (result.code, result.cls, result.exit_code) == ("build_failed", VerdictClass.BUILD, exit_code)
+    assert told in result.message
+
+
+def test_a_shell_s_127_settles_that_a_command_is_missing() -> None:
+    output = f"sh: 1: vue-tsc: not found\n{TS_ERROR}"
+
+    assert judged(output, exit_code=127).code == "command_not_found"
+    assert judged(output, exit_code=2).code == "type_error"
+
+
+def test_a_shortage_explains_the_errors_that_follow_it() -> None:
+    assert judged(f"{TS_ERROR}\nFATAL ERROR: JavaScript heap out of memory").code == "out_of_memory"
+
+
+# --- Blocked hosts -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        "npm error 403 403 Forbidden - GET https://files.example/x.tgz",
+        "npm error fatal: unable to access 'https://files.example/y.git/': CONNECT tunnel failed, response 403",
+        "➤ YN0001: │ RequestError: Bad response: 403",
+        "ERROR: Could not find a version that satisfies the requirement x (from versions: none)",
+        "downloading the binary from https://files.example/bin failed",
+    ],
+)
+def test_an_installation_that_lacks_a_blocked_host_says_so(output: str) -> None:
+    result = judged(output, phase="installation", blocked_hosts=["other.example", "files.example"])
+
+    assert (result.code, result.cls) == ("egress_blocked", VerdictClass.POLICY)
+    assert ("files.example" if "files.example" in output else "other.example") in result.message
+    assert result.evidence[0] == output
+
+
+def test_a_blocked_host_that_nothing_asked_for_in_the_end_is_not_the_reason() -> None:
+    output = "npm error code ERESOLVE\nnpm error ERESOLVE unable to resolve dependency tree"
+
+    result = judged(output, phase="installation", blocked_hosts=["telemetry.example"])
+
+    assert result.code == "dependency_conflict"
+
+
+# --- Evidence ----------------------------------------------------------------------------------------------------
+
+
+def test_evidence_starts_with_the_line_that_names_the_cause() -> None:
+    output = SAMPLES["dependency_not_found"][0][0]
+
+    assert judged(output, phase="installation").evidence[0] == "npm error 404  'nope@1.0.0' is not in this registry."
+
+
+def test_evidence_keeps_the_context_in_its_order_after_the_error() -> None:
+    output = "setting up\n  File \"app.py\", line 2\n    if x\n        ^\nSyntaxError: expected ':'"
+
+    assert judged(output).evidence == (
+        "SyntaxError: expected ':'",
+        "setting up",
+        '  File "app.py", line 2',
+        "    if x",
+        "        ^",
+    )
+
+
+def test_evidence_is_bounded_and_free_of_escapes() -> None:
+    lines = [f"\x1b[31msrc/a{number}.ts(1,1): error TS1005: {'x' * 1000}\x1b[0m" for number in range(500)]
+
+    result = judged("\n".join(lines))
+
+    assert len(result.evidence) == MAX_EVIDENCE_LINES
+    assert all(len(line) == MAX_LINE_CHARS and "\x1b" not in line for line in result.evidence)
+    assert result.evidence[0].startswith("src/a0.ts(1,1): error TS1005:")
+
+
+def test_the_system_s_own_lines_are_no_evidence() -> None:
+    collector = EvidenceCollector()
+    collector.feed("$ npm run build # Missing script: build", "system")
+    collector.feed("boom", "stdout")
+
+    assert collector.judge(phase="build", exit_code=1).evidence == ("boom",)
+
+
+def test_an_early_cause_survives_a_flood_of_output() -> None:
+    collector = EvidenceCollector()
+    collector.feed(TS_ERROR, "stdout")
+    for number in range(5_000):
+        collector.feed(f"chunk {number} written", "stdout")
+
+    assert collector.judge(phase="build", exit_code=2).evidence == (TS_ERROR,)
+
+
+def test_a_cause_at_the_end_of_a_flood_of_errors_is_found() -> None:
+    collector = EvidenceCollector()
+    started = time.process_time()
+    for number in range(100_000):
+        collector.feed(f"error {number}")
+
+    collector.feed('npm error Missing script: "build"')
+
+    assert collector.judge(phase="build", exit_code=1).code == "missing_script"
+    assert time.process_time() - started < 10
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["x" * 5_000_000, " " * 400, "(" * 400, "a:" * 200, "npm error " * 40, "error " * 66, 'File "' * 66, "[" * 400],
+    ids=lambda line: f"{line[:6]!r} x {len(line)}",
+)
+def test_no_line_takes_long(line: str) -> None:
+    collector = EvidenceCollector()
+    started = time.process_time()
+
+    collector.feed(line)
+
+    assert time.process_time() - started < 0.5

@@ -1,0 +1,207 @@
+"""Telling of changes through a real Redis; and through one that is down or hangs, without making a build wait."""
+
+import asyncio
+import contextlib
+import socket
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from uuid import UUID
+
+import pytest
+import redis
+from django.conf import settings as configured
+from pytest_django import Settings
+
+from builds.logs.writer import FLUSH_SECONDS, LogWriter
+from builds.models import Build, LogChunk
+from builds.queue.claims import BuildLease, claim
+from chef.jobs import pubsub as announcements
+from chef.jobs.pubsub import PAUSE_SECONDS, announce, channel, listen
+
+
+@pytest.fixture
+def hanging_redis(settings: Settings) -> Iterator[None]:
+    """Somebody who takes connections, and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        settings.REDIS_URL = f"redis://127.0.0.1:{server.getsockname()[1]}/0"
+        yield
+
+
+class Listener:
+    """What a listener has heard, in a task of the running loop."""
+
+    def __init__(self) -> None:
+        self.heard: list[UUID] = []
+        self.links: list[bool] = []
+        self.task = asyncio.create_task(listen(self.heard.append, self.links.append))
+
+    async def until(self, check: Callable[["Listener"], bool]) -> None:
+        async with asyncio.timeout(10):
+            while not check(self):
+                await asyncio.sleep(0.01)
+
+    async def stop(self) -> None:
+        self.task.cancel()
+        await asyncio.gather(self.task, return_exceptions=True)
+
+
+@pytest.fixture
+def lease(queue_build: Callable[..., Build]) -> BuildLease:
+    queue_build()
+    lease = claim("worker")
+    assert lease
+    return lease
+
+
+# --- Telling and hearing -----------------------------------------------------------------------------------------
+
+
+def test_what_is_announced_is_heard_by_every_listener_of_this_installation(settings: Settings) -> None:
+    settings.INSTALLATION = f"test-{uuid.uuid4().hex}"
+    ids = [uuid.uuid4() for _ in range(20)]
+
+    async def run() -> list[Listener]:
+        listeners = [Listener(), Listener()]
+        for listener in listeners:
+            await listener.until(lambda one: one.links == [True])
+        settings.INSTALLATION, mine = "another", settings.INSTALLATION
+        await asyncio.to_thread(announce, uuid.uuid4())
+        settings.INSTALLATION = mine
+        for build_id in ids:
+            await asyncio.to_thread(announce, build_id)
+        for listener in listeners:
+            await listener.until(lambda one: len(one.heard) >= len(ids))
+            await listener.stop()
+        return listeners
+
+    assert [listener.heard for listener in asyncio.run(run())] == [ids, ids]
+
+
+def test_words_that_are_no_ids_are_passed_over(settings: Settings) -> None:
+    settings.INSTALLATION = f"test-{uuid.uuid4().hex}"
+    build_id = uuid.uuid4()
+
+    async def run() -> list[UUID]:
+        listener = Listener()
+        await listener.until(lambda one: one.links == [True])
+        with redis.Redis.from_url(configured.REDIS_URL) as client:
+            client.publish(channel(), b"\xff nonsense")
+        await asyncio.to_thread(announce, build_id)
+        await listener.until(lambda one: bool(one.heard))
+        await listener.stop()
+        return listener.heard
+
+    assert asyncio.run(run()) == [build_id]
+
+
+def test_a_listener_ends_although_its_client_swallows_a_cancellation(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def swallowing(*_: object) -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+
+    monkeypatch.setattr(announcements, "_listen_once", swallowing)
+
+    async def run() -> bool:
+        listener = Listener()
+        await asyncio.sleep(0.01)
+        listener.task.cancel()
+        await asyncio.wait({listener.task}, timeout=5)
+        return listener.task.cancelled()
+
+    assert asyncio.run(run())
+
+
+@pytest.mark.usefixtures("hanging_redis")
+def test_a_listener_notices_that_redis_hangs() -> None:
+    async def run() -> list[bool]:
+        listener = Listener()
+        await listener.until(lambda one: False in one.links)
+        await listener.stop()
+        return listener.links
+
+    assert asyncio.run(run()) == [False]
+
+
+@pytest.mark.usefixtures("hanging_redis")
+def test_announcing_to_a_redis_that_hangs_waits_once_and_then_not_at_all() -> None:
+    began = time.monotonic()
+    announce(uuid.uuid4())
+    first = time.monotonic() - began
+
+    for _ in range(1000):
+        announce(uuid.uuid4())
+
+    assert first < 0.5
+    assert time.monotonic() - began - first < PAUSE_SECONDS / 10
+
+
+def test_announcing_to_a_redis_that_is_down_does_no_harm(settings: Settings) -> None:
+    settings.REDIS_URL = "redis://127.0.0.1:1/0"
+
+    announce(uuid.uuid4())
+
+
+# --- What writes the log -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_line_after_a_pause_is_stored_at_once(lease: BuildLease) -> None:
+    delays = []
+    with LogWriter(lease, max_bytes=10**6) as log:
+        log.start_phase("build")
+        for number in range(10):
+            time.sleep(0.15)
+            began = time.monotonic()
+            log.write("stdout", f"line {number}\n".encode())
+            while LogChunk.objects.count() <= number:
+                time.sleep(0.002)
+            delays.append(time.monotonic() - began)
+
+    assert sorted(delays)[5] < FLUSH_SECONDS
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("end", [b"\n", b""])
+def test_a_noisy_build_is_stored_a_dozen_times_a_second(lease: BuildLease, end: bytes) -> None:
+    with LogWriter(lease, max_bytes=10**6) as log:
+        log.start_phase("build")
+        stop = time.monotonic() + 2
+        written = 0
+        while time.monotonic() < stop:
+            log.write("stdout", b"." + end)
+            written += 1
+            time.sleep(0.001)
+        log.end_phase()
+
+    assert 4 <= LogChunk.objects.count() <= 26
+    stored = "".join(LogChunk.objects.order_by("sequence").values_list("text", flat=True))
+    assert stored.count(".") == written
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_unfinished_line_is_stored_when_it_stays_unfinished(lease: BuildLease) -> None:
+    with LogWriter(lease, max_bytes=10**6) as log:
+        log.start_phase("build")
+        log.write("stdout", b"Continue? ")
+        deadline = time.monotonic() + 2
+        while not LogChunk.objects.exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    assert [chunk.text for chunk in LogChunk.objects.all()] == ["Continue? "]
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("hanging_redis")
+def test_a_redis_that_hangs_does_not_hold_up_the_log(lease: BuildLease) -> None:
+    with LogWriter(lease, max_bytes=10**6) as log:
+        log.start_phase("build")
+        began = time.monotonic()
+        for number in range(100):
+            log.write("stdout", f"line {number}\n".encode())
+            time.sleep(0.01)
+        log.end_phase()
+        seconds = time.monotonic() - began
+
+    assert seconds < 2.5
+    assert LogChunk.objects.filter(text__contains="line 99\n").exists()

@@ -1,0 +1,230 @@
+"""Handing an answer over from Django to its stream: the head is kept, places are given back, however it ends."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from io import BytesIO
+from typing import Any
+
+import pytest
+from django.core.handlers.asgi import ASGIHandler, ASGIRequest
+from django.http import HttpResponse
+from pytest_django import Settings
+from rest_framework.exceptions import NotAcceptable
+from rest_framework.request import Request
+from rest_framework.test import APIRequestFactory
+
+from chef.web import streaming as streams
+from chef.web.streaming import TooManyReaders, answer_later, hand_over, serve
+
+Message = dict[str, Any]
+SCOPE: Message = {"type": "http", "method": "GET", "path": "/", "query_string": b"", "headers": []}
+
+
+async def counting(most: int) -> AsyncGenerator[bytes]:
+    for number in range(most):
+        yield str(number).encode()
+
+
+async def endless() -> AsyncGenerator[bytes]:
+    while True:
+        yield b"x"
+        await asyncio.sleep(0.01)
+
+
+class Client:
+    """The other side of one request: what has been sent to it, and when it leaves."""
+
+    def __init__(self, *, leaves_after: int = 10**9, takes: int = 10**9) -> None:
+        self.sent: list[Message] = []
+        self._leaves_after, self._takes = leaves_after, takes
+        self._gone = asyncio.Event()
+
+    async def receive(self) -> Message:
+        await self._gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: Message) -> None:
+        if len(self.sent) >= self._takes:
+            await asyncio.Event().wait()  # a full buffer that nobody empties
+        self.sent.append(message)
+        if len(self.sent) >= self._leaves_after:
+            self._gone.set()
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(message.get("body", b"") for message in self.sent)
+
+
+def answer(body: Callable[[], AsyncGenerator[bytes]], **options: Any) -> Client:
+    """Serve one request to a view that hands this body over."""
+
+    async def application(scope: Message, receive: Any, send: Any) -> None:
+        request = Request(ASGIRequest(scope, BytesIO()))
+        await ASGIHandler().send_response(hand_over(request, body()), send)
+
+    async def run() -> Client:
+        client = Client(**options)
+        async with asyncio.timeout(5):
+            await serve(application, dict(SCOPE), client.receive, client.send, body_of=client.receive)
+        return client
+
+    return asyncio.run(run())
+
+
+def test_the_view_s_head_is_sent_and_then_the_body() -> None:
+    client = answer(lambda: counting(3))
+
+    start, *_, last = client.sent
+    headers = dict(start["headers"])
+    assert (start["status"], headers[b"Content-Type"]) == (200, b"text/event-stream")
+    assert b"content-length" not in {name.lower() for name in headers}
+    assert client.body == b"012"
+    assert last == {"type": "http.response.body", "body": b""}
+
+
+def test_an_answer_that_nobody_has_handed_over_passes_unchanged() -> None:
+    async def application(scope: Message, receive: Any, send: Any) -> None:
+        await ASGIHandler().send_response(HttpResponse("plain", status=201), send)
+
+    async def run() -> Client:
+        client = Client()
+        await serve(application, dict(SCOPE), client.receive, client.send, body_of=client.receive)
+        return client
+
+    client = asyncio.run(run())
+    assert (client.sent[0]["status"], client.body) == (201, b"plain")
+
+
+def test_a_reader_that_leaves_gives_its_place_back(settings: Settings) -> None:
+    settings.MAX_LIVE_READERS = 1
+
+    answer(endless, leaves_after=5)
+
+    assert answer(lambda: counting(2)).body == b"01"
+
+
+def test_a_reader_that_takes_nothing_is_left(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "STUCK_SECONDS", 0.1)
+    settings.MAX_LIVE_READERS = 1
+
+    client = answer(endless, takes=5)
+
+    assert client.body == b"xxxx"
+    assert client.sent[-1]["more_body"]  # nobody takes it for whole
+    assert answer(lambda: counting(2)).body == b"01"
+
+
+def test_a_body_that_fails_is_not_taken_for_whole_and_gives_its_place_back(settings: Settings) -> None:
+    async def failing() -> AsyncGenerator[bytes]:
+        yield b"0"
+        raise RuntimeError("broken")
+
+    settings.MAX_LIVE_READERS = 1
+
+    with pytest.raises(RuntimeError, match="broken"):
+        answer(failing)
+
+    assert answer(lambda: counting(2)).body == b"01"
+
+
+def test_past_the_limit_a_reader_is_refused(settings: Settings) -> None:
+    settings.MAX_LIVE_READERS = 0
+
+    with pytest.raises(TooManyReaders):
+        answer(lambda: counting(1))
+
+
+def test_without_asgi_a_stream_is_not_acceptable_but_its_head_can_be_had() -> None:
+    factory = APIRequestFactory()
+
+    with pytest.raises(NotAcceptable):
+        hand_over(Request(factory.get("/")), counting(1))
+
+    assert hand_over(Request(factory.head("/")), counting(1)).headers["Content-Type"] == "text/event-stream"
+
+
+# --- An answer that is held back -----------------------------------------------------------------------------------
+
+
+def held_back(later: Any, *, status: int = 202, client: Client | None = None) -> Client:
+    """Serve one request to a view that answers, and has its answer held back for a better one."""
+    own = client or Client()
+
+    async def application(scope: Message, receive: Any, send: Any) -> None:
+        answer_later(ASGIRequest(scope, BytesIO()), later)
+        headers = {"X-From": "view", "Location": "/view"}
+        await ASGIHandler().send_response(HttpResponse("view", status=status, headers=headers), send)
+
+    async def run() -> Client:
+        async with asyncio.timeout(5):
+            await serve(application, dict(SCOPE), own.receive, own.send, body_of=own.receive)
+        return own
+
+    return asyncio.run(run())
+
+
+def told(client: Client) -> tuple[int, dict[bytes, bytes], bytes]:
+    headers = {name.lower(): value for name, value in client.sent[0]["headers"]}
+    assert len(headers) == len(client.sent[0]["headers"])
+    return client.sent[0]["status"], headers, client.body
+
+
+async def better() -> HttpResponse | None:
+    await asyncio.sleep(0.01)
+    return HttpResponse("better", status=201, headers={"Location": "/better"})
+
+
+async def nothing_better() -> HttpResponse | None:
+    return None
+
+
+async def failing() -> HttpResponse | None:
+    raise RuntimeError("oh")
+
+
+async def cancelled() -> HttpResponse | None:
+    raise asyncio.CancelledError  # as when the server stops
+
+
+def test_a_better_answer_is_sent_with_the_headers_of_the_view_s_own() -> None:
+    status, headers, body = told(held_back(better))
+
+    assert (status, body) == (201, b"better")
+    assert (headers[b"location"], headers[b"x-from"], headers[b"content-length"]) == (b"/better", b"view", b"6")
+
+
+@pytest.mark.parametrize("later", [nothing_better, failing, cancelled])
+def test_the_view_s_own_answer_is_sent_where_there_is_no_better(later: Any) -> None:
+    status, headers, body = told(held_back(later))
+
+    assert (status, headers[b"location"], body) == (202, b"/view", b"view")
+
+
+def test_an_error_is_not_held_back() -> None:
+    assert told(held_back(better, status=500))[::2] == (500, b"view")
+
+
+def test_nothing_is_sent_to_who_has_left_and_nothing_goes_on() -> None:
+    ended: list[str] = []
+
+    async def for_ever() -> HttpResponse | None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append("ended")
+        return None
+
+    client = Client()
+    client._gone.set()
+
+    assert held_back(for_ever, client=client).sent == []
+    assert ended == ["ended"]
+
+
+def test_without_a_place_to_wait_the_view_s_own_is_sent_and_places_come_back(settings: Settings) -> None:
+    settings.MAX_LIVE_READERS = streams._live_places._taken
+
+    assert told(held_back(better))[0] == 202
+    settings.MAX_LIVE_READERS += 1
+    for _ in range(3):
+        assert told(held_back(better))[0] == 201
