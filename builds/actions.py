@@ -10,7 +10,7 @@ from django.db import transaction
 from django.db.models import Max
 from django.utils import timezone
 
-from builds.artifacts import discard_attempt, discard_keys
+from builds.artifacts import discard_attempt
 from builds.models import Artifact, Build, BuildEvent, Priority
 from builds.queue.claims import bell
 from builds.queue.forecast import USUAL_WAIT, seconds_to_room
@@ -19,6 +19,7 @@ from builds.verdicts.evidence import verdict
 from builds.webhooks.endpoints import delete_endpoints_of, set_project_webhook
 from builds.webhooks.outbox import tell_of
 from chef.jobs.models import OwnerQueueFull, QueueFull, Status, TransitionRefused
+from chef.storage.deletion import discard_keys
 from projects.actions import add_revision, create_project, update_project, with_strategy
 from projects.environment import Secret, set_environment
 from projects.files.uploads import files_of

@@ -24,6 +24,7 @@ from builds.runtimes.detection import Plan
 from builds.sandbox.contract import Output, OutputMissing, OutputUnsafe, Workspace
 from builds.sandbox.tar import StreamFile
 from builds.verdicts.evidence import Verdict, verdict
+from chef.storage.deletion import discard_keys
 
 MAX_NAME_BYTES = 1024
 _UNSAFE_NAME = re.compile("[\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff\ufffe\uffff]")
@@ -109,17 +110,6 @@ def record(taken: Taken, lease: BuildLease) -> None:
     except BaseException:
         discard_attempt(lease.build.pk, lease.fence)
         raise
-
-
-def discard_keys(keys: Iterable[str]) -> None:
-    """Remove stored bytes; what is gone already is no fault."""
-    if delete_many := getattr(default_storage, "delete_many", None):  # of a store to which each request is a way
-        with contextlib.suppress(OSError):
-            delete_many(keys)
-        return
-    for key in keys:
-        with contextlib.suppress(OSError):
-            default_storage.delete(key)
 
 
 def discard_attempt(build_id: UUID, fence: int, *, but: Collection[str] = ()) -> None:

@@ -24,6 +24,7 @@ from builds.runner import resolved_strategy, wish_of
 from builds.runtimes.detection import DetectionError, detect
 from builds.verdicts.evidence import Verdict, VerdictClass, clean, verdict
 from chef.jobs.models import Status
+from chef.storage.deletion import discard_keys
 from projects.environment import EnvironmentUnreadable, environment_for
 
 PIECE_BYTES = 16 * 1024
@@ -168,7 +169,7 @@ class Report:
 
     def discard(self) -> None:
         """Take its files out of the store again, and nobody else's."""
-        artifacts.discard_keys(self._keys())
+        discard_keys(self._keys())
 
     def tidy(self) -> None:
         """Remove what else was stored for the attempt, such as by a process that died while it took the report."""

@@ -8,9 +8,9 @@ from django.db import transaction
 from django.db.models import Count, QuerySet, Sum
 from django.utils import timezone
 
-from builds.artifacts import discard_keys
 from builds.logs.text import ByteLength
 from builds.models import Artifact, Build, EncodedArtifact, LogChunk
+from chef.storage.deletion import discard_keys
 from projects.models import Project
 
 

@@ -4,11 +4,18 @@ import logging
 
 from builds.queue.claims import claim
 from builds.runner import Run
-from builds.sandbox import open_sandbox
+from builds.runtimes.registries import discover
+from builds.sandbox.contract import Sandbox
+from builds.sandbox.docker_sandbox import DockerSandbox
 from chef.jobs.leases import LeaseLost
 from chef.jobs.shutdown import StopSignal, worker_name
 
 logger = logging.getLogger(__name__)
+
+
+def open_sandbox() -> Sandbox:
+    """The engine that this installation uses. Raises EngineFault when it does not answer."""
+    return DockerSandbox(discover)
 
 
 def run_next() -> None:

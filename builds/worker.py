@@ -13,14 +13,12 @@ from django.core.files.storage import storages
 from django.db import connections
 from django.utils import timezone
 
-import builds.sandbox.docker_sandbox
-import builds.tasks  # noqa: F401  (both: imported once here, not anew in each process that is forked for a build)
 from builds.models import WorkerHost
 from builds.queue.claims import bell
 from builds.reaper import sweep
-from builds.sandbox import open_sandbox
 from builds.sandbox.contract import EngineFault
 from builds.sandbox.engine import FAULTS, api_version, guarded, told
+from builds.tasks import open_sandbox  # also so that processes forked for a build need not import anything
 from chef.jobs.pool import before_forks, die_with_parent, run_pool
 
 logger = logging.getLogger(__name__)

@@ -6,10 +6,17 @@ import os
 from typing import Any
 
 import django
+from django.conf import settings
 from django.core.handlers.asgi import ASGIHandler
 from django.urls import get_resolver
 
-from chef.web import memory
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "chef.settings")
+django.setup(set_prefix=False)
+
+# These load models, which Django must have been set up for.
+from builds import site_names  # noqa: E402
+from builds.sites import server  # noqa: E402
+from chef.web import memory, streaming  # noqa: E402
 
 
 class _Handler(ASGIHandler):
@@ -24,8 +31,6 @@ class _Handler(ASGIHandler):
         return super().create_request(scope, body_file)
 
 
-os.environ.setdefault("DJANGO_SETTINGS_MODULE", "chef.settings")
-django.setup(set_prefix=False)
 django_application: Any = _Handler()
 get_resolver().url_patterns  # noqa: B018 - loads all views now, so that the next line finds them
 memory.settle()
@@ -59,17 +64,11 @@ class BodyTooLarge(Exception):
 
 async def application(scope: Any, receive: Any, send: Any) -> None:
     """Django, behind a limit on request bodies: Django itself would first put all of any body on disk."""
-    from django.conf import settings
-
-    from builds import site_names as names
-    from builds.sites import server
-    from chef.web import streaming as streams
-
     if scope["type"] != "http":
         await django_application(scope, receive, send)
         return
     headers = dict(scope["headers"])
-    if names.is_ours(headers.get(b"host", b"").decode("latin-1")):
+    if site_names.is_ours(headers.get(b"host", b"").decode("latin-1")):
         await server.serve(scope, receive, send)
         return
     most = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
@@ -87,7 +86,7 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
     try:
         if declared.isdigit() and int(declared) > most:
             raise BodyTooLarge
-        await streams.serve(django_application, scope, receive, send, body_of=bounded_receive)
+        await streaming.serve(django_application, scope, receive, send, body_of=bounded_receive)
     except BodyTooLarge:
         is_for_programs = scope["path"].startswith("/v1/")
         await _refuse(send, f"The request has more than {most:,} bytes: send less, or fewer files.", is_for_programs)

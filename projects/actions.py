@@ -1,57 +1,18 @@
 """The verbs on projects. Doors call these; these write the database, in one transaction each."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from django.conf import settings
 from django.contrib.auth.models import User
 from django.db import transaction
 from django.db.models import Max
 
 from projects.environment import Secret, set_environment
-from projects.files.paths import Fault, told, upload_faults
+from projects.files.limits import check_files
+from projects.files.paths import NewFile
 from projects.models import Project, Revision, SourceFile
 
 BATCH_BYTES, BATCH_FILES = 1024**2, 200
-
-
-@dataclass(frozen=True)
-class NewFile:
-    """A source file on its way in: path, bytes, and whether it may be executed."""
-
-    path: str
-    content: bytes
-    executable: bool = False
-
-
-class UploadRefused(ValueError):
-    """The files cannot be kept. `faults` names what is wrong with them; of very many, the first and their number."""
-
-    def __init__(self, faults: Sequence[Fault]) -> None:
-        self.faults = told(faults)
-        super().__init__("; ".join(f"{fault.path or 'files'}: {fault.detail}" for fault in self.faults))
-
-
-def limit_faults(sizes: Iterable[tuple[str, int]]) -> list[Fault]:
-    """All that is wrong with (path, size in bytes) pairs, by what this installation allows."""
-    return upload_faults(
-        sizes,
-        max_files=settings.MAX_FILES,
-        max_file=settings.MAX_FILE_BYTES,
-        max_total=settings.MAX_PROJECT_BYTES,
-        max_path_bytes=settings.MAX_PATH_BYTES,
-        max_depth=settings.MAX_PATH_DEPTH,
-    )
-
-
-def check_files(files: Sequence[NewFile], *, generated: int = 0) -> None:
-    """Raise UploadRefused unless the files are within the limits; `generated` is how many more come by themselves."""
-    faults = limit_faults((file.path, len(file.content)) for file in files)
-    if not files and not generated:
-        faults.append(Fault("no_files", "", "There is nothing to build: send at least one file."))
-    if faults:
-        raise UploadRefused(faults)
 
 
 @transaction.atomic

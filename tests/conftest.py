@@ -15,7 +15,7 @@ from builds import actions
 from builds.models import Build
 from builds.queue import forecast
 from chef import settings as chef_settings
-from projects.actions import NewFile
+from projects.files.paths import NewFile
 from projects.models import ApiToken
 from tests import s3_server
 from tests.installation import Installation

@@ -11,10 +11,10 @@ from builds.artifacts import MAX_NAME_BYTES, name_fault
 from builds.external import LogText
 from builds.models import PhaseName
 from builds.verdicts.evidence import CATALOGUE, MAX_EVIDENCE_LINES, MAX_LINE_CHARS, VerdictClass
-from projects.actions import UploadRefused
 from projects.api.described import Described
 from projects.api.serializers import CamelSerializer, decoded, faults_by_path
 from projects.api.typed_fields import Choice, Text, Whole
+from projects.files.limits import UploadRefused
 from projects.files.paths import Fault
 
 # A cancel is the owner's, and that attempts are spent is for us to say.

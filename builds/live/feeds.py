@@ -21,8 +21,8 @@ from django.conf import settings
 from django.db import connection
 from django.db.models import Max
 
-from builds.api.documents.builds import log_entry
 from builds.logs import writer as logs
+from builds.logs.entries import entry_document
 from builds.models import Build, BuildEvent, LogChunk
 from chef.jobs.models import Status
 from projects.api.documents import wire_status
@@ -91,7 +91,7 @@ def as_event(kind: str, document: Any, *, event_id: object = "") -> bytes:
 
 
 def _log_event(chunk: LogChunk) -> Entry:
-    data = as_event("log", log_entry(chunk), event_id=f"{chunk.attempt}.{chunk.sequence}")
+    data = as_event("log", entry_document(chunk), event_id=f"{chunk.attempt}.{chunk.sequence}")
     return Entry(chunk.sequence, chunk.phase, data)
 
 

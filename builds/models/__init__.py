@@ -1,6 +1,7 @@
 """The durable record of all that happens to a project after its files are there."""
 
 from builds.models.builds import (
+    HOST_SILENCE,
     PROGRESS,
     Artifact,
     Attempt,
@@ -30,6 +31,7 @@ from builds.models.webhooks import (
 
 __all__ = [
     "EVENT_NAMES",
+    "HOST_SILENCE",
     "PROGRESS",
     "RESULT_EVENTS",
     "TEST_EVENT",

@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.conf import settings
@@ -347,6 +347,10 @@ class OwnerTurn(Turn):
 
 class OutsideTurn(Turn):
     """Of builds that others run: they cost nobody a place here."""
+
+
+# A host reports every few seconds; one that has not for this long is gone.
+HOST_SILENCE = timedelta(seconds=35)
 
 
 class WorkerHost(models.Model):

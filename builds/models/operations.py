@@ -23,7 +23,7 @@ class QueuePause(models.Model):
 
 
 class Heartbeat(models.Model):
-    """When a process that others rely on last spoke, of each machine that runs it: see builds.operations.heartbeats."""
+    """When a process that others rely on last spoke, of each machine that runs it: see builds.heartbeats."""
 
     class Service(models.TextChoices):
         REAPER = "reaper"

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from datetime import timedelta
 from threading import Lock
 from typing import Any
 
@@ -16,13 +15,11 @@ from django.utils import timezone
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from builds.models import Build, Delivery, Heartbeat, QueuePause, WorkerHost
-from builds.operations.heartbeats import is_there
+from builds.heartbeats import is_there
+from builds.models import HOST_SILENCE, Build, Delivery, Heartbeat, QueuePause, WorkerHost
 from chef.jobs.models import Status
 
 ANSWER_SECONDS = 0.8
-# A host speaks every few seconds; one that has not for this long is gone.
-HOST_SILENCE = timedelta(seconds=35)
 
 # Deliveries that are due wait for their endpoint's turn; for longer than this only where nobody sends. Of very many,
 # how many there are exactly is not worth the time.

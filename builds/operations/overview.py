@@ -18,9 +18,9 @@ from django.conf import settings
 from django.db.models import Count, Exists, F, FloatField, Func, Max, Min, OuterRef, Q
 from django.db.models.fields.json import KT
 
-from builds.models import Build, Delivery, Heartbeat, Priority, WebhookEndpoint, WorkerHost
-from builds.operations.health import HOST_SILENCE, MOST_COUNTED
-from builds.operations.heartbeats import SILENCE
+from builds.heartbeats import SILENCE
+from builds.models import HOST_SILENCE, Build, Delivery, Heartbeat, Priority, WebhookEndpoint, WorkerHost
+from builds.operations.health import MOST_COUNTED
 from builds.queue import claims as queue
 from chef.jobs.models import TERMINAL, Status
 from chef.jobs.wakeups import Doorbell

@@ -10,8 +10,8 @@ from builds.actions import NoOutsideBuilder, NotFinished, NothingToBuild
 from builds.sites.publishing import NotServable, SlugRefused
 from builds.webhooks.endpoints import IsDisabled, TooManyEndpoints
 from chef.jobs.models import OwnerQueueFull, QueueFull
-from projects.actions import UploadRefused
 from projects.environment import EnvironmentRefused
+from projects.files.limits import UploadRefused
 from projects.generations.actions import DayIsSpent, GenerationUnderWay, NoModel, NotEnded, NothingToEdit
 from projects.quarantine import InQuarantine
 

@@ -19,8 +19,7 @@ from django.conf import settings
 from django.db.models import Exists, F, OuterRef, Sum
 from django.utils import timezone
 
-from builds.models import Attempt, Build, QueuePause, WorkerHost
-from builds.operations.health import HOST_SILENCE
+from builds.models import HOST_SILENCE, Attempt, Build, QueuePause, WorkerHost
 from builds.queue.simulation import Durations, Prediction, Running, Scene, Waiting, predict
 from chef.jobs.models import Status
 from projects.models import Quarantine

@@ -15,9 +15,9 @@ from typing import Literal
 from django.conf import settings
 
 from builds.runtimes.catalogue import RUNTIMES, find_runtime, resolve_version, runtime_tag
-from builds.runtimes.registries import PIP_DEFAULT, Registries, discover
+from builds.runtimes.registries import PIP_DEFAULT, discover
 from builds.runtimes.rootfs import Unbuildable, Workshop, without_credentials
-from builds.sandbox.contract import EngineFault
+from builds.sandbox.contract import EngineFault, Registries
 from builds.sandbox.images import ImageNotOffered, ImageStore, RegistryUnreachable, TrialFailed
 
 TAGS = "chef-runtime/*"

@@ -16,13 +16,14 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypedDict
 from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
+
+from builds.sandbox.contract import Registries
 
 # What of the environment can change an answer: the file is of use only where these are the same.
 _INPUTS = (
@@ -43,17 +44,6 @@ _TOOL_SECONDS = 20
 _PORTS = {"https": 443, "http": 80}
 
 Defaults = Callable[[], list[str]]
-
-
-@dataclass(frozen=True)
-class Registries:
-    """Pairs of host and port that installations may reach, and the environment that sends package managers there.
-
-    `environment` may hold credentials; `hosts` never does.
-    """
-
-    hosts: frozenset[tuple[str, int]]
-    environment: dict[str, str] = field(repr=False)
 
 
 class _Answers(TypedDict):

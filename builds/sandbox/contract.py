@@ -69,6 +69,17 @@ class Command:
 
 
 @dataclass(frozen=True)
+class Registries:
+    """Pairs of host and port that installations may reach, and the environment that sends package managers there.
+
+    `environment` may hold credentials; `hosts` never does.
+    """
+
+    hosts: frozenset[tuple[str, int]]
+    environment: dict[str, str] = field(repr=False)
+
+
+@dataclass(frozen=True)
 class Egress:
     host: str
     port: int

@@ -4,14 +4,13 @@ How a container is made is in `container`, how one is watched in `execution`.
 """
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 from django.conf import settings
 
-from builds.runtimes.registries import discover
 from builds.sandbox import container, tar
 from builds.sandbox.contract import (
     APP_DIR,
@@ -27,6 +26,7 @@ from builds.sandbox.contract import (
     Output,
     OutputMissing,
     OutputUnsafe,
+    Registries,
     Watch,
 )
 from builds.sandbox.egress import EgressProxy
@@ -39,11 +39,11 @@ _MODE_SPECIAL = (1 << 27) | (1 << 26) | (1 << 25) | (1 << 24) | (1 << 21) | (1 <
 
 
 class DockerSandbox:
-    """See builds.sandbox.contract.Sandbox."""
+    """See builds.sandbox.contract.Sandbox. `registries` is asked before each command that may reach them."""
 
     @guarded
-    def __init__(self) -> None:
-        self._client = new_client()
+    def __init__(self, registries: Callable[[], Registries]) -> None:
+        self._client, self._registries = new_client(), registries
 
     @guarded
     def image_id(self, tag: str) -> str:
@@ -58,7 +58,7 @@ class DockerSandbox:
 
     @guarded
     def open(self, identity: Identity, *, image: str, limits: Limits) -> "DockerWorkspace":
-        return DockerWorkspace(self._client, identity, image=image, limits=limits)
+        return DockerWorkspace(self._client, identity, image=image, limits=limits, registries=self._registries)
 
     @guarded
     def leftovers(self) -> list[Identity]:
@@ -107,8 +107,16 @@ class DockerWorkspace:
     A holder container that never starts mounts the volume: through it files go in and outputs come out.
     """
 
-    def __init__(self, client: APIClient, identity: Identity, *, image: str, limits: Limits) -> None:
-        self._client = client
+    def __init__(
+        self,
+        client: APIClient,
+        identity: Identity,
+        *,
+        image: str,
+        limits: Limits,
+        registries: Callable[[], Registries],
+    ) -> None:
+        self._client, self._registries = client, registries
         self._identity = identity
         volume = f"chef-{settings.INSTALLATION}-{identity.build}-{identity.fence}"
         self._blueprint = container.Blueprint(image, volume, labels_of(identity), limits)
@@ -154,7 +162,7 @@ class DockerWorkspace:
     def run(self, command: Command, watch: Watch) -> Outcome:
         if not command.with_registries:
             return self._run(command, watch, egress_folder=None, extra={})
-        registries = discover()
+        registries = self._registries()
         folder = settings.BUILD_DIR / f"{self._identity.build.hex[:12]}-{self._identity.fence}"
         with EgressProxy(folder=folder, allowed=registries.hosts) as proxy:
             outcome = self._run(

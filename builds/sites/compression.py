@@ -8,8 +8,8 @@ import brotli
 from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
 
-from builds.artifacts import discard_keys
 from builds.models import Artifact, EncodedArtifact
+from chef.storage.deletion import discard_keys
 
 logger = logging.getLogger(__name__)
 

@@ -15,13 +15,13 @@ from django.db.models import Max, QuerySet
 from django.utils import timezone
 from django.utils.text import slugify
 
-from builds.artifacts import discard_keys
 from builds.models import Artifact, Build, EncodedArtifact, Preview, Release, Site, SiteName
 from builds.site_names import MAX_SLUG, slug_fault
 from builds.sites import rules
 from builds.sites.compression import compress
 from builds.sites.lookup import forget_sites
 from chef.jobs.models import Status
+from chef.storage.deletion import discard_keys
 from projects.models import Project
 
 _INDEX = "index.html"

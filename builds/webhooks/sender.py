@@ -17,8 +17,8 @@ from django.conf import settings
 from django.db import DatabaseError, close_old_connections
 from django.utils import timezone
 
+from builds.heartbeats import Beat
 from builds.models import Heartbeat
-from builds.operations.heartbeats import Beat
 from builds.webhooks import outbox
 from builds.webhooks.deliveries import Done, Outgoing, claim, settle
 from builds.webhooks.endpoints import follow_settings

@@ -13,11 +13,11 @@ from rest_framework.exceptions import ErrorDetail
 from rest_framework.fields import Field
 
 from chef.web.units import parse_bytes
-from projects.actions import NewFile, UploadRefused, limit_faults
 from projects.api.described import Described
 from projects.api.typed_fields import Real, Text, Whole
 from projects.files.archives import unpack
-from projects.files.paths import Fault, path_fault, too_many_files
+from projects.files.limits import UploadRefused, limit_faults
+from projects.files.paths import Fault, NewFile, path_fault, too_many_files
 
 MAX_COMMAND_CHARS = 4000
 LEAST_MEMORY = 16 * 1024**2

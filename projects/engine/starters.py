@@ -22,7 +22,7 @@ from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
 
-from projects.actions import NewFile
+from projects.files.paths import NewFile
 
 MAX_TITLE, MAX_DESCRIPTION, MAX_PACKAGE = 60, 200, 50
 

@@ -12,9 +12,9 @@ import zlib
 from collections.abc import Generator, Iterable
 from typing import BinaryIO, cast
 
-from projects.actions import NewFile
 from projects.files.ignore_rules import Sieve
 from projects.files.intake import Intake, Unreadable
+from projects.files.paths import NewFile
 from projects.files.tar_members import BLOCK, CUT_OFF, is_tar, read_tar
 from projects.files.zip_members import is_zip, read_zip
 from projects.models import SourceFile

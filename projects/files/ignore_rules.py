@@ -6,7 +6,7 @@ Left out where a person drops a folder; a program that sends such files by the A
 from collections import Counter
 from collections.abc import Iterable
 
-from projects.actions import NewFile
+from projects.files.paths import NewFile
 
 FOLDERS = frozenset(
     [

@@ -6,9 +6,9 @@ that one that is no UTF-8 can be told apart, and told.
 
 from django.conf import settings
 
-from projects.actions import NewFile, UploadRefused, limit_faults
 from projects.files.ignore_rules import Sieve, noise_in
-from projects.files.paths import Fault, path_fault
+from projects.files.limits import UploadRefused, limit_faults
+from projects.files.paths import Fault, NewFile, path_fault
 
 
 class Unreadable(Exception):

@@ -21,6 +21,15 @@ _CONTROL_FOLDERS = {".git", ".hg", ".svn"}
 
 
 @dataclass(frozen=True)
+class NewFile:
+    """A source file on its way in: path, bytes, and whether it may be executed."""
+
+    path: str
+    content: bytes
+    executable: bool = False
+
+
+@dataclass(frozen=True)
 class Fault:
     """One thing that is wrong with an upload: a stable code, the path, and what to do about it."""
 

@@ -13,8 +13,9 @@ from django.contrib.auth.models import User
 from django.db import transaction
 from django.utils import timezone
 
-from projects.actions import NewFile, check_files
 from projects.files.archives import pack, unpack
+from projects.files.limits import check_files
+from projects.files.paths import NewFile
 from projects.models import Project, Upload
 
 KEPT = timedelta(hours=2)

@@ -22,7 +22,7 @@ from django.utils import timezone
 from chef.jobs.leases import Lease, LeaseLost
 from chef.jobs.models import Status
 from chef.jobs.pubsub import announce
-from projects.actions import NewFile, UploadRefused, add_revision
+from projects.actions import add_revision
 from projects.engine.errors import EngineError
 from projects.engine.limits import Limits
 from projects.engine.model.asking import Asker
@@ -38,6 +38,8 @@ from projects.engine.request import Request
 from projects.engine.stages.state import State
 from projects.engine.starters import choose, fill
 from projects.environment import EnvironmentUnreadable, environment_for
+from projects.files.limits import UploadRefused
+from projects.files.paths import NewFile
 from projects.generations.actions import bell, tokens_left, tokens_left_today
 from projects.generations.queue import after_fault
 from projects.models import DraftFile, Exchange, Generation, GenerationEvent, Project, Revision, TokensUsed

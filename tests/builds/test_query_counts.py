@@ -14,7 +14,7 @@ from builds import actions
 from builds.models import Artifact, Attempt, Build, BuildEvent, LogChunk, PhaseName, PhaseRun
 from builds.queue import forecast
 from chef.jobs.models import Status
-from projects.actions import NewFile
+from projects.files.paths import NewFile
 from tests.answers import body_of
 
 TEXT = "text/plain"

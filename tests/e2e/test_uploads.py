@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 
-from projects.actions import NewFile
+from projects.files.paths import NewFile
 from tests.installation import Installation
 from tests.projects.files.archive_files import zip_of
 

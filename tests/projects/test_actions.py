@@ -7,7 +7,9 @@ import pytest
 from django.contrib.auth.models import User
 from django.db import connection
 
-from projects.actions import NewFile, UploadRefused, add_revision, create_project
+from projects.actions import add_revision, create_project
+from projects.files.limits import UploadRefused
+from projects.files.paths import NewFile
 from projects.models import Project, Revision, SourceFile
 
 UPLOAD: Mapping[str, Any] = {"dependencies": {}, "strategy": {}}

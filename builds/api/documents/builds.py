@@ -8,6 +8,7 @@ from django.http import HttpRequest
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
+from builds.logs.entries import entry_document
 from builds.models import Artifact, Build, LogChunk, PhaseName, PhaseRun, WebhookEndpoint
 from builds.queue.forecast import queue_documents
 from builds.runtimes.catalogue import RUNTIMES
@@ -272,19 +273,7 @@ class LogEntry(Document):
     text = serializers.CharField(allow_blank=True)
 
     def to_representation(self, chunk: LogChunk) -> dict[str, Any]:
-        return log_entry(chunk)
-
-
-def log_entry(chunk: LogChunk) -> dict[str, Any]:
-    """A LogEntry, made by hand: there are thousands of them, and each reader of a live log is given the same."""
-    return {
-        "sequence": chunk.sequence,
-        "attempt": chunk.attempt,
-        "phase": chunk.phase,
-        "stream": chunk.stream,
-        "timestamp": chunk.timestamp,
-        "text": chunk.text,
-    }
+        return entry_document(chunk)
 
 
 class LogPage(Document):

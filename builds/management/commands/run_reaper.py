@@ -9,8 +9,8 @@ from django.core.management.base import BaseCommand
 from django.db import DatabaseError, close_old_connections
 
 from builds.fix_loop import settle_fix_loops
+from builds.heartbeats import Beat
 from builds.models import Heartbeat
-from builds.operations.heartbeats import Beat
 from builds.reaper import reap_abandoned, ring_for_waiting
 from builds.sites.publishing import forget_old_previews
 from projects.api.idempotency import forget_old_keys

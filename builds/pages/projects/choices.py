@@ -17,8 +17,8 @@ from builds.pages.once import stored_nowhere
 from builds.pages.refusals import REFUSALS, reasons
 from builds.runner import wish_of
 from builds.runtimes.detection import DetectionError, Plan, detect
-from projects.actions import NewFile
 from projects.environment import Secret
+from projects.files.paths import NewFile
 from projects.files.uploads import files_of
 from projects.models import Project, Upload
 

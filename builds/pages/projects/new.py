@@ -21,9 +21,9 @@ from builds.pages.access import own_project
 from builds.pages.forms import PromptForm
 from builds.pages.projects.uploading import ARCHIVE, FolderHandler, pasted, sent_archive, sent_folder
 from builds.pages.refusals import REFUSALS, reasons
-from projects.actions import NewFile, UploadRefused
 from projects.files.ignore_rules import FILES, FOLDERS
-from projects.files.paths import Fault
+from projects.files.limits import UploadRefused
+from projects.files.paths import Fault, NewFile
 from projects.files.uploads import keep_upload
 from projects.generations.actions import Wishes, request_generation
 from projects.models import Project

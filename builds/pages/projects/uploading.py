@@ -14,11 +14,11 @@ from django.core.files.uploadhandler import SkipFile
 from django.http import HttpRequest
 from django.http.multipartparser import MultiPartParser
 
-from projects.actions import NewFile, UploadRefused, limit_faults
 from projects.api.parsers import NamelessFiles
 from projects.files.archives import unpack
 from projects.files.ignore_rules import Sieve
-from projects.files.paths import Fault
+from projects.files.limits import UploadRefused, limit_faults
+from projects.files.paths import Fault, NewFile
 
 FOLDER, ARCHIVE = "folder", "archive"
 _ARCHIVE_ENDING = re.compile(r"\.(zip|tar|tgz|tar\.gz)$", re.IGNORECASE)

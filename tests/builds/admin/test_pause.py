@@ -16,9 +16,9 @@ from rest_framework.test import APIClient
 
 from builds import actions
 from builds.external import take
+from builds.heartbeats import Beat
 from builds.models import Build, Delivery, Heartbeat, QueuePause, WorkerHost
 from builds.operations import health
-from builds.operations.heartbeats import Beat
 from builds.queue import claims as queue
 from builds.queue import forecast
 from builds.queue.claims import claim, in_claim_order

@@ -11,8 +11,9 @@ from rest_framework.test import APIClient
 from builds.generations import build_generated
 from builds.models import Build
 from chef.jobs.models import Status
-from projects.actions import NewFile, add_revision, create_project
+from projects.actions import add_revision, create_project
 from projects.engine.errors import EngineError
+from projects.files.paths import NewFile
 from projects.generations.queue import claim
 from projects.generations.runner import Run
 from projects.models import Generation, Project, TokensUsed

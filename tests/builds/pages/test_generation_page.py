@@ -17,9 +17,10 @@ from builds.queue.claims import claim as claim_build
 from builds.verdicts.evidence import verdict
 from chef.jobs.leases import Lease
 from chef.jobs.models import Status
-from projects.actions import NewFile, add_revision
+from projects.actions import add_revision
 from projects.engine.errors import EngineError
 from projects.engine.model.questions import Stage
+from projects.files.paths import NewFile
 from projects.generations.actions import Failed, Wishes, request_generation, request_repair
 from projects.generations.queue import claim
 from projects.generations.runner import STARTER, Run

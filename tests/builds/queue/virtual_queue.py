@@ -15,7 +15,8 @@ from builds.models import Build, Priority, WorkerHost
 from builds.queue import forecast
 from builds.queue.claims import BuildLease, claim
 from chef.jobs.models import Status
-from projects.actions import NewFile, add_revision, create_project
+from projects.actions import add_revision, create_project
+from projects.files.paths import NewFile
 from projects.models import Project, Revision
 
 

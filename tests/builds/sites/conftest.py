@@ -8,7 +8,7 @@ from pytest_django import Settings
 from builds import actions
 from builds.models import Build
 from builds.sites import lookup
-from projects.actions import NewFile
+from projects.files.paths import NewFile
 from tests.builds.sites.outputs import complete
 
 

@@ -18,7 +18,7 @@ from builds.models import EVENT_NAMES, RESULT_EVENTS, Build, BuildEvent, Deliver
 from builds.webhooks import endpoints, outbox
 from builds.webhooks.outbox import tell_events
 from chef.jobs.models import Status
-from projects.actions import NewFile
+from projects.files.paths import NewFile
 from projects.models import Project
 from tests.builds.webhooks.sending import BAD, GOOD, advance, names, pass_time, send_due, tell_all
 

@@ -23,13 +23,14 @@ from django.core.files.storage import default_storage
 from pytest_django import Settings
 from rest_framework.test import APIClient
 
-from builds.artifacts import discard_attempt, discard_keys
+from builds.artifacts import discard_attempt
 from builds.models import Build
 from builds.operations import health
 from builds.runner import fault_code
 from builds.sites import lookup
 from builds.sites.publishing import publish_build
 from chef import settings as chef_settings
+from chef.storage.deletion import discard_keys
 from chef.storage.errors import StoreFault
 from chef.storage.s3 import PART_BYTES
 from tests.builds.sites.outputs import ask, complete

@@ -15,9 +15,9 @@ import pytest
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from projects.actions import check_files
 from projects.engine import starters
 from projects.engine.starters import MAX_DESCRIPTION, MAX_PACKAGE, MAX_TITLE, STARTERS, Starter, choose, fill
+from projects.files.limits import check_files
 from projects.files.paths import path_fault
 
 BY_KEY = {starter.key: starter for starter in STARTERS}

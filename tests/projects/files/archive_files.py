@@ -19,7 +19,7 @@ FITS = 0xFFFFFFFF  # larger numbers go where only a zip64 has them
 
 
 class File(Protocol):
-    """What projects.actions.NewFile is, so that nothing here needs Django."""
+    """What projects.files.limits.NewFile is, so that nothing here needs Django."""
 
     @property
     def path(self) -> str: ...

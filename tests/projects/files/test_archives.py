@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from projects.actions import NewFile, UploadRefused
 from projects.files.archives import pack, unpack
-from projects.files.paths import path_fault
+from projects.files.limits import UploadRefused
+from projects.files.paths import NewFile, path_fault
 from projects.models import SourceFile
 from tests.projects.files.archive_files import (
     END_OF_TAR,

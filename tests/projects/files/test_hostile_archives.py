@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from projects.actions import NewFile
 from projects.files.intake import most_headers
+from projects.files.paths import NewFile
 from tests.projects.files.archive_files import (
     END_OF_TAR,
     Entry,

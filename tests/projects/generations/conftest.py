@@ -5,7 +5,8 @@ import pytest
 from django.contrib.auth.models import User
 from pytest_django import Settings
 
-from projects.actions import NewFile, add_revision, create_project
+from projects.actions import add_revision, create_project
+from projects.files.paths import NewFile
 from projects.generations.actions import Wishes, request_generation
 from projects.models import Generation, Project
 from tests.projects.generations.runs import HTML

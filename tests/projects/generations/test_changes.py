@@ -3,8 +3,9 @@
 from django.contrib.auth.models import User
 
 from chef.jobs.models import Status
-from projects.actions import NewFile, add_revision
+from projects.actions import add_revision
 from projects.environment import Secret, set_environment
+from projects.files.paths import NewFile
 from projects.generations.actions import Wishes, request_edit
 from projects.models import Project
 from tests.projects.engine.apps import patch, replacement

@@ -8,7 +8,8 @@ from django.contrib.auth.models import User
 from pytest_django import Settings
 
 from chef.jobs.models import Status
-from projects.actions import NewFile, add_revision
+from projects.actions import add_revision
+from projects.files.paths import NewFile
 from projects.generations.actions import Wishes, request_edit
 from projects.models import Generation, Project, Revision
 from tests.projects.engine.apps import patch, plan, planned, written

@@ -14,8 +14,8 @@ from rest_framework.test import APIClient
 
 from builds.models import Build
 from chef import settings as chef_settings
-from projects.actions import NewFile
 from projects.environment import Secret
+from projects.files.paths import NewFile
 from projects.models import EnvironmentVariable
 from tests.builds.api.hooks.messages import (
     DOORS,

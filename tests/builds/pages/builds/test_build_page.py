@@ -24,7 +24,8 @@ from builds.queue.pause import pause_queue, resume_queue
 from builds.sites.publishing import publish_build
 from builds.verdicts.evidence import verdict
 from chef.jobs.models import Status
-from projects.actions import NewFile, add_revision
+from projects.actions import add_revision
+from projects.files.paths import NewFile
 from projects.generations.actions import Wishes, request_generation
 from projects.generations.queue import claim as claim_generation
 from projects.generations.runner import Run

@@ -9,8 +9,9 @@ from django.contrib.auth.models import User
 from django.test import Client
 from pytest_django import DjangoAssertNumQueries
 
-from projects.actions import NewFile, add_revision, create_project
+from projects.actions import add_revision, create_project
 from projects.comparison import Change, Kind, changes_between
+from projects.files.paths import NewFile
 from projects.models import Project, Revision
 
 MakeRevision = Callable[..., Revision]

@@ -10,7 +10,8 @@ from django.test import Client
 from pytest_django import DjangoAssertNumQueries
 
 from builds.actions import queue_build
-from projects.actions import NewFile, add_revision, create_project
+from projects.actions import add_revision, create_project
+from projects.files.paths import NewFile
 from projects.models import Project, Revision
 from tests.chef.web.test_source_text import PNG
 

@@ -1,0 +1,36 @@
+"""Source files on their way in, and whether this installation takes as many and as large ones."""
+
+from collections.abc import Iterable, Sequence
+
+from django.conf import settings
+
+from projects.files.paths import Fault, NewFile, told, upload_faults
+
+
+class UploadRefused(ValueError):
+    """The files cannot be kept. `faults` names what is wrong with them; of very many, the first and their number."""
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        self.faults = told(faults)
+        super().__init__("; ".join(f"{fault.path or 'files'}: {fault.detail}" for fault in self.faults))
+
+
+def limit_faults(sizes: Iterable[tuple[str, int]]) -> list[Fault]:
+    """All that is wrong with (path, size in bytes) pairs, by what this installation allows."""
+    return upload_faults(
+        sizes,
+        max_files=settings.MAX_FILES,
+        max_file=settings.MAX_FILE_BYTES,
+        max_total=settings.MAX_PROJECT_BYTES,
+        max_path_bytes=settings.MAX_PATH_BYTES,
+        max_depth=settings.MAX_PATH_DEPTH,
+    )
+
+
+def check_files(files: Sequence[NewFile], *, generated: int = 0) -> None:
+    """Raise UploadRefused unless the files are within the limits; `generated` is how many more come by themselves."""
+    faults = limit_faults((file.path, len(file.content)) for file in files)
+    if not files and not generated:
+        faults.append(Fault("no_files", "", "There is nothing to build: send at least one file."))
+    if faults:
+        raise UploadRefused(faults)
