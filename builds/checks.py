@@ -38,7 +38,7 @@ def convex_can_be_told(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     found: list[CheckMessage] = []
     try:
         guard.parse(settings.CONVEX_URL, is_ours=True)
-    except guard.Refused as refused:
+    except guard.UrlRefusedError as refused:
         found.append(
             Error("CONVEX_URL is no address that messages can be sent to.", hint=str(refused), id="builds.E004")
         )

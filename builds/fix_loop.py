@@ -19,7 +19,7 @@ from projects.engine.errors import Whose
 from projects.engine.repairs.fingerprints import Failure
 from projects.engine.repairs.fix_loop import Built, Ending, decide
 from projects.engine.repairs.repair import MAX_LOG_CHARS
-from projects.generations.actions import Failed, GenerationUnderWay, request_repair, tokens_left
+from projects.generations.actions import Failed, GenerationUnderWayError, request_repair, tokens_left
 from projects.models import Generation
 
 logger = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ def _settle(pk: UUID) -> bool:
         return True
     try:
         request_repair(root, builds[-1].revision, _failed(builds[-1], repairs))
-    except GenerationUnderWay:
+    except GenerationUnderWayError:
         return False  # the owner's own, which will give the project another revision, or not
     return True
 

@@ -47,7 +47,7 @@ def add_revision(
 ) -> Revision:
     """Keep a snapshot as the project's next revision.
 
-    Raises UploadRefused when the files are not within the limits; nothing is kept then.
+    Raises InvalidUploadError when the files are not within the limits; nothing is kept then.
     """
     check_files(files, generated=len(dependencies))
     # The project's row is the lock that keeps two uploads from taking one number.

@@ -10,10 +10,11 @@ from rest_framework.request import Request
 
 from builds.api.webhook_fields import EventsField, Moment, UrlField
 from builds.models import TEST_EVENT, Delivery, EventName, PhaseName
-from builds.runtimes.catalogue import RUNTIMES, UnknownRuntime, resolve_version
+from builds.runtimes.catalogue import RUNTIMES, resolve_version
 from builds.site_names import MAX_SLUG
 from builds.verdicts.evidence import VerdictClass
 from chef.jobs.models import Status
+from chef.web.errors import refusals_as_invalid
 from projects.api.environment_fields import EnvField, SecretsField
 from projects.api.serializers import ArchiveField, CamelSerializer, StrategySerializer, UploadSerializer
 from projects.api.typed_fields import Choice, Flag, PromptField, Text, Whole
@@ -29,12 +30,9 @@ def checked_strategy(strategy: dict[str, Any]) -> dict[str, Any]:
     if strategy.get("version") and not runtime:
         detail = "A version alone says little: name the runtime too."
         raise ValidationError({"runtime": [ErrorDetail(detail, code="required")]})
-    try:
-        if runtime:
+    if runtime:
+        with refusals_as_invalid():
             resolve_version(runtime, strategy.get("version"))
-    except UnknownRuntime as unknown:
-        field = "runtime" if unknown.code == "unknown_runtime" else "version"
-        raise ValidationError({field: [ErrorDetail(str(unknown), code=unknown.code)]}) from unknown
     return strategy
 
 

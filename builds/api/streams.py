@@ -71,6 +71,6 @@ def watches(operation_id: str, *kinds: str, description: str) -> Callable[[Any],
 
 
 def watch(request: Request, stream: Stream, job_id: UUID) -> HttpResponseBase:
-    """The events of a job after the one that the reader names, live. Raises ValidationError and TooManyReaders."""
+    """The events of a job after the one that the reader names, live. Raises ValidationError and TooManyReadersError."""
     after = WatchQuery.of(request).get("after", 0)
     return hand_over(request, stream(job_id, after=int(last_event_id(request, r"\d{1,18}") or after)))

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from chef.refusals import Reason, RefusalError
+
 
 @dataclass(frozen=True)
 class Runtime:
@@ -23,15 +25,17 @@ class Runtime:
         return self.public_image.format(version=version)
 
 
-class UnknownRuntime(ValueError):
+class UnknownRuntimeError(RefusalError):
     """A runtime or version that this installation does not have. The text names those that it has.
 
     `code` is `unknown_runtime` or `unknown_version`.
     """
 
+    code, status = "unknown_runtime", 400
+
     def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
+        attr = ("strategy", code.removeprefix("unknown_"))
+        super().__init__(message, code=code, reasons=[Reason(code, message, attr)])
 
 
 RUNTIMES: Mapping[str, Runtime] = MappingProxyType(
@@ -45,19 +49,19 @@ RUNTIMES: Mapping[str, Runtime] = MappingProxyType(
 
 
 def find_runtime(name: str) -> Runtime:
-    """The runtime of that name. Raises `UnknownRuntime` with the code `unknown_runtime`."""
+    """The runtime of that name. Raises `UnknownRuntimeError` with the code `unknown_runtime`."""
     try:
         return RUNTIMES[name]
     except KeyError:
         message = f"There is no runtime {name!r}. Choose one of: {', '.join(RUNTIMES)}."
-        raise UnknownRuntime("unknown_runtime", message) from None
+        raise UnknownRuntimeError("unknown_runtime", message) from None
 
 
 def resolve_version(runtime: str, wish: str | None) -> str:
     """The version to use: the default without a wish, else the version that the wish names.
 
     `v20`, `20.x` and `20.11.1` all mean Node 20, because one image serves a whole release line.
-    Raises `UnknownRuntime` with the code `unknown_runtime` or `unknown_version`.
+    Raises `UnknownRuntimeError` with the code `unknown_runtime` or `unknown_version`.
     """
     known = find_runtime(runtime)
     wanted = (wish or "").strip().removeprefix("v")
@@ -67,11 +71,11 @@ def resolve_version(runtime: str, wish: str | None) -> str:
         if _is_in_line(wanted, version):
             return version
     message = f"There is no {runtime} {wish!r}. Choose one of: {', '.join(known.versions)}."
-    raise UnknownRuntime("unknown_version", message)
+    raise UnknownRuntimeError("unknown_version", message)
 
 
 def runtime_tag(runtime: str, version: str) -> str:
-    """The local tag of the image, e.g. `chef-runtime/node:22`. Raises `UnknownRuntime`."""
+    """The local tag of the image, e.g. `chef-runtime/node:22`. Raises `UnknownRuntimeError`."""
     return f"chef-runtime/{runtime}:{resolve_version(runtime, version)}"
 
 

@@ -78,7 +78,7 @@ class Prepared:
 
 
 def runtime_images(names: Sequence[str] = ()) -> list[RuntimeImage]:
-    """The images by names such as `node:20` or `node` (every version); all without a name. Raises UnknownRuntime."""
+    """Images by names such as `node:20` or `node` (every version); all without a name. Raises UnknownRuntimeError."""
     found: dict[RuntimeImage, None] = {}  # a set that keeps its order
     for name in names or tuple(RUNTIMES):
         runtime, _, version = name.partition(":")

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from builds.runtimes.catalogue import RUNTIMES, UnknownRuntime, resolve_version
+from builds.runtimes.catalogue import RUNTIMES, UnknownRuntimeError, resolve_version
 from builds.verdicts.evidence import Verdict, verdict
 
 TOOLS = "/workspace/tools"  # what installation adds beside the project; its commands are on the PATH of both phases
@@ -135,7 +135,7 @@ def known_version(runtime: str, wanted: str, *, source: str) -> str:
     """Our version for the one that `source` asks for. Raises DetectionError, which names ours, when we have none."""
     try:
         return resolve_version(runtime, wanted)
-    except UnknownRuntime as fault:
+    except UnknownRuntimeError as fault:
         raise unsupported_version(runtime, wanted, source=source) from fault
 
 

@@ -29,7 +29,7 @@ from builds.sites.lookup import (
 )
 from chef.storage.errors import StoreFault
 from chef.web import ready
-from chef.web.downloads import RangeNotSatisfiable, part_of
+from chef.web.downloads import RangeNotSatisfiableError, part_of
 from chef.web.reading import file_pieces, in_threads
 from chef.web.streaming import send_body
 
@@ -160,7 +160,7 @@ class _File:
             return
         try:
             start, length, status = self._part(etag)
-        except RangeNotSatisfiable as beyond:
+        except RangeNotSatisfiableError as beyond:
             told = [(b"content-range", beyond.headers["Content-Range"].encode())]
             await _say(self._asked, send, 416, "No such part", "The file is shorter than that.", told)
             return
@@ -209,7 +209,7 @@ class _File:
         return headers
 
     def _part(self, etag: str) -> tuple[int, int, int]:
-        """(start, length, status). Raises RangeNotSatisfiable."""
+        """(start, length, status). Raises RangeNotSatisfiableError."""
         wanted = "" if self._asked.is_head or self._status != 200 else self._asked.get(b"range")
         part = part_of(wanted, self._asked.get(b"if-range"), self._form.size, etag)
         return (*part, 206) if part else (0, self._form.size, self._status)

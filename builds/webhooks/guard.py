@@ -17,6 +17,8 @@ from urllib.parse import urlsplit
 
 from django.conf import settings
 
+from chef.refusals import Reason, RefusalError
+
 MAX_URL_CHARS = 2000
 Resolver = Callable[[str, int], list[str]]  # a name and a port, to all addresses of it; raises OSError
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -69,12 +71,13 @@ _NOT_PUBLIC_6 = [
 _ISATAP = {0x0000_5EFE, 0x0200_5EFE}  # the middle of an address that has an IPv4 address within
 
 
-class Refused(ValueError):
+class UrlRefusedError(RefusalError):
     """Chef does not send there. `code` is stable, the text says what to write instead."""
 
+    code, status = "invalid_url", 400
+
     def __init__(self, code: str, detail: str) -> None:
-        super().__init__(detail)
-        self.code = code
+        super().__init__(detail, code=code, reasons=[Reason(code, detail, ("url",))])
 
 
 class Unresolved(Exception):
@@ -102,10 +105,10 @@ class Target:
 def parse(url: str, *, is_ours: bool = False) -> Target:
     """The parts of an address to which messages may go, as far as can be told without asking for its host's addresses.
 
-    `is_ours`: staff have set it; it may be plain HTTP, and lie inside. Raises Refused.
+    `is_ours`: staff have set it; it may be plain HTTP, and lie inside. Raises UrlRefusedError.
     """
     if not _CHARS.fullmatch(url.lower()) or len(url) > MAX_URL_CHARS:
-        raise Refused(
+        raise UrlRefusedError(
             "invalid_url",
             f"Send an address of at most {MAX_URL_CHARS:,} ASCII characters, such as https://example.com/hooks/chef; "
             "write a name in other letters in its xn-- form.",
@@ -114,9 +117,9 @@ def parse(url: str, *, is_ours: bool = False) -> Target:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        raise Refused("invalid_url", "The address cannot be read: its host or port is malformed.") from None
+        raise UrlRefusedError("invalid_url", "The address cannot be read: its host or port is malformed.") from None
     if "#" in url:
-        raise Refused("invalid_url", "Leave out what comes after the #: it is never sent.")
+        raise UrlRefusedError("invalid_url", "Leave out what comes after the #: it is never sent.")
     _check_form(parts.scheme, parts.netloc, is_ours)
     host = _checked_host(parts.hostname or "")
     port = port if port is not None else {"http": 80, "https": 443}[parts.scheme]
@@ -131,29 +134,31 @@ def parse(url: str, *, is_ours: bool = False) -> Target:
 
 def _check_form(scheme: str, netloc: str, is_ours: bool) -> None:
     if scheme not in ("https", "http"):
-        raise Refused("invalid_url", "The address begins with https://.")
+        raise UrlRefusedError("invalid_url", "The address begins with https://.")
     if scheme == "http" and not (is_ours or settings.WEBHOOK_ALLOW_HTTP):
-        raise Refused("https_only", "Messages are sent over https:// only: on plain HTTP, anybody can read them.")
+        raise UrlRefusedError(
+            "https_only", "Messages are sent over https:// only: on plain HTTP, anybody can read them."
+        )
     if "@" in netloc:
         detail = "Leave the user's name and password out of the address: a message proves by its signature who sent it."
-        raise Refused("invalid_url", detail)
+        raise UrlRefusedError("invalid_url", detail)
 
 
 def _checked_host(text: str) -> str:
-    """The host in the one form that is compared and looked up. Raises Refused."""
+    """The host in the one form that is compared and looked up. Raises UrlRefusedError."""
     host = text.removesuffix(".")
     if ":" in host:
         with contextlib.suppress(ValueError):
             address = ipaddress.IPv6Address(host)
             if not address.scope_id:
                 return f"[{address}]"
-        raise Refused("invalid_url", "This is no address of IPv6.")
+        raise UrlRefusedError("invalid_url", "This is no address of IPv6.")
     if _NUMBER.fullmatch(host):
         with contextlib.suppress(ValueError):
             return str(ipaddress.IPv4Address(host))
-        raise Refused("invalid_url", "Write an address of IPv4 as four decimal numbers without leading zeros.")
+        raise UrlRefusedError("invalid_url", "Write an address of IPv4 as four decimal numbers without leading zeros.")
     if not _NAME.fullmatch(host):
-        raise Refused("invalid_url", "The address has no host, or not the name of one.")
+        raise UrlRefusedError("invalid_url", "The address has no host, or not the name of one.")
     return host
 
 
@@ -165,7 +170,9 @@ def is_allowed(host: str, port: int) -> bool:
 
 def _check_port(port: int, is_trusted: bool) -> None:
     if not (port in (80, 443) or port >= _FIRST_FREE_PORT or (is_trusted and port)):
-        raise Refused("invalid_url", f"Use port 443, 80, or one from {_FIRST_FREE_PORT} on: others are not the web's.")
+        raise UrlRefusedError(
+            "invalid_url", f"Use port 443, 80, or one from {_FIRST_FREE_PORT} on: others are not the web's."
+        )
 
 
 def _check_literal(target: Target) -> None:
@@ -175,8 +182,8 @@ def _check_literal(target: Target) -> None:
         raise _inward(target.host)
 
 
-def _inward(what: str) -> Refused:
-    return Refused("inward_url", f"{what} is not on the public internet: Chef sends no messages there.")
+def _inward(what: str) -> UrlRefusedError:
+    return UrlRefusedError("inward_url", f"{what} is not on the public internet: Chef sends no messages there.")
 
 
 # --- What a host stands for --------------------------------------------------------------------------------------
@@ -192,7 +199,7 @@ def is_public(address: Address) -> bool:
 
 
 def check_addresses(addresses: list[str]) -> None:
-    """Raises Refused when any of them is not public: which of them is used is not ours to say."""
+    """Raises UrlRefusedError when any of them is not public: which of them is used is not ours to say."""
     for text in addresses:
         try:
             is_good = is_public(ipaddress.ip_address(text))
@@ -208,7 +215,7 @@ def system_resolver(host: str, port: int) -> list[str]:
 
 
 def addresses_of(target: Target, *, seconds: float, resolver: Resolver | None = None) -> list[str]:
-    """All addresses of the target, looked up now, and checked. Raises Refused, or Unresolved.
+    """All addresses of the target, looked up now, and checked. Raises UrlRefusedError, or Unresolved.
 
     Whoever connects has to use these, and not the name once more: a second look-up may bring other ones.
     """
@@ -221,11 +228,11 @@ def addresses_of(target: Target, *, seconds: float, resolver: Resolver | None = 
     return addresses
 
 
-def refusal_when_saved(url: str) -> Refused | None:
+def refusal_when_saved(url: str) -> UrlRefusedError | None:
     """What speaks against keeping an address. A name without addresses is kept: it is asked again before each send."""
     try:
         addresses_of(parse(url), seconds=_SAVE_SECONDS)
-    except Refused as refused:
+    except UrlRefusedError as refused:
         return refused
     except Unresolved:
         pass

@@ -15,7 +15,7 @@ from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.utils import timezone
 
 from builds.models import EVENT_NAMES, TEST_EVENT, BuildEvent, Delivery, WebhookEndpoint
-from builds.webhooks.endpoints import IsDisabled
+from builds.webhooks.endpoints import EndpointDisabledError
 from builds.webhooks.messages import body_of, test_body
 from chef.jobs.pubsub import announce
 from projects.models import Project
@@ -90,9 +90,9 @@ def give_up_time(now: datetime) -> datetime:
 
 
 def send_test(endpoint: WebhookEndpoint) -> Delivery:
-    """A message that says nothing of a build. Raises IsDisabled."""
+    """A message that says nothing of a build. Raises EndpointDisabledError."""
     if not endpoint.is_active:
-        raise IsDisabled(endpoint)
+        raise EndpointDisabledError(endpoint)
     delivery = Delivery.objects.create(
         endpoint=endpoint, name=TEST_EVENT, body=test_body(endpoint.pk), give_up_at=give_up_time(timezone.now())
     )
@@ -103,7 +103,7 @@ def send_test(endpoint: WebhookEndpoint) -> Delivery:
 def replay(endpoint: WebhookEndpoint, deliveries: QuerySet[Delivery]) -> int:
     """Send these of the endpoint's deliveries once more: the same ids, the same bytes, all their time anew.
 
-    Those that a sender has just now are left to it. Returns how many. Raises IsDisabled.
+    Those that a sender has just now are left to it. Returns how many. Raises EndpointDisabledError.
     """
     with transaction.atomic():
         locked, now = _active(endpoint), timezone.now()
@@ -122,7 +122,7 @@ def tell_missed(endpoint: WebhookEndpoint, begin: datetime, end: datetime) -> in
     """Make the deliveries of a time in which the endpoint was switched off, or not told of what it wants now.
 
     Of what it once had, nothing is made again: that is replayed. Returns how many: MISSED_AT_ONCE when there may be
-    more. Raises IsDisabled.
+    more. Raises EndpointDisabledError.
     """
     kept_since = timezone.now() - timedelta(days=settings.WEBHOOK_KEEP_DAYS)
     had = Delivery.objects.filter(endpoint=endpoint, position__gt=0, position=OuterRef("pk"))
@@ -155,10 +155,10 @@ def _tell_some(endpoint: WebhookEndpoint, missed: QuerySet[BuildEvent]) -> int:
 
 
 def _active(endpoint: WebhookEndpoint) -> WebhookEndpoint:
-    """The endpoint, locked, so that it cannot be switched off just now. Raises IsDisabled."""
+    """The endpoint, locked, so that it cannot be switched off just now. Raises EndpointDisabledError."""
     locked = WebhookEndpoint.objects.locked(endpoint.pk)
     if locked is None or not locked.is_active:
-        raise IsDisabled(locked or endpoint)
+        raise EndpointDisabledError(locked or endpoint)
     return locked
 
 

@@ -13,14 +13,17 @@ from django.db.models import QuerySet
 from django.utils import timezone
 
 from chef.jobs.models import Job, JobQuerySet, Status, TransitionRefused
+from chef.refusals import RefusalError
 
 logger = logging.getLogger(__name__)
 
 J = TypeVar("J", bound=Job)
 
 
-class LeaseLost(Exception):
+class LeaseLost(RefusalError):
     """The job is no longer this worker's: undo what is yours alone, such as a container, and leave, writing nothing."""
+
+    code = "stale_fence"
 
 
 class Lease(Generic[J]):

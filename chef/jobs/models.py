@@ -16,6 +16,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from chef.jobs.pubsub import announce
+from chef.refusals import RefusalError
 
 
 class Status(models.TextChoices):
@@ -37,30 +38,36 @@ TRANSITIONS: Mapping[Status, frozenset[Status]] = {
 }
 
 
-class TransitionRefused(Exception):
+class TransitionRefused(RefusalError):
     """The job is not in the state, or not under the fence, that the writer believed: someone was first."""
 
 
-class QueueFull(Exception):
+class QueueFull(RefusalError):
     """The installation has as many queued jobs as it takes. `retry_after`: seconds until there may be room."""
+
+    code, status = "queue_full", 503
+    retry_after: int
 
     def __init__(self, jobs: str, *, retry_after: int) -> None:
         super().__init__(
             f"The queue is full: {settings.MAX_QUEUED:,} {jobs} wait, as many as this installation takes. "
-            f"Nothing has been kept of this request: send it again in {retry_after} s."
+            f"Nothing has been kept of this request: send it again in {retry_after} s.",
+            retry_after=retry_after,
         )
-        self.retry_after = retry_after
 
 
-class OwnerQueueFull(Exception):
+class OwnerQueueFull(RefusalError):
     """The owner has as many queued jobs as one may. `retry_after`: seconds until there may be room."""
+
+    code, status = "owner_queue_full", 429
+    retry_after: int
 
     def __init__(self, jobs: str, *, retry_after: int) -> None:
         super().__init__(
             f"You have {settings.OWNER_MAX_QUEUED:,} {jobs} waiting, as many as one owner may. Nothing has been kept "
-            f"of this request: cancel {jobs} that you no longer need, or send it again in {retry_after} s."
+            f"of this request: cancel {jobs} that you no longer need, or send it again in {retry_after} s.",
+            retry_after=retry_after,
         )
-        self.retry_after = retry_after
 
 
 J = TypeVar("J", bound="Job")

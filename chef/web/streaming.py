@@ -16,8 +16,9 @@ from typing import Any
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
-from rest_framework.exceptions import APIException, NotAcceptable
 from rest_framework.request import Request
+
+from chef.refusals import RefusalError
 
 logger = logging.getLogger(__name__)
 
@@ -32,11 +33,20 @@ _KEY = "chef.handover"
 STUCK_SECONDS = 60.0
 
 
-class TooManyReaders(APIException):
-    status_code = 503
-    default_code = "too_many_readers"
-    default_detail = "As many live streams or downloads are open as this server takes: come back later."
-    wait = 10
+class TooManyReadersError(RefusalError):
+    code, status, retry_after = "too_many_readers", 503, 10
+
+    def __init__(self) -> None:
+        super().__init__("As many live streams or downloads are open as this server takes: come back later.")
+
+
+class NoLiveStreamsError(RefusalError):
+    """The server that runs Django is not chef.asgi."""
+
+    code, status = "not_acceptable", 406
+
+    def __init__(self) -> None:
+        super().__init__("Live streams need the ASGI server: start Chef with uvicorn.")
 
 
 class _Places:
@@ -49,7 +59,7 @@ class _Places:
     def take(self) -> None:
         with self._lock:
             if self._taken >= settings.MAX_LIVE_READERS:
-                raise TooManyReaders
+                raise TooManyReadersError
             self._taken += 1
 
     def give_back(self) -> None:
@@ -72,7 +82,7 @@ class _Handover:
         self._places = _live_places
 
     def take(self, body: Callable[[], Body], *, is_endless: bool) -> None:
-        """Have what `body` gives sent, if there is a place for it. Raises TooManyReaders, and what `body` raises."""
+        """Have what `body` gives sent, if there is a place. Raises TooManyReadersError, and what `body` raises."""
         places = _live_places if is_endless else _download_places
         places.take()
         try:
@@ -83,7 +93,7 @@ class _Handover:
         self.is_endless, self._places = is_endless, places
 
     def wait_for(self, later: Later) -> None:
-        """Have the answer held back for what `later` gives. Raises TooManyReaders."""
+        """Have the answer held back for what `later` gives. Raises TooManyReadersError."""
         _live_places.take()
         self.later, self.is_endless = later, True
 
@@ -98,7 +108,7 @@ class _Handover:
 def hand_over(request: HttpRequest | Request, body: Body, *, media_type: str = "text/event-stream") -> HttpResponse:
     """The answer to a GET whose body is sent after Django has let go of the request; a HEAD gets the headers alone.
 
-    Raises TooManyReaders, and NotAcceptable where the server is not chef.asgi.
+    Raises TooManyReadersError, and NoLiveStreamsError where the server is not chef.asgi.
     """
     response = HttpResponse(content_type=media_type)
     response.headers["Cache-Control"] = "no-store"
@@ -107,7 +117,7 @@ def hand_over(request: HttpRequest | Request, body: Body, *, media_type: str = "
         return response
     handover = _handover_of(request)
     if handover is None:
-        raise NotAcceptable("Live streams need the ASGI server: start Chef with uvicorn.")
+        raise NoLiveStreamsError
     handover.take(lambda: body, is_endless=True)
     return response
 
@@ -117,8 +127,8 @@ def hand_over_download(
 ) -> HttpResponseBase:
     """The answer to a GET whose body, of the length that the headers tell, is sent after Django has let go of it.
 
-    `body` is called once there is a place for it. Raises TooManyReaders, and what `body` raises. A server that is not
-    chef.asgi keeps the request's thread until all is sent.
+    `body` is called once there is a place for it. Raises TooManyReadersError, and what `body` raises. A server that
+    is not chef.asgi keeps the request's thread until all is sent.
     """
     handover = _handover_of(request)
     if handover is None:
@@ -133,7 +143,7 @@ def answer_later(request: HttpRequest, later: Later) -> None:
     Its own is sent at once where there is no place for one that waits, or the server is not chef.asgi.
     """
     if handover := _handover_of(request):
-        with contextlib.suppress(TooManyReaders):
+        with contextlib.suppress(TooManyReadersError):
             handover.wait_for(later)
 
 

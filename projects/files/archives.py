@@ -32,7 +32,7 @@ def unpack(upload: BinaryIO, sieve: Sieve | None = None) -> list[NewFile]:
 
     What the sieve holds back is passed over, whatever it is.
 
-    Raises UploadRefused with all that is wrong: what a file may not be or be called has the codes of
+    Raises InvalidUploadError with all that is wrong: what a file may not be or be called has the codes of
     `projects.files.paths` and `unsafe_member`; `invalid_archive` is one that cannot be
     read, or that says of itself what is not so.
     """

@@ -7,7 +7,7 @@ that one that is no UTF-8 can be told apart, and told.
 from django.conf import settings
 
 from projects.files.ignore_rules import Sieve, noise_in
-from projects.files.limits import UploadRefused, limit_faults
+from projects.files.limits import InvalidUploadError, limit_faults
 from projects.files.paths import Fault, NewFile, path_fault
 
 
@@ -67,10 +67,10 @@ class Intake:
         self._files.append(NewFile(name, content, executable))
 
     def check(self) -> None:
-        """Raise UploadRefused if anything is wrong up to here."""
+        """Raise InvalidUploadError if anything is wrong up to here."""
         if faults := self._faults + limit_faults(self._sizes):
             self._files.clear()
-            raise UploadRefused(faults)
+            raise InvalidUploadError(faults)
 
     def result(self) -> list[NewFile]:
         self.check()

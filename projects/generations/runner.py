@@ -38,7 +38,7 @@ from projects.engine.request import Request
 from projects.engine.stages.state import State
 from projects.engine.starters import choose, fill
 from projects.environment import EnvironmentUnreadable, environment_for
-from projects.files.limits import UploadRefused
+from projects.files.limits import InvalidUploadError
 from projects.files.paths import NewFile
 from projects.generations.actions import bell, tokens_left, tokens_left_today
 from projects.generations.queue import after_fault
@@ -232,7 +232,7 @@ class Run:
                 strategy=generation.strategy,
                 origin=Revision.Origin.REPAIR if is_repair else Revision.Origin.GENERATION,
             )
-        except UploadRefused as refused:
+        except InvalidUploadError as refused:
             raise EngineError("files_refused", str(refused)) from refused
 
     def fail(self, error: EngineError) -> None:

@@ -32,7 +32,7 @@ class IdempotencyKey(models.Model):
                 name="idempotency_answered_iff_unlocked",
             ),
         ]
-        # projects.api.idempotency: those that are too old
+        # chef.web.idempotency: those that are too old
         indexes = [models.Index(fields=["created_at"], name="idempotency_by_age")]
 
     def __str__(self) -> str:

@@ -89,7 +89,7 @@ def _work(name: str) -> Callable[[], Any]:
     from builds import reaper
     from builds.queue import claims as queue
     from builds.queue import forecast
-    from projects.api.idempotency import forget_old_keys
+    from chef.web.idempotency import forget_old_keys
 
     return {
         "claim": lambda: queue.claim("benchmark"),

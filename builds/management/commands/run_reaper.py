@@ -13,7 +13,7 @@ from builds.heartbeats import Beat
 from builds.models import Heartbeat
 from builds.reaper import reap_abandoned, ring_for_waiting
 from builds.sites.publishing import forget_old_previews
-from projects.api.idempotency import forget_old_keys
+from chef.web.idempotency import forget_old_keys
 from projects.files.uploads import forget_old_uploads
 from projects.generations import queue as generation_queue
 

@@ -6,7 +6,6 @@ from urllib.parse import quote
 from uuid import UUID
 
 from django.conf import settings
-from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.contrib.auth.models import User
 from django.core.files.storage import default_storage
@@ -22,9 +21,11 @@ from builds.models import Artifact, Build, Preview
 from builds.pages.access import visible_builds
 from builds.pages.files.raster import MAX_BYTES, data_uri, raster_of
 from builds.pages.files.tree import crumbs_of, tree_of
+from builds.pages.refusals import show_refusal
 from builds.site_names import address, preview_label
 from builds.sites import publishing
 from chef.jobs.models import Status
+from chef.refusals import RefusalError
 from chef.web.source_text import hides_something, html_lines, table_rows, text_of
 
 # Pictures that are known by their names alone: all others by their bytes.
@@ -73,11 +74,11 @@ def preview(request: HttpRequest, pk: UUID) -> HttpResponse:
     build = get_object_or_404(Build, pk=pk, owner=request.user.pk)
     name = request.POST.get("name", "")
     here = reverse("build-page-artifact", args=[build.pk, name]) if name else reverse("build-page", args=[build.pk])
+    seconds = min(settings.PREVIEW_SECONDS, _PREVIEW_SECONDS)
     try:
-        seconds = min(settings.PREVIEW_SECONDS, _PREVIEW_SECONDS)
         made = publishing.make_preview(build, by=cast(User, request.user), seconds=seconds)
-    except publishing.NotServable as refused:
-        messages.error(request, str(refused))
+    except RefusalError as refused:
+        show_refusal(request, refused)
         return redirect(here)
     return redirect(f"{here}?preview={made.pk}#preview")
 

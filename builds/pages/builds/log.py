@@ -11,15 +11,15 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import get_object_or_404
 from django.urls import reverse
 from django.views.decorators.http import require_GET
-from rest_framework.exceptions import APIException
 
 from builds.live.readers import page_stream, place_in_page_stream
 from builds.logs.lines import Line, LogIndex, find_evidence, read_page
 from builds.logs.text import log_text
 from builds.models import Build
 from builds.pages.access import visible_builds
+from builds.pages.refusals import refusals_as_text
 from chef.web.downloads import send
-from chef.web.streaming import TooManyReaders, hand_over
+from chef.web.streaming import hand_over
 
 LINES_SHOWN = 300
 PAGE_BYTES = 2 * 1024**2
@@ -106,26 +106,22 @@ def log_page(request: HttpRequest, pk: UUID) -> HttpResponse:
 
 @login_required
 @require_GET
+@refusals_as_text
 def log_as_text(request: HttpRequest, pk: UUID) -> HttpResponseBase:
     """All of the log as text, without colours."""
     build = get_object_or_404(visible_builds(request), pk=pk)
-    try:
-        return send(request, log_text(build, without_colours=True))
-    except APIException as refused:
-        return HttpResponse(str(refused.detail), status=refused.status_code, content_type="text/plain")
+    return send(request, log_text(build, without_colours=True))
 
 
 @login_required
 @require_GET
+@refusals_as_text
 def stream(request: HttpRequest, pk: UUID) -> HttpResponseBase:
     """The log after a cursor and the changes after an event, live; a reader that was cut off goes on by its last id."""
     build = get_object_or_404(visible_builds(request).only("pk"), pk=pk)
     try:
         asked = request.headers.get("Last-Event-ID") or request.GET.get("after") or "0.0-0"
         after, event = place_in_page_stream(asked)
-        return hand_over(request, page_stream(build.pk, after=after, event=event))
     except ValueError:
         return HttpResponse(status=400)
-    except APIException as refused:
-        wait = {"Retry-After": str(refused.wait)} if isinstance(refused, TooManyReaders) else {}
-        return HttpResponse(status=refused.status_code, headers=wait)
+    return hand_over(request, page_stream(build.pk, after=after, event=event))

@@ -15,7 +15,7 @@ from rest_framework.test import APIClient
 from builds.models import Artifact, Attempt, Build, LogChunk, PhaseName, Release
 from builds.queue import forecast
 from builds.queue.claims import claim
-from builds.sites.publishing import NotServable, publish_build
+from builds.sites.publishing import NotServableError, publish_build
 from chef.jobs.leases import LeaseLost
 from projects.models import Project, Quarantine
 from tests.builds.admin.conftest import BUILDS, MakeBuild, operate
@@ -198,7 +198,7 @@ def test_pruning_frees_what_a_build_has_left_and_keeps_its_record(
     assert told.replace("\xa0", " ") == "Pruned: 1 artifacts of 100 bytes and 113 bytes of log are gone."
     assert "It was pruned." in page
     assert "It has been pruned before." in operate(operator, "prune", build.pk).content.decode()
-    with pytest.raises(NotServable, match="has removed"):
+    with pytest.raises(NotServableError, match="has removed"):
         publish_build(build, by=build.owner)
 
 

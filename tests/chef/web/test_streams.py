@@ -9,12 +9,11 @@ import pytest
 from django.core.handlers.asgi import ASGIHandler, ASGIRequest
 from django.http import HttpResponse
 from pytest_django import Settings
-from rest_framework.exceptions import NotAcceptable
 from rest_framework.request import Request
 from rest_framework.test import APIRequestFactory
 
 from chef.web import streaming as streams
-from chef.web.streaming import TooManyReaders, answer_later, hand_over, serve
+from chef.web.streaming import NoLiveStreamsError, TooManyReadersError, answer_later, hand_over, serve
 
 Message = dict[str, Any]
 SCOPE: Message = {"type": "http", "method": "GET", "path": "/", "query_string": b"", "headers": []}
@@ -130,14 +129,14 @@ def test_a_body_that_fails_is_not_taken_for_whole_and_gives_its_place_back(setti
 def test_past_the_limit_a_reader_is_refused(settings: Settings) -> None:
     settings.MAX_LIVE_READERS = 0
 
-    with pytest.raises(TooManyReaders):
+    with pytest.raises(TooManyReadersError):
         answer(lambda: counting(1))
 
 
 def test_without_asgi_a_stream_is_not_acceptable_but_its_head_can_be_had() -> None:
     factory = APIRequestFactory()
 
-    with pytest.raises(NotAcceptable):
+    with pytest.raises(NoLiveStreamsError):
         hand_over(Request(factory.get("/")), counting(1))
 
     assert hand_over(Request(factory.head("/")), counting(1)).headers["Content-Type"] == "text/event-stream"
