@@ -8,7 +8,6 @@ import logging
 import re
 from uuid import UUID
 
-from django.conf import settings
 from django.db import transaction
 from django.db.models import Exists, OuterRef
 
@@ -19,7 +18,7 @@ from projects.engine.errors import Whose
 from projects.engine.repairs.fingerprints import Failure
 from projects.engine.repairs.fix_loop import Built, Ending, decide
 from projects.engine.repairs.repair import MAX_LOG_CHARS
-from projects.generations.actions import Failed, GenerationUnderWayError, request_repair, tokens_left
+from projects.generations.actions import Failed, GenerationUnderWayError, has_model, request_repair, tokens_left
 from projects.models import Generation
 
 logger = logging.getLogger(__name__)
@@ -68,7 +67,7 @@ def _failure(build: Build) -> Failure | None:
 
 def _outer_ending(root: Generation, last: Build, fruitless: list[Generation]) -> Ending | None:
     """What ends a loop that could go on by what its builds say."""
-    if settings.AI_PROVIDER == "starter":
+    if not has_model():
         return Ending.NO_MODEL
     newest = root.project.revisions.order_by("-number").values_list("pk", flat=True).first()
     if newest != last.revision_id:

@@ -29,7 +29,7 @@ from chef.jobs.models import Status
 from chef.web.errors import error_response
 from chef.web.idempotency import amend, key_of
 from chef.web.streaming import answer_later
-from projects.api.serializers import camel
+from projects.api.serializers import wire_names
 from projects.api.views import ApiViewSet
 from projects.engine.errors import Whose
 from projects.generations import actions as generations
@@ -173,12 +173,11 @@ class GenerateViewSet(ApiViewSet):
     def create(self, request: Request) -> Response:
         """Have a project written from a prompt, and built. Waits for the files, unless asked not to."""
         data = checked(NewGeneration, request)
-        strategy = {camel(name): value for name, value in data["strategy"].items()}
         generation = generations.request_generation(
             by=self.user,
             prompt=data["prompt"],
             name=data.get("name", ""),
-            strategy=strategy,
+            strategy=wire_names(data["strategy"]),
             wishes=wishes_of(data["config"]),
         )
         return answer_generation(request, generation)

@@ -12,7 +12,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from builds import actions
-from builds.api.artifacts import artifacts_of, content_of, zip_of
+from builds.api.artifacts import content_of, zip_of
 from builds.api.builds import answer_build, builds_of
 from builds.api.documents.builds import (
     Accepted,
@@ -40,10 +40,11 @@ from builds.api.requests import (
 from builds.api.streams import EventStream, PlainText
 from builds.api.webhook_fields import UrlViewSet
 from builds.api.webhooks import telling
+from builds.artifacts import artifacts_of
 from builds.models import Build, Priority
 from chef.web.downloads import send, send_made
 from projects.api.parsers import ArchiveParser, JSONParser
-from projects.api.serializers import camel
+from projects.api.serializers import wire_names
 from projects.api.views import ApiViewSet, RevisionViewSet, projects_of
 from projects.environment import environment_document
 from projects.generations import actions as generations
@@ -241,7 +242,7 @@ def _build_of(data: dict[str, Any]) -> dict[str, Any]:
         **_place_of(data),
         "files": data["files"],
         "dependencies": data["dependencies"],
-        "strategy": {camel(name): value for name, value in data["strategy"].items()},
+        "strategy": wire_names(data["strategy"]),
     }
 
 

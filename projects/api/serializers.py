@@ -34,6 +34,11 @@ def camel(name: str) -> str:
     return head + "".join(part.capitalize() for part in rest)
 
 
+def wire_names(data: Mapping[str, Any]) -> dict[str, Any]:
+    """What a CamelSerializer has read, by the names that it has on the wire."""
+    return {camel(name): value for name, value in data.items()}
+
+
 class CamelSerializer(serializers.Serializer[Any]):
     """A serializer whose declared names are camelCase on the wire. Keys that are data are never touched.
 

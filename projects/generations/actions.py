@@ -100,6 +100,11 @@ class Failed:
     tried: Sequence[str] = ()
 
 
+def has_model() -> bool:
+    """Whether a language model writes files here: without one, new projects are made from the starters."""
+    return bool(settings.AI_PROVIDER != "starter")
+
+
 @transaction.atomic
 def request_generation(
     *, by: User, prompt: str, name: str = "", strategy: Mapping[str, Any], wishes: Wishes
@@ -119,7 +124,7 @@ def request_edit(project: Project, *, by: User, prompt: str, wishes: Wishes) -> 
     DailyTokensSpentError.
     """
     refuse_in_quarantine(project)
-    if settings.AI_PROVIDER == "starter":
+    if not has_model():
         raise NoModelError
     base = project.revisions.order_by("-number").first()
     if base is None:

@@ -25,7 +25,7 @@ from projects.files.ignore_rules import FILES, FOLDERS
 from projects.files.limits import InvalidUploadError
 from projects.files.paths import Fault, NewFile
 from projects.files.uploads import keep_upload
-from projects.generations.actions import Wishes, request_generation
+from projects.generations.actions import Wishes, has_model, request_generation
 from projects.models import Project
 
 _ROWS, _MORE_ROWS, _MOST_ROWS = 2, 3, 60
@@ -158,7 +158,7 @@ def _page(
         "way": way,
         "name": request.POST.get("name", ""),
         "rows": typed + [("", "")] * (min(rows, _MOST_ROWS) - len(typed)),
-        "has_model": settings.AI_PROVIDER != "starter",
+        "has_model": has_model(),
         "noise": " ".join(sorted(FOLDERS | FILES)),
         "limits": {
             "files": settings.MAX_FILES,

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import cast
 from uuid import UUID
 
-from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.contrib.auth.models import User
@@ -21,7 +20,7 @@ from builds.pages.paging import page_of
 from builds.pages.refusals import refusals_in, refusals_shown
 from builds.templatetags.chef import took
 from chef.jobs.models import Status
-from projects.generations.actions import Wishes, request_edit
+from projects.generations.actions import Wishes, has_model, request_edit
 from projects.models import Generation, Project
 
 _BUILDS_SHOWN, _BARS, _RELEASES_SHOWN = 10, 30, 3
@@ -57,7 +56,7 @@ def project_page(request: HttpRequest, pk: UUID) -> HttpResponse:
         "site": Site.objects.filter(project=project).first(),
         "releases": project.releases.select_related("project__site", "build")[:_RELEASES_SHOWN],
         "form": form,
-        "has_model": settings.AI_PROVIDER != "starter",
+        "has_model": has_model(),
         "is_live": bool(writing) or any(not build.is_terminal for build in recent),
     }
     return render(request, "projects/overview.html", context, status=422 if request.method == "POST" else 200)
