@@ -1,4 +1,4 @@
-"""The verbs on projects. Doors call these; these write the database, in one transaction each."""
+"""The verbs on projects. API, pages and admin call these; these write the database, in one transaction each."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
