@@ -18,7 +18,7 @@ from builds.sites.publishing import delete_releases
 from builds.verdicts.evidence import verdict
 from builds.webhooks.endpoints import delete_endpoints_of, set_project_webhook
 from builds.webhooks.outbox import tell_of
-from chef.jobs.models import OwnerQueueFull, QueueFull, Status, TransitionRefused
+from chef.jobs.models import OwnerQueueFullError, QueueFullError, Status, TransitionRefusedError
 from chef.storage.deletion import discard_keys
 from projects.actions import add_revision, create_project, update_project, with_strategy
 from projects.environment import Secret, set_environment
@@ -146,7 +146,7 @@ def queue_build(
     """Queue a build of a revision. The bell rings after the commit; when it cannot, the reaper rings later.
 
     `is_external`: whether builders outside of this system shall take it; None is as of the project's last build.
-    `origin` is where it comes from, as columns of the build: retry_of. Raises QueueFull, OwnerQueueFull,
+    `origin` is where it comes from, as columns of the build: retry_of. Raises QueueFullError, OwnerQueueFullError,
     NoOutsideBuilder and InQuarantine. Builds that a fault puts back do not come here: they are never refused.
     """
     # The project's row is always locked before the owner's: whoever adds a revision holds it already.
@@ -201,9 +201,9 @@ def _make_sure_of_room(owner: int, *, is_external: bool) -> None:
     User.objects.select_for_update(no_key=True).only("pk").get(pk=owner)
     queued = Build.objects.filter(status=Status.QUEUED, is_external=is_external)
     if queued.filter(owner=owner).count() >= settings.OWNER_MAX_QUEUED:
-        raise OwnerQueueFull("builds", retry_after=USUAL_WAIT if is_external else seconds_to_room(owner))
+        raise OwnerQueueFullError("builds", retry_after=USUAL_WAIT if is_external else seconds_to_room(owner))
     if queued.count() >= settings.MAX_QUEUED:
-        raise QueueFull("builds", retry_after=USUAL_WAIT if is_external else seconds_to_room())
+        raise QueueFullError("builds", retry_after=USUAL_WAIT if is_external else seconds_to_room())
 
 
 def cancel_build(build: Build, *, by: User) -> bool:
@@ -215,7 +215,7 @@ def cancel_build(build: Build, *, by: User) -> bool:
         reason = verdict("cancelled", phase=build.phase, evidence=[f"cancelled by {by.get_username()}"])
         try:
             build.transition_to(Status.CANCELLED, verdict=reason.as_json())
-        except TransitionRefused:
+        except TransitionRefusedError:
             build.refresh_from_db()
         else:
             return True
@@ -238,7 +238,7 @@ def hand_back_build(build: Build) -> bool:
                 transaction.on_commit(partial(discard_attempt, build.pk, fence))
                 if not build.is_external:
                     transaction.on_commit(bell.ring)
-        except TransitionRefused:
+        except TransitionRefusedError:
             build.refresh_from_db()
         else:
             return True

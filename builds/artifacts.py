@@ -103,7 +103,7 @@ def collect(
 
 
 def record(taken: Taken, lease: BuildLease) -> None:
-    """Write the rows, if the attempt still holds its build. Raises LeaseLost; the stored bytes are gone then."""
+    """Write the rows, if the attempt still holds its build. Raises LeaseLostError; the stored bytes are gone then."""
     try:
         with lease.writing():
             Artifact.objects.bulk_create(taken.artifacts, batch_size=500)

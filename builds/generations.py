@@ -4,7 +4,7 @@ import logging
 
 from builds.actions import queue_promised_build
 from builds.models import Build
-from chef.jobs.leases import LeaseLost
+from chef.jobs.leases import LeaseLostError
 from chef.jobs.shutdown import StopSignal, worker_name
 from projects.generations.queue import claim
 from projects.generations.runner import Run
@@ -22,7 +22,7 @@ def generate_next() -> None:
     with lease.kept_alive(should_hand_back=stopping.is_due):
         try:
             Run(lease, build_generated).execute()
-        except LeaseLost as lost:
+        except LeaseLostError as lost:
             logger.warning("%s", lost)
 
 

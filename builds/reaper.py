@@ -14,7 +14,7 @@ from builds.artifacts import discard_attempt
 from builds.models import Build
 from builds.queue.claims import after_fault, bell, in_claim_order
 from builds.sandbox.contract import Sandbox
-from chef.jobs.models import TransitionRefused
+from chef.jobs.models import TransitionRefusedError
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ def reap_abandoned() -> int:
         status, changes = after_fault(build, "worker_lost", evidence=silent)
         try:
             build.transition_to(status, **changes)
-        except TransitionRefused:
+        except TransitionRefusedError:
             continue  # it spoke at the last moment, or another reaper was first
         reaped += 1
         discard_attempt(build.pk, build.fence)

@@ -35,7 +35,7 @@ from builds.sandbox.contract import (
     Workspace,
 )
 from builds.verdicts.evidence import EvidenceCollector, Verdict, verdict
-from chef.jobs.leases import LeaseLost
+from chef.jobs.leases import LeaseLostError
 from chef.jobs.models import Status
 from chef.jobs.pubsub import announce
 from projects.environment import BuildEnvironment, EnvironmentUnreadable, environment_for
@@ -68,7 +68,10 @@ class Run:
         self.environment = BuildEnvironment()
 
     def execute(self) -> None:
-        """Run the phases to a terminal status, or give the build back. Raises LeaseLost when it is no longer ours."""
+        """Run the phases to a terminal status, or give the build back.
+
+        Raises LeaseLostError when it is no longer ours.
+        """
         try:
             with self.log:
                 try:
@@ -83,7 +86,7 @@ class Run:
             self.finish(Status.FAILED, verdict=end.verdict.as_json())
         except Interrupted:
             self.hand_back()
-        except LeaseLost:
+        except LeaseLostError:
             artifacts.discard_attempt(
                 self.build.pk, self.lease.fence
             )  # as of a build that is cancelled at its very end
@@ -146,7 +149,7 @@ class Run:
         try:
             with self.phase(PhaseName.CLEANUP):
                 self.remove_workspace()
-        except (LeaseLost, DatabaseError):
+        except (LeaseLostError, DatabaseError):
             self.remove_workspace()  # not ours to write about any more, but still ours to remove
 
     # --- What the phases lean on --------------------------------------------------------------------------------
@@ -267,7 +270,7 @@ class Run:
 
     def stop_if_told(self, *, unless: bool = False) -> None:
         if self.lease.lost.is_set():
-            raise LeaseLost(f"build {self.build.pk} is no longer ours")
+            raise LeaseLostError(f"build {self.build.pk} is no longer ours")
         if self.lease.interrupted.is_set() and not unless:
             raise Interrupted
 

@@ -7,7 +7,7 @@ from builds.runner import Run
 from builds.runtimes.registries import discover
 from builds.sandbox.contract import Sandbox
 from builds.sandbox.docker_sandbox import DockerSandbox
-from chef.jobs.leases import LeaseLost
+from chef.jobs.leases import LeaseLostError
 from chef.jobs.shutdown import StopSignal, worker_name
 
 logger = logging.getLogger(__name__)
@@ -27,5 +27,5 @@ def run_next() -> None:
     with lease.kept_alive(should_hand_back=stopping.is_due):
         try:
             Run(lease, open_sandbox).execute()
-        except LeaseLost as lost:
+        except LeaseLostError as lost:
             logger.warning("%s", lost)

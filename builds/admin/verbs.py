@@ -17,7 +17,7 @@ from builds.models import Build
 from builds.pruning import NotPrunable, prune_build
 from builds.pruning import why_not as why_not_prune
 from builds.sites.publishing import NotServable, SlugRefused, publish_build
-from chef.jobs.models import OwnerQueueFull, QueueFull, Status
+from chef.jobs.models import OwnerQueueFullError, QueueFullError, Status
 from projects.admin.operations import Operation, Refused
 from projects.models import Project
 from projects.quarantine import InQuarantine
@@ -43,7 +43,7 @@ def is_held(project: Project) -> bool:
 def _retry(build: Build, by: User, reason: str) -> str:
     try:
         again = retry_build(build, by=by)
-    except (NotFinished, QueueFull, OwnerQueueFull, NoOutsideBuilder, InQuarantine) as refusal:
+    except (NotFinished, QueueFullError, OwnerQueueFullError, NoOutsideBuilder, InQuarantine) as refusal:
         raise Refused(str(refusal)) from refusal
     return f"Retried as #{again.number} ({again.pk})."
 

@@ -21,7 +21,7 @@ from builds.api.streams import EventStream, PlainText, watch, watches
 from builds.live.readers import event_stream
 from builds.models import Build
 from builds.sites import publishing
-from chef.jobs.models import OwnerQueueFull, QueueFull
+from chef.jobs.models import OwnerQueueFullError, QueueFullError
 from projects.api.environment_fields import as_validation_error
 from projects.api.views import ApiViewSet
 from projects.environment import EnvironmentRefused
@@ -37,8 +37,8 @@ class Conflict(APIException):
 class Busy(APIException):
     """A queue is full: 429 when it is the owner's, 503 when it is everyone's."""
 
-    def __init__(self, full: OwnerQueueFull | QueueFull) -> None:
-        is_owners = isinstance(full, OwnerQueueFull)
+    def __init__(self, full: OwnerQueueFullError | QueueFullError) -> None:
+        is_owners = isinstance(full, OwnerQueueFullError)
         self.status_code = 429 if is_owners else 503
         super().__init__(str(full), code="owner_queue_full" if is_owners else "queue_full")
         self.wait = full.retry_after
@@ -51,7 +51,7 @@ class BuildDoors(ApiViewSet):
         return Build.objects.filter(owner=self.user.pk).with_details()
 
     def handle_exception(self, exc: Exception) -> Response:
-        if isinstance(exc, OwnerQueueFull | QueueFull):
+        if isinstance(exc, OwnerQueueFullError | QueueFullError):
             exc = Busy(exc)
         elif isinstance(exc, actions.NotFinished):
             exc = Conflict(str(exc), code="build_not_finished")

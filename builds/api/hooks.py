@@ -23,7 +23,7 @@ from builds.api.documents.external import KeptDocument, ReportedDocument, TakenD
 from builds.api.hook_requests import WorkerClaim, WorkerHeartbeat, WorkerResult
 from builds.api.schema.openapi import Error
 from builds.api.signatures import LINK_SECONDS, Link, LinkAuthentication, SignatureAuthentication, invalid_link
-from chef.jobs.leases import LeaseLost
+from chef.jobs.leases import LeaseLostError
 from chef.web.rate_limits import RateLimitedMixin
 from chef.web.signed_messages import SignedMessage
 from projects.api.documents import address
@@ -93,7 +93,7 @@ class SignedDoor(RateLimitedMixin, APIView):
             exc = NotFound("There is no such build.")
         elif isinstance(exc, outside.NotHeld):
             exc = Conflict(str(exc), code=exc.code)
-        elif isinstance(exc, LeaseLost):
+        elif isinstance(exc, LeaseLostError):
             exc = Conflict(str(exc), code="stale_fence")
         elif isinstance(exc, KeyReused):
             exc = MessageReused()

@@ -9,14 +9,14 @@ from django.http import HttpRequest
 from builds.actions import NoOutsideBuilder, NotFinished, NothingToBuild
 from builds.sites.publishing import NotServable, SlugRefused
 from builds.webhooks.endpoints import IsDisabled, TooManyEndpoints
-from chef.jobs.models import OwnerQueueFull, QueueFull
+from chef.jobs.models import OwnerQueueFullError, QueueFullError
 from projects.environment import EnvironmentRefused
 from projects.files.limits import UploadRefused
 from projects.generations.actions import DayIsSpent, GenerationUnderWay, NoModel, NotEnded, NothingToEdit
 from projects.quarantine import InQuarantine
 
 REFUSALS = (
-    *(OwnerQueueFull, QueueFull, NotFinished, NothingToBuild, NoOutsideBuilder, NotServable, SlugRefused),
+    *(OwnerQueueFullError, QueueFullError, NotFinished, NothingToBuild, NoOutsideBuilder, NotServable, SlugRefused),
     *(DayIsSpent, NoModel, GenerationUnderWay, NothingToEdit, IsDisabled, TooManyEndpoints),
     *(EnvironmentRefused, InQuarantine, NotEnded, UploadRefused),
 )

@@ -12,7 +12,7 @@ from django.utils import timezone
 from builds.models import Attempt, Build, BuildQuerySet, OutsideTurn, OwnerTurn, QueuePause, Turn
 from builds.verdicts.evidence import verdict
 from chef.jobs.leases import Lease
-from chef.jobs.models import Status, TransitionRefused, backoff
+from chef.jobs.models import Status, TransitionRefusedError, backoff
 from chef.jobs.wakeups import Doorbell
 from projects.models import Quarantine
 
@@ -79,18 +79,18 @@ def claim(worker: str, *, is_external: bool = False) -> "BuildLease | None":
                 # Asked again, now that nobody else can change the build: a pause or a quarantine that was committed
                 # after the first look is seen by this one.
                 if not _let_run(Build.objects.filter(pk=build.pk)).exists():
-                    raise TransitionRefused(f"build {build.pk} must not run any more")
+                    raise TransitionRefusedError(f"build {build.pk} must not run any more")
                 since = build.owner_turn  # type: ignore[attr-defined]  # annotated
                 _take_turn(_turns(is_external), build.owner_id, since=since)
                 return BuildLease(build, _start_attempt(build, worker))
-        except TransitionRefused:
+        except TransitionRefusedError:
             continue  # another worker was first: look again
 
 
 def _take_turn(turns: type[Turn], owner: int, *, since: datetime | None) -> None:
     """Note that the owner is served now.
 
-    Raises TransitionRefused when that has happened after the turn `since`. The row is locked until the claim is
+    Raises TransitionRefusedError when that has happened after the turn `since`. The row is locked until the claim is
     committed. Nobody waits for another lock while holding it: every claim locks a build that others skip, then this,
     so claims cannot deadlock.
     """
@@ -103,7 +103,7 @@ def _take_turn(turns: type[Turn], owner: int, *, since: datetime | None) -> None
         later = max(now, since + timedelta(microseconds=1))
         is_first = bool(rows.filter(owner=owner, claimed_at=since).update(claimed_at=later))
     if not is_first:
-        raise TransitionRefused(f"owner {owner} has been served since")
+        raise TransitionRefusedError(f"owner {owner} has been served since")
 
 
 def _start_attempt(build: Build, worker: str) -> Attempt:

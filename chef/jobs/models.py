@@ -37,11 +37,11 @@ TRANSITIONS: Mapping[Status, frozenset[Status]] = {
 }
 
 
-class TransitionRefused(Exception):
+class TransitionRefusedError(Exception):
     """The job is not in the state, or not under the fence, that the writer believed: someone was first."""
 
 
-class QueueFull(Exception):
+class QueueFullError(Exception):
     """The installation has as many queued jobs as it takes. `retry_after`: seconds until there may be room."""
 
     def __init__(self, jobs: str, *, retry_after: int) -> None:
@@ -52,7 +52,7 @@ class QueueFull(Exception):
         self.retry_after = retry_after
 
 
-class OwnerQueueFull(Exception):
+class OwnerQueueFullError(Exception):
     """The owner has as many queued jobs as one may. `retry_after`: seconds until there may be room."""
 
     def __init__(self, jobs: str, *, retry_after: int) -> None:
@@ -115,13 +115,13 @@ class Job(models.Model):
 
         The row must still have the status and fence that this instance was read with. `changes` are further columns
         of the same write; `outcome` is what the ending attempt is remembered by, by default the new status. Raises
-        TransitionRefused when the table does not allow the change or when another writer was first; nothing is
+        TransitionRefusedError when the table does not allow the change or when another writer was first; nothing is
         written then.
         """
         kind = self._meta.verbose_name
         before, now = Status(self.status), timezone.now()
         if status not in TRANSITIONS[before]:
-            raise TransitionRefused(f"{kind} {self.pk} is {before} and cannot become {status}")
+            raise TransitionRefusedError(f"{kind} {self.pk} is {before} and cannot become {status}")
         changes |= {"status": status, "finished_at": now if status in TERMINAL else None}
         if status != Status.RUNNING:
             changes["lease_expires_at"] = None
@@ -129,14 +129,14 @@ class Job(models.Model):
             # The old status and fence stand in the WHERE clause: no row means that someone was first.
             rows = type(self)._default_manager.filter(pk=self.pk, status=before, fence=self.fence)
             if not rows.update(**changes):
-                raise TransitionRefused(f"{kind} {self.pk} is no longer {before} under fence {self.fence}")
+                raise TransitionRefusedError(f"{kind} {self.pk} is no longer {before} under fence {self.fence}")
             self.record_transition(before, status, outcome or str(status), changes, now)
             transaction.on_commit(partial(announce, self.pk))
         for name, value in changes.items():
             setattr(self, name, value)
 
     def start(self, worker: str, **changes: Any) -> None:
-        """Claim the job: it runs under a new fence and a lease. Raises TransitionRefused."""
+        """Claim the job: it runs under a new fence and a lease. Raises TransitionRefusedError."""
         now = timezone.now()
         self.transition_to(
             Status.RUNNING,

@@ -13,7 +13,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from rest_framework_api_key.models import APIKey
 
-from chef.jobs.models import OwnerQueueFull, QueueFull, Status
+from chef.jobs.models import OwnerQueueFullError, QueueFullError, Status
 from projects.admin.lists import LargeList, ReadOnly, RecordsInline, chip, meant_by_name, preformatted
 from projects.admin.operations import Operates, Operation, Refused
 from projects.generations.actions import DayIsSpent, GenerationUnderWay, NotEnded, cancel_generation, retry_generation
@@ -79,7 +79,7 @@ def _cancel(generation: Generation, by: User, reason: str) -> str:
 def _retry(generation: Generation, by: User, reason: str) -> str:
     try:
         again = retry_generation(generation, by=by)
-    except (NotEnded, GenerationUnderWay, DayIsSpent, QueueFull, OwnerQueueFull, InQuarantine) as refusal:
+    except (NotEnded, GenerationUnderWay, DayIsSpent, QueueFullError, OwnerQueueFullError, InQuarantine) as refusal:
         raise Refused(str(refusal)) from refusal
     return f"It goes on as {again.pk}."
 

@@ -11,7 +11,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import Sum
 from django.utils import timezone
 
-from chef.jobs.models import OwnerQueueFull, QueueFull, Status, TransitionRefused
+from chef.jobs.models import OwnerQueueFullError, QueueFullError, Status, TransitionRefusedError
 from chef.jobs.wakeups import Doorbell
 from projects.actions import create_project
 from projects.engine.errors import Cancelled
@@ -93,7 +93,10 @@ class Failed:
 def request_generation(
     *, by: User, prompt: str, name: str = "", strategy: Mapping[str, Any], wishes: Wishes
 ) -> Generation:
-    """A new project whose files are written from a prompt. Raises QueueFull, OwnerQueueFull and DayIsSpent."""
+    """A new project whose files are written from a prompt.
+
+    Raises QueueFullError, OwnerQueueFullError and DayIsSpent.
+    """
     project = create_project(by=by, name=name or _name_of(prompt))
     generation = _prepared(project, Generation.Kind.NEW, prompt, wishes)
     generation.strategy = {**strategy}
@@ -104,7 +107,7 @@ def request_generation(
 def request_edit(project: Project, *, by: User, prompt: str, wishes: Wishes) -> Generation:
     """A new revision on top of the project's last one, as a prompt wants it.
 
-    Raises NoModel, NothingToEdit, GenerationUnderWay, InQuarantine, QueueFull, OwnerQueueFull and DayIsSpent.
+    Raises NoModel, NothingToEdit, GenerationUnderWay, InQuarantine, QueueFullError, OwnerQueueFullError and DayIsSpent.
     """
     refuse_in_quarantine(project)
     if settings.AI_PROVIDER == "starter":
@@ -197,9 +200,9 @@ def _make_sure_of_room(owner: int) -> None:
         raise DayIsSpent
     queued = Generation.objects.filter(status=Status.QUEUED)
     if queued.filter(owner=owner).count() >= settings.OWNER_MAX_QUEUED:
-        raise OwnerQueueFull("generations", retry_after=RETRY_AFTER_SECONDS)
+        raise OwnerQueueFullError("generations", retry_after=RETRY_AFTER_SECONDS)
     if queued.count() >= settings.MAX_QUEUED:
-        raise QueueFull("generations", retry_after=RETRY_AFTER_SECONDS)
+        raise QueueFullError("generations", retry_after=RETRY_AFTER_SECONDS)
 
 
 def _name_of(prompt: str) -> str:
@@ -219,7 +222,7 @@ def cancel_generation(generation: Generation, *, by: User) -> bool:
         error = Cancelled(f"Cancelled by {by.get_username()}.").as_json()
         try:
             generation.transition_to(Status.CANCELLED, error=error)
-        except TransitionRefused:
+        except TransitionRefusedError:
             generation.refresh_from_db()
         else:
             return True

@@ -10,7 +10,7 @@ from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from chef.jobs.leases import Lease
-from chef.jobs.models import JobQuerySet, Status, TransitionRefused, backoff
+from chef.jobs.models import JobQuerySet, Status, TransitionRefusedError, backoff
 from projects.engine.errors import EngineError
 from projects.generations.actions import bell
 from projects.models import Generation, Quarantine
@@ -52,7 +52,7 @@ def claim(worker: str) -> Lease[Generation] | None:
                     return None
                 generation.start(worker)
                 return Lease(generation)
-        except TransitionRefused:
+        except TransitionRefusedError:
             continue  # another worker was first: look again
 
 
@@ -75,7 +75,7 @@ def reap_abandoned() -> int:
         status, changes = after_fault(generation, silent)
         try:
             generation.transition_to(status, **changes)
-        except TransitionRefused:
+        except TransitionRefusedError:
             continue  # it spoke at the last moment, or another reaper was first
         reaped += 1
         logger.warning("generation %s: %s; now %s", generation.pk, silent, status)

@@ -19,7 +19,7 @@ from django.db import transaction
 from django.db.models import F
 from django.utils import timezone
 
-from chef.jobs.leases import Lease, LeaseLost
+from chef.jobs.leases import Lease, LeaseLostError
 from chef.jobs.models import Status
 from chef.jobs.pubsub import announce
 from projects.actions import add_revision
@@ -69,7 +69,10 @@ class Run:
         self.is_by_starter = settings.AI_PROVIDER == STARTER
 
     def execute(self) -> None:
-        """Write the files to a terminal status, or give the generation back. Raises LeaseLost when it is not ours."""
+        """Write the files to a terminal status, or give the generation back.
+
+        Raises LeaseLostError when it is not ours any more.
+        """
         try:
             model = "" if self.is_by_starter else settings.AI_MODEL
             with self.lease.writing(provider=settings.AI_PROVIDER, model=model):
@@ -77,7 +80,7 @@ class Run:
             self.finish(self.by_starter() if self.is_by_starter else self.by_model())
         except EngineError as error:
             self.fail(error)
-        except LeaseLost:
+        except LeaseLostError:
             raise
         except Exception as fault:
             self.retry_later(fault)
@@ -237,7 +240,7 @@ class Run:
 
     def fail(self, error: EngineError) -> None:
         if self.lease.lost.is_set():
-            raise LeaseLost(f"{self.lease} is no longer ours") from error
+            raise LeaseLostError(f"{self.lease} is no longer ours") from error
         if self.lease.interrupted.is_set():
             # This worker is stopping: the generation goes on elsewhere, and no attempt is counted against it.
             self.lease.end(Status.QUEUED, available_at=timezone.now())
@@ -326,7 +329,7 @@ class _Book:
     _opened: dict[Any, tuple[Told, date]] = field(default_factory=dict)
 
     def open(self, told: Told) -> None:
-        """Before a request is sent. Raises LeaseLost, and EngineError when the owner's day is spent."""
+        """Before a request is sent. Raises LeaseLostError, and EngineError when the owner's day is spent."""
         generation = self.lease.job
         if tokens_left_today(generation.owner_id) == 0:
             raise EngineError("day_spent")

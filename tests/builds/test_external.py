@@ -16,7 +16,7 @@ from builds.operations import health
 from builds.queue import forecast
 from builds.queue.claims import BuildLease, bell, claim
 from builds.reaper import reap_abandoned, ring_for_waiting
-from chef.jobs.models import OwnerQueueFull, QueueFull, Status
+from chef.jobs.models import OwnerQueueFullError, QueueFullError, Status
 from tests.builds.signing import SECRET
 
 QueueBuild = Callable[..., Build]
@@ -192,10 +192,10 @@ def test_each_queue_has_its_own_limits(queue_build: QueueBuild, other: User, set
     settings.OWNER_MAX_QUEUED = 1
     queue_build(is_external=True)
     queue_build()
-    with pytest.raises(OwnerQueueFull) as of_owner:
+    with pytest.raises(OwnerQueueFullError) as of_owner:
         queue_build(is_external=True)
     settings.MAX_QUEUED = 1
-    with pytest.raises(QueueFull):
+    with pytest.raises(QueueFullError):
         queue_build(by=other, is_external=True)
 
     assert of_owner.value.retry_after == forecast.USUAL_WAIT

@@ -18,8 +18,8 @@ from builds.models import Attempt, Build, BuildEvent, LogChunk, Priority
 from builds.queue import claims as queue
 from builds.queue.claims import claim
 from builds.reaper import reap_abandoned, ring_for_waiting
-from chef.jobs.leases import LeaseLost
-from chef.jobs.models import OwnerQueueFull, QueueFull, Status
+from chef.jobs.leases import LeaseLostError
+from chef.jobs.models import OwnerQueueFullError, QueueFullError, Status
 from projects.models import Project, Revision
 
 QueueBuild = Callable[..., Build]
@@ -187,7 +187,7 @@ def test_a_full_queue_refuses_and_keeps_nothing(queue_build: QueueBuild, other: 
     settings.MAX_QUEUED = 2
     queue_build(), queue_build()
 
-    with pytest.raises(QueueFull, match=r"send it again in \d+ s") as full:
+    with pytest.raises(QueueFullError, match=r"send it again in \d+ s") as full:
         queue_build(by=other)
 
     assert 1 <= full.value.retry_after <= 300
@@ -200,7 +200,7 @@ def test_an_owner_with_a_full_queue_is_refused_and_others_are_not(
     settings.OWNER_MAX_QUEUED = 1
     queue_build()
 
-    with pytest.raises(OwnerQueueFull, match="cancel builds that you no longer need") as full:
+    with pytest.raises(OwnerQueueFullError, match="cancel builds that you no longer need") as full:
         queue_build()
 
     assert 1 <= full.value.retry_after <= 300
@@ -232,10 +232,10 @@ def test_a_build_that_a_fault_puts_back_is_never_refused(queue_build: QueueBuild
 def test_submissions_that_come_at_once_keep_to_the_owner_s_limit(queue_build: QueueBuild, settings: Settings) -> None:
     settings.OWNER_MAX_QUEUED = 3
 
-    def submit() -> Build | OwnerQueueFull:
+    def submit() -> Build | OwnerQueueFullError:
         try:
             return queue_build()
-        except OwnerQueueFull as full:
+        except OwnerQueueFullError as full:
             return full
 
     answers = at_once(8, submit)
@@ -254,9 +254,9 @@ def test_an_overtaken_attempt_can_write_nothing(queue_build: QueueBuild) -> None
     Build.objects.filter(pk=build.pk).update(lease_expires_at=timezone.now() - timedelta(seconds=1))
     assert reap_abandoned() == 1
 
-    with pytest.raises(LeaseLost), lease.writing(progress=99):
+    with pytest.raises(LeaseLostError), lease.writing(progress=99):
         LogChunk.objects.create(build=build, attempt=1, sequence=1, phase="build", stream="stdout", text="late")
-    with pytest.raises(LeaseLost):
+    with pytest.raises(LeaseLostError):
         lease.end(Status.COMPLETED)
 
     build.refresh_from_db()
