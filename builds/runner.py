@@ -19,7 +19,7 @@ from django.utils import timezone
 from builds import artifacts
 from builds.logs.writer import LogWriter
 from builds.models import PROGRESS, BuildEvent, PhaseName, PhaseRun
-from builds.queue.claims import BuildLease, after_fault, bell
+from builds.queue.claims import LOCAL_BUILDS, BuildLease
 from builds.runtimes.catalogue import runtime_tag
 from builds.runtimes.detection import DetectionError, Plan, Wish, detect
 from builds.sandbox.contract import (
@@ -38,6 +38,8 @@ from builds.verdicts.evidence import EvidenceCollector, Verdict, verdict
 from chef.jobs.leases import LeaseLostError
 from chef.jobs.models import Status
 from chef.jobs.pubsub import announce
+from chef.jobs.queues import Fault
+from chef.jobs.reaping import after_fault
 from projects.environment import BuildEnvironment, EnvironmentUnreadable, environment_for
 
 logger = logging.getLogger(__name__)
@@ -282,12 +284,13 @@ class Run:
     def hand_back(self) -> None:
         """This worker is stopping: the build goes on elsewhere, and no attempt is counted against it."""
         self.lease.end(Status.QUEUED, outcome="handed_back", available_at=timezone.now(), phase="", progress=0)
-        bell.ring()
+        LOCAL_BUILDS.wake_up()
 
     def retry_later(self, fault: Exception) -> None:
         """A fault of ours: the build is tried again, by itself, until its attempts are spent."""
         logger.warning("build %s: attempt %s faulted", self.build.pk, self.lease.fence, exc_info=fault)
-        status, changes = after_fault(self.build, fault_code(fault), evidence=self.log.masked(str(fault))[:400])
+        seen = Fault(fault_code(fault), self.log.masked(str(fault))[:400])
+        status, changes = after_fault(LOCAL_BUILDS, self.build, seen)
         self.lease.end(status, **changes)
         artifacts.discard_attempt(self.build.pk, self.lease.fence)
 

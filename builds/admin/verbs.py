@@ -17,7 +17,8 @@ from builds.models import Build
 from builds.pruning import NotPrunable, prune_build
 from builds.pruning import why_not as why_not_prune
 from builds.sites.publishing import NotServable, SlugRefused, publish_build
-from chef.jobs.models import OwnerQueueFullError, QueueFullError, Status
+from chef.jobs.capacity import OwnerQueueFullError, QueueFullError
+from chef.jobs.models import Status
 from projects.admin.operations import Operation, Refused
 from projects.models import Project
 from projects.quarantine import InQuarantine

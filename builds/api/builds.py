@@ -21,7 +21,7 @@ from builds.api.streams import EventStream, PlainText, watch, watches
 from builds.live.readers import event_stream
 from builds.models import Build
 from builds.sites import publishing
-from chef.jobs.models import OwnerQueueFullError, QueueFullError
+from chef.jobs.capacity import OwnerQueueFullError, QueueFullError
 from projects.api.environment_fields import as_validation_error
 from projects.api.views import ApiViewSet
 from projects.environment import EnvironmentRefused

@@ -9,7 +9,7 @@ from django.http import HttpRequest
 from builds.actions import NoOutsideBuilder, NotFinished, NothingToBuild
 from builds.sites.publishing import NotServable, SlugRefused
 from builds.webhooks.endpoints import IsDisabled, TooManyEndpoints
-from chef.jobs.models import OwnerQueueFullError, QueueFullError
+from chef.jobs.capacity import OwnerQueueFullError, QueueFullError
 from projects.environment import EnvironmentRefused
 from projects.files.limits import UploadRefused
 from projects.generations.actions import DayIsSpent, GenerationUnderWay, NoModel, NotEnded, NothingToEdit

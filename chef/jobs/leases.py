@@ -20,7 +20,7 @@ J = TypeVar("J", bound=Job)
 
 
 class LeaseLostError(Exception):
-    """The job is no longer this worker's: undo what is yours alone, such as a container, and leave, writing nothing."""
+    """This worker no longer holds the job: it removes what is its own, such as a container, and writes nothing more."""
 
 
 class Lease(Generic[J]):

@@ -1,7 +1,7 @@
 """What a build and a generation have in common: a durable record that says who may work on it, and how far it is.
 
-The database is the queue. Whoever claims a job raises its fence and takes a lease; every later write goes through
-`held`, so that whoever has lost a job cannot write about it. The status changes in one place, `Job.transition_to`.
+The database is the queue. Claiming a job raises its fence and takes a lease; every later write goes through `held`, so
+that a worker which has lost its job cannot write about it. The status changes in one place, `Job.transition_to`.
 """
 
 import uuid
@@ -41,28 +41,6 @@ class TransitionRefusedError(Exception):
     """The job is not in the state, or not under the fence, that the writer believed: someone was first."""
 
 
-class QueueFullError(Exception):
-    """The installation has as many queued jobs as it takes. `retry_after`: seconds until there may be room."""
-
-    def __init__(self, jobs: str, *, retry_after: int) -> None:
-        super().__init__(
-            f"The queue is full: {settings.MAX_QUEUED:,} {jobs} wait, as many as this installation takes. "
-            f"Nothing has been kept of this request: send it again in {retry_after} s."
-        )
-        self.retry_after = retry_after
-
-
-class OwnerQueueFullError(Exception):
-    """The owner has as many queued jobs as one may. `retry_after`: seconds until there may be room."""
-
-    def __init__(self, jobs: str, *, retry_after: int) -> None:
-        super().__init__(
-            f"You have {settings.OWNER_MAX_QUEUED:,} {jobs} waiting, as many as one owner may. Nothing has been kept "
-            f"of this request: cancel {jobs} that you no longer need, or send it again in {retry_after} s."
-        )
-        self.retry_after = retry_after
-
-
 J = TypeVar("J", bound="Job")
 
 
@@ -75,7 +53,7 @@ class JobQuerySet(models.QuerySet[J]):
         return self.filter(status=Status.QUEUED, available_at__lte=now)
 
     def abandoned(self, now: datetime) -> Self:
-        """Running, but not heard of since its lease ran out."""
+        """Running, though its lease has run out: its worker is taken for dead."""
         return self.filter(status=Status.RUNNING, lease_expires_at__lt=now)
 
     def held(self, job_id: uuid.UUID, fence: int) -> Self:
@@ -169,8 +147,3 @@ def job_constraints(kind: str) -> list[models.BaseConstraint]:
             name=f"{kind}_running_iff_leased",
         ),
     ]
-
-
-def backoff(faults: int) -> timedelta:
-    """How long a job waits after its n-th infra fault: 2 s, 4 s, 8 s, ..."""
-    return timedelta(seconds=2 ** max(1, faults))

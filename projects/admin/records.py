@@ -13,7 +13,8 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from rest_framework_api_key.models import APIKey
 
-from chef.jobs.models import OwnerQueueFullError, QueueFullError, Status
+from chef.jobs.capacity import OwnerQueueFullError, QueueFullError
+from chef.jobs.models import Status
 from projects.admin.lists import LargeList, ReadOnly, RecordsInline, chip, meant_by_name, preformatted
 from projects.admin.operations import Operates, Operation, Refused
 from projects.generations.actions import DayIsSpent, GenerationUnderWay, NotEnded, cancel_generation, retry_generation

@@ -22,6 +22,8 @@ from django.utils import timezone
 from chef.jobs.leases import Lease, LeaseLostError
 from chef.jobs.models import Status
 from chef.jobs.pubsub import announce
+from chef.jobs.queues import Fault
+from chef.jobs.reaping import after_fault
 from projects.actions import add_revision
 from projects.engine.errors import EngineError
 from projects.engine.limits import Limits
@@ -40,8 +42,8 @@ from projects.engine.starters import choose, fill
 from projects.environment import EnvironmentUnreadable, environment_for
 from projects.files.limits import UploadRefused
 from projects.files.paths import NewFile
-from projects.generations.actions import bell, tokens_left, tokens_left_today
-from projects.generations.queue import after_fault
+from projects.generations.actions import tokens_left, tokens_left_today
+from projects.generations.queue import GENERATIONS
 from projects.models import DraftFile, Exchange, Generation, GenerationEvent, Project, Revision, TokensUsed
 
 logger = logging.getLogger(__name__)
@@ -244,7 +246,7 @@ class Run:
         if self.lease.interrupted.is_set():
             # This worker is stopping: the generation goes on elsewhere, and no attempt is counted against it.
             self.lease.end(Status.QUEUED, available_at=timezone.now())
-            bell.ring()
+            GENERATIONS.wake_up()
             return
         self.lease.end(Status.FAILED, error=error.as_json())
 
@@ -252,7 +254,7 @@ class Run:
         """A fault of ours: the generation is tried again, by itself, until its attempts are spent."""
         logger.warning("%s: attempt %s faulted", self.lease, self.lease.fence, exc_info=fault)
         self.generation.refresh_from_db()  # a transaction that failed has left its changes on the instance
-        status, changes = after_fault(self.generation, type(fault).__name__)
+        status, changes = after_fault(GENERATIONS, self.generation, Fault("internal_error", type(fault).__name__))
         self.lease.end(status, **changes)
 
 

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import TypeVar
@@ -15,18 +15,20 @@ from pytest_django import DjangoCaptureOnCommitCallbacks, Settings
 
 from builds import actions
 from builds.models import Attempt, Build, BuildEvent, LogChunk, Priority
-from builds.queue import claims as queue
-from builds.queue.claims import claim
-from builds.reaper import reap_abandoned, ring_for_waiting
+from builds.queue.claims import LOCAL_BUILDS, BuildLease, claim
+from builds.reaper import reap_abandoned
+from chef.jobs.capacity import OwnerQueueFullError, QueueFullError
 from chef.jobs.leases import LeaseLostError
-from chef.jobs.models import OwnerQueueFullError, QueueFullError, Status
+from chef.jobs.models import Status
+from chef.jobs.reaping import wake_up_for_waiting
+from chef.jobs.wakeups import WorkerQueue
 from projects.models import Project, Revision
 
 QueueBuild = Callable[..., Build]
 T = TypeVar("T")
 
 
-def finish(lease: queue.BuildLease | None) -> Build:
+def finish(lease: BuildLease | None) -> Build:
     assert lease
     lease.end(Status.COMPLETED)
     return lease.build
@@ -304,27 +306,35 @@ def test_an_infra_fault_is_retried_with_back_off_until_the_attempts_are_spent(qu
     assert BuildEvent.objects.filter(build=build, to_status=Status.FAILED).count() == 1
 
 
-def test_a_submitted_build_rings_after_the_commit_only(
-    queue_build: QueueBuild, django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks
-) -> None:
-    queue.bell.rq.empty()
+@pytest.fixture
+def workers() -> Iterator[WorkerQueue]:
+    """Where workers are woken up, with nothing pending."""
+    assert LOCAL_BUILDS.workers
+    LOCAL_BUILDS.workers.rq.empty()
+    yield LOCAL_BUILDS.workers
+    LOCAL_BUILDS.workers.rq.empty()
 
+
+def test_a_submitted_build_wakes_a_worker_up_after_the_commit_only(
+    queue_build: QueueBuild,
+    workers: WorkerQueue,
+    django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks,
+) -> None:
     with django_capture_on_commit_callbacks(execute=False) as callbacks:
         queue_build()
-    assert queue.bell.waiting() == 0
+    assert workers.pending() == 0
 
     callbacks[0]()
-    assert queue.bell.waiting() == 1
-    queue.bell.rq.empty()
+    assert workers.pending() == 1
 
 
-def test_the_reaper_rings_for_builds_whose_bell_was_lost(queue_build: QueueBuild) -> None:
+def test_the_reaper_wakes_workers_up_for_builds_whose_wake_up_was_lost(
+    queue_build: QueueBuild, workers: WorkerQueue
+) -> None:
     queue_build(), queue_build()
-    queue.bell.rq.empty()
 
-    assert ring_for_waiting() == 2
-    assert ring_for_waiting() == 0  # the bells wait for a worker
-    queue.bell.rq.empty()
+    assert wake_up_for_waiting(LOCAL_BUILDS) == 2
+    assert wake_up_for_waiting(LOCAL_BUILDS) == 0  # the wake-ups are pending
 
 
 def test_a_silent_redis_neither_fails_nor_holds_up_a_submission(
@@ -336,4 +346,4 @@ def test_a_silent_redis_neither_fails_nor_holds_up_a_submission(
         build = queue_build()
 
     assert Build.objects.get(pk=build.pk).status == Status.QUEUED
-    assert ring_for_waiting() == 0
+    assert wake_up_for_waiting(LOCAL_BUILDS) == 0
