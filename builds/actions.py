@@ -12,13 +12,13 @@ from django.utils import timezone
 
 from builds.artifacts import discard_attempt
 from builds.models import Artifact, Build, BuildEvent, Priority
-from builds.queue.claims import bell
-from builds.queue.forecast import USUAL_WAIT, seconds_to_room
+from builds.queue.claims import LOCAL_BUILDS, queue_of
 from builds.sites.publishing import delete_releases
 from builds.verdicts.evidence import verdict
 from builds.webhooks.endpoints import delete_endpoints_of, set_project_webhook
 from builds.webhooks.outbox import tell_of
-from chef.jobs.models import OwnerQueueFull, QueueFull, Status, TransitionRefused
+from chef.jobs.capacity import make_sure_of_room
+from chef.jobs.models import Status, TransitionRefusedError
 from chef.refusals import RefusalError
 from chef.storage.deletion import discard_keys
 from projects.actions import add_revision, create_project, update_project, with_strategy
@@ -148,10 +148,10 @@ def queue_build(
     is_external: bool | None = None,
     **origin: Any,
 ) -> Build:
-    """Queue a build of a revision. The bell rings after the commit; when it cannot, the reaper rings later.
+    """Queue a build of a revision. A worker is woken up after the commit; when that fails, the reaper does it later.
 
     `is_external`: whether builders outside of this system shall take it; None is as of the project's last build.
-    `origin` is where it comes from, as columns of the build: retry_of. Raises QueueFull, OwnerQueueFull,
+    `origin` is where it comes from, as columns of the build: retry_of. Raises QueueFullError, OwnerQueueFullError,
     NoExternalBuilderError and QuarantinedError. Builds that a fault puts back do not come here: they are never refused.
     """
     # The project's row is always locked before the owner's: whoever adds a revision holds it already.
@@ -161,7 +161,7 @@ def queue_build(
         is_external = bool(project.builds.order_by("-number").values_list("is_external", flat=True).first())
     if is_external and not settings.WORKER_SECRETS:
         raise NoExternalBuilderError
-    _make_sure_of_room(project.owner_id, is_external=is_external)
+    make_sure_of_room(queue_of(is_external=is_external), project.owner_id)
     return _queued(revision, by=by, priority=priority, is_external=is_external, **origin)
 
 
@@ -194,21 +194,8 @@ def _queued(revision: Revision, *, by: User, **columns: Any) -> Build:
         fence=0,
         data={"by": by.get_username()},
     )
-    if not build.is_external:
-        transaction.on_commit(bell.ring)
+    queue_of(is_external=build.is_external).wake_up_on_commit()
     return build
-
-
-def _make_sure_of_room(owner: int, *, is_external: bool) -> None:
-    """Refuse when that queue is full: exactly for the owner; for all, give or take what is being queued just now."""
-    # Locked until the commit, so that whoever queues next counts this build too. Rows that point to the owner, such
-    # as those of this transaction, do not conflict with this kind of lock.
-    User.objects.select_for_update(no_key=True).only("pk").get(pk=owner)
-    queued = Build.objects.filter(status=Status.QUEUED, is_external=is_external)
-    if queued.filter(owner=owner).count() >= settings.OWNER_MAX_QUEUED:
-        raise OwnerQueueFull("builds", retry_after=USUAL_WAIT if is_external else seconds_to_room(owner))
-    if queued.count() >= settings.MAX_QUEUED:
-        raise QueueFull("builds", retry_after=USUAL_WAIT if is_external else seconds_to_room())
 
 
 def cancel_build(build: Build, *, by: User) -> bool:
@@ -220,7 +207,7 @@ def cancel_build(build: Build, *, by: User) -> bool:
         reason = verdict("cancelled", phase=build.phase, evidence=[f"cancelled by {by.get_username()}"])
         try:
             build.transition_to(Status.CANCELLED, verdict=reason.as_json())
-        except TransitionRefused:
+        except TransitionRefusedError:
             build.refresh_from_db()
         else:
             return True
@@ -241,9 +228,8 @@ def hand_back_build(build: Build) -> bool:
                     Status.QUEUED, outcome="handed_back", available_at=timezone.now(), phase="", progress=0
                 )
                 transaction.on_commit(partial(discard_attempt, build.pk, fence))
-                if not build.is_external:
-                    transaction.on_commit(bell.ring)
-        except TransitionRefused:
+                queue_of(is_external=build.is_external).wake_up_on_commit()
+        except TransitionRefusedError:
             build.refresh_from_db()
         else:
             return True
@@ -263,9 +249,8 @@ def release_project(project: Project) -> bool:
     """Let a project's builds run again. False when it was not in quarantine."""
     with transaction.atomic():
         released = bool(Quarantine.objects.filter(project=project).delete()[0])
-        waiting = project.builds.filter(status=Status.QUEUED, is_external=False).count()
-        if released and waiting:
-            transaction.on_commit(partial(bell.ring, min(waiting, settings.WORKER_CONCURRENCY)))
+        if released:
+            LOCAL_BUILDS.wake_up_on_commit(LOCAL_BUILDS.jobs().filter(project=project, status=Status.QUEUED).count())
     return released
 
 

@@ -111,7 +111,7 @@ def collect(
 
 
 def record(taken: Taken, lease: BuildLease) -> None:
-    """Write the rows, if the attempt still holds its build. Raises LeaseLost after removing the stored bytes."""
+    """Write the rows, if the attempt still holds its build. Raises LeaseLostError after removing the stored bytes."""
     try:
         with lease.writing():
             Artifact.objects.bulk_create(taken.artifacts, batch_size=500)

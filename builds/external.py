@@ -1,4 +1,4 @@
-"""What a builder outside of this system may do with a build of its queue: take it, keep it, report what came of it.
+"""What an external builder may do with a build of its queue: take it, keep it, report what came of it.
 
 The verbs are those of our own workers: a claim raises the fence and takes a lease, and whatever is written later is
 written under that fence. Knows neither HTTP nor signatures.
@@ -19,11 +19,13 @@ from django.utils import timezone
 from builds import artifacts
 from builds.logs.writer import WholeLog
 from builds.models import Artifact, Attempt, Build, PhaseName
-from builds.queue.claims import BuildLease, after_fault, claim
+from builds.queue.claims import EXTERNAL_BUILDS, BuildLease, claim
 from builds.runner import resolved_strategy, wish_of
 from builds.runtimes.detection import DetectionError, detect
 from builds.verdicts.evidence import Verdict, VerdictClass, clean, verdict
 from chef.jobs.models import Status
+from chef.jobs.queues import Fault
+from chef.jobs.reaping import after_fault
 from chef.refusals import RefusalError
 from chef.storage.deletion import discard_keys
 from projects.environment import EnvironmentUnreadable, environment_for
@@ -49,7 +51,7 @@ class NotHeldError(RefusalError):
 
 @dataclass(frozen=True)
 class Taken:
-    """A build that somebody outside has claimed, and the plain variables that it is built with: secrets stay here."""
+    """A build that an external builder has claimed, and the plain variables it is built with: secrets stay here."""
 
     build: Build
     environment: Mapping[str, str] = field(repr=False)
@@ -74,7 +76,7 @@ def take(worker: str) -> Taken | None:
 
 
 def _resolve(lease: BuildLease) -> None:
-    """Note how this installation would build it. It may not know: a builder outside may know more."""
+    """Note how this installation would build it. It may not know: an external builder may know more."""
     build, revision = lease.build, lease.build.revision
     files = {file.path: bytes(file.content) for file in revision.files.all()}
     try:
@@ -190,7 +192,7 @@ class Report:
             return Status.COMPLETED, {"progress": 100, "usage": {"diskBytes": sum(file.size for file in self._kept)}}
         if self._verdict.cls == VerdictClass.INFRA:  # no fault of the project: tried again, as with our own workers
             told = "; ".join(self._verdict.evidence[:3]) or self._verdict.message
-            return after_fault(build, self._verdict.code, evidence=told)
+            return after_fault(EXTERNAL_BUILDS, build, Fault(self._verdict.code, told))
         return Status.FAILED, {"phase": self._verdict.phase, "verdict": self._verdict.as_json()}
 
     def _read(self, build: Build) -> None:

@@ -19,7 +19,7 @@ from django.utils import timezone
 from builds import artifacts
 from builds.logs.writer import LogWriter
 from builds.models import PROGRESS, BuildEvent, PhaseName, PhaseRun
-from builds.queue.claims import BuildLease, after_fault, bell
+from builds.queue.claims import LOCAL_BUILDS, BuildLease
 from builds.runtimes.catalogue import runtime_tag
 from builds.runtimes.detection import DetectionError, Plan, Wish, detect
 from builds.sandbox.contract import (
@@ -35,9 +35,11 @@ from builds.sandbox.contract import (
     Workspace,
 )
 from builds.verdicts.evidence import EvidenceCollector, Verdict, verdict
-from chef.jobs.leases import LeaseLost
+from chef.jobs.leases import LeaseLostError
 from chef.jobs.models import Status
 from chef.jobs.pubsub import announce
+from chef.jobs.queues import Fault
+from chef.jobs.reaping import after_fault
 from projects.environment import BuildEnvironment, EnvironmentUnreadable, environment_for
 
 logger = logging.getLogger(__name__)
@@ -68,7 +70,10 @@ class Run:
         self.environment = BuildEnvironment()
 
     def execute(self) -> None:
-        """Run the phases to a terminal status, or give the build back. Raises LeaseLost when it is no longer ours."""
+        """Run the phases to a terminal status, or give the build back.
+
+        Raises LeaseLostError when it is no longer ours.
+        """
         try:
             with self.log:
                 try:
@@ -83,7 +88,7 @@ class Run:
             self.finish(Status.FAILED, verdict=end.verdict.as_json())
         except Interrupted:
             self.hand_back()
-        except LeaseLost:
+        except LeaseLostError:
             artifacts.discard_attempt(
                 self.build.pk, self.lease.fence
             )  # as of a build that is cancelled at its very end
@@ -146,7 +151,7 @@ class Run:
         try:
             with self.phase(PhaseName.CLEANUP):
                 self.remove_workspace()
-        except (LeaseLost, DatabaseError):
+        except (LeaseLostError, DatabaseError):
             self.remove_workspace()  # not ours to write about any more, but still ours to remove
 
     # --- What the phases lean on --------------------------------------------------------------------------------
@@ -267,7 +272,7 @@ class Run:
 
     def stop_if_told(self, *, unless: bool = False) -> None:
         if self.lease.lost.is_set():
-            raise LeaseLost(f"build {self.build.pk} is no longer ours")
+            raise LeaseLostError(f"build {self.build.pk} is no longer ours")
         if self.lease.interrupted.is_set() and not unless:
             raise Interrupted
 
@@ -279,12 +284,13 @@ class Run:
     def hand_back(self) -> None:
         """This worker is stopping: the build goes on elsewhere, and no attempt is counted against it."""
         self.lease.end(Status.QUEUED, outcome="handed_back", available_at=timezone.now(), phase="", progress=0)
-        bell.ring()
+        LOCAL_BUILDS.wake_up()
 
     def retry_later(self, fault: Exception) -> None:
         """A fault of ours: the build is tried again, by itself, until its attempts are spent."""
         logger.warning("build %s: attempt %s faulted", self.build.pk, self.lease.fence, exc_info=fault)
-        status, changes = after_fault(self.build, fault_code(fault), evidence=self.log.masked(str(fault))[:400])
+        seen = Fault(fault_code(fault), self.log.masked(str(fault))[:400])
+        status, changes = after_fault(LOCAL_BUILDS, self.build, seen)
         self.lease.end(status, **changes)
         artifacts.discard_attempt(self.build.pk, self.lease.fence)
 

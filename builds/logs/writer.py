@@ -21,7 +21,7 @@ from django.utils import timezone
 from builds.logs.redaction import Redaction, StreamRedactor
 from builds.models import Build, LogChunk
 from builds.queue.claims import BuildLease
-from chef.jobs.leases import LeaseLost
+from chef.jobs.leases import LeaseLostError
 from chef.jobs.pubsub import announce
 
 # A line is stored at once, unless something has been stored so shortly before: then with what comes until then.
@@ -146,7 +146,7 @@ class LogWriter:
             self._on_line = on_line or (lambda line, stream: None)
 
     def write(self, stream: str, data: bytes) -> None:
-        """Take output as it came. Raises LeaseLost when the attempt may not write any more."""
+        """Take output as it came. Raises LeaseLostError when the attempt may not write any more."""
         with self._lock:
             self._keep(stream, self._readers[stream].feed(data))
             if sum(piece.size for piece in self._pending) > 4 * CHUNK_CHARS:
@@ -226,7 +226,7 @@ class LogWriter:
                     self._store()
                 if has_news:
                     self._stop.wait(FLUSH_SECONDS)
-        except LeaseLost:
+        except LeaseLostError:
             pass  # the lease's own event tells the runner
         finally:
             connection.close()
@@ -273,7 +273,7 @@ class WholeLog(LogWriter):
         self._size, self._is_cut = self._size + size, self._is_cut or is_cut
 
     def record(self) -> None:
-        """Write all of it. Raises LeaseLost when the attempt may not write any more."""
+        """Write all of it. Raises LeaseLostError when the attempt may not write any more."""
         super()._write(self._rows, self._size, is_cut=self._is_cut)
 
 

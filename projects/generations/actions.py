@@ -1,4 +1,4 @@
-"""The verbs on generations. Doors call these; who does the work is in `generation_queue` and `generator`."""
+"""The verbs on generations. API, pages and admin call these; what does the work is in `queue` and `runner`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -11,18 +11,15 @@ from django.db import IntegrityError, transaction
 from django.db.models import Sum
 from django.utils import timezone
 
-from chef.jobs.models import OwnerQueueFull, QueueFull, Status, TransitionRefused
-from chef.jobs.wakeups import Doorbell
+from chef.jobs.capacity import make_sure_of_room
+from chef.jobs.models import Status, TransitionRefusedError
 from chef.refusals import RefusalError
 from projects.actions import create_project
 from projects.engine.errors import Cancelled
+from projects.generations.queue import GENERATIONS
 from projects.models import DraftFile, Generation, GenerationEvent, Project, Revision, TokensUsed
 from projects.quarantine import refuse_in_quarantine
 
-# Rings where the task that answers is: it knows of builds, this does not.
-bell = Doorbell("generations", "builds.generations.generate_next")
-
-RETRY_AFTER_SECONDS = 30
 MAX_NAME_CHARS = 100
 
 
@@ -109,7 +106,7 @@ def has_model() -> bool:
 def request_generation(
     *, by: User, prompt: str, name: str = "", strategy: Mapping[str, Any], wishes: Wishes
 ) -> Generation:
-    """A new project, written from a prompt. Raises QueueFull, OwnerQueueFull and DailyTokensSpentError."""
+    """A new project, written from a prompt. Raises QueueFullError, OwnerQueueFullError and DailyTokensSpentError."""
     project = create_project(by=by, name=name or _name_of(prompt))
     generation = _prepared(project, Generation.Kind.NEW, prompt, wishes)
     generation.strategy = {**strategy}
@@ -120,8 +117,8 @@ def request_generation(
 def request_edit(project: Project, *, by: User, prompt: str, wishes: Wishes) -> Generation:
     """A new revision on top of the project's last one, as a prompt wants it.
 
-    Raises NoModelError, NothingToEditError, GenerationUnderWayError, QuarantinedError, QueueFull, OwnerQueueFull and
-    DailyTokensSpentError.
+    Raises NoModelError, NothingToEditError, GenerationUnderWayError, QuarantinedError, QueueFullError,
+    OwnerQueueFullError and DailyTokensSpentError.
     """
     refuse_in_quarantine(project)
     if not has_model():
@@ -190,7 +187,9 @@ def _prepared(project: Project, kind: Generation.Kind, prompt: str, wishes: Wish
 
 
 def _queued(generation: Generation, *, by: User) -> Generation:
-    _make_sure_of_room(generation.owner_id)
+    if tokens_left_today(generation.owner_id) == 0:
+        raise DailyTokensSpentError
+    make_sure_of_room(GENERATIONS, generation.owner_id)
     return _saved(generation, {"status": Status.QUEUED, "by": by.get_username()})
 
 
@@ -203,20 +202,8 @@ def _saved(generation: Generation, told: dict[str, Any]) -> Generation:
             raise GenerationUnderWayError from error
         raise
     generation.events.create(kind=GenerationEvent.Kind.STATUS, data=told)
-    transaction.on_commit(bell.ring)
+    GENERATIONS.wake_up_on_commit()
     return generation
-
-
-def _make_sure_of_room(owner: int) -> None:
-    """Refuse when the queue is full: exactly for the owner; for all, give or take what is being queued just now."""
-    User.objects.select_for_update(no_key=True).only("pk").get(pk=owner)
-    if tokens_left_today(owner) == 0:
-        raise DailyTokensSpentError
-    queued = Generation.objects.filter(status=Status.QUEUED)
-    if queued.filter(owner=owner).count() >= settings.OWNER_MAX_QUEUED:
-        raise OwnerQueueFull("generations", retry_after=RETRY_AFTER_SECONDS)
-    if queued.count() >= settings.MAX_QUEUED:
-        raise QueueFull("generations", retry_after=RETRY_AFTER_SECONDS)
 
 
 def _name_of(prompt: str) -> str:
@@ -236,7 +223,7 @@ def cancel_generation(generation: Generation, *, by: User) -> bool:
         error = Cancelled(f"Cancelled by {by.get_username()}.").as_json()
         try:
             generation.transition_to(Status.CANCELLED, error=error)
-        except TransitionRefused:
+        except TransitionRefusedError:
             generation.refresh_from_db()
         else:
             return True

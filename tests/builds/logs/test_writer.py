@@ -8,7 +8,7 @@ from pytest_django import Settings
 from builds.logs.writer import LogWriter, clean
 from builds.models import Build, LogChunk
 from builds.queue.claims import BuildLease, claim
-from chef.jobs.leases import LeaseLost
+from chef.jobs.leases import LeaseLostError
 
 MIB = 1024**2
 
@@ -131,7 +131,7 @@ def test_a_full_phase_leaves_the_next_one_its_share(lease: BuildLease) -> None:
 def test_an_attempt_that_lost_its_lease_stores_nothing(lease: BuildLease) -> None:
     Build.objects.update(fence=7)
 
-    with pytest.raises(LeaseLost):
+    with pytest.raises(LeaseLostError):
         write(lease, b"late\n")
 
     assert not LogChunk.objects.exists()
