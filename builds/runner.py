@@ -37,7 +37,7 @@ from builds.sandbox.contract import (
 from builds.verdicts.evidence import EvidenceCollector, Verdict, verdict
 from chef.jobs.leases import LeaseLost
 from chef.jobs.models import Status
-from chef.jobs.pubsub import announce
+from chef.jobs.pubsub import publish_change
 from projects.environment import BuildEnvironment, EnvironmentUnreadable, environment_for
 
 logger = logging.getLogger(__name__)
@@ -263,7 +263,7 @@ class Run:
             fence=self.lease.fence,
             data={"phase": name, "progress": PROGRESS[name]},
         )
-        transaction.on_commit(partial(announce, self.build.pk))
+        transaction.on_commit(partial(publish_change, self.build.pk))
 
     def stop_if_told(self, *, unless: bool = False) -> None:
         if self.lease.lost.is_set():

@@ -15,7 +15,7 @@ from uuid import UUID
 from django.conf import settings
 
 from builds.live.feeds import BuildFeed, Feed, GenerationFeed, as_event
-from chef.jobs.pubsub import listen
+from chef.jobs.pubsub import subscribe
 
 F = TypeVar("F", bound=Feed)
 
@@ -51,7 +51,7 @@ class Hub:
 
     def _follow(self, feed: F) -> F:
         if self._listener is None:
-            self._listener = asyncio.create_task(listen(self._on_change, self._on_link))
+            self._listener = asyncio.create_task(subscribe(self._on_change, self._on_link))
         self.feeds[feed.job_id] = feed
         self._followers[feed.job_id] = asyncio.create_task(feed.follow(lambda: self._is_told))
         return feed

@@ -22,7 +22,7 @@ from builds.logs.redaction import Redaction, StreamRedactor
 from builds.models import Build, LogChunk
 from builds.queue.claims import BuildLease
 from chef.jobs.leases import LeaseLost
-from chef.jobs.pubsub import announce
+from chef.jobs.pubsub import publish_change
 
 # A line is stored at once, unless something has been stored so shortly before: then with what comes until then.
 FLUSH_SECONDS = 0.09
@@ -257,7 +257,7 @@ class LogWriter:
             changes["log_truncated"] = True  # type: ignore[assignment]
         with self._lease.writing(**changes):
             LogChunk.objects.bulk_create(rows, batch_size=500)
-            transaction.on_commit(partial(announce, self._lease.build.pk))
+            transaction.on_commit(partial(publish_change, self._lease.build.pk))
 
 
 class WholeLog(LogWriter):
