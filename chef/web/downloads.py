@@ -15,7 +15,7 @@ from django.utils.http import content_disposition_header, parse_etags
 from rest_framework.exceptions import APIException
 
 from chef.web.reading import made_in_threads
-from chef.web.streaming import hand_over_download
+from chef.web.streaming import stream_download
 
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
 
@@ -48,8 +48,8 @@ class Content:
 def send(request: HttpRequest, content: Content, *, file_name: str = "") -> HttpResponseBase:
     """The answer to a GET or HEAD. With a file name it is an attachment, which no browser shows on our own origin.
 
-    Several ranges at once are answered with the whole, as RFC 9110 allows. Raises RangeNotSatisfiable, TooManyReaders,
-    and what `content.read` raises before its first piece is asked for.
+    Several ranges at once are answered with the whole, as RFC 9110 allows. Raises RangeNotSatisfiable,
+    TooManyReadersError, and what `content.read` raises before its first piece is asked for.
     """
     etag = f'"{content.etag}"'
     headers = {
@@ -76,7 +76,7 @@ def send(request: HttpRequest, content: Content, *, file_name: str = "") -> Http
     status = 206 if part else 200
     body = partial(content.read, start, length)
     if content.outlives_request:
-        return hand_over_download(request, body, headers, status=status)
+        return stream_download(request, body, headers, status=status)
     return StreamingHttpResponse(body(), status=status, headers=headers)
 
 
@@ -85,13 +85,13 @@ def send_made(
 ) -> HttpResponseBase:
     """An attachment of so many bytes that is made while it is sent, without the request's thread and its database.
 
-    Raises TooManyReaders.
+    Raises TooManyReadersError.
     """
     headers = {**_attached(media_type, file_name), "Content-Length": str(size)}
     if request.method == "HEAD":
         pieces.close()
         return HttpResponse(headers=headers)
-    return hand_over_download(request, partial(made_in_threads, pieces), headers)
+    return stream_download(request, partial(made_in_threads, pieces), headers)
 
 
 def send_stream(request: HttpRequest, pieces: Generator[bytes], *, media_type: str, file_name: str) -> HttpResponseBase:

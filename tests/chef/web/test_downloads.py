@@ -15,7 +15,7 @@ from rest_framework.request import Request
 from chef.web import reading
 from chef.web.downloads import Content, RangeNotSatisfiable, send, send_made
 from chef.web.reading import file_pieces
-from chef.web.streaming import TooManyReaders, serve
+from chef.web.streaming import TooManyReadersError, serve
 
 PIECE = 1000
 DATA = bytes(number * number % 251 for number in range(3 * PIECE + 7))
@@ -196,7 +196,7 @@ def test_past_the_limit_a_download_is_refused_and_nothing_is_opened(settings: Se
 
     content = Content(5, "text/plain", "x", read, outlives_request=True)
 
-    with pytest.raises(TooManyReaders):
+    with pytest.raises(TooManyReadersError):
         answered(lambda request: send(request, content), "GET", {})
 
 
