@@ -57,4 +57,4 @@ EXPOSE 3001
 # The bundle that docker-compose.yml mounts counts only when it has something in it: without one, /dev/null is there.
 ENTRYPOINT ["sh", "-c", "[ ! -s /etc/chef/ca.pem ] || export SSL_CERT_FILE=/etc/chef/ca.pem; exec \"$@\"", "chef"]
 CMD ["uvicorn", "chef.asgi:application", "--host", "0.0.0.0", "--port", "3001", \
-     "--http", "chef.web.ready:ReadyProtocol", "--no-access-log", "--timeout-graceful-shutdown", "10"]
+     "--http", "builds.sites.ready_answers:ReadyProtocol", "--no-access-log", "--timeout-graceful-shutdown", "10"]

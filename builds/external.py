@@ -198,7 +198,7 @@ class Report:
     def _read(self, build: Build) -> None:
         """The log and the verdict, without the project's secrets; without all that was told when those are unknown."""
         try:
-            self._log.mask(environment_for(build.project).secrets)
+            self._log.set_secrets(environment_for(build.project).secrets)
             logs, told = self._result.logs, self._result.verdict
         except EnvironmentUnreadable as unreadable:
             names = ", ".join(unreadable.names)

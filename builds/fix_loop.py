@@ -5,7 +5,6 @@ not matter who looks when: the reaper does, every second. The decision itself is
 """
 
 import logging
-import re
 from uuid import UUID
 
 from django.db import transaction
@@ -13,6 +12,7 @@ from django.db.models import Exists, OuterRef
 
 from builds.models import Build, LogChunk
 from chef.jobs.models import Status
+from chef.web.ansi import plain
 from projects.actions import restore
 from projects.engine.errors import Whose
 from projects.engine.repairs.fingerprints import Failure
@@ -24,7 +24,6 @@ from projects.models import Generation
 logger = logging.getLogger(__name__)
 
 LOG_CHUNKS = 200
-_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def settle_fix_loops() -> int:
@@ -85,7 +84,7 @@ def _failed(build: Build, repairs: list[Generation]) -> Failed:
     assert build.verdict
     rows = LogChunk.objects.filter(build=build, attempt=build.fence, phase=build.verdict["phase"])
     newest = rows.order_by("-sequence").values_list("text", flat=True)[:LOG_CHUNKS]
-    log = _COLOURS.sub("", "".join(reversed(newest)))[-MAX_LOG_CHARS:]
+    log = plain("".join(reversed(newest)))[-MAX_LOG_CHARS:]
     tried = [repair.message or (repair.error or {}).get("message", "") for repair in repairs]
     return Failed(build.verdict, log, [summary for summary in tried if summary])
 

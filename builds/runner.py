@@ -37,7 +37,7 @@ from builds.sandbox.contract import (
 from builds.verdicts.evidence import EvidenceCollector, Verdict, verdict
 from chef.jobs.leases import LeaseLostError
 from chef.jobs.models import Status
-from chef.jobs.pubsub import announce
+from chef.jobs.pubsub import publish_change
 from chef.jobs.queues import Fault
 from chef.jobs.reaping import after_fault
 from projects.environment import BuildEnvironment, EnvironmentUnreadable, environment_for
@@ -102,7 +102,7 @@ class Run:
         """Files in: resolve the strategy, open the sandbox and lay the files."""
         with self.phase(PhaseName.PREPARATION):
             self.environment = self.read_environment()
-            self.log.mask(self.environment.secrets)
+            self.log.set_secrets(self.environment.secrets)
             files = [InputFile(f.path, bytes(f.content), f.executable) for f in self.build.revision.files.all()]
             plan = self.resolve({file.path: file.content for file in files})
             sandbox = self.open_sandbox()
@@ -110,7 +110,7 @@ class Run:
             with self.lease.writing(plan=resolved_strategy(plan, self.strategy), runtime=plan.runtime, image=image):
                 pass
             for reason in plan.reasons:
-                self.log.say(reason)
+                self.log.system_line(reason)
             for fence in range(1, self.lease.fence):
                 sandbox.remove(Identity(self.build.pk, fence))  # what a killed attempt left behind
             self.workspace = sandbox.open(Identity(self.build.pk, self.lease.fence), image=image, limits=self.limits)
@@ -141,10 +141,10 @@ class Run:
             except artifacts.OutputRefused as refused:
                 raise BuildEnded(refused.verdict) from refused
             for skipped in taken.skipped[:100]:
-                self.log.say(f"not kept: {skipped}")
+                self.log.system_line(f"not kept: {skipped}")
             artifacts.record(taken, self.lease)
             self.usage |= artifacts.usage_of(taken)
-            self.log.say(f"Artifacts: {len(taken.artifacts):,} files, {taken.total_bytes:,} bytes.")
+            self.log.system_line(f"Artifacts: {len(taken.artifacts):,} files, {taken.total_bytes:,} bytes.")
 
     def clean_up(self) -> None:
         """Containers, volumes and networks gone, whatever happened. A fault here is left to the sweeper."""
@@ -186,7 +186,7 @@ class Run:
         assert self.workspace is not None
         evidence = EvidenceCollector()
         with self.phase(name, on_line=evidence.feed) as run:
-            self.log.say(f"$ {script}")
+            self.log.system_line(f"$ {script}")
             command = Command(
                 phase=name,
                 script=script,
@@ -268,7 +268,7 @@ class Run:
             fence=self.lease.fence,
             data={"phase": name, "progress": PROGRESS[name]},
         )
-        transaction.on_commit(partial(announce, self.build.pk))
+        transaction.on_commit(partial(publish_change, self.build.pk))
 
     def stop_if_told(self, *, unless: bool = False) -> None:
         if self.lease.lost.is_set():

@@ -163,7 +163,7 @@ def _start_chef(place: Place, supervisor: Supervisor, port: int) -> None:
     grace = float(place.environment.get("CHEF_SHUTDOWN_GRACE_SECONDS") or 20) + _AFTER_GRACE_SECONDS
     timeout = float(place.environment.get("CHEF_WEBHOOK_TIMEOUT") or 15)
     uvicorn = ["-m", "uvicorn", "chef.asgi:application", "--host", "127.0.0.1", "--port", str(port)]
-    uvicorn += ["--http", "chef.web.ready:ReadyProtocol", "--no-access-log"]
+    uvicorn += ["--http", "builds.sites.ready_answers:ReadyProtocol", "--no-access-log"]
     uvicorn += ["--lifespan", "off", "--timeout-graceful-shutdown", "5"]
     commands: dict[str, tuple[list[str], float]] = {
         "web": (uvicorn, 10),

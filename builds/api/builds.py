@@ -8,16 +8,14 @@ from django.http import HttpResponseBase
 from django.shortcuts import get_object_or_404
 from drf_spectacular.utils import OpenApiResponse, extend_schema
 from rest_framework.decorators import action
-from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from builds import actions
 from builds.api.documents.builds import BuildDocument, build_document, build_documents
 from builds.api.documents.releases import PreviewDocument
-from builds.api.logs import LOG_FORMS, answer_logs
 from builds.api.requests import BuildsQuery, LogQuery, NewPreview, Nothing
-from builds.api.streams import EventStream, PlainText, watch, watches
+from builds.api.streams import LOG_RENDERERS, LOG_RESPONSES, answer_logs, watch, watches
 from builds.live.readers import event_stream
 from builds.models import Build
 from builds.sites import publishing
@@ -78,8 +76,8 @@ class BuildViewSet(ApiViewSet):
         build = self.one(builds_of(request), pk=pk)
         return answer_build(request, actions.retry_build(build, by=self.user), status=201)
 
-    @extend_schema(operation_id="getBuildLogs", parameters=[LogQuery], responses=LOG_FORMS)
-    @action(detail=True, renderer_classes=[JSONRenderer, PlainText, EventStream])
+    @extend_schema(operation_id="getBuildLogs", parameters=[LogQuery], responses=LOG_RESPONSES)
+    @action(detail=True, renderer_classes=LOG_RENDERERS)
     def logs(self, request: Request, pk: Any) -> HttpResponseBase:
         """The log, as `Accept` asks: JSON entries, plain text, or live events."""
         return answer_logs(request, self.one(builds_of(request), pk=pk), LogQuery.of(request))

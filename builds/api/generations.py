@@ -28,7 +28,7 @@ from builds.live.readers import generation_ended, generation_stream
 from chef.jobs.models import Status
 from chef.web.errors import error_response
 from chef.web.idempotency import amend, key_of
-from chef.web.streaming import answer_later
+from chef.web.streaming import defer_response
 from projects.api.serializers import wire_names
 from projects.api.views import ApiViewSet
 from projects.engine.errors import Whose
@@ -75,7 +75,7 @@ def answer_generation(request: Request, generation: Generation) -> Response:
     response = Response(document, status=202, headers={"Location": document["links"]["self"]})
     if seconds:
         waiting = _Waiting(request, generation.pk, key_of(request), seconds)
-        answer_later(request._request, waiting.answer)
+        defer_response(request._request, waiting.answer)
     elif _will_not_wait(request):
         response.headers["Preference-Applied"] = "respond-async"
     return response

@@ -7,7 +7,6 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
 from rest_framework.decorators import action
 from rest_framework.parsers import BaseParser
-from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -23,7 +22,6 @@ from builds.api.documents.builds import (
     build_document,
 )
 from builds.api.generations import ANSWERS, PREFER, answer_generation, checked, wishes_of
-from builds.api.logs import LOG_FORMS, answer_logs
 from builds.api.requests import (
     PROJECT_EXAMPLES,
     SOURCES_EXAMPLE,
@@ -37,7 +35,7 @@ from builds.api.requests import (
     Prompt,
     uploaded,
 )
-from builds.api.streams import EventStream, PlainText
+from builds.api.streams import LOG_RENDERERS, LOG_RESPONSES, answer_logs
 from builds.api.webhook_fields import UrlViewSet
 from builds.api.webhooks import telling
 from builds.artifacts import artifacts_of
@@ -138,8 +136,8 @@ class ProjectViewSet(UrlViewSet):
         """The project's latest build, or the one that `jobId` names."""
         return Response(build_document(request, self._build(pk, OfBuild.of(request))))
 
-    @extend_schema(operation_id="getProjectLogs", parameters=[ProjectLogQuery], responses=LOG_FORMS)
-    @action(detail=True, renderer_classes=[JSONRenderer, PlainText, EventStream])
+    @extend_schema(operation_id="getProjectLogs", parameters=[ProjectLogQuery], responses=LOG_RESPONSES)
+    @action(detail=True, renderer_classes=LOG_RENDERERS)
     def logs(self, request: Request, pk: Any) -> HttpResponseBase:
         """The log, as `Accept` asks: JSON entries, plain text, or live events."""
         query = ProjectLogQuery.of(request)

@@ -9,6 +9,7 @@ from rest_framework.exceptions import ErrorDetail, ValidationError
 from rest_framework.request import Request
 
 from builds.api.webhook_fields import EventsField, Moment, UrlField
+from builds.logs.entries import CURSOR_PATTERN
 from builds.models import TEST_EVENT, Delivery, EventName, PhaseName
 from builds.runtimes.catalogue import RUNTIMES, resolve_version
 from builds.site_names import MAX_SLUG
@@ -260,7 +261,7 @@ class OfBuild(Query):
 
 class LogQuery(Query):
     after = serializers.RegexField(
-        "^[0-9]{1,9}\\.[0-9]{1,9}$", required=False, help_text="A `nextCursor`, or an `id` of the live stream."
+        f"^{CURSOR_PATTERN}$", required=False, help_text="A `nextCursor`, or an `id` of the live stream."
     )
     limit = serializers.IntegerField(min_value=1, max_value=1000, default=500)
     phase = serializers.ChoiceField(choices=PhaseName.choices, required=False)

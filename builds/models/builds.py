@@ -302,7 +302,7 @@ class LogChunk(models.Model):
 
     class Meta:
         ordering = ["attempt", "sequence"]
-        # builds.logs.writer.read: the index behind the constraint serves the cursor
+        # builds.logs.entries.read_entries: the index behind the constraint serves the cursor
         constraints = [models.UniqueConstraint(fields=["build", "attempt", "sequence"], name="log_sequence_once")]
 
     def __str__(self) -> str:

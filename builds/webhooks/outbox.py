@@ -17,7 +17,7 @@ from django.utils import timezone
 from builds.models import EVENT_NAMES, TEST_EVENT, BuildEvent, Delivery, WebhookEndpoint
 from builds.webhooks.endpoints import EndpointDisabledError
 from builds.webhooks.messages import body_of, test_body
-from chef.jobs.pubsub import announce
+from chef.jobs.pubsub import publish_change
 from projects.models import Project
 
 AT_ONCE = 200
@@ -96,7 +96,7 @@ def send_test(endpoint: WebhookEndpoint) -> Delivery:
     delivery = Delivery.objects.create(
         endpoint=endpoint, name=TEST_EVENT, body=test_body(endpoint.pk), give_up_at=give_up_time(timezone.now())
     )
-    transaction.on_commit(partial(announce, delivery.pk))
+    transaction.on_commit(partial(publish_change, delivery.pk))
     return delivery
 
 
@@ -114,7 +114,7 @@ def replay(endpoint: WebhookEndpoint, deliveries: QuerySet[Delivery]) -> int:
             give_up_at=give_up_time(now),
             finished_at=None,
         )
-        transaction.on_commit(partial(announce, endpoint.pk))
+        transaction.on_commit(partial(publish_change, endpoint.pk))
     return count
 
 
@@ -150,7 +150,7 @@ def _tell_some(endpoint: WebhookEndpoint, missed: QuerySet[BuildEvent]) -> int:
         events, now = list(_with_builds(missed).order_by("pk")[:AT_ONCE]), timezone.now()
         made = [_delivery(endpoint, event, body_of(event), now) for event in events]
         Delivery.objects.bulk_create(made, ignore_conflicts=True)
-        transaction.on_commit(partial(announce, endpoint.pk))
+        transaction.on_commit(partial(publish_change, endpoint.pk))
     return len(made)
 
 

@@ -15,7 +15,7 @@ from django.db import models, transaction
 from django.db.models import Q
 from django.utils import timezone
 
-from chef.jobs.pubsub import announce
+from chef.jobs.pubsub import publish_change
 from chef.refusals import RefusalError
 
 
@@ -110,7 +110,7 @@ class Job(models.Model):
             if not rows.update(**changes):
                 raise TransitionRefusedError(f"{kind} {self.pk} is no longer {before} under fence {self.fence}")
             self.record_transition(before, status, outcome or str(status), changes, now)
-            transaction.on_commit(partial(announce, self.pk))
+            transaction.on_commit(partial(publish_change, self.pk))
         for name, value in changes.items():
             setattr(self, name, value)
 

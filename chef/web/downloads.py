@@ -15,7 +15,7 @@ from django.utils.http import content_disposition_header, parse_etags
 
 from chef.refusals import RefusalError
 from chef.web.reading import made_in_threads
-from chef.web.streaming import hand_over_download
+from chef.web.streaming import stream_download
 
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
 
@@ -78,7 +78,7 @@ def send(request: HttpRequest, content: Content, *, file_name: str = "") -> Http
     status = 206 if part else 200
     body = partial(content.read, start, length)
     if content.outlives_request:
-        return hand_over_download(request, body, headers, status=status)
+        return stream_download(request, body, headers, status=status)
     return StreamingHttpResponse(body(), status=status, headers=headers)
 
 
@@ -93,7 +93,7 @@ def send_made(
     if request.method == "HEAD":
         pieces.close()
         return HttpResponse(headers=headers)
-    return hand_over_download(request, partial(made_in_threads, pieces), headers)
+    return stream_download(request, partial(made_in_threads, pieces), headers)
 
 
 def send_stream(request: HttpRequest, pieces: Generator[bytes], *, media_type: str, file_name: str) -> HttpResponseBase:

@@ -21,7 +21,7 @@ from django.utils import timezone
 
 from chef.jobs.leases import Lease, LeaseLostError
 from chef.jobs.models import Status
-from chef.jobs.pubsub import announce
+from chef.jobs.pubsub import publish_change
 from chef.jobs.queues import Fault
 from chef.jobs.reaping import after_fault
 from projects.actions import add_revision
@@ -315,7 +315,7 @@ class _Drafts:
             )
             GenerationEvent.objects.bulk_create(events)
             if events:
-                transaction.on_commit(partial(announce, self._generation.pk))
+                transaction.on_commit(partial(publish_change, self._generation.pk))
         self._kept.update(new)
         self._stage = state.stage
 
