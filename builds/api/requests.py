@@ -10,7 +10,8 @@ from rest_framework.request import Request
 
 from builds.api.webhook_fields import EventsField, Moment, UrlField
 from builds.models import TEST_EVENT, Delivery, EventName, PhaseName
-from builds.runtimes.catalogue import RUNTIMES, UnknownRuntime, resolve_version
+from builds.runtimes.catalogue import RUNTIMES, resolve_version
+from builds.runtimes.runtime import UnknownRuntimeError
 from builds.site_names import MAX_SLUG
 from builds.verdicts.evidence import VerdictClass
 from chef.jobs.models import Status
@@ -32,7 +33,7 @@ def checked_strategy(strategy: dict[str, Any]) -> dict[str, Any]:
     try:
         if runtime:
             resolve_version(runtime, strategy.get("version"))
-    except UnknownRuntime as unknown:
+    except UnknownRuntimeError as unknown:
         field = "runtime" if unknown.code == "unknown_runtime" else "version"
         raise ValidationError({field: [ErrorDetail(str(unknown), code=unknown.code)]}) from unknown
     return strategy

@@ -14,7 +14,7 @@ from builds.api.documents.builds import Detected
 from builds.api.documents.service import HealthDocument, LiveDocument, RuntimeList
 from builds.api.requests import SOURCES_EXAMPLE, Sources, uploaded
 from builds.operations import health
-from builds.runner import resolved_strategy, wish_of
+from builds.runner import resolved_strategy, strategy_request
 from builds.runtimes.catalogue import RUNTIMES
 from builds.runtimes.detection import DetectionError, detect
 from projects.api.parsers import ArchiveParser, JSONParser
@@ -38,7 +38,7 @@ class DetectViewSet(ApiViewSet):
         strategy = {camel(name): value for name, value in data["strategy"].items()}
         files = {file.path: file.content for file in data["files"]}
         try:
-            plan = detect(files, dependencies=data["dependencies"], wish=wish_of(strategy))
+            plan = detect(files, dependencies=data["dependencies"], strategy=strategy_request(strategy))
         except DetectionError as error:
             detail = f"{error.message} {error.hint}"
             raise ValidationError({"files": [ErrorDetail(detail, code=error.code)]}) from error

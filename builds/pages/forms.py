@@ -17,7 +17,6 @@ from projects.environment import MAX_NAME_CHARS, EnvironmentFault, Secret, envir
 from projects.models import ApiToken
 from projects.tokens import MAX_NAME_CHARS as MAX_TOKEN_NAME
 
-TITLES = {"node": "Node", "python": "Python", "static": "Static site"}
 _FIELD_OF = {"version": "runtime", "installCommand": "install_command", "buildCommand": "build_command"}
 _FIELD_OF |= {"rootDir": "root_dir"}
 
@@ -25,8 +24,8 @@ _FIELD_OF |= {"rootDir": "root_dir"}
 def runtime_choices() -> list[tuple[str, str]]:
     """Each runtime with each of its versions, the latest first."""
     return [
-        (f"{runtime.name}/{version}", TITLES[runtime.name] if name == "static" else f"{TITLES[name]} {version}")
-        for name, runtime in RUNTIMES.items()
+        (f"{runtime.name}/{version}", runtime.label(version))
+        for runtime in RUNTIMES.values()
         for version in reversed(runtime.versions)
     ]
 

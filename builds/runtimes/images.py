@@ -15,26 +15,15 @@ from typing import Literal
 from django.conf import settings
 
 from builds.runtimes.catalogue import RUNTIMES, find_runtime, resolve_version, runtime_tag
-from builds.runtimes.registries import PIP_DEFAULT, discover
+from builds.runtimes.registries import discover
 from builds.runtimes.rootfs import Unbuildable, Workshop, without_credentials
+from builds.runtimes.runtime import Runtime
 from builds.sandbox.contract import EngineFault, Registries
 from builds.sandbox.images import ImageNotOffered, ImageStore, RegistryUnreachable, TrialFailed
 
 TAGS = "chef-runtime/*"
 # Two cores and one disk are the usual machine; more at once only wait for each other.
 _BUILDS_AT_ONCE = 2
-# What an image must print when it is tried out: the script, and how its first line starts.
-_TRIALS = {
-    "node": ("node --version && npm --version", "v{version}."),
-    "python": ("python --version && python -m pip --version", "Python {version}."),
-    "static": ("cat /etc/debian_version", "{version}."),
-}
-
-# What prints the URLs of the registries that a runtime's package managers use when nothing else is set.
-_REGISTRIES = {
-    "node": "npm config get registry; yarn config get registry || true",
-    "python": f'python -c "{PIP_DEFAULT}"',
-}
 
 Report = Callable[[str], None]
 
@@ -78,7 +67,10 @@ class Prepared:
 
 
 def runtime_images(names: Sequence[str] = ()) -> list[RuntimeImage]:
-    """The images by names such as `node:20` or `node` (every version); all without a name. Raises UnknownRuntime."""
+    """The images by names such as `node:20` or `node` (every version); all without a name.
+
+    Raises UnknownRuntimeError.
+    """
     found: dict[RuntimeImage, None] = {}  # a set that keeps its order
     for name in names or tuple(RUNTIMES):
         runtime, _, version = name.partition(":")
@@ -114,11 +106,12 @@ def discover_registries(*, store: ImageStore, fresh: bool = False) -> Registries
 
     Asks the images once, and this machine's package managers only if `fresh` or first: see `registries.discover`.
     """
-    return discover(
-        npm_default=partial(_default_registries, "node", store),
-        pip_default=partial(_default_registries, "python", store),
-        fresh=fresh,
-    )
+    defaults = {
+        runtime.package_index.name: partial(_default_registries, runtime, store)
+        for runtime in RUNTIMES.values()
+        if runtime.package_index and runtime.index_query
+    }
+    return discover(defaults=defaults, fresh=fresh)
 
 
 def _without(images: Sequence[RuntimeImage], ready: Sequence[Prepared]) -> list[RuntimeImage]:
@@ -193,7 +186,7 @@ def _build(
 
 def _build_one(image: RuntimeImage, workshop: Workshop, store: ImageStore) -> Prepared:
     started = time.monotonic()
-    root = workshop.make(image.runtime, image.version)
+    root = workshop.make(find_runtime(image.runtime).lay_out, image.version)
     image_id = store.import_tar(root.stream(), name=f"{image.runtime}:{image.version}", environment=root.environment)
     try:
         _adopt(image_id, image, store)
@@ -205,9 +198,9 @@ def _build_one(image: RuntimeImage, workshop: Workshop, store: ImageStore) -> Pr
 
 def _adopt(candidate: str, image: RuntimeImage, store: ImageStore) -> None:
     """Give an image our tag once it has run its own tools. Raises TrialFailed. The image before it goes, if unused."""
-    script, start = _TRIALS[image.runtime]
-    said = store.try_out(candidate, script)
-    if not said.startswith(start.format(version=image.version)):
+    runtime = find_runtime(image.runtime)
+    said = store.try_out(candidate, runtime.trial)
+    if not said.startswith(runtime.trial_start.format(version=image.version)):
         raise TrialFailed(f"{said.splitlines()[0] if said else 'nothing'} is not {image.name}")
     before = store.find(image.tag)
     store.tag(candidate, image.tag)
@@ -220,10 +213,10 @@ def _registry_prefix() -> str:
     return f"{registry}/" if registry else ""
 
 
-def _default_registries(runtime: str, store: ImageStore) -> list[str]:
+def _default_registries(runtime: Runtime, store: ImageStore) -> list[str]:
     """The registries' URLs that a runtime's image uses by itself, the index first; none when there is no such image."""
-    tag = runtime_tag(runtime, "")
+    tag = runtime_tag(runtime.name, "")
     try:
-        return store.try_out(tag, _REGISTRIES[runtime]).split() if store.find(tag) else []
+        return store.try_out(tag, runtime.index_query).split() if store.find(tag) else []
     except TrialFailed:
         return []

@@ -2,7 +2,8 @@
 
 import pytest
 
-from builds.runtimes.catalogue import RUNTIMES, UnknownRuntime, find_runtime, resolve_version, runtime_tag
+from builds.runtimes.catalogue import RUNTIMES, find_runtime, resolve_version, runtime_tag
+from builds.runtimes.runtime import UnknownRuntimeError
 
 
 @pytest.mark.parametrize(
@@ -35,7 +36,7 @@ def test_a_wish_means_the_release_line_that_it_belongs_to(runtime: str, wish: st
     ],
 )
 def test_an_unknown_wish_is_refused_with_what_there_is(runtime: str, wish: str | None, code: str, told: str) -> None:
-    with pytest.raises(UnknownRuntime) as caught:
+    with pytest.raises(UnknownRuntimeError) as caught:
         resolve_version(runtime, wish)
 
     assert caught.value.code == code

@@ -19,14 +19,9 @@ from pytest_django import Settings
 
 from builds.runtimes.catalogue import RUNTIMES
 from builds.runtimes.images import PreparationFailed, RuntimeImage, prepare, runtime_images
-from builds.runtimes.rootfs import (
-    RootFilesystem,
-    Unbuildable,
-    Workshop,
-    debian_sources,
-    tool_environment,
-    without_credentials,
-)
+from builds.runtimes.node.image import npm_package, tool_variables
+from builds.runtimes.python.runtime import PYTHON
+from builds.runtimes.rootfs import RootFilesystem, Unbuildable, Workshop, debian_sources, without_credentials
 from builds.sandbox import images as engine_images
 from builds.sandbox.images import ImageNotOffered, ImageStore, RegistryUnreachable, TrialFailed
 from tests.installation import free_port, until
@@ -239,7 +234,7 @@ def test_version_that_the_distribution_lacks_is_refused(tmp_path: Path) -> None:
     workshop = Workshop(folder=tmp_path, architecture="amd64")
 
     with workshop, pytest.raises(Unbuildable, match=r"Debian 12 has no python 3\.9"):
-        workshop.make("python", "3.9")
+        workshop.make(PYTHON.lay_out, "3.9")
 
 
 def test_workshop_removes_what_a_killed_one_has_left(tmp_path: Path) -> None:
@@ -263,7 +258,7 @@ def test_node_packages_are_fetched_without_an_npm_on_the_machine(
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
 
     with Workshop(folder=tmp_path, architecture="amd64") as workshop:
-        package = workshop._npm_package("yarn@1", only="package.json")
+        package = npm_package(workshop, "yarn@1", only="package.json")
 
         assert (package / "package.json").read_text().startswith('{\n  "name": "yarn"')
 
@@ -292,10 +287,9 @@ def test_certificate_authority_of_the_environment_reaches_npm_and_pip(monkeypatc
     monkeypatch.setenv("PIP_CERT", "/etc/pip-ca.pem")
     monkeypatch.delenv("NODE_EXTRA_CA_CERTS", raising=False)
 
-    environment = tool_environment()
+    variables = tool_variables()
 
-    assert environment["NODE_EXTRA_CA_CERTS"] == "/etc/own-ca.pem"
-    assert environment["PIP_CERT"] == "/etc/pip-ca.pem"
+    assert variables == {"NODE_EXTRA_CA_CERTS": "/etc/own-ca.pem"}  # what is set already stays
 
 
 def test_credentials_are_taken_out_of_what_tools_say() -> None:
@@ -392,6 +386,6 @@ def test_built_parts_are_made_once_even_when_they_fail(tmp_path: Path) -> None:
     with Workshop(folder=tmp_path, architecture="amd64") as workshop:
         for _ in range(2):
             with pytest.raises(Unbuildable, match="no network"):
-                workshop._once("base", fail)
+                workshop.once("base", fail)
 
     assert len(calls) == 1

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from builds.runtimes import toolbox
+from builds.runtimes.python import toolbox
 
 TOOLBOX = Path(toolbox.__file__ or "").parent
 ASSEMBLE = TOOLBOX / "assemble.py"
