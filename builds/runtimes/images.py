@@ -16,7 +16,7 @@ from django.conf import settings
 
 from builds.runtimes.catalogue import RUNTIMES, find_runtime, resolve_version, runtime_tag
 from builds.runtimes.registries import discover
-from builds.runtimes.rootfs import Unbuildable, Workshop, without_credentials
+from builds.runtimes.rootfs import UnbuildableError, Workshop, without_credentials
 from builds.runtimes.runtime import Runtime
 from builds.sandbox.contract import EngineFault, Registries
 from builds.sandbox.images import ImageNotOffered, ImageStore, RegistryUnreachable, TrialFailed
@@ -28,7 +28,7 @@ _BUILDS_AT_ONCE = 2
 Report = Callable[[str], None]
 
 
-class PreparationFailed(Exception):
+class PreparationError(Exception):
     """Some images could be had neither way. The text has a line for each cause, with what to do."""
 
 
@@ -84,7 +84,7 @@ def prepare(
 ) -> list[Prepared]:
     """Make every image ready, telling `report` a line for each, and return them in the order they became so.
 
-    Those present are left alone unless `force`. Raises PreparationFailed after all were tried, and EngineFault.
+    Those present are left alone unless `force`. Raises PreparationError after all were tried, and EngineFault.
     """
     present = {} if force else store.ids(TAGS)
     ready = [Prepared(image, "present", present[image.tag]) for image in images if image.tag in present]
@@ -157,9 +157,9 @@ def _pull_one(image: RuntimeImage, store: ImageStore) -> Prepared:
 def _build(
     images: Sequence[RuntimeImage], store: ImageStore, reasons: dict[RuntimeImage, str], report: Report
 ) -> list[Prepared]:
-    """Build images from packages, a few at a time. Raises PreparationFailed when all have ended."""
+    """Build images from packages, a few at a time. Raises PreparationError when all have ended."""
     built: list[Prepared] = []
-    failures: dict[str, list[str]] = {}  # what went wrong → the images it befell, often all of them
+    failures: dict[str, list[str]] = {}  # what went wrong → the images concerned, often all of them
     if not images:
         return built
     with (
@@ -173,14 +173,14 @@ def _build(
                 try:
                     built.append(done.result())
                     report(str(built[-1]))
-                except (Unbuildable, TrialFailed, EngineFault, OSError) as fault:
+                except (UnbuildableError, TrialFailed, EngineFault, OSError) as fault:
                     why = f"not pulled ({reasons[image]}) and not built: {fault}"
                     failures.setdefault(why, []).append(image.name)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)  # interrupted: what has not started need not
             raise
     if failures:
-        raise PreparationFailed("\n".join(f"{', '.join(sorted(names))}: {why}" for why, names in failures.items()))
+        raise PreparationError("\n".join(f"{', '.join(sorted(names))}: {why}" for why, names in failures.items()))
     return built
 
 

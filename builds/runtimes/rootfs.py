@@ -58,7 +58,7 @@ _REMAINS_SECONDS = 3600
 _CHUNK_BYTES = 1024 * 1024
 
 
-class Unbuildable(Exception):
+class UnbuildableError(Exception):
     """This machine cannot make the root file system. The text says what is missing and what to do."""
 
 
@@ -70,7 +70,7 @@ class RootFilesystem:
     environment: Mapping[str, str]
 
     def stream(self) -> Iterator[bytes]:
-        """A tar of the folder, owned by root. Raises Unbuildable when tar fails, before the stream ends."""
+        """A tar of the folder, owned by root. Raises UnbuildableError when tar fails, before the stream ends."""
         argv = ["tar", "--create", "--numeric-owner", "--owner=0", "--group=0", "--sort=name"]
         argv.append("--mode=a+rX")  # whatever the umask of this process: a build is not root
         argv += [f"--exclude={pattern}" for pattern in _LEFT_OUT]
@@ -84,7 +84,7 @@ class RootFilesystem:
                 tar.stdout.close()  # a reader that has gone ends tar too
         # 1: a file changed while it was read. Another image's thread has linked to it; its bytes are the same.
         if tar.returncode not in (0, 1):
-            raise Unbuildable(f"tar ended with {tar.returncode} while it packed the image. Is the disk full?")
+            raise UnbuildableError(f"tar ended with {tar.returncode} while it packed the image. Is the disk full?")
 
 
 class Workshop:
@@ -112,7 +112,7 @@ class Workshop:
         self._temporary.cleanup()
 
     def make(self, lay_out: Callable[[Self, str], RootFilesystem], version: str) -> RootFilesystem:
-        """The root file system of one version of the runtime whose `lay_out` this is. Raises Unbuildable."""
+        """The root file system of one version of the runtime whose `lay_out` this is. Raises UnbuildableError."""
         _require_tools()
         return lay_out(self, version)
 
@@ -146,7 +146,7 @@ class Workshop:
         return self.once(packages, lambda folder: self._lay_debian(folder, packages))
 
     def run(self, argv: list[str], *, folder: Path | None = None, variables: Mapping[str, str] | None = None) -> str:
-        """What a tool prints. Raises Unbuildable with its last words when it fails or is not done in time."""
+        """What a tool prints. Raises UnbuildableError with its last words when it fails or is not done in time."""
         return _run(argv, folder=folder or self._path, variables=variables)
 
     def overlay(self, source: Path, folder: Path) -> None:
@@ -164,25 +164,25 @@ class Workshop:
         _configure(folder)
 
 
-def not_in_release(runtime: str, version: str) -> Unbuildable:
+def not_in_release(runtime: str, version: str) -> UnbuildableError:
     """The error, to be raised, for a version that Debian's packages do not have."""
-    return Unbuildable(f"Debian {RELEASE_NUMBER} has no {runtime} {version}. Set RUNTIME_REGISTRY to where it is.")
+    return UnbuildableError(f"Debian {RELEASE_NUMBER} has no {runtime} {version}. Set RUNTIME_REGISTRY to where it is.")
 
 
 def debian_sources() -> list[str]:
-    """This machine's Debian archives, as "URI suite", turned to our release. Raises Unbuildable when it has none."""
+    """This machine's Debian archives, as "URI suite", for our release. Raises UnbuildableError without any."""
     form = "$(ORIGIN)\t$(REPO_URI)\t$(RELEASE)\t$(COMPONENT)"
     argv = ["apt-get", "indextargets", "--format", form, "Created-By: Packages"]
-    told = _run(argv) or _run([*argv[:2], "--no-release-info", *argv[2:]])
+    targets = _run(argv) or _run([*argv[:2], "--no-release-info", *argv[2:]])
     found: dict[str, None] = {}  # a set that keeps its order
-    for origin, uri, suite, component in (line.split("\t") for line in told.splitlines()):
+    for origin, uri, suite, component in (line.split("\t") for line in targets.splitlines()):
         series, _, pocket = suite.partition("-")
         # Before the first `apt-get update` no origin is known; then the suite's name tells Debian's own archives.
         ours = origin == "Debian" or (origin == "$(ORIGIN)" and series in {RELEASE, _machine_release()})
         if ours and component == "main" and pocket in {"", "updates", "security"}:
             found[f"{uri} {RELEASE}{'-' if pocket else ''}{pocket}"] = None
     if not found:
-        raise Unbuildable(
+        raise UnbuildableError(
             "apt knows no Debian archive on this machine, so the images cannot be made here. "
             "Set RUNTIME_REGISTRY to a registry that has them, or run this on Debian."
         )
@@ -196,13 +196,15 @@ def without_credentials(text: str) -> str:
 
 def _require_tools() -> None:
     if shutil.which("apt-get") is None:
-        raise Unbuildable(
+        raise UnbuildableError(
             "This is no Debian machine: there is no apt-get. Set RUNTIME_REGISTRY to a reachable registry."
         )
     if os.geteuid() != 0:
-        raise Unbuildable("Only root can lay out a root file system: run this as root, or set RUNTIME_REGISTRY.")
+        raise UnbuildableError("Only root can lay out a root file system: run this as root, or set RUNTIME_REGISTRY.")
     if shutil.which("mmdebstrap") is None:
-        raise Unbuildable("mmdebstrap is not installed: run `apt-get install mmdebstrap`, or set RUNTIME_REGISTRY.")
+        raise UnbuildableError(
+            "mmdebstrap is not installed: run `apt-get install mmdebstrap`, or set RUNTIME_REGISTRY."
+        )
 
 
 def _configure(folder: Path) -> None:
@@ -241,9 +243,9 @@ def _run(argv: list[str], *, folder: Path | None = None, variables: Mapping[str,
         except BaseException as fault:
             tool.terminate()  # mmdebstrap ends its own children then, as it would not when killed
             if isinstance(fault, subprocess.TimeoutExpired):
-                raise Unbuildable(f"{Path(argv[0]).name} was not done after {_TOOL_SECONDS} s.") from fault
+                raise UnbuildableError(f"{Path(argv[0]).name} was not done after {_TOOL_SECONDS} s.") from fault
             raise
     if tool.returncode != 0:
         words = " ".join((complaint.strip() or said.strip()).split("\n")[-3:])
-        raise Unbuildable(f"{Path(argv[0]).name} failed: {without_credentials(words)[-600:]}")
+        raise UnbuildableError(f"{Path(argv[0]).name} failed: {without_credentials(words)[-600:]}")
     return said

@@ -110,7 +110,7 @@ class Runtime(ABC):
 
     @abstractmethod
     def lay_out(self, workshop: Workshop, version: str) -> RootFilesystem:
-        """The image's root file system, made from packages. Raises Unbuildable."""
+        """The image's root file system, made from packages. Raises UnbuildableError."""
 
     # --- Versions ------------------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from builds.runtimes.rootfs import BASE_PACKAGES, RootFilesystem, Unbuildable, Workshop
+from builds.runtimes.rootfs import BASE_PACKAGES, RootFilesystem, UnbuildableError, Workshop
 
 # The npm and Corepack that each release line is shipped with, or the last that still runs on it; and the newest's.
 _TOOLS = {
@@ -29,7 +29,7 @@ _PROCESSORS = {"amd64": "x64", "arm64": "arm64"}
 
 
 def lay_out(workshop: Workshop, version: str) -> RootFilesystem:
-    """The root file system with one Node version. Raises Unbuildable."""
+    """The root file system with one Node version. Raises UnbuildableError."""
     folder = workshop.once(f"node {version}", lambda folder: _fill(folder, workshop, version))
     return workshop.root(folder, NODE_VERSION=version)
 
@@ -49,7 +49,7 @@ def tool_variables() -> Mapping[str, str]:
 def _fill(folder: Path, workshop: Workshop, version: str) -> None:
     processor = _PROCESSORS.get(workshop.architecture)
     if processor is None:
-        raise Unbuildable(f"npm has no Node.js package for {workshop.architecture}. Set RUNTIME_REGISTRY instead.")
+        raise UnbuildableError(f"npm has no Node.js package for {workshop.architecture}. Set RUNTIME_REGISTRY instead.")
     node = npm_package(workshop, f"node-linux-{processor}@{version}", only="bin/node")
     workshop.overlay(workshop.debian(BASE_PACKAGES), folder)
     local = folder / "usr/local"

@@ -9,7 +9,7 @@ _PACKAGES = "python3 python3-pip python3-setuptools python3-venv python3-wheel"
 
 
 def lay_out(workshop: Workshop, version: str) -> RootFilesystem:
-    """The root file system with Debian's Python. Raises Unbuildable."""
+    """The root file system with Debian's Python. Raises UnbuildableError."""
     folder = workshop.once(f"python {version}", lambda folder: _fill(folder, workshop))
     return workshop.root(folder, PYTHON_VERSION=version)
 
