@@ -14,7 +14,7 @@ from django.db.models import Exists, OuterRef
 
 from builds.models import Build, LogChunk
 from chef.jobs.models import Status
-from projects.actions import bring_back
+from projects.actions import restore
 from projects.engine.errors import Whose
 from projects.engine.repairs.fingerprints import Failure
 from projects.engine.repairs.fix_loop import Built, Ending, decide
@@ -96,5 +96,5 @@ def _end(root: Generation, ending: Ending, builds: list[Build], *, best: int) ->
     kept = next(build.revision for build in builds if build.revision.number == best)
     Generation.objects.filter(pk=root.pk).update(fix_ending=ending, best=kept)
     if kept != builds[-1].revision and ending != Ending.SUPERSEDED:
-        bring_back(kept)
+        restore(kept)
     logger.info("generation %s: the fix loop ended: %s; revision %s stays", root.pk, ending, best)

@@ -1,4 +1,4 @@
-"""The durable record of all that happens to a project after its files are there."""
+"""Models of builds, releases, webhooks and operations."""
 
 from builds.models.builds import (
     HOST_SILENCE,

@@ -10,7 +10,7 @@ WRITTEN_RUNTIMES: tuple[str, ...] = get_args(Runtime)
 
 
 class Request(BaseModel):
-    """A prompt and the wishes around it. `analysis` and `tests` switch the first and the last stage."""
+    """A prompt and the strategy request with it. `analysis` and `tests` switch the first and the last stage."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -21,8 +21,8 @@ class Request(BaseModel):
     analysis: bool = True
     tests: bool = True
 
-    def wishes(self) -> str:
-        """The wishes as the model reads them."""
+    def strategy_text(self) -> str:
+        """The strategy request in the form the model reads."""
         return (
             f"name: {self.name or 'choose one'}\nruntime: {self.runtime or 'choose what fits best'}\n"
             f"version of the runtime: {self.version or 'the current one'}"

@@ -124,7 +124,7 @@ class Run:
                     return self.new_app(asker)
                 return self.changed_app(asker)
             finally:
-                asker.tell()  # what came of requests that were under way when something ended it
+                asker.run_queued_calls()  # results of requests that were running when something ended it
 
     def new_app(self, asker: Asker) -> Made:
         drafts = _Drafts(self.lease)

@@ -93,11 +93,11 @@ def _from_upload(request: HttpRequest, handler: FolderHandler, project: Project 
             files, name = sent_archive(archive, handler)
         else:
             files, name = sent_folder(handler)
-        left_out = handler.sieve.left_out + _left_out_before(request)
+        left_out = handler.ignore_rules.left_out + _left_out_before(request)
         if not files:
             raise UploadRefused([Fault("no_files", "", _nothing_sent(left_out))])
-        kept = handler.sieve.without_outputs(files)
-        left_out = handler.sieve.left_out + _left_out_before(request)
+        kept = handler.ignore_rules.without_outputs(files)
+        left_out = handler.ignore_rules.left_out + _left_out_before(request)
         return _keep(request, project, kept, name, left_out)
     except UploadRefused as refused:
         return _page(request, project, faults=reasons(refused))

@@ -16,7 +16,7 @@ from django.http.multipartparser import MultiPartParser
 
 from projects.api.parsers import NamelessFiles
 from projects.files.archives import unpack
-from projects.files.ignore_rules import Sieve
+from projects.files.ignore_rules import IgnoreRules
 from projects.files.limits import UploadRefused, limit_faults
 from projects.files.paths import Fault, NewFile
 
@@ -32,7 +32,7 @@ class FolderHandler(NamelessFiles):
 
     def __init__(self, request: HttpRequest | None = None) -> None:
         super().__init__(request)
-        self.sieve = Sieve()
+        self.ignore_rules = IgnoreRules()
         self.files: list[NewFile] = []
         self.sizes: list[tuple[str, int]] = []
         self.archive_name = ""
@@ -51,7 +51,7 @@ class FolderHandler(NamelessFiles):
 
     def new_file(self, field_name: str, file_name: str, *args: Any, **kwargs: Any) -> None:
         self._path = file_name if field_name == FOLDER else ""
-        if self._path and self.sieve.holds_back(self._path):
+        if self._path and self.ignore_rules.ignores(self._path):
             raise SkipFile
         self._content.clear()
         if not self._path:
@@ -102,7 +102,7 @@ def sent_folder(handler: FolderHandler) -> tuple[list[NewFile], str]:
 def sent_archive(file: "UploadedFile[Any]", handler: FolderHandler) -> tuple[list[NewFile], str]:
     """The files of an archive, and its name without the ending. Raises UploadRefused."""
     with file:
-        return unpack(cast("BinaryIO", file), handler.sieve), _ARCHIVE_ENDING.sub("", handler.archive_name)
+        return unpack(cast("BinaryIO", file), handler.ignore_rules), _ARCHIVE_ENDING.sub("", handler.archive_name)
 
 
 def pasted(paths: Sequence[str], contents: Sequence[str]) -> list[NewFile]:

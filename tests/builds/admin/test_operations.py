@@ -197,7 +197,7 @@ def test_pruning_frees_what_a_build_has_left_and_keeps_its_record(
     [(_, told)] = notes(build)
     assert told.replace("\xa0", " ") == "Pruned: 1 artifacts of 100 bytes and 113 bytes of log are gone."
     assert "It was pruned." in page
-    assert "It has been pruned before." in operate(operator, "prune", build.pk).content.decode()
+    assert "It has already been pruned." in operate(operator, "prune", build.pk).content.decode()
     with pytest.raises(NotServable, match="has removed"):
         publish_build(build, by=build.owner)
 
@@ -211,7 +211,7 @@ def test_what_is_published_or_runs_is_not_pruned(
     page = operate(operator, "prune", build.pk, waiting.pk).content.decode()
 
     assert "It is published" in page
-    assert "only what has ended can be pruned" in page
+    assert "only finished builds can be pruned" in page
     assert Artifact.objects.count() == 1
     assert not LogEntry.objects.exists()
 
