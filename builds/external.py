@@ -20,7 +20,7 @@ from builds import artifacts
 from builds.logs.writer import WholeLog
 from builds.models import Artifact, Attempt, Build, PhaseName
 from builds.queue.claims import EXTERNAL_BUILDS, BuildLease, claim
-from builds.runner import resolved_strategy, wish_of
+from builds.runner import resolved_strategy, strategy_request
 from builds.runtimes.detection import DetectionError, detect
 from builds.verdicts.evidence import Verdict, VerdictClass, clean, verdict
 from chef.jobs.models import Status
@@ -80,7 +80,7 @@ def _resolve(lease: BuildLease) -> None:
     build, revision = lease.build, lease.build.revision
     files = {file.path: bytes(file.content) for file in revision.files.all()}
     try:
-        plan = detect(files, dependencies=revision.dependencies, wish=wish_of(revision.strategy))
+        plan = detect(files, dependencies=revision.dependencies, strategy=strategy_request(revision.strategy))
     except DetectionError:
         return
     build.plan, build.runtime = resolved_strategy(plan, revision.strategy), plan.runtime

@@ -20,8 +20,8 @@ from builds import artifacts
 from builds.logs.writer import LogWriter
 from builds.models import PROGRESS, BuildEvent, PhaseName, PhaseRun
 from builds.queue.claims import LOCAL_BUILDS, BuildLease
-from builds.runtimes.catalogue import runtime_tag
-from builds.runtimes.detection import DetectionError, Plan, Wish, detect
+from builds.runtimes.catalogue import find_runtime, runtime_tag
+from builds.runtimes.detection import DetectionError, Plan, StrategyRequest, detect
 from builds.sandbox.contract import (
     Command,
     EngineFault,
@@ -114,7 +114,7 @@ class Run:
             for fence in range(1, self.lease.fence):
                 sandbox.remove(Identity(self.build.pk, fence))  # what a killed attempt left behind
             self.workspace = sandbox.open(Identity(self.build.pk, self.lease.fence), image=image, limits=self.limits)
-            self.workspace.put(with_generated(files, plan))
+            self.workspace.put(with_generated(files, plan), find_runtime(plan.runtime).toolbox)
             return plan
 
     def install(self, plan: Plan) -> None:
@@ -175,7 +175,9 @@ class Run:
 
     def resolve(self, files: dict[str, bytes]) -> Plan:
         try:
-            return detect(files, dependencies=self.build.revision.dependencies, wish=wish_of(self.strategy))
+            return detect(
+                files, dependencies=self.build.revision.dependencies, strategy=strategy_request(self.strategy)
+            )
         except DetectionError as error:
             raise BuildEnded(error.verdict) from error
 
@@ -184,14 +186,15 @@ class Run:
             self.skip(name)
             return
         assert self.workspace is not None
-        evidence = EvidenceCollector()
+        runtime = find_runtime(plan.runtime)
+        evidence = EvidenceCollector(runtime.patterns)
         with self.phase(name, on_line=evidence.feed) as run:
             self.log.system_line(f"$ {script}")
             command = Command(
                 phase=name,
                 script=script,
                 folder=plan.root_dir,
-                environment=self.environment.for_phase(name),
+                environment={**runtime.environment, **self.environment.for_phase(name)},
                 with_registries=with_registries,
             )
             watch = Watch(
@@ -309,9 +312,9 @@ def fault_code(fault: Exception) -> str:
     return next((code for kind, code in codes if isinstance(fault, kind)), "internal_error")
 
 
-def wish_of(strategy: dict[str, Any]) -> Wish:
+def strategy_request(strategy: dict[str, Any]) -> StrategyRequest:
     """The API's strategy, as detection reads it."""
-    return Wish(
+    return StrategyRequest(
         runtime=strategy.get("runtime"),
         version=strategy.get("version"),
         install_command=strategy.get("installCommand"),

@@ -7,6 +7,7 @@ never returned. Knows nothing of masking logs or of containers.
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 from django.db import transaction
@@ -26,31 +27,35 @@ NAME_PATTERN = "[A-Za-z_][A-Za-z0-9_]*"
 _NAME = re.compile(NAME_PATTERN)
 
 _IN_A_COMMAND = "Set it in the command that needs it instead, as in `{name}=value command`."
-# Names, upper-cased, and why they are refused.
-_REFUSED: list[tuple[re.Pattern[str], str]] = [
-    (
-        re.compile(r"PATH|HOME|USER|LOGNAME|SHELL|PWD|TMPDIR|TMP|TEMP|PYTHONUSERBASE"),
-        "Chef sets this to where the build finds its tools and files. " + _IN_A_COMMAND,
-    ),
-    (
-        re.compile(r"LD_.*|GLIBC_TUNABLES|GCONV_PATH|NODE_OPTIONS|PYTHONHOME|PYTHONSTARTUP"),
-        "This affects every program that a phase starts, including Chef's own. " + _IN_A_COMMAND,
-    ),
-    (
-        re.compile(r"BASH_ENV|ENV|IFS|SHELLOPTS|BASHOPTS|PS4"),
-        "This changes how the shell reads commands. " + _IN_A_COMMAND,
-    ),
-    (
-        re.compile(r".*_PROXY|SSL_CERT_FILE|SSL_CERT_DIR|NODE_EXTRA_CA_CERTS|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE"),
-        "Chef configures how installations reach the package registries: leave this out.",
-    ),
-    (
-        re.compile(r"NPM_CONFIG_.*|PIP_.*|YARN_NPM_.*|COREPACK_.*"),
+
+
+class ReservedFor(StrEnum):
+    """Why a name cannot be set, and what to do instead."""
+
+    TOOLS = "Chef sets this to where the build finds its tools and files. " + _IN_A_COMMAND
+    PROGRAMS = "This affects every program that a phase starts, including Chef's own. " + _IN_A_COMMAND
+    SHELL = "This changes how the shell reads commands. " + _IN_A_COMMAND
+    EGRESS = "Chef configures how installations reach the package registries: leave this out."
+    PACKAGE_MANAGERS = (
         "Chef configures the package managers. Write the option into the project's own file, such as .npmrc, or into "
-        "`strategy.installCommand`.",
-    ),
-    (re.compile(r"CHEF_.*"), "Names that begin with CHEF_ are reserved: choose another one."),
+        "`strategy.installCommand`."
+    )
+    CHEF = "Names that begin with CHEF_ are reserved: choose another one."
+
+
+# Patterns of names in upper case, and why they are refused; what runs builds adds the names that its tools read.
+_RESERVED: list[tuple[re.Pattern[str], ReservedFor]] = [
+    (re.compile("PATH|HOME|USER|LOGNAME|SHELL|PWD|TMPDIR|TMP|TEMP"), ReservedFor.TOOLS),
+    (re.compile("LD_.*|GLIBC_TUNABLES|GCONV_PATH"), ReservedFor.PROGRAMS),
+    (re.compile("BASH_ENV|ENV|IFS|SHELLOPTS|BASHOPTS|PS4"), ReservedFor.SHELL),
+    (re.compile(".*_PROXY|SSL_CERT_FILE|SSL_CERT_DIR|CURL_CA_BUNDLE"), ReservedFor.EGRESS),
+    (re.compile("CHEF_.*"), ReservedFor.CHEF),
 ]
+
+
+def reserve(pattern: str, reason: ReservedFor) -> None:
+    """Refuse names whose upper-case form matches the pattern as a whole. Called once for each, at start."""
+    _RESERVED.append((re.compile(pattern), reason))
 
 
 @dataclass(frozen=True)
@@ -117,7 +122,7 @@ def name_fault(name: str) -> str | None:
         return (
             f"A name has letters, digits and _, does not start with a digit, and at most {MAX_NAME_CHARS} characters."
         )
-    reason = next((reason for pattern, reason in _REFUSED if pattern.fullmatch(name.upper())), None)
+    reason = next((reason for pattern, reason in _RESERVED if pattern.fullmatch(name.upper())), None)
     return f"{name} cannot be set here. {reason.format(name=name)}" if reason else None
 
 

@@ -1,5 +1,6 @@
 """What comes in over the wire about builds, checked: bodies and query parameters."""
 
+from collections.abc import Collection
 from typing import Any, cast
 
 from django.conf import settings
@@ -19,15 +20,22 @@ from chef.web.errors import refusals_as_invalid
 from projects.api.environment_fields import EnvField, SecretsField
 from projects.api.serializers import ArchiveField, CamelSerializer, StrategySerializer, UploadSerializer
 from projects.api.typed_fields import Choice, Flag, PromptField, Text, Whole
+from projects.engine.request import WRITTEN_RUNTIMES
 
 PRIORITIES = ["low", "normal", "high"]
 QUEUES = ["local", "external"]
 _WHO_BUILDS = "Whether this installation builds it, or a builder outside of it, where there is one."
 
 
-def checked_strategy(strategy: dict[str, Any]) -> dict[str, Any]:
-    """The strategy, if it names a runtime and a version that this installation has. Raises ValidationError."""
+def checked_strategy(strategy: dict[str, Any], *, among: Collection[str] = tuple(RUNTIMES)) -> dict[str, Any]:
+    """The strategy, if it names one of these runtimes and a version that this installation has.
+
+    Raises ValidationError.
+    """
     runtime = strategy.get("runtime")
+    if runtime in RUNTIMES and runtime not in among:
+        detail = f"No app can be written for the runtime {runtime!r}. Choose one of: {', '.join(among)}."
+        raise ValidationError({"runtime": [ErrorDetail(detail, code="unknown_runtime")]})
     if strategy.get("version") and not runtime:
         detail = "A version alone says little: name the runtime too."
         raise ValidationError({"runtime": [ErrorDetail(detail, code="required")]})
@@ -145,7 +153,7 @@ class NewGeneration(Prompt):
     strategy = StrategySerializer(default=dict)
 
     def validate_strategy(self, strategy: dict[str, Any]) -> dict[str, Any]:
-        return checked_strategy(strategy)
+        return checked_strategy(strategy, among=WRITTEN_RUNTIMES)
 
 
 class Retry(CamelSerializer):

@@ -13,7 +13,7 @@ from builds.api.documents.builds import Detected
 from builds.api.documents.service import HealthDocument, LiveDocument, RuntimeList
 from builds.api.requests import SOURCES_EXAMPLE, Sources, uploaded
 from builds.operations import health
-from builds.runner import resolved_strategy, wish_of
+from builds.runner import resolved_strategy, strategy_request
 from builds.runtimes.catalogue import RUNTIMES
 from builds.runtimes.detection import detect
 from projects.api.parsers import ArchiveParser, JSONParser
@@ -36,7 +36,7 @@ class DetectViewSet(ApiViewSet):
         data = body.validated_data
         strategy = wire_names(data["strategy"])
         files = {file.path: file.content for file in data["files"]}
-        plan = detect(files, dependencies=data["dependencies"], wish=wish_of(strategy))
+        plan = detect(files, dependencies=data["dependencies"], strategy=strategy_request(strategy))
         return Response(Detected({"strategy": resolved_strategy(plan, strategy)}).data)
 
 

@@ -8,7 +8,16 @@ from typing import Any
 
 from django.conf import settings
 
-from builds.sandbox.contract import APP_DIR, TOOLBOX_DIR, WORKSPACE, Command, EngineFault, Limits
+from builds.sandbox.contract import (
+    APP_DIR,
+    SYSTEM_PATH,
+    TOOLBOX_DIR,
+    WORKSPACE,
+    Command,
+    EngineFault,
+    Limits,
+    Registries,
+)
 from builds.sandbox.engine import APIClient, APIError, LogConfig, Mount, NotFound, Ulimit
 
 EGRESS_DIR = "/chef/egress"
@@ -145,37 +154,21 @@ def _verify(client: APIClient, container: str, limits: Limits) -> None:
 
 
 def base_environment() -> dict[str, str]:
-    """What every phase finds in its environment."""
-    tools, system = f"{WORKSPACE}/tools", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    """What every phase finds in its environment; the runtime's own comes on top."""
     return {
         "HOME": f"{WORKSPACE}/home",
         "TMPDIR": f"{WORKSPACE}/tmp",  # noqa: S108  on disk: what is in /tmp counts as memory
-        "PATH": f"{tools}/node_modules/.bin:{tools}/python/bin:{system}",
+        "PATH": SYSTEM_PATH,
         "LANG": "C.UTF-8",
         "CI": "true",  # tools neither ask nor draw
-        "npm_config_update_notifier": "false",
-        "npm_config_fund": "false",
-        "npm_config_audit": "false",
-        "PYTHONUSERBASE": f"{tools}/python",
-        "PIP_USER": "1",
-        "PIP_BREAK_SYSTEM_PACKAGES": "1",
-        "PIP_NO_CACHE_DIR": "1",
-        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
-        "PIP_ROOT_USER_ACTION": "ignore",
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "PYTHONUNBUFFERED": "1",
     }
 
 
-def egress_environment(registries: Mapping[str, str]) -> dict[str, str]:
+def egress_environment(registries: Registries) -> dict[str, str]:
     """What an installation needs besides, to find the registries and to trust them."""
     proxy = f"http://127.0.0.1:{PROXY_PORT}"
-    proxies = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), proxy)
-    # Yarn from version 2 on reads its own names alone.
-    proxies |= {"YARN_HTTP_PROXY": proxy, "YARN_HTTPS_PROXY": proxy}
-    environment = {**registries, **proxies, "no_proxy": "", "NO_PROXY": ""}
+    names = ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", *registries.proxy_variables)
+    environment = {**registries.environment, **dict.fromkeys(names, proxy), "no_proxy": "", "NO_PROXY": ""}
     if settings.CA_BUNDLE:
-        bundle = f"{TOOLBOX_DIR}/ca.pem"
-        names = ("SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS", "PIP_CERT", "REQUESTS_CA_BUNDLE", "npm_config_cafile")
-        environment |= dict.fromkeys(names, bundle)
+        environment |= dict.fromkeys(("SSL_CERT_FILE", *registries.ca_variables), f"{TOOLBOX_DIR}/ca.pem")
     return environment

@@ -124,8 +124,8 @@ class DockerWorkspace:
         self._holder = container.create(client, self._blueprint, ["/bin/true"], environment={})
 
     @guarded
-    def put(self, files: Iterable[InputFile]) -> None:
-        self._client.put_archive(self._holder, WORKSPACE, tar.workspace_stream(files, uid=container.UID))
+    def put(self, files: Iterable[InputFile], tools: Mapping[str, bytes]) -> None:
+        self._client.put_archive(self._holder, WORKSPACE, tar.workspace_stream(files, tools, uid=container.UID))
 
     @contextlib.contextmanager
     def take(self, path: str) -> Iterator[Output]:
@@ -165,9 +165,7 @@ class DockerWorkspace:
         registries = self._registries()
         folder = settings.BUILD_DIR / f"{self._identity.build.hex[:12]}-{self._identity.fence}"
         with EgressProxy(folder=folder, allowed=registries.hosts) as proxy:
-            outcome = self._run(
-                command, watch, egress_folder=folder, extra=container.egress_environment(registries.environment)
-            )
+            outcome = self._run(command, watch, egress_folder=folder, extra=container.egress_environment(registries))
             outcome.egress = [Egress(e.host, e.port, e.allowed, e.count) for e in proxy.report()]
         return outcome
 

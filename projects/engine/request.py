@@ -1,8 +1,12 @@
 """What a user asks of the engine."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict
+
+# What the engine writes apps for; an installation may build more.
+Runtime = Literal["node", "python", "static"]
+WRITTEN_RUNTIMES: tuple[str, ...] = get_args(Runtime)
 
 
 class Request(BaseModel):
@@ -12,7 +16,7 @@ class Request(BaseModel):
 
     prompt: str
     name: str = ""
-    runtime: Literal["node", "python", "static"] | None = None
+    runtime: Runtime | None = None
     version: str | None = None
     analysis: bool = True
     tests: bool = True

@@ -36,7 +36,7 @@ from projects.engine.repairs.edit import edit
 from projects.engine.repairs.fingerprints import Failure
 from projects.engine.repairs.patches import Patched
 from projects.engine.repairs.repair import repair
-from projects.engine.request import Request
+from projects.engine.request import WRITTEN_RUNTIMES, Request
 from projects.engine.stages.state import State
 from projects.engine.starters import choose, fill
 from projects.environment import EnvironmentUnreadable, environment_for
@@ -176,11 +176,13 @@ class Run:
 
     def request(self) -> Request:
         generation = self.generation
+        runtime = generation.strategy.get("runtime")
+        is_written = runtime in WRITTEN_RUNTIMES  # a project that is edited may be of another runtime
         return Request(
             prompt=generation.prompt,
             name=generation.project.name,
-            runtime=generation.strategy.get("runtime"),
-            version=generation.strategy.get("version"),
+            runtime=runtime if is_written else None,
+            version=generation.strategy.get("version") if is_written else None,
             analysis=generation.analysis,
             tests=generation.tests,
         )

@@ -10,7 +10,7 @@ from rest_framework.test import APIRequestFactory
 from rest_framework.views import APIView
 
 from builds.api.schema.error_codes import CODES
-from builds.runtimes.catalogue import UnknownRuntimeError
+from builds.runtimes.runtime import UnknownRuntimeError
 from builds.sites.publishing import InvalidSlugError, SlugTakenError
 from chef.refusals import RefusalError
 from chef.web.downloads import RangeNotSatisfiableError

@@ -6,9 +6,9 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from builds.runtimes.catalogue import UnknownRuntimeError
-from builds.runtimes.images import PreparationFailed, RuntimeImage, discover_registries, prepare, runtime_images
+from builds.runtimes.images import PreparationError, RuntimeImage, discover_registries, prepare, runtime_images
 from builds.runtimes.registries import forget
+from builds.runtimes.runtime import UnknownRuntimeError
 from builds.sandbox.contract import EngineFault
 from builds.sandbox.images import ImageStore
 
@@ -32,7 +32,7 @@ class Command(BaseCommand):
             with ImageStore() as store:
                 self._prepare(images, store, force=options["force"], pull=not options["no_pull"])
                 found = discover_registries(store=store, fresh=True)
-        except (EngineFault, PreparationFailed, UnknownRuntimeError) as fault:
+        except (EngineFault, PreparationError, UnknownRuntimeError) as fault:
             raise CommandError(str(fault)) from fault
         except KeyboardInterrupt as fault:
             raise CommandError("Interrupted; run it again to make the images that are missing.") from fault

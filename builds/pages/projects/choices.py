@@ -15,7 +15,7 @@ from builds.actions import submit_upload
 from builds.pages.forms import ChoicesForm, StrategyForm
 from builds.pages.once import stored_nowhere
 from builds.pages.refusals import refusals_in
-from builds.runner import wish_of
+from builds.runner import strategy_request
 from builds.runtimes.detection import DetectionError, Plan, detect
 from projects.environment import Secret
 from projects.files.paths import NewFile
@@ -69,7 +69,8 @@ def _wished_of(project: Project | None) -> dict[str, Any]:
 
 def _detected(files: Sequence[NewFile], strategy: dict[str, Any]) -> tuple[Plan | None, DetectionError | None]:
     try:
-        return detect({file.path: file.content for file in files}, dependencies={}, wish=wish_of(strategy)), None
+        contents = {file.path: file.content for file in files}
+        return detect(contents, dependencies={}, strategy=strategy_request(strategy)), None
     except DetectionError as error:
         return None, error
 

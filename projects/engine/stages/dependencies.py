@@ -8,15 +8,13 @@ import ast
 import re
 import sys
 from collections.abc import Iterable, Mapping
-from typing import Literal
 
 import nodesemver
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import canonicalize_name
 
 from projects.engine.model.questions import Document
-
-Runtime = Literal["node", "python", "static"]
+from projects.engine.request import Runtime
 
 MAX_DEPENDENCIES = 200
 MAX_NAME_CHARS = 214

@@ -11,8 +11,8 @@ from projects.engine.errors import BadAnswer, EngineError
 from projects.engine.limits import Limits, sentences
 from projects.engine.model.asking import Asker
 from projects.engine.model.questions import Document, Part, Question, Stage
-from projects.engine.request import Request
-from projects.engine.stages.dependencies import Dependency, Runtime, dependency_faults
+from projects.engine.request import Request, Runtime
+from projects.engine.stages.dependencies import Dependency, dependency_faults
 from projects.engine.stages.intent import Intent
 
 # Written by the engine, and lock files, which only a package manager can write.
