@@ -238,7 +238,8 @@ class Run:
         with self.lease.writing(phase=name, progress=PROGRESS[name]):
             run.save()
             self.event(name)
-        self.build.phase = name
+        if name != PhaseName.CLEANUP:  # it comes after every fault: the verdict is to name the phase of the fault
+            self.build.phase = name
         self.log.start_phase(name, on_line)
         try:
             yield run
