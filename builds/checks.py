@@ -9,6 +9,7 @@ from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from standardwebhooks import Webhook
 from standardwebhooks.webhooks import EmptyWebhookSecretError
 
+from builds.sandbox.chef_init import first_process
 from builds.webhooks import guard
 
 # A unix socket's path may have 107 bytes; the egress proxy adds its own folder and name to BUILD_DIR.
@@ -29,6 +30,12 @@ def ca_bundle_is_there(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
         return []
     hint = "Set it to a file of certificates in PEM form, or leave it unset."
     return [Error(f"SSL_CERT_FILE={settings.CA_BUNDLE} is not a file.", hint=hint, id="builds.E002")]
+
+
+@register()
+def chef_init_is_compiled(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    warning = first_process().warning
+    return [Warning(warning, id="builds.W003")] if warning else []
 
 
 @register()

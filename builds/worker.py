@@ -16,6 +16,7 @@ from django.utils import timezone
 
 from builds.models import WorkerHost
 from builds.reaper import sweep
+from builds.sandbox.chef_init import first_process
 from builds.sandbox.contract import EngineFault
 from builds.sandbox.engine import FAULTS, api_version, guarded, told
 from builds.tasks import open_sandbox  # also so that processes forked for a build need not import anything
@@ -31,6 +32,8 @@ def warm_up() -> None:
     """Do once, before the forks, what each process that runs a build would otherwise do for itself."""
     mimetypes.init()
     storages["default"]  # loads its client, and connects to nothing
+    if warning := first_process().warning:
+        logger.warning(warning)
     with contextlib.suppress(*FAULTS):
         api_version()
 

@@ -141,8 +141,9 @@ def _choose_port(place: Place) -> int:
 
 
 def _is_news(line: str) -> bool:
-    """Of what prepare_runtimes says: the images that had to be had, and why it takes long."""
-    return any(words in line for words in (": built", ": pulled", ": found", "No registry can be reached"))
+    """Of what prepare_runtimes says: the images that had to be had, why it takes long, and what falls short."""
+    news = (": built", ": pulled", ": found", "No registry can be reached", "chef-init was not compiled")
+    return any(words in line for words in news)
 
 
 def _preparations(place: Place, url: str) -> list[Step]:

@@ -111,7 +111,7 @@ def test_what_cannot_be_kept_of_an_output_is_left_out_with_its_reason(claimed: C
 
     assert [artifact.name for artifact in build.artifacts.all()] == ["dist/index.html"]
     assert "not kept: 'dist/link': not a regular file\n" in log(build, "system")
-    assert "not kept: 'dist/back\\\\slash': the name holds" in log(build, "system")
+    assert "not kept: 'dist/back\\\\slash': the name contains" in log(build, "system")
 
 
 def test_use_and_connections_are_kept(claimed: Claimed, sandbox: FakeSandbox) -> None:
