@@ -36,6 +36,8 @@ from tests.e2e.corpus import (
 from tests.e2e.faulty import FAILING
 from tests.installation import Installation, until
 
+pytestmark = pytest.mark.once
+
 BUILD_SECONDS = 240
 DOWNLOADS_AT_ONCE = 4
 LINE_SECONDS = 1.0

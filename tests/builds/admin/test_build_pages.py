@@ -19,6 +19,8 @@ from builds.sites.publishing import publish_build
 from projects.admin import lists
 from tests.builds.admin.conftest import BUILDS, MakeBuild
 
+pytestmark = pytest.mark.once("postgresql")
+
 QueueBuild = Callable[..., Build]
 
 

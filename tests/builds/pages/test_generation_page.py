@@ -27,6 +27,8 @@ from projects.generations.runner import STARTER, Run
 from projects.models import Exchange, Generation, GenerationEvent, Revision
 from tests.projects.engine.apps import INTENT, plan, planned
 
+pytestmark = pytest.mark.once
+
 PROMPT = "Build a todo app with <b>React</b>"
 
 

@@ -7,6 +7,8 @@ from builds.runtimes.runtime import Runtime, UnknownRuntimeError
 from builds.sandbox.contract import SYSTEM_PATH
 from builds.verdicts.patterns import COMMON, PRECEDENCE
 
+pytestmark = pytest.mark.once
+
 
 @pytest.mark.parametrize(
     ("runtime", "asked", "version"),

@@ -7,6 +7,8 @@ import pytest
 
 from tests.builds.runtimes.planning import built, manifest, plan_of, refused
 
+pytestmark = pytest.mark.once
+
 # --- Which runtime -----------------------------------------------------------------------------------------------
 
 

@@ -18,7 +18,10 @@ import psutil
 import pytest
 
 from builds.sandbox import chef_init
-from tests.installation import free_port, until
+from tests.installation import until
+from tests.ports import free_port
+
+pytestmark = [pytest.mark.once, pytest.mark.slow]
 
 MEGABYTE = bytes(range(256)) * 4096
 Start = Callable[..., "subprocess.Popen[str]"]

@@ -13,6 +13,8 @@ from builds.sandbox import chef_init, tar
 from builds.sandbox.chef_init import NotCompiledError, architecture_of, compiled, fall_back, first_process
 from builds.sandbox.contract import EngineFault
 
+pytestmark = [pytest.mark.once, pytest.mark.slow]
+
 ARM = b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x02\x00\xb7\x00" + bytes(44)
 
 

@@ -22,6 +22,8 @@ from tests.builds.verdicts.tool_outputs import SAMPLES
 
 # What the tools of all runtimes print.
 PATTERNS = sum((runtime.tool_patterns for runtime in RUNTIMES.values()), COMMON)
+pytestmark = pytest.mark.once
+
 INSTALLATION = {
     "lockfile_out_of_sync",
     "invalid_manifest",

@@ -17,6 +17,8 @@ from chef.web.downloads import Content, RangeNotSatisfiableError, send, send_mad
 from chef.web.reading import file_pieces
 from chef.web.streaming import TooManyReadersError, serve
 
+pytestmark = pytest.mark.once("postgresql")
+
 PIECE = 1000
 DATA = bytes(number * number % 251 for number in range(3 * PIECE + 7))
 ETAG = '"abc"'

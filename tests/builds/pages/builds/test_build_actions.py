@@ -13,6 +13,8 @@ from builds.models import Artifact, Build, Preview, Release
 from builds.queue.claims import claim
 from chef.jobs.models import Status
 
+pytestmark = pytest.mark.once
+
 QueueBuild = Callable[..., Build]
 
 

@@ -31,6 +31,8 @@ from projects.generations.queue import claim as claim_generation
 from projects.generations.runner import Run
 from projects.models import Exchange, Generation
 
+pytestmark = pytest.mark.once
+
 QueueBuild = Callable[..., Build]
 
 
@@ -110,6 +112,7 @@ def test_pages_need_few_queries_whatever_there_is(
         browser.get(f"/builds/{builds[0].pk}")
 
 
+@pytest.mark.redis
 def test_the_admin_shows_builds_but_lets_nobody_change_them(queue_build: QueueBuild, db: None) -> None:
     build = queue_build()
     staff = Client()
@@ -195,6 +198,7 @@ def test_staff_cancel_and_retry_generations(owner: User, staff: Client) -> None:
     assert "is under way" in act("retry")
 
 
+@pytest.mark.slow
 def test_a_page_of_all_that_there_can_be_makes_few_queries_and_stays_small(
     owner: User, browser: Client, django_assert_max_num_queries: DjangoAssertNumQueries
 ) -> None:
@@ -213,6 +217,7 @@ def test_a_page_of_all_that_there_can_be_makes_few_queries_and_stays_small(
             assert len(answer.content) < 60_000
 
 
+@pytest.mark.slow
 def test_a_failed_and_a_waiting_build_s_pages_make_few_queries_too(
     owner: User, browser: Client, django_assert_max_num_queries: DjangoAssertNumQueries
 ) -> None:

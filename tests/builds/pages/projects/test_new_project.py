@@ -18,6 +18,8 @@ from projects.files.uploads import KEPT_OF_OWNER, forget_old_uploads
 from projects.models import Generation, Project, Revision, Upload
 from tests.builds.pages.sending import NODE, choices_of, folder
 
+pytestmark = pytest.mark.once
+
 
 def archive(files: dict[str, str], *, link: str = "") -> io.BytesIO:
     packed = io.BytesIO()

@@ -8,6 +8,8 @@ import pytest
 from builds.runtimes.detection import Plan
 from tests.builds.runtimes.planning import NPM_CI, NPM_INSTALL, TOOLS, built, manifest, plan_of, refused
 
+pytestmark = pytest.mark.once
+
 # --- Version -----------------------------------------------------------------------------------------------------
 
 

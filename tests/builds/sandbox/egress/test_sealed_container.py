@@ -22,6 +22,8 @@ from builds.sandbox.chef_init import FirstProcess, fall_back, first_process
 from builds.sandbox.egress import EgressProxy
 from tests.builds.sandbox.egress.peers import Address, Client, blocks, digest_of, echo, listening, proxy
 
+pytestmark = [pytest.mark.once, pytest.mark.docker]
+
 UID = 10001
 IMAGES = {"node": "chef-runtime/node:22", "python": "chef-runtime/python:3.11", "static": "chef-runtime/static:12"}
 INIT = ["/chef/inside/init", "--deadline", "60"]
