@@ -50,8 +50,8 @@ def answered(view: Any, method: str, headers: dict[str, str]) -> Answer:
     asyncio.run(serve(application, scope, receive, keep, body_of=receive))
     start, *rest = sent
     assert not rest[-1].get("more_body")
-    told = {name.decode(): value.decode() for name, value in start["headers"]}
-    return Answer(start["status"], told, b"".join(message.get("body", b"") for message in rest))
+    headers = {name.decode(): value.decode() for name, value in start["headers"]}
+    return Answer(start["status"], headers, b"".join(message.get("body", b"") for message in rest))
 
 
 @pytest.fixture(params=["by Django", "after Django"])
