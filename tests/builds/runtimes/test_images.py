@@ -216,7 +216,10 @@ def test_image_that_fails_its_trial_is_removed_again(
     empty = RootFilesystem(tmp_path / "root", {})
     monkeypatch.setattr(Workshop, "make", lambda *_: empty)
 
-    with pytest.raises(PreparationError, match=r"static 12: not pulled \(pulling is off\) and not built: exit 127: "):
+    with pytest.raises(
+        PreparationError,
+        match=r"static 12: not pulled \(pulling is off\) and not built: exit 127: chef-init: cannot run /bin/sh: ",
+    ):
         prepare([STATIC], store=store, pull=False, force=True)
 
 
