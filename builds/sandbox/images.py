@@ -211,7 +211,7 @@ class ImageStore:
             user=f"{UID}:{UID}",
             working_dir=_TRIAL_FOLDER,
             environment={"HOME": _TRIAL_FOLDER},
-            labels={TRIAL_LABEL: "1", "chef.installation": settings.INSTALLATION},
+            labels={TRIAL_LABEL: settings.INSTALLATION},
             healthcheck={"test": ["NONE"]},
             host_config=limits,
         )

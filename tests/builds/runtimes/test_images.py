@@ -165,8 +165,8 @@ def test_failed_trial_tells_what_the_tools_said_and_leaves_no_container(store: I
         with pytest.raises(TrialFailed, match="exit 3: no such luck"):
             store.try_out("chef-runtime/static:12", "echo no such luck >&2; exit 3")
 
-        labels = [engine_images.TRIAL_LABEL, f"chef.installation={OWN}"]
-        assert client.containers.list(all=True, filters={"label": labels}) == []
+        own = {"label": f"{engine_images.TRIAL_LABEL}={OWN}"}
+        assert client.containers.list(all=True, filters=own) == []
 
 
 @pytest.mark.docker
