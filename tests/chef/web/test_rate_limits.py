@@ -22,7 +22,7 @@ from chef.web.rate_limits import RateLimitedMixin, address_of, check
 from tests.installation import _answers, free_port, until
 
 
-class Door(RateLimitedMixin, APIView):
+class View(RateLimitedMixin, APIView):
     def get(self, request: Request) -> Response:
         return Response({})
 
@@ -38,7 +38,7 @@ def _own_budgets(settings: Any) -> None:
 def ask(user: Any, method: str = "get", **meta: Any) -> Any:
     request = getattr(APIRequestFactory(), method)("/v1/x", **meta)
     force_authenticate(request, user)
-    return Door.as_view()(request).render()
+    return View.as_view()(request).render()
 
 
 def test_each_answer_says_what_is_left(owner: User) -> None:
