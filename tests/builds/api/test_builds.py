@@ -1,4 +1,4 @@
-"""Doors to builds: lists and filters, cancel, retry, rebuild; how many queries each makes."""
+"""Builds in the API: lists and filters, cancel, retry, rebuild; how many queries each makes."""
 
 from collections.abc import Callable
 from datetime import timedelta

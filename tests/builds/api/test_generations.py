@@ -1,4 +1,4 @@
-"""Doors to generations, as HTTP answers: what is accepted, refused, listed, cancelled and retried."""
+"""Generations in the API: what is accepted, refused, listed, cancelled and retried."""
 
 from collections.abc import Callable
 from typing import Any

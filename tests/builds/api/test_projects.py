@@ -1,4 +1,4 @@
-"""Doors to projects: lists, changes, revisions and their files, deletion, detection, runtimes."""
+"""Projects in the API: lists, changes, revisions and their files, deletion, detection, runtimes."""
 
 import gzip
 import io

@@ -25,7 +25,7 @@ from tests.ports import answers, free_port
 pytestmark = [pytest.mark.once, pytest.mark.redis]
 
 
-class Door(RateLimitedMixin, APIView):
+class View(RateLimitedMixin, APIView):
     def get(self, request: Request) -> Response:
         return Response({})
 
@@ -41,7 +41,7 @@ def _own_budgets(settings: Any) -> None:
 def ask(user: Any, method: str = "get", **meta: Any) -> Any:
     request = getattr(APIRequestFactory(), method)("/v1/x", **meta)
     force_authenticate(request, user)
-    return Door.as_view()(request).render()
+    return View.as_view()(request).render()
 
 
 def test_each_answer_says_what_is_left(owner: User) -> None:

@@ -17,7 +17,7 @@ from projects.models import Project
 from tests.installation import ROOT
 
 
-class Door(APIView):
+class View(APIView):
     authentication_classes = (TokenAuthentication, SessionAuthentication, LocalUserAuthentication)
 
     def get(self, request: Any) -> Any:
@@ -25,7 +25,7 @@ class Door(APIView):
 
 
 def ask(**headers: str) -> Any:
-    return Door.as_view()(APIRequestFactory().get("/v1/x", headers=headers))
+    return View.as_view()(APIRequestFactory().get("/v1/x", headers=headers))
 
 
 @pytest.mark.django_db
