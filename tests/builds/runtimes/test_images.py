@@ -372,7 +372,7 @@ def test_command_prepares_what_it_is_asked_for(settings: Settings, capsys: pytes
 
 
 def test_command_refuses_an_unknown_runtime_by_naming_the_known() -> None:
-    with pytest.raises(CommandError, match="node, python, static"):
+    with pytest.raises(CommandError, match="node, bun, python, static"):
         call_command("prepare_runtimes", runtime=["cobol"])
 
 
