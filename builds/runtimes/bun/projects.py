@@ -82,8 +82,8 @@ def _version(runtime: Runtime, project: PackageProject, strategy: StrategyReques
             version = runtime.known_version(wanted, source=source)
             return version, f"Bun {version}, because {source} asks for {wanted}."
     engines: Any = project.manifest.get("engines")
-    wanted = engines.get("bun") if isinstance(engines, dict) else None
-    if isinstance(wanted, str) and is_range(wanted):
-        version = satisfying(runtime, wanted, source="engines.bun in package.json")
-        return version, f"Bun {version}, which satisfies engines.bun {wanted!r} in package.json."
+    allowed = engines.get("bun") if isinstance(engines, dict) else None
+    if isinstance(allowed, str) and is_range(allowed):
+        version = satisfying(runtime, allowed, source="engines.bun in package.json")
+        return version, f"Bun {version}, which satisfies engines.bun {allowed!r} in package.json."
     return runtime.default_version, f"Bun {runtime.default_version}, the default."
