@@ -17,13 +17,15 @@ from uuid import UUID
 
 from django.core.files.base import File
 from django.core.files.storage import default_storage
+from django.db.models import QuerySet
 
-from builds.models import Artifact, PhaseName
+from builds.models import Artifact, Build, PhaseName
 from builds.queue.claims import BuildLease
 from builds.runtimes.detection import Plan
 from builds.sandbox.contract import Output, OutputMissing, OutputUnsafe, Workspace
 from builds.sandbox.tar import StreamFile
 from builds.verdicts.evidence import Verdict, verdict
+from chef.jobs.models import Status
 from chef.storage.deletion import discard_keys
 
 MAX_NAME_BYTES = 1024
@@ -36,6 +38,12 @@ class OutputRefused(Exception):
     def __init__(self, verdict: Verdict) -> None:
         super().__init__(verdict.message)
         self.verdict = verdict
+
+
+def artifacts_of(build: Build) -> QuerySet[Artifact]:
+    """The outputs of the attempt that completed it, if one has."""
+    rows = Artifact.objects.filter(build=build, attempt=build.fence)
+    return rows if build.status == Status.COMPLETED else rows.none()
 
 
 @dataclass
@@ -103,7 +111,7 @@ def collect(
 
 
 def record(taken: Taken, lease: BuildLease) -> None:
-    """Write the rows, if the attempt still holds its build. Raises LeaseLost after removing the stored bytes."""
+    """Write the rows, if the attempt still holds its build. Raises LeaseLostError after removing the stored bytes."""
     try:
         with lease.writing():
             Artifact.objects.bulk_create(taken.artifacts, batch_size=500)

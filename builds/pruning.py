@@ -10,11 +10,12 @@ from django.utils import timezone
 
 from builds.logs.text import ByteLength
 from builds.models import Artifact, Build, EncodedArtifact, LogChunk
+from chef.refusals import RefusalError
 from chef.storage.deletion import discard_keys
 from projects.models import Project
 
 
-class NotPrunable(Exception):
+class NotPrunableError(RefusalError):
     """The build's log and artifacts are still needed; the text says what for."""
 
 
@@ -36,16 +37,16 @@ class Freed:
 
 @transaction.atomic
 def prune_build(build: Build) -> Freed:
-    """Remove the log and artifacts of a finished, unpublished build. Raises NotPrunable."""
+    """Remove the log and artifacts of a finished, unpublished build. Raises NotPrunableError."""
     # The lock that publishing takes: a build cannot be published meanwhile.
     Project.objects.select_for_update().get(pk=build.project_id)
     build.refresh_from_db(fields=["status", "pruned_at"])
     if reason := why_not(build):
-        raise NotPrunable(reason)
+        raise NotPrunableError(reason)
     if build.releases.exists():
-        raise NotPrunable("It is published: visitors of its release need its artifacts.")
+        raise NotPrunableError("It is published: visitors of its release need its artifacts.")
     if build.previews.filter(expires_at__gt=timezone.now()).exists():
-        raise NotPrunable("It has a preview: wait until that has expired.")
+        raise NotPrunableError("It has a preview: wait until that has expired.")
     artifacts, encoded = Artifact.objects.filter(build=build), EncodedArtifact.objects.filter(artifact__build=build)
     kept, compressed = _weight(artifacts), _weight(encoded)
     chunks = LogChunk.objects.filter(build=build)

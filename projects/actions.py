@@ -47,7 +47,7 @@ def add_revision(
 ) -> Revision:
     """Store the files as the project's next revision.
 
-    Raises UploadRefused when the files exceed the limits; nothing is stored then.
+    Raises InvalidUploadError when the files exceed the limits; nothing is stored then.
     """
     check_files(files, generated=len(dependencies))
     # Lock the project's row, so that two uploads cannot get the same number.

@@ -12,6 +12,7 @@ from typing import Any
 
 from django.db import transaction
 
+from chef.refusals import Reason, RefusalError
 from chef.storage.sealing import Unreadable, seal, unseal
 from projects.models import EnvironmentVariable, Project
 
@@ -74,12 +75,21 @@ class EnvironmentFault:
     detail: str
 
 
-class EnvironmentRefused(ValueError):
+class InvalidEnvironmentError(RefusalError):
     """The environment cannot be kept. `faults` names everything that is wrong with it."""
+
+    code, status = "invalid_environment", 400
 
     def __init__(self, faults: Iterable[EnvironmentFault]) -> None:
         self.faults = tuple(faults)
-        super().__init__("; ".join(f"{fault.where}.{fault.name}: {fault.detail}" for fault in self.faults))
+        super().__init__(
+            "; ".join(f"{fault.where}.{fault.name}: {fault.detail}" for fault in self.faults),
+            reasons=[self._reason(fault) for fault in self.faults],
+        )
+
+    def _reason(self, fault: EnvironmentFault) -> Reason:
+        attr = (fault.where, fault.name[:MAX_NAME_CHARS]) if fault.name else (fault.where,)
+        return Reason(self.code, fault.detail, attr, is_of_user=bool(fault.name))
 
 
 class EnvironmentUnreadable(Exception):
@@ -165,11 +175,11 @@ def set_environment(
 ) -> None:
     """Set the named variables and keep all others; None removes a variable.
 
-    A plain variable can become a secret and the reverse. Raises EnvironmentRefused and changes nothing then.
+    A plain variable can become a secret and the reverse. Raises InvalidEnvironmentError and changes nothing then.
     """
     env, secrets = env or {}, secrets or {}
     if faults := environment_faults(env, secrets):
-        raise EnvironmentRefused(faults)
+        raise InvalidEnvironmentError(faults)
     if not env and not secrets:
         return
     Project.objects.select_for_update().get(pk=project.pk)  # so that the limits hold for concurrent changes
@@ -221,7 +231,7 @@ def _check_totals(project: Project, *, where: str) -> None:
         )
         faults.append(EnvironmentFault(where, "", detail))
     if faults:
-        raise EnvironmentRefused(faults)
+        raise InvalidEnvironmentError(faults)
 
 
 # --- What is made of it ------------------------------------------------------------------------------------------

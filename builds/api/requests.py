@@ -10,12 +10,13 @@ from rest_framework.exceptions import ErrorDetail, ValidationError
 from rest_framework.request import Request
 
 from builds.api.webhook_fields import EventsField, Moment, UrlField
+from builds.logs.entries import CURSOR_PATTERN
 from builds.models import TEST_EVENT, Delivery, EventName, PhaseName
 from builds.runtimes.catalogue import RUNTIMES, resolve_version
-from builds.runtimes.runtime import UnknownRuntimeError
 from builds.site_names import MAX_SLUG
 from builds.verdicts.evidence import VerdictClass
 from chef.jobs.models import Status
+from chef.web.errors import refusals_as_invalid
 from projects.api.environment_fields import EnvField, SecretsField
 from projects.api.serializers import ArchiveField, CamelSerializer, StrategySerializer, UploadSerializer
 from projects.api.typed_fields import Choice, Flag, PromptField, Text, Whole
@@ -38,12 +39,9 @@ def checked_strategy(strategy: dict[str, Any], *, among: Collection[str] = tuple
     if strategy.get("version") and not runtime:
         detail = "A version alone says little: name the runtime too."
         raise ValidationError({"runtime": [ErrorDetail(detail, code="required")]})
-    try:
-        if runtime:
+    if runtime:
+        with refusals_as_invalid():
             resolve_version(runtime, strategy.get("version"))
-    except UnknownRuntimeError as unknown:
-        field = "runtime" if unknown.code == "unknown_runtime" else "version"
-        raise ValidationError({field: [ErrorDetail(str(unknown), code=unknown.code)]}) from unknown
     return strategy
 
 
@@ -271,7 +269,7 @@ class OfBuild(Query):
 
 class LogQuery(Query):
     after = serializers.RegexField(
-        "^[0-9]{1,9}\\.[0-9]{1,9}$", required=False, help_text="A `nextCursor`, or an `id` of the live stream."
+        f"^{CURSOR_PATTERN}$", required=False, help_text="A `nextCursor`, or an `id` of the live stream."
     )
     limit = serializers.IntegerField(min_value=1, max_value=1000, default=500)
     phase = serializers.ChoiceField(choices=PhaseName.choices, required=False)

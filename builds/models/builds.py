@@ -104,13 +104,13 @@ class Build(Job):
             models.CheckConstraint(condition=Q(progress__lte=100), name="build_progress_percent"),
         ]
         indexes = [
-            # builds.queue.claims.claim, for either queue, and builds.reaper.ring_for_waiting
+            # builds.queue.claims.in_claim_order, for either queue, and chef.jobs.reaping.wake_up_for_waiting
             models.Index(
                 fields=["is_external", "-priority", "created_at"],
                 name="build_claim_order",
                 condition=Q(status=Status.QUEUED),
             ),
-            # builds.reaper.reap_abandoned
+            # chef.jobs.reaping.reap_abandoned
             models.Index(fields=["lease_expires_at"], name="build_lease", condition=Q(status=Status.RUNNING)),
             # builds.api: an owner's builds, newest first, and with each filter
             models.Index(fields=["owner", "-created_at", "-id"], name="build_by_owner"),
@@ -157,7 +157,7 @@ class Build(Job):
                 fields=["generation", "number"], name="build_by_generation", condition=Q(generation__isnull=False)
             ),
             models.Index(fields=["repair_of"], name="build_by_mended", condition=Q(repair_of__isnull=False)),
-            # builds.queue.claims.claim: how many builds each owner has running
+            # builds.queue.claims.in_claim_order: how many builds each owner has running
             models.Index(
                 fields=["owner", "is_external"], name="build_running_by_owner", condition=Q(status=Status.RUNNING)
             ),
@@ -302,7 +302,7 @@ class LogChunk(models.Model):
 
     class Meta:
         ordering = ["attempt", "sequence"]
-        # builds.logs.writer.read: the index behind the constraint serves the cursor
+        # builds.logs.entries.read_entries: the index behind the constraint serves the cursor
         constraints = [models.UniqueConstraint(fields=["build", "attempt", "sequence"], name="log_sequence_once")]
 
     def __str__(self) -> str:
@@ -328,8 +328,8 @@ class Artifact(models.Model):
         return self.name
 
 
-class Turn(models.Model):
-    """When an owner last had a build claimed: whoever has waited longest is next among equals."""
+class BaseFairShare(models.Model):
+    """When an owner last had a build claimed: among equals, the owner who has waited longest is next."""
 
     owner = models.OneToOneField(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, primary_key=True)
     claimed_at = models.DateTimeField()
@@ -341,12 +341,18 @@ class Turn(models.Model):
         return f"{self.owner_id} at {self.claimed_at}"
 
 
-class OwnerTurn(Turn):
+class FairShare(BaseFairShare):
     """Of builds that run here."""
 
+    class Meta(BaseFairShare.Meta):
+        db_table = "builds_ownerturn"  # as it was called first
 
-class OutsideTurn(Turn):
-    """Of builds that others run: they cost nobody a place here."""
+
+class ExternalFairShare(BaseFairShare):
+    """Of builds that external builders run: they cost nobody a place here."""
+
+    class Meta(BaseFairShare.Meta):
+        db_table = "builds_outsideturn"  # as it was called first
 
 
 # A host reports every few seconds; one that has not for this long is gone.

@@ -21,10 +21,10 @@ from django.db.models.fields.json import KT
 from builds.heartbeats import SILENCE
 from builds.models import HOST_SILENCE, Build, Delivery, Heartbeat, Priority, WebhookEndpoint, WorkerHost
 from builds.operations.health import MOST_COUNTED
-from builds.queue import claims as queue
+from builds.queue.claims import LOCAL_BUILDS
 from chef.jobs.models import TERMINAL, Status
-from chef.jobs.wakeups import Doorbell
-from projects.generations.actions import bell as generators_bell
+from chef.jobs.wakeups import WorkerQueue
+from projects.generations.queue import GENERATIONS
 from projects.models import Generation, Quarantine
 
 SAMPLE = 20_000
@@ -270,21 +270,22 @@ def generations() -> dict[str, Any]:
     )
 
 
-def doorbells() -> dict[str, Any]:
-    """The state of Redis: `fault`, or latency and memory, and for each queue its wake-ups and workers."""
+def redis_queues() -> dict[str, Any]:
+    """Redis as it answers: `fault`, or how long it took, what it holds, and each queue's wake-ups and workers."""
+    served = [queue.workers for queue in (LOCAL_BUILDS, GENERATIONS) if queue.workers]
     began = time.perf_counter()
     try:
-        info: dict[str, Any] = queue.bell.rq.connection.info()
+        info: dict[str, Any] = served[0].rq.connection.info()
         took = time.perf_counter() - began
-        bells = [_bell(bell) for bell in (queue.bell, generators_bell)]
+        queues = [_redis_queue(queue) for queue in served]
     except redis.RedisError as fault:
         return {"fault": f"{type(fault).__name__}: {fault}"[:300]}
     told = {"version": info.get("redis_version"), "memory": info.get("used_memory")}
-    return {"fault": "", "milliseconds": round(1000 * took, 1), "bells": bells, **told}
+    return {"fault": "", "milliseconds": round(1000 * took, 1), "queues": queues, **told}
 
 
-def _bell(bell: Doorbell) -> dict[str, Any]:
-    return {"name": bell.queue, "rings": bell.waiting(), "workers": rq.Worker.count(queue=bell.rq)}
+def _redis_queue(queue: WorkerQueue) -> dict[str, Any]:
+    return {"name": queue.name, "pending": queue.pending(), "workers": rq.Worker.count(queue=queue.rq)}
 
 
 def disks() -> list[dict[str, Any]]:

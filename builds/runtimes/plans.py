@@ -9,6 +9,7 @@ from typing import Any
 
 from builds.sandbox.contract import TOOLBOX_DIR, WORKSPACE
 from builds.verdicts.evidence import Verdict, verdict
+from chef.refusals import Reason, RefusalError
 
 TOOLS = f"{WORKSPACE}/tools"  # what installation adds beside the project; its commands are on the PATH of both phases
 TOOLBOX = TOOLBOX_DIR  # the runtime's own scripts, read-only
@@ -66,13 +67,16 @@ class Plan:
         }
 
 
-class DetectionError(Exception):
-    """The files, or the strategy, do not make a plan. `verdict` says why and what to do."""
+class DetectionError(RefusalError):
+    """The files, or the wish, do not make a plan. `verdict` says why and what to do."""
+
+    status = 400
 
     def __init__(self, verdict: Verdict) -> None:
-        super().__init__(verdict.message)
+        reason = Reason(verdict.code, f"{verdict.message} {verdict.hint}", ("files",))
+        super().__init__(verdict.message, code=verdict.code, reasons=[reason])
         self.verdict = verdict
-        self.code, self.message, self.hint = verdict.code, verdict.message, verdict.hint
+        self.message, self.hint = verdict.message, verdict.hint
         self.evidence = verdict.evidence
 
 

@@ -17,18 +17,21 @@ from builds.runtimes.plans import DetectionError, Plan, SourceTree, StrategyRequ
 from builds.runtimes.rootfs import RootFilesystem, Workshop
 from builds.sandbox.contract import SYSTEM_PATH
 from builds.verdicts.patterns import COMMON, Patterns
+from chef.refusals import Reason, RefusalError
 from projects.environment import ReservedFor
 
 
-class UnknownRuntimeError(ValueError):
+class UnknownRuntimeError(RefusalError):
     """A runtime or version that this installation does not have. The text names those that it has.
 
     `code` is `unknown_runtime` or `unknown_version`.
     """
 
+    code, status = "unknown_runtime", 400
+
     def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
+        attr = ("strategy", code.removeprefix("unknown_"))
+        super().__init__(message, code=code, reasons=[Reason(code, message, attr)])
 
 
 class Rank(IntEnum):

@@ -12,6 +12,7 @@ from uuid import UUID
 from django.conf import settings
 
 from builds.sandbox import container, tar
+from builds.sandbox.chef_init import first_process
 from builds.sandbox.contract import (
     APP_DIR,
     WORKSPACE,
@@ -30,7 +31,7 @@ from builds.sandbox.contract import (
     Watch,
 )
 from builds.sandbox.egress import EgressProxy
-from builds.sandbox.engine import FAULTS, APIClient, ImageNotFound, NotFound, guarded, new_client
+from builds.sandbox.engine import FAULTS, APIClient, ImageNotFound, NotFound, architecture, guarded, new_client
 from builds.sandbox.execution import Execution
 
 # Go's os.FileMode bits, as the engine reports them for a path
@@ -43,6 +44,7 @@ class DockerSandbox:
 
     @guarded
     def __init__(self, registries: Callable[[], Registries]) -> None:
+        first_process().require(architecture())
         self._client, self._registries = new_client(), registries
 
     @guarded

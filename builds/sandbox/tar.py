@@ -9,15 +9,14 @@ from pathlib import Path, PurePosixPath
 
 from django.conf import settings
 
+from builds.sandbox.chef_init import NAME, first_process
 from builds.sandbox.contract import InputFile
-
-_TOOLS = Path(__file__).resolve().parent / "inside"
 
 
 @functools.cache
 def toolbox() -> tuple[tuple[str, bytes], ...]:
-    """(name, content) of what every build finds: the forwarder, and the installation's own certificate bundle."""
-    files = [(file.name, file.read_bytes()) for file in sorted(_TOOLS.glob("*")) if file.suffix in {".py", ".mjs"}]
+    """(name, content) of what every build finds: the first process, and the installation's own certificate bundle."""
+    files = list(first_process().files.items())
     if settings.CA_BUNDLE:
         files.append(("ca.pem", Path(settings.CA_BUNDLE).read_bytes()))
     return tuple(files)
@@ -30,7 +29,7 @@ def workspace_stream(files: Iterable[InputFile], tools: Mapping[str, bytes], *, 
         yield _folder(name, uid, 0o755)
     yield _folder(".chef", 0, 0o755)
     for name, content in (*tools.items(), *toolbox()):
-        yield _file(f".chef/{name}", content, 0, 0o444)
+        yield _file(f".chef/{name}", content, 0, 0o555 if name == NAME else 0o444)
     made: set[PurePosixPath] = set()
     for file in files:
         path = PurePosixPath("app", file.path)

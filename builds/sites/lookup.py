@@ -18,8 +18,7 @@ from whitenoise.media_types import MediaTypes
 
 from builds.models import Artifact, Preview, Release, SiteName
 from builds.site_names import Kind, Name
-from builds.sites import rules
-from chef.web import ready
+from builds.sites import ready_answers, rules
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -107,7 +106,7 @@ def forget_sites() -> None:
     global _changes
     _changes += 1
     _sites.clear()
-    ready.forget()
+    ready_answers.forget()
 
 
 def known_site(name: Name) -> Served | None:

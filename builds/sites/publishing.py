@@ -21,6 +21,7 @@ from builds.sites import rules
 from builds.sites.compression import compress
 from builds.sites.lookup import forget_sites
 from chef.jobs.models import Status
+from chef.refusals import Reason, RefusalError
 from chef.storage.deletion import discard_keys
 from projects.models import Project
 
@@ -29,16 +30,29 @@ _MOST_PAGES = 20_000
 _MOST_OF_NAME = MAX_SLUG - 13  # of a project's name: leaves room for a suffix that makes it unique
 
 
-class NotServable(Exception):
+class NotServableError(RefusalError):
     """The build has nothing that could be opened in a browser; the text says what to do."""
 
+    code = "not_servable"
 
-class SlugRefused(Exception):
-    """The site cannot be called so. `is_taken`: another site has the name."""
 
-    def __init__(self, reason: str, *, is_taken: bool) -> None:
-        super().__init__(reason)
-        self.is_taken = is_taken
+class InvalidSlugError(RefusalError):
+    """A site cannot have this name."""
+
+    code, status = "invalid_slug", 400
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail, reasons=[Reason(self.code, detail, ("slug",))])
+
+
+class SlugTakenError(RefusalError):
+    """Another site has the name, or had it."""
+
+    code = "slug_taken"
+
+    def __init__(self, slug: str) -> None:
+        detail = f"Another site is called {slug!r}, or was: choose another name."
+        super().__init__(detail, reasons=[Reason(self.code, detail, ("slug",))])
 
 
 @dataclass(frozen=True)
@@ -59,10 +73,10 @@ def publish_build(
 ) -> tuple[Release, list[str]]:
     """Make a release of a completed build, and make it live. Returns (release, warnings about its rules).
 
-    Raises NotServable and SlugRefused; nothing is changed then.
+    Raises NotServableError, InvalidSlugError and SlugTakenError; nothing is changed then.
     """
     if slug and (fault := slug_fault(slug)):
-        raise SlugRefused(fault, is_taken=False)
+        raise InvalidSlugError(fault)
     output = _output_of(build, single_page)
     compress(_below(build, output.root).filter(encoded=None))
     with transaction.atomic():
@@ -80,10 +94,10 @@ def publish_build(
 
 
 def build_to_publish(project: Project) -> Build:
-    """The project's last completed build. Raises NotServable when there is none."""
+    """The project's last completed build. Raises NotServableError when there is none."""
     build = project.builds.filter(status=Status.COMPLETED).order_by("-number").first()
     if build is None:
-        raise NotServable("The project has no completed build yet: wait for one, then publish it.")
+        raise NotServableError("The project has no completed build yet: wait for one, then publish it.")
     return build
 
 
@@ -102,7 +116,7 @@ def take_down(project: Project) -> None:
 
 
 def make_preview(build: Build, *, by: User, seconds: int, single_page: bool | None = None) -> Preview:
-    """Serve a completed build's output under an unguessable name for a limited time. Raises NotServable."""
+    """Serve a completed build's output under an unguessable name for a limited time. Raises NotServableError."""
     output = _output_of(build, single_page)
     expires_at = timezone.now() + timedelta(seconds=seconds)
     return Preview.objects.create(
@@ -134,7 +148,7 @@ def delete_releases(project: Project) -> None:
 
 def _output_of(build: Build, single_page: bool | None) -> _Output:
     if build.status != Status.COMPLETED:
-        raise NotServable(f"The build is {build.status}: only a completed build can be opened in a browser.")
+        raise NotServableError(f"The build is {build.status}: only a completed build can be opened in a browser.")
     _refuse_pruned(build)
     root = _root_of(build)
     found, warnings = rules.parse(
@@ -145,7 +159,7 @@ def _output_of(build: Build, single_page: bool | None) -> _Output:
 
 def _refuse_pruned(build: Build) -> None:
     if build.pruned_at:
-        raise NotServable("The operator has removed this build's artifacts: build the revision again.")
+        raise NotServableError("The operator has removed this build's artifacts: build the revision again.")
 
 
 def _root_of(build: Build) -> str:
@@ -154,7 +168,7 @@ def _root_of(build: Build) -> str:
     pages = list(_artifacts(build).filter(name__endswith=_INDEX).values_list("name", flat=True)[:_MOST_PAGES])
     folders = [page.removesuffix(_INDEX).rstrip("/") for page in pages if page.rpartition("/")[2] == _INDEX]
     if not folders:
-        raise NotServable(
+        raise NotServableError(
             f"The build's output has no {_INDEX}: make the build write one, and name its folder in `outputs`."
         )
     by_output = [output for output in ("" if each == "." else each for each in outputs) if output in folders]
@@ -193,11 +207,11 @@ def _join(folder: str, name: str) -> str:
 
 
 def _take_name(project: Project, slug: str) -> SiteName:
-    """The requested slug, or one made from the project's name. Raises SlugRefused."""
+    """The requested slug, or one made from the project's name. Raises SlugTakenError."""
     for candidate in [slug] if slug else _candidates(project):
         if name := _taken(project, candidate):
             return name
-    raise SlugRefused(f"Another site is called {slug!r}, or was: choose another name.", is_taken=True)
+    raise SlugTakenError(slug)
 
 
 def _candidates(project: Project) -> Sequence[str]:

@@ -16,6 +16,7 @@ from django.core.files.storage import default_storage
 from django.db import connection
 
 from builds import site_names as names
+from builds.sites import ready_answers
 from builds.sites.lookup import (
     LIVE_SECONDS,
     Answer,
@@ -28,8 +29,7 @@ from builds.sites.lookup import (
     known_site,
 )
 from chef.storage.errors import StoreFault
-from chef.web import ready
-from chef.web.downloads import RangeNotSatisfiable, part_of
+from chef.web.downloads import RangeNotSatisfiableError, part_of
 from chef.web.reading import file_pieces, in_threads
 from chef.web.streaming import send_body
 
@@ -109,9 +109,11 @@ class _Request:
         return b"text/html" in self.headers.get(b"accept", b"") or "." not in self.path.rpartition("/")[2]
 
     @property
-    def key(self) -> ready.Key | None:
+    def key(self) -> ready_answers.Key | None:
         """The cache key of the answer; URLs with a query are not cached, since there are too many."""
-        return None if self._scope["query_string"] else ready.key_of(self._scope["headers"], self._scope["raw_path"])
+        if self._scope["query_string"]:
+            return None
+        return ready_answers.key_of(self._scope["headers"], self._scope["raw_path"])
 
     @property
     def is_secure(self) -> bool:
@@ -165,7 +167,7 @@ class _File:
             return
         try:
             start, length, status = self._part(etag)
-        except RangeNotSatisfiable as beyond:
+        except RangeNotSatisfiableError as beyond:
             told = [(b"content-range", beyond.headers["Content-Range"].encode())]
             await _say(
                 self._asked, send, 416, "No such part", "The requested range is beyond the end of the file.", told
@@ -216,7 +218,7 @@ class _File:
         return headers
 
     def _part(self, etag: str) -> tuple[int, int, int]:
-        """(start, length, status). Raises RangeNotSatisfiable."""
+        """(start, length, status). Raises RangeNotSatisfiableError."""
         wanted = "" if self._asked.is_head or self._status != 200 else self._asked.get(b"range")
         part = part_of(wanted, self._asked.get(b"if-range"), self._form.size, etag)
         return (*part, 206) if part else (0, self._form.size, self._status)
@@ -224,7 +226,7 @@ class _File:
     def _keep_ready(self, status: int, headers: Headers, data: bytes) -> None:
         is_still_so = known_site(self._site.name) is self._site
         if status == 200 and is_still_so and (key := self._asked.key):
-            ready.keep(key, headers, data, until=self._site.until)
+            ready_answers.keep(key, headers, data, until=self._site.until)
 
     @property
     def _is_for_all(self) -> bool:

@@ -4,7 +4,6 @@ The codes and their texts are in `catalogue`, how lines of tools are read in `pa
 the sandbox.
 """
 
-import re
 import signal
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,6 +12,7 @@ from typing import Any
 
 from builds.verdicts.catalogue import CATALOGUE, VerdictClass
 from builds.verdicts.patterns import COMMON, FETCH_FAILED, NETWORK_ERROR, PRECEDENCE, Patterns, Sign, Symptom
+from chef.web.ansi import printable
 
 __all__ = ["CATALOGUE", "EvidenceCollector", "Verdict", "VerdictClass", "clean", "verdict"]
 
@@ -78,16 +78,10 @@ def verdict(
     )
 
 
-# CSI, OSC and the like, other escapes, and every control character but the tab.
-_ESCAPES = re.compile(
-    r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[ -/]*[0-~]?|[\x00-\x08\x0a-\x1f\x7f-\x9f]"
-)
-
-
 def clean(text: str) -> str:
     """One line for people and for every database: within bounds, without escape sequences, control characters and
-    halves of characters."""
-    line = _ESCAPES.sub("", text[: 10 * MAX_LINE_CHARS]).rstrip().encode(errors="replace").decode()
+    invalid Unicode (lone surrogates)."""
+    line = printable(text[: 10 * MAX_LINE_CHARS]).rstrip().encode(errors="replace").decode()
     return line if len(line) <= MAX_LINE_CHARS else line[: MAX_LINE_CHARS - 1] + "…"
 
 

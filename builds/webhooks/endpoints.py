@@ -13,6 +13,7 @@ from django.utils import timezone
 
 from builds.models import RESULT_EVENTS, Delivery, WebhookEndpoint
 from builds.webhooks.messages import new_secret
+from chef.refusals import RefusalError
 from chef.storage.sealing import WEBHOOKS, Unreadable, seal, unseal
 from projects.models import Project
 
@@ -22,8 +23,10 @@ Origin, Reason = WebhookEndpoint.Origin, WebhookEndpoint.Reason
 BOTH_VALID = timedelta(hours=24)
 
 
-class TooManyEndpoints(Exception):
+class TooManyEndpointsError(RefusalError):
     """The owner has as many endpoints as one may."""
+
+    code = "too_many_webhooks"
 
     def __init__(self) -> None:
         super().__init__(
@@ -32,8 +35,19 @@ class TooManyEndpoints(Exception):
         )
 
 
-class IsDisabled(Exception):
+class UnknownEndpointError(RefusalError):
+    """The endpoint has just been deleted."""
+
+    code, status = "not_found", 404
+
+    def __init__(self) -> None:
+        super().__init__("There is no such webhook.")
+
+
+class EndpointDisabledError(RefusalError):
     """The endpoint is switched off: nothing is sent to it."""
+
+    code = "webhook_disabled"
 
     def __init__(self, endpoint: WebhookEndpoint) -> None:
         why = endpoint.get_disabled_reason_display()
@@ -41,7 +55,7 @@ class IsDisabled(Exception):
 
 
 def create_endpoint(*, by: User, url: str, events: list[str], project: Project | None) -> tuple[WebhookEndpoint, str]:
-    """A new endpoint of an owner, and its secret, which is not shown again. Raises TooManyEndpoints."""
+    """A new endpoint of an owner, and its secret, which is not shown again. Raises TooManyEndpointsError."""
     with transaction.atomic():
         _make_sure_of_room(by)
         return _create(owner=by, project=project, origin=Origin.API, url=url, events=events)
@@ -60,14 +74,14 @@ def _create(**columns: Any) -> tuple[WebhookEndpoint, str]:
 def _make_sure_of_room(owner: User) -> None:
     User.objects.select_for_update(no_key=True).only("pk").get(pk=owner.pk)  # against two concurrent requests
     if WebhookEndpoint.objects.filter(owner=owner).count() >= settings.OWNER_MAX_WEBHOOKS:
-        raise TooManyEndpoints
+        raise TooManyEndpointsError
 
 
 def set_project_webhook(project: Project, url: str | None) -> str | None:
     """Set or remove a project's `webhookUrl`, which gets results. Returns the secret if there is a new one.
 
     Changing the URL keeps the secret and the events; a disabled endpoint is enabled again.
-    Raises TooManyEndpoints.
+    Raises TooManyEndpointsError.
     """
     with transaction.atomic():
         owner = Project.objects.select_for_update().select_related("owner").get(pk=project.pk).owner
@@ -129,10 +143,10 @@ def delete_endpoints_of(project: Project) -> None:
 
 
 def _locked(endpoint: WebhookEndpoint) -> WebhookEndpoint:
-    """The endpoint, read again and locked. Raises DoesNotExist when it is gone."""
+    """The endpoint, read again and locked. Raises UnknownEndpointError when it is gone."""
     locked = WebhookEndpoint.objects.locked(endpoint.pk)
     if locked is None:
-        raise WebhookEndpoint.DoesNotExist
+        raise UnknownEndpointError
     return locked
 
 

@@ -16,6 +16,8 @@ from urllib.parse import urlsplit
 
 from django.conf import settings
 
+from chef.refusals import Reason, RefusalError
+
 MAX_URL_CHARS = 2000
 Resolver = Callable[[str, int], list[str]]  # resolves a name and port to all of its addresses; raises OSError
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -68,12 +70,13 @@ _NOT_PUBLIC_6 = [
 _ISATAP = {0x0000_5EFE, 0x0200_5EFE}  # the middle of an address that embeds an IPv4 address
 
 
-class Refused(ValueError):
+class UrlRefusedError(RefusalError):
     """Chef does not send there. `code` is stable, the text says what to write instead."""
 
+    code, status = "invalid_url", 400
+
     def __init__(self, code: str, detail: str) -> None:
-        super().__init__(detail)
-        self.code = code
+        super().__init__(detail, code=code, reasons=[Reason(code, detail, ("url",))])
 
 
 class Unresolved(Exception):
@@ -101,10 +104,10 @@ class Target:
 def parse(url: str, *, is_ours: bool = False) -> Target:
     """Parse a URL and check everything that needs no DNS look-up.
 
-    `is_ours`: staff set it, so it may be plain HTTP and internal. Raises Refused.
+    `is_ours`: staff set it, so it may be plain HTTP and internal. Raises UrlRefusedError.
     """
     if not _CHARS.fullmatch(url.lower()) or len(url) > MAX_URL_CHARS:
-        raise Refused(
+        raise UrlRefusedError(
             "invalid_url",
             f"Send an address of at most {MAX_URL_CHARS:,} ASCII characters, such as https://example.com/hooks/chef; "
             "write a name in other letters in its xn-- form.",
@@ -113,9 +116,9 @@ def parse(url: str, *, is_ours: bool = False) -> Target:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        raise Refused("invalid_url", "The URL is malformed: check its host and port.") from None
+        raise UrlRefusedError("invalid_url", "The URL is malformed: check its host and port.") from None
     if "#" in url:
-        raise Refused("invalid_url", "Remove the fragment (#…): it is never sent.")
+        raise UrlRefusedError("invalid_url", "Remove the fragment (#…): it is never sent.")
     _check_form(parts.scheme, parts.netloc, is_ours)
     host = _checked_host(parts.hostname or "")
     port = port if port is not None else {"http": 80, "https": 443}[parts.scheme]
@@ -130,29 +133,30 @@ def parse(url: str, *, is_ours: bool = False) -> Target:
 
 def _check_form(scheme: str, netloc: str, is_ours: bool) -> None:
     if scheme not in ("https", "http"):
-        raise Refused("invalid_url", "The URL must begin with https://.")
+        raise UrlRefusedError("invalid_url", "The URL must begin with https://.")
     if scheme == "http" and not (is_ours or settings.WEBHOOK_ALLOW_HTTP):
-        raise Refused("https_only", "Messages are sent over https:// only: anyone could read them over plain HTTP.")
+        detail = "Messages are sent over https:// only: anyone could read them over plain HTTP."
+        raise UrlRefusedError("https_only", detail)
     if "@" in netloc:
         detail = "Remove the user name and password from the URL: messages are authenticated by their signature."
-        raise Refused("invalid_url", detail)
+        raise UrlRefusedError("invalid_url", detail)
 
 
 def _checked_host(text: str) -> str:
-    """The host in normalised form. Raises Refused."""
+    """The host in normalised form. Raises UrlRefusedError."""
     host = text.removesuffix(".")
     if ":" in host:
         with contextlib.suppress(ValueError):
             address = ipaddress.IPv6Address(host)
             if not address.scope_id:
                 return f"[{address}]"
-        raise Refused("invalid_url", "This is not a valid IPv6 address.")
+        raise UrlRefusedError("invalid_url", "This is not a valid IPv6 address.")
     if _NUMBER.fullmatch(host):
         with contextlib.suppress(ValueError):
             return str(ipaddress.IPv4Address(host))
-        raise Refused("invalid_url", "Write an IPv4 address as four decimal numbers without leading zeros.")
+        raise UrlRefusedError("invalid_url", "Write an IPv4 address as four decimal numbers without leading zeros.")
     if not _NAME.fullmatch(host):
-        raise Refused("invalid_url", "The URL has no valid host name.")
+        raise UrlRefusedError("invalid_url", "The URL has no valid host name.")
     return host
 
 
@@ -164,7 +168,7 @@ def is_allowed(host: str, port: int) -> bool:
 
 def _check_port(port: int, is_trusted: bool) -> None:
     if not (port in (80, 443) or port >= _FIRST_FREE_PORT or (is_trusted and port)):
-        raise Refused(
+        raise UrlRefusedError(
             "invalid_url", f"Use port 443, 80, or any from {_FIRST_FREE_PORT}: lower ports belong to other services."
         )
 
@@ -176,8 +180,8 @@ def _check_literal(target: Target) -> None:
         raise _inward(target.host)
 
 
-def _inward(what: str) -> Refused:
-    return Refused("inward_url", f"{what} is not on the public internet, so messages cannot be sent there.")
+def _inward(what: str) -> UrlRefusedError:
+    return UrlRefusedError("inward_url", f"{what} is not on the public internet, so messages cannot be sent there.")
 
 
 # --- What a host stands for --------------------------------------------------------------------------------------
@@ -193,7 +197,7 @@ def is_public(address: Address) -> bool:
 
 
 def check_addresses(addresses: list[str]) -> None:
-    """Raises Refused when any of them is not public, since any of them may be used."""
+    """Raises UrlRefusedError when any of them is not public, since any of them may be used."""
     for text in addresses:
         try:
             is_good = is_public(ipaddress.ip_address(text))
@@ -209,7 +213,7 @@ def system_resolver(host: str, port: int) -> list[str]:
 
 
 def addresses_of(target: Target, *, seconds: float, resolver: Resolver | None = None) -> list[str]:
-    """All addresses of the target, resolved now and checked. Raises Refused or Unresolved.
+    """All addresses of the target, resolved now and checked. Raises UrlRefusedError or Unresolved.
 
     Connect to these, not to the name: a second look-up may return other addresses (DNS rebinding).
     """
@@ -222,11 +226,11 @@ def addresses_of(target: Target, *, seconds: float, resolver: Resolver | None = 
     return addresses
 
 
-def refusal_when_saved(url: str) -> Refused | None:
+def refusal_when_saved(url: str) -> UrlRefusedError | None:
     """Why a URL cannot be saved; empty if it can. A name that does not resolve is accepted: each send checks again."""
     try:
         addresses_of(parse(url), seconds=_SAVE_SECONDS)
-    except Refused as refused:
+    except UrlRefusedError as refused:
         return refused
     except Unresolved:
         pass

@@ -15,9 +15,9 @@ from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.utils import timezone
 
 from builds.models import EVENT_NAMES, TEST_EVENT, BuildEvent, Delivery, WebhookEndpoint
-from builds.webhooks.endpoints import IsDisabled
+from builds.webhooks.endpoints import EndpointDisabledError
 from builds.webhooks.messages import body_of, test_body
-from chef.jobs.pubsub import announce
+from chef.jobs.pubsub import publish_change
 from projects.models import Project
 
 AT_ONCE = 200
@@ -90,20 +90,20 @@ def give_up_time(now: datetime) -> datetime:
 
 
 def send_test(endpoint: WebhookEndpoint) -> Delivery:
-    """A test message. Raises IsDisabled."""
+    """A test message. Raises EndpointDisabledError."""
     if not endpoint.is_active:
-        raise IsDisabled(endpoint)
+        raise EndpointDisabledError(endpoint)
     delivery = Delivery.objects.create(
         endpoint=endpoint, name=TEST_EVENT, body=test_body(endpoint.pk), give_up_at=give_up_time(timezone.now())
     )
-    transaction.on_commit(partial(announce, delivery.pk))
+    transaction.on_commit(partial(publish_change, delivery.pk))
     return delivery
 
 
 def replay(endpoint: WebhookEndpoint, deliveries: QuerySet[Delivery]) -> int:
     """Send these of the endpoint's deliveries again: same ids, same bytes, with a fresh time limit.
 
-    Deliveries that a sender is sending right now are skipped. Returns how many. Raises IsDisabled.
+    Deliveries that a sender is sending right now are skipped. Returns how many. Raises EndpointDisabledError.
     """
     with transaction.atomic():
         locked, now = _active(endpoint), timezone.now()
@@ -114,7 +114,7 @@ def replay(endpoint: WebhookEndpoint, deliveries: QuerySet[Delivery]) -> int:
             give_up_at=give_up_time(now),
             finished_at=None,
         )
-        transaction.on_commit(partial(announce, endpoint.pk))
+        transaction.on_commit(partial(publish_change, endpoint.pk))
     return count
 
 
@@ -122,7 +122,7 @@ def tell_missed(endpoint: WebhookEndpoint, begin: datetime, end: datetime) -> in
     """Create the deliveries of a period in which the endpoint was disabled or not subscribed.
 
     Existing deliveries are not created again: they can be replayed. Returns how many: MISSED_AT_ONCE when there may
-    be more. Raises IsDisabled.
+    be more. Raises EndpointDisabledError.
     """
     kept_since = timezone.now() - timedelta(days=settings.WEBHOOK_KEEP_DAYS)
     had = Delivery.objects.filter(endpoint=endpoint, position__gt=0, position=OuterRef("pk"))
@@ -150,15 +150,15 @@ def _tell_some(endpoint: WebhookEndpoint, missed: QuerySet[BuildEvent]) -> int:
         events, now = list(_with_builds(missed).order_by("pk")[:AT_ONCE]), timezone.now()
         made = [_delivery(endpoint, event, body_of(event), now) for event in events]
         Delivery.objects.bulk_create(made, ignore_conflicts=True)
-        transaction.on_commit(partial(announce, endpoint.pk))
+        transaction.on_commit(partial(publish_change, endpoint.pk))
     return len(made)
 
 
 def _active(endpoint: WebhookEndpoint) -> WebhookEndpoint:
-    """The endpoint, locked so that it cannot be disabled meanwhile. Raises IsDisabled."""
+    """The endpoint, locked so that it cannot be disabled meanwhile. Raises EndpointDisabledError."""
     locked = WebhookEndpoint.objects.locked(endpoint.pk)
     if locked is None or not locked.is_active:
-        raise IsDisabled(locked or endpoint)
+        raise EndpointDisabledError(locked or endpoint)
     return locked
 
 

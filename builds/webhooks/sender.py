@@ -24,7 +24,7 @@ from builds.webhooks.deliveries import Done, Outgoing, claim, settle
 from builds.webhooks.endpoints import follow_settings
 from builds.webhooks.messages import headers_of
 from builds.webhooks.transport import Answer, post
-from chef.jobs.pubsub import listen
+from chef.jobs.pubsub import subscribe
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ Post = Callable[..., Answer]
 class Sender:
     def __init__(self) -> None:
         self._is_stopping = False
-        self._ring = threading.Event()
+        self._wake_up = threading.Event()
         self._under_way: dict[UUID, Outgoing] = {}
         self._done: collections.deque[Done] = collections.deque()  # from the threads that send
         self._unsettled: dict[UUID, Done] = {}  # not yet recorded
@@ -55,18 +55,18 @@ class Sender:
         self._is_stopping = True
 
     def run(self) -> None:
-        threading.Thread(target=self._listen, name="listener", daemon=True).start()
+        threading.Thread(target=self._subscribe, name="subscriber", daemon=True).start()
         with ThreadPoolExecutor(settings.WEBHOOK_CONCURRENCY, thread_name_prefix="sender") as pool:
             while not self._is_stopping:
-                self._ring.clear()
+                self._wake_up.clear()
                 self._look_and_survive(pool)
-                self._ring.wait(LOOK_SECONDS)
+                self._wake_up.wait(LOOK_SECONDS)
                 time.sleep(_REST_SECONDS)
         self._settle_the_last()
 
-    def _listen(self) -> None:
-        """Ring when a build has changed, and when Redis is heard or not heard any more."""
-        asyncio.run(listen(lambda _: self._ring.set(), lambda _: self._ring.set()))
+    def _subscribe(self) -> None:
+        """Wake up when a build has changed, and when the subscription stands or is lost."""
+        asyncio.run(subscribe(lambda _: self._wake_up.set(), lambda _: self._wake_up.set()))
 
     def _look_and_survive(self, pool: ThreadPoolExecutor) -> None:
         try:
@@ -85,7 +85,7 @@ class Sender:
             self._follows_settings = True
         self._settle_done()
         if outbox.tell_events() == outbox.AT_ONCE:
-            self._ring.set()
+            self._wake_up.set()
         for outgoing in claim(settings.WEBHOOK_CONCURRENCY - len(self._under_way), list(self._under_way.values())):
             self._under_way[outgoing.id] = outgoing
             pool.submit(self._send, outgoing)
@@ -101,7 +101,7 @@ class Sender:
             logger.exception("a message could not be sent")
             answer = Answer(error="sender_fault", detail=f"{type(fault).__name__}: see the sender's log.")
         self._done.append(Done(outgoing, answer, began, time.monotonic()))
-        self._ring.set()
+        self._wake_up.set()
 
     def _settle_done(self) -> None:
         while self._done:

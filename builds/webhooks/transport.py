@@ -50,7 +50,7 @@ def post(
     try:
         target = guard.parse(url, is_ours=is_ours)
         addresses = guard.addresses_of(target, seconds=min(CONNECT_SECONDS, seconds), resolver=resolver)
-    except guard.Refused as refused:
+    except guard.UrlRefusedError as refused:
         return Answer(error=refused.code, detail=str(refused))
     except guard.Unresolved as fault:
         return Answer(error="name_not_found", detail=str(fault))

@@ -32,7 +32,7 @@ def unpack(upload: BinaryIO, ignore_rules: IgnoreRules | None = None) -> list[Ne
 
     Members that match the ignore rules are skipped, whatever their type.
 
-    Raises UploadRefused with all errors: those of `projects.files.paths`, `unsafe_member` for members that are not
+    Raises InvalidUploadError with all errors: those of `projects.files.paths`, `unsafe_member` for members that are not
     plain files, and `invalid_archive` for an archive that cannot be read or contradicts itself.
     """
     intake = Intake(ignore_rules)

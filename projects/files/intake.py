@@ -7,7 +7,7 @@ invalid UTF-8 can be recognised and reported.
 from django.conf import settings
 
 from projects.files.ignore_rules import IgnoreRules, ignored_name
-from projects.files.limits import UploadRefused, limit_faults
+from projects.files.limits import InvalidUploadError, limit_faults
 from projects.files.paths import Fault, NewFile, path_fault
 
 
@@ -67,10 +67,10 @@ class Intake:
         self._files.append(NewFile(name, content, executable))
 
     def check(self) -> None:
-        """Raise UploadRefused if there are errors so far."""
+        """Raise InvalidUploadError if there are errors so far."""
         if faults := self._faults + limit_faults(self._sizes):
             self._files.clear()
-            raise UploadRefused(faults)
+            raise InvalidUploadError(faults)
 
     def result(self) -> list[NewFile]:
         self.check()

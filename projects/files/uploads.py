@@ -26,7 +26,7 @@ KEPT_OF_OWNER = 5
 def keep_upload(
     *, by: User, project: Project | None, name: str, files: Sequence[NewFile], left_out: Mapping[str, int]
 ) -> Upload:
-    """`left_out`: how many files were ignored, by folder. Raises UploadRefused."""
+    """`left_out`: how many files were ignored, by folder. Raises InvalidUploadError."""
     check_files(files)
     upload = Upload.objects.create(
         owner=by,

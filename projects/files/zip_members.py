@@ -53,7 +53,7 @@ def is_zip(head: bytes) -> bool:
 
 
 def read_zip(stream: BinaryIO, intake: Intake) -> None:
-    """Add all members to the intake. Raises Unreadable, or UploadRefused before anything is unpacked."""
+    """Add all members to the intake. Raises Unreadable, or InvalidUploadError before anything is unpacked."""
     directory_at, entries = _directory(stream)
     wanted = [entry for entry in entries if _is_wanted(entry, intake)]
     intake.check()

@@ -32,7 +32,7 @@ class IdempotencyKey(models.Model):
                 name="idempotency_answered_iff_unlocked",
             ),
         ]
-        # projects.api.idempotency: expired keys
+        # chef.web.idempotency: expired keys
         indexes = [models.Index(fields=["created_at"], name="idempotency_by_age")]
 
     def __str__(self) -> str:

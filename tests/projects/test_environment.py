@@ -25,8 +25,8 @@ from projects.environment import (
     MAX_TOTAL_BYTES,
     MAX_VALUE_BYTES,
     MAX_VARIABLES,
-    EnvironmentRefused,
     EnvironmentUnreadable,
+    InvalidEnvironmentError,
     Secret,
     environment_document,
     environment_for,
@@ -57,7 +57,7 @@ def change(project: Project, env: Any = None, secrets: Any = None) -> None:
 
 def refusals(project: Project, env: Any = None, secrets: Any = None) -> dict[str, str]:
     """What is refused, by place, with why."""
-    with pytest.raises(EnvironmentRefused) as refused:
+    with pytest.raises(InvalidEnvironmentError) as refused:
         change(project, env, secrets)
     return {f"{fault.where}.{fault.name}": fault.detail for fault in refused.value.faults}
 
@@ -232,7 +232,7 @@ def test_changes_at_once_all_count_and_keep_to_the_limit(project: Project) -> No
     def add(number: int) -> None:
         try:
             change(project, {f"T{number}_{letter}": "x" for letter in string.ascii_letters[:30]})
-        except EnvironmentRefused as refusal:
+        except InvalidEnvironmentError as refusal:
             refused.append(str(refusal))
 
     _together([partial(add, number) for number in range(4)])

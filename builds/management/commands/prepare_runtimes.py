@@ -9,6 +9,7 @@ from django.core.management.base import BaseCommand, CommandError
 from builds.runtimes.images import PreparationError, RuntimeImage, discover_registries, prepare, runtime_images
 from builds.runtimes.registries import forget
 from builds.runtimes.runtime import UnknownRuntimeError
+from builds.sandbox.chef_init import first_process
 from builds.sandbox.contract import EngineFault
 from builds.sandbox.images import ImageStore
 
@@ -27,6 +28,8 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         # A plain SIGTERM would leave the temporary folder and an untagged image behind.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
+        if warning := first_process().warning:
+            self._tell(warning)
         try:
             images = runtime_images(options["runtime"])
             with ImageStore() as store:

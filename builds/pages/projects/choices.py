@@ -14,7 +14,7 @@ from django.views.decorators.http import require_http_methods
 from builds.actions import submit_upload
 from builds.pages.forms import ChoicesForm, StrategyForm
 from builds.pages.once import stored_nowhere
-from builds.pages.refusals import REFUSALS, reasons
+from builds.pages.refusals import refusals_in
 from builds.runner import strategy_request
 from builds.runtimes.detection import DetectionError, Plan, detect
 from projects.environment import Secret
@@ -92,11 +92,9 @@ def _build(request: HttpRequest, upload: Upload, form: StrategyForm) -> HttpResp
         secrets = {name: Secret(value) for name, value in data["secrets"].items()}
         of_new_project = {"name": data["name"], "env": data["env"], "secrets": secrets}
     try:
-        build = submit_upload(upload, by=cast(User, request.user), strategy=form.strategy(), **of_new_project)
+        with refusals_in(form):
+            build = submit_upload(upload, by=cast(User, request.user), strategy=form.strategy(), **of_new_project)
+            return redirect("build-page", pk=build.pk)
     except Upload.DoesNotExist:  # it has just been built
         return redirect("home")
-    except REFUSALS as refused:
-        for reason in reasons(refused):
-            form.add_error(None, reason)
-        return None
-    return redirect("build-page", pk=build.pk)
+    return None
