@@ -15,6 +15,8 @@ from builds.runtimes.runtime import Runtime
 LOCKFILES = ("bun.lock", "bun.lockb")  # the second is binary, and of Bun before 1.2
 _NAMED = re.compile(r"bun@(?P<version>\d+(?:\.\d+){0,2})(?:\+.*)?")
 
+_OTHER_MANAGERS = re.compile(r"(?:^|[\s&|;(])(?:npm|npx|pnpm|yarn)(?=\s|$)", re.MULTILINE)
+
 
 @dataclass(frozen=True)
 class BunInstaller:
@@ -34,10 +36,10 @@ class BunInstaller:
         return f"bun run {script}"
 
 
-def by_lockfile(tree: SourceTree, dependencies: Mapping[str, str]) -> str | None:
-    """The sentence for a project that Bun has locked, unless its manifest names another package manager."""
+def by_lockfile(tree: SourceTree, dependencies: Mapping[str, str], strategy: StrategyRequest) -> str | None:
+    """The sentence for a project that Bun has locked, unless its manifest or the strategy calls another manager."""
     named = _package_manager(tree)
-    if MANIFEST not in tree or (named and not named.startswith("bun@")):
+    if MANIFEST not in tree or (named and not named.startswith("bun@")) or _calls_another(strategy):
         return None
     if named:
         return "Bun, because packageManager in package.json names it."
@@ -57,6 +59,12 @@ def bun_plan(runtime: Runtime, tree: SourceTree, dependencies: Mapping[str, str]
 
 def _lockfile(tree: SourceTree) -> str | None:
     return next((name for name in LOCKFILES if name in tree), None)
+
+
+def _calls_another(strategy: StrategyRequest) -> bool:
+    # In scripts of package.json Bun puts itself in their place; commands of the strategy go to the shell.
+    commands = f"{strategy.install_command or ''}\n{strategy.build_command or ''}"
+    return bool(_OTHER_MANAGERS.search(commands))
 
 
 def _package_manager(tree: SourceTree) -> str:

@@ -43,6 +43,19 @@ def test_the_strategy_may_ask_for_another_runtime() -> None:
     assert plan_of({"package.json": built()}, runtime="bun").install_command == "bun install"
 
 
+@pytest.mark.parametrize(
+    ("asked", "runtime"),
+    [
+        ({"install_command": "npm ci"}, "node"),
+        ({"build_command": "cd web && npm run build"}, "node"),
+        ({"build_command": "bun run build --filter=npm-tool"}, "bun"),
+        ({"install_command": "npm ci", "runtime": "bun"}, "bun"),
+    ],
+)
+def test_a_strategy_that_calls_another_manager_keeps_node(asked: dict[str, Any], runtime: str) -> None:
+    assert plan_of({"package.json": built(), "bun.lock": LOCK}, **asked).runtime == runtime
+
+
 def test_a_broken_manifest_is_refused_with_its_place() -> None:
     error = refused({"package.json": '{"name": ,}', "bun.lock": LOCK})
 
