@@ -50,6 +50,7 @@ MANAGERS = {
     "pnpm": ("pnpm", "&& pnpm install --frozen-lockfile", "using pnpm v9."),
     "pnpm by its field": ("pnpm", " pnpm@9.15.9 && pnpm install", "using pnpm v9.15.9"),
     "yarn": ("yarn", "&& yarn install --frozen-lockfile", "yarn install v1."),
+    "bun": ("bun", "$ bun install --frozen-lockfile", "bun install v1."),
 }
 
 
@@ -201,6 +202,14 @@ def test_the_package_manager_is_the_one_that_the_project_says(corpus: Corpus, na
     assert called in command
     assert said in ended.log
     assert ended.files == {"dist/index.html": b"<h1>Built</h1>\n<p>with <em>care</em></p>\n"}
+
+
+def test_bun_bundles_typescript_with_its_dependency(corpus: Corpus) -> None:
+    ended = corpus["bundled by bun"]
+
+    assert (ended.build["strategy"]["runtime"], list(ended.files)) == ("bun", ["dist/main.js"])
+    assert b"# By Bun" in ended.files["dist/main.js"]
+    assert len(ended.files["dist/main.js"]) > 20_000  # marked itself
 
 
 @pytest.mark.parametrize("name", ["static site", "files by dependencies"])

@@ -187,7 +187,7 @@ def test_a_failed_one_says_what_to_do(ask: Callable[..., Generation], browser: C
 
     assert "A file that the app needs could not be written." in page
     assert "&lt;script&gt;x&lt;/script&gt;" in page
-    assert "Retry the generation: what is done stays done." in page
+    assert "Retry the generation: it continues where it stopped." in page
     assert f'action="/generations/{generation.pk}/retry"' in page
     assert '<li class="failed">' in page
     assert "data-waits" not in page
@@ -221,7 +221,7 @@ def test_repairs_stand_side_by_side(mended: Generation, browser: Client) -> None
     of_repair = page_of(browser, repairs[1])
 
     assert "2 repairs" in page
-    assert "brought no fewer errors, so the repairs have stopped. Revision 1 came furthest, and stays." in page
+    assert "did not reduce the errors, so repairs stopped. Revision 1 came furthest, and stays." in page
     assert page.count("came furthest</span>") == 1
     for number, repair in enumerate(repairs, 1):
         assert f'<a href="/generations/{repair.pk}">Repair {number}</a>' in page

@@ -30,7 +30,7 @@ def test_a_version_means_the_release_line_that_it_belongs_to(runtime: str, asked
 @pytest.mark.parametrize(
     ("runtime", "asked", "code", "said"),
     [
-        ("ruby", None, "unknown_runtime", "node, python, static"),
+        ("ruby", None, "unknown_runtime", "node, bun, python, static"),
         ("node", "16", "unknown_version", "18, 20, 22, 24"),
         ("node", "180", "unknown_version", "18, 20, 22, 24"),
         ("node", "22; rm", "unknown_version", "18, 20, 22, 24"),

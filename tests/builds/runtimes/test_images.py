@@ -165,7 +165,7 @@ def test_failed_trial_tells_what_the_tools_said_and_leaves_no_container(store: I
         with pytest.raises(TrialFailed, match="exit 3: no such luck"):
             store.try_out("chef-runtime/static:12", "echo no such luck >&2; exit 3")
 
-        own = {"label": f"{engine_images.TRIAL_LABEL}={OWN}"}
+        own: dict[str, str | list[str] | bool] = {"label": f"{engine_images.TRIAL_LABEL}={OWN}"}
         assert client.containers.list(all=True, filters=own) == []
 
 
@@ -399,7 +399,7 @@ def test_command_prepares_what_it_is_asked_for(settings: Settings, capsys: pytes
 
 
 def test_command_refuses_an_unknown_runtime_by_naming_the_known() -> None:
-    with pytest.raises(CommandError, match="node, python, static"):
+    with pytest.raises(CommandError, match="node, bun, python, static"):
         call_command("prepare_runtimes", runtime=["cobol"])
 
 
