@@ -84,13 +84,26 @@ def _in_progress(owner_id: int | None) -> InProgressError:
 class StoredKey(Protocol):
     """A key's row. `locked_until` is set while its request is under way; `status_code` and `answer` once it is done."""
 
-    pk: int
-    owner_id: int | None
-    fingerprint: str
-    created_at: datetime
-    locked_until: datetime | None
-    status_code: int | None
-    answer: bytes
+    @property
+    def pk(self) -> int: ...
+
+    @property
+    def owner_id(self) -> int | None: ...
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    @property
+    def created_at(self) -> datetime: ...
+
+    @property
+    def locked_until(self) -> datetime | None: ...
+
+    @property
+    def status_code(self) -> int | None: ...
+
+    @property
+    def answer(self) -> bytes | bytearray | memoryview: ...
 
 
 class KeyStore(Protocol):

@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 
 from tests.e2e.client import ChefClient, Refused
-from tests.installation import Installation
+from tests.installation import Installation, until
+
+pytestmark = pytest.mark.once("postgresql")
 
 MIB = 1024**2
 PAGE = {"index.html": "x"}
@@ -131,4 +133,4 @@ def test_refused_requests_leave_nothing_behind(chef: Installation, client: ChefC
             client.submit(body)
 
     assert client.health()["checks"]["queue"]["depth"] <= before
-    assert not chef.leftovers()
+    until(lambda: not chef.leftovers(), seconds=30, what="what the builds before had is gone, and nothing else came")

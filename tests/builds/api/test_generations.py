@@ -1,4 +1,4 @@
-"""Doors to generations, as HTTP answers: what is accepted, refused, listed, cancelled and retried."""
+"""Generations in the API: what is accepted, refused, listed, cancelled and retried."""
 
 from collections.abc import Callable
 from typing import Any
@@ -102,6 +102,10 @@ BAD = {
             ("max_value", "config.maxTokens"),
             ("unknown_runtime", "strategy.runtime"),
         ],
+    ),
+    "a runtime that no app is written for": (
+        {**TODO, "strategy": {"runtime": "bun"}},
+        [("unknown_runtime", "strategy.runtime")],
     ),
     "no tokens": ({**TODO, "config": {"maxTokens": 0}}, [("min_value", "config.maxTokens")]),
     "files": ({**TODO, "files": {}}, [("unknown_field", "files")]),

@@ -1,4 +1,4 @@
-"""Doors to webhooks, through HTTP, against the real database."""
+"""Webhooks in the API, through HTTP, against the real database."""
 
 import io
 import json

@@ -6,11 +6,13 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.db import IntegrityError, connection, transaction
 from django.http import HttpResponse
 from django.utils import timezone
+from django.utils.module_loading import import_string
 from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -22,12 +24,14 @@ from chef.web.idempotency import (
     IdempotentMixin,
     InProgressError,
     KeyReusedError,
+    KeyStore,
     claim,
     claim_or_wait,
     fingerprint_of,
     forget_old_keys,
 )
 from projects.actions import create_project
+from projects.idempotency_keys import IdempotencyKeys
 from projects.models import IdempotencyKey, Project
 
 
@@ -70,6 +74,12 @@ def test_a_repeat_gets_the_same_answer_and_does_nothing(owner: User) -> None:
     assert "Idempotency-Replayed" not in first
     assert second["Idempotency-Replayed"] == "true"
     assert Project.objects.count() == 1
+
+
+def test_the_setting_names_a_table_that_has_the_interface() -> None:
+    store: KeyStore = IdempotencyKeys()
+
+    assert import_string(settings.IDEMPOTENCY_KEYS) is type(store)
 
 
 def test_the_quoted_form_is_the_same_key(owner: User) -> None:

@@ -17,7 +17,7 @@ from projects.models import Project
 from tests.installation import ROOT
 
 
-class Door(APIView):
+class View(APIView):
     authentication_classes = (TokenAuthentication, SessionAuthentication, LocalUserAuthentication)
 
     def get(self, request: Any) -> Any:
@@ -25,7 +25,7 @@ class Door(APIView):
 
 
 def ask(**headers: str) -> Any:
-    return Door.as_view()(APIRequestFactory().get("/v1/x", headers=headers))
+    return View.as_view()(APIRequestFactory().get("/v1/x", headers=headers))
 
 
 @pytest.mark.django_db
@@ -48,6 +48,7 @@ def test_a_bad_token_is_not_the_local_user() -> None:
     assert ask(Authorization="Bearer a.b").status_code == 401
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("debug", "code"), [("0", 1), ("1", 0)])
 def test_anyone_is_let_in_for_trying_out_alone(debug: str, code: int) -> None:
     environment = {**os.environ, "CHEF_ALLOW_ANONYMOUS": "1", "DEBUG": debug, "CHEF_HTTPS": "0"}
