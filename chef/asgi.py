@@ -58,7 +58,7 @@ _PAGE = """<!doctype html>
 """
 
 
-class BodyTooLarge(Exception):
+class BodyTooLargeError(Exception):
     """More came than any request may hold."""
 
 
@@ -80,14 +80,14 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
         message = await receive()
         received += len(message.get("body", b""))
         if received > most:
-            raise BodyTooLarge
+            raise BodyTooLargeError
         return message
 
     try:
         if declared.isdigit() and int(declared) > most:
-            raise BodyTooLarge
+            raise BodyTooLargeError
         await streaming.serve(django_application, scope, receive, send, body_of=bounded_receive)
-    except BodyTooLarge:
+    except BodyTooLargeError:
         is_for_programs = scope["path"].startswith("/v1/")
         await _refuse(send, f"The request has more than {most:,} bytes: send less, or fewer files.", is_for_programs)
     finally:

@@ -26,7 +26,7 @@ from storages.backends.s3 import S3Storage
 from storages.utils import clean_name
 from urllib3.exceptions import HTTPError
 
-from chef.storage.errors import StoreFault
+from chef.storage.errors import StorageError
 
 # One part of a large upload is in memory at a time: the least that S3 takes. Of one object, it takes 10,000 at most.
 PART_BYTES, MOST_PARTS = 5 * 1024**2, 10_000
@@ -86,7 +86,7 @@ class S3Store(S3Storage):  # type: ignore[misc]  # the library has no types
             answer = self._client.get_object(**where, **part)
             if part and "ContentRange" not in answer:
                 answer["Body"].close()
-                raise StoreFault("the S3 store sends no parts of what it has")
+                raise StorageError("the S3 store sends no parts of what it has")
             return answer["Body"], start + int(answer["ContentLength"])
 
         return File(cast("IO[bytes]", StoredFile(fetch)), name)
@@ -116,7 +116,7 @@ class S3Store(S3Storage):  # type: ignore[misc]  # the library has no types
             with _as_os_errors():
                 answer = self._client.delete_objects(Bucket=self.bucket_name, Delete={"Objects": keys, "Quiet": True})
             if faults := answer.get("Errors"):
-                raise StoreFault(f"the S3 store kept {len(faults)} of {len(keys)}: {faults[0].get('Code')}")
+                raise StorageError(f"the S3 store kept {len(faults)} of {len(keys)}: {faults[0].get('Code')}")
 
     def exists(self, name: str) -> bool:
         with _as_os_errors():
@@ -148,7 +148,7 @@ class StoredFile(io.RawIOBase):
     """What is stored under a key, read as it comes: one request from where the reader is, and another after a jump.
 
     `fetch(start)` asks for the bytes from `start` and gives (body, size of the whole). The first is asked for at once:
-    a key that does not exist is an error now. Raises FileNotFoundError and StoreFault.
+    a key that does not exist is an error now. Raises FileNotFoundError and StorageError.
     """
 
     def __init__(self, fetch: Callable[[int], tuple[StreamingBody, int]]) -> None:
@@ -184,7 +184,7 @@ class StoredFile(io.RawIOBase):
             return b""
         try:
             data = self._read(wanted)
-        except StoreFault:
+        except StorageError:
             data = self._read(wanted)
         self._position += len(data)
         self._fetched = self._position
@@ -211,8 +211,8 @@ class StoredFile(io.RawIOBase):
                     self._fetched = self._position
                 data = self._body.read(size)
             if len(data) < size:
-                raise StoreFault("the S3 store sent less than it has")
-        except StoreFault:
+                raise StorageError("the S3 store sent less than it has")
+        except StorageError:
             self._let_go()
             raise
         return bytes(data)
@@ -248,6 +248,6 @@ def _as_os_errors() -> Iterator[None]:
         code = str(fault.response.get("Error", {}).get("Code", ""))
         if code in _MISSING:
             raise FileNotFoundError("the S3 store has no such key") from fault
-        raise StoreFault(f"the S3 store refused: {code}") from fault
+        raise StorageError(f"the S3 store refused: {code}") from fault
     except (BotoCoreError, Boto3Error, HTTPError) as fault:
-        raise StoreFault(f"the S3 store did not answer: {type(fault).__name__}") from fault
+        raise StorageError(f"the S3 store did not answer: {type(fault).__name__}") from fault

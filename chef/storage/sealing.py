@@ -19,7 +19,7 @@ WEBHOOKS = b"chef: webhooks' secrets at rest"
 ANSWERS = b"chef: kept answers at rest"
 
 
-class Unreadable(Exception):
+class UnsealError(Exception):
     """The text was sealed with a key that this installation does not have, or it is not what was sealed."""
 
 
@@ -28,15 +28,15 @@ def seal(text: str, purpose: bytes = ENVIRONMENT) -> str:
 
 
 def unseal(sealed: str, purpose: bytes = ENVIRONMENT) -> str:
-    """The text that was sealed. Raises Unreadable."""
+    """The text that was sealed. Raises UnsealError."""
     try:
         return _keys(tuple(settings.SECRETS_KEYS), purpose).decrypt(sealed).decode()
     except InvalidToken:
-        raise Unreadable("no key of this installation opens it") from None
+        raise UnsealError("no key of this installation opens it") from None
 
 
 def reseal(sealed: str, purpose: bytes = ENVIRONMENT) -> str:
-    """The same text under the first key. Raises Unreadable."""
+    """The same text under the first key. Raises UnsealError."""
     return seal(unseal(sealed, purpose), purpose)
 
 

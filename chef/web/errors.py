@@ -19,7 +19,7 @@ from rest_framework.exceptions import APIException, ErrorDetail, ParseError, Val
 from rest_framework.response import Response
 
 from chef.refusals import Reason, RefusalError
-from chef.storage.errors import StoreFault
+from chef.storage.errors import StorageError
 
 R = TypeVar("R", bound=HttpResponseBase)
 
@@ -88,7 +88,7 @@ class ApiExceptionHandler(ExceptionHandler):
             return as_api_exception(exc)
         if isinstance(exc, SuspiciousOperation):
             return ParseError("The request cannot be read: check its headers and its address.")
-        if isinstance(exc, StoreFault):
+        if isinstance(exc, StorageError):
             return as_api_exception(StorageUnavailableError())
         return super().convert_known_exceptions(exc)
 

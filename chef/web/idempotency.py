@@ -29,7 +29,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from chef.refusals import RefusalError
-from chef.storage.sealing import ANSWERS, Unreadable, seal, unseal
+from chef.storage.sealing import ANSWERS, UnsealError, seal, unseal
 
 logger = logging.getLogger(__name__)
 
@@ -253,7 +253,7 @@ def _unpacked(row: StoredKey) -> HttpResponse:
     if not packed.startswith(b"{"):
         try:
             packed = unseal(packed.decode(), ANSWERS).encode()
-        except Unreadable:
+        except UnsealError:
             detail = "The answer to the first request cannot be read any more: send a new Idempotency-Key."
             raise KeyReusedError(detail) from None
     headers, _, body = packed.partition(b"\n")

@@ -100,7 +100,7 @@ def hides_something(lines: Sequence[str]) -> bool:
     return any(map(hides, lines))
 
 
-class _TooSlow(Exception):
+class _TooSlowError(Exception):
     pass
 
 
@@ -120,7 +120,7 @@ def _coloured(lines: Sequence[str], path: str, last: int) -> list[str] | None:
         come = 0
         for number, (kind, text) in enumerate(lexer.get_tokens("\n".join([*lines, ""]))):
             if number % 100 == 0 and time.thread_time() > deadline:
-                raise _TooSlow
+                raise _TooSlowError
             yield kind, text
             if (come := come + text.count("\n")) >= last:
                 return
@@ -128,7 +128,7 @@ def _coloured(lines: Sequence[str], path: str, last: int) -> list[str] | None:
     out = StringIO()
     try:
         HtmlFormatter(nowrap=True).format(tokens(), out)
-    except _TooSlow:
+    except _TooSlowError:
         return None
     coloured = out.getvalue().removesuffix("\n").split("\n")
     return coloured if len(coloured) >= last else None

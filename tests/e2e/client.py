@@ -38,7 +38,7 @@ class ListedArtifact:
     url: str
 
 
-class Refused(Exception):
+class RequestRefusedError(Exception):
     """The API said no. `errors` are its `code`, `detail` and `attr` triples."""
 
     def __init__(self, answer: httpx.Response) -> None:
@@ -48,7 +48,7 @@ class Refused(Exception):
 
 
 class ChefClient:
-    """Speaks to one installation with one token; a context manager. Every call may raise Refused."""
+    """Speaks to one installation with one token; a context manager. Every call may raise RequestRefusedError."""
 
     def __init__(self, url: str, token: str) -> None:
         self._http = httpx.Client(
@@ -131,5 +131,5 @@ class ChefClient:
     @staticmethod
     def _checked(answer: httpx.Response, *, status: int = 200) -> httpx.Response:
         if answer.status_code != status:
-            raise Refused(answer)
+            raise RequestRefusedError(answer)
         return answer

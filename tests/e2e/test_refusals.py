@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.client import ChefClient, Refused
+from tests.e2e.client import ChefClient, RequestRefusedError
 from tests.installation import Installation, until
 
 pytestmark = pytest.mark.once("postgresql")
@@ -78,7 +78,7 @@ REFUSED: dict[str, tuple[Any, str, str]] = {
 def test_a_bad_request_is_refused_with_what_to_do(client: ChefClient, name: str) -> None:
     body, code, attr = REFUSED[name]
 
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RequestRefusedError) as refused:
         client.submit(body)
 
     assert refused.value.status == 400
@@ -90,7 +90,7 @@ def test_a_bad_request_is_refused_with_what_to_do(client: ChefClient, name: str)
 def test_all_that_is_wrong_is_told_at_once(client: ChefClient) -> None:
     body = {"files": {"../x": "", "B": "", "b": ""}, "strategy": {"runtime": "cobol", "cpus": -1}, "priority": "now"}
 
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RequestRefusedError) as refused:
         client.submit(body)
 
     assert {error["attr"] for error in refused.value.errors} >= {"files.../x", "files.b", "strategy.cpus", "priority"}
@@ -100,7 +100,7 @@ def test_all_that_is_wrong_is_told_at_once(client: ChefClient) -> None:
     "content", [b'{"files": {', b"\xff\xfe", b"", b"NaN"], ids=["cut off", "no UTF-8", "empty", "NaN"]
 )
 def test_a_body_that_is_no_json_is_refused(client: ChefClient, content: bytes) -> None:
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RequestRefusedError) as refused:
         client.submit_raw(content)
 
     assert refused.value.status == 400
@@ -110,7 +110,7 @@ def test_a_body_that_is_no_json_is_refused(client: ChefClient, content: bytes) -
 def test_a_body_beyond_every_limit_is_refused_before_it_is_read(client: ChefClient) -> None:
     body = b'{"files": {"a": "' + b"x" * (45 * MIB) + b'"}}'
 
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RequestRefusedError) as refused:
         client.submit_raw(body)
 
     assert refused.value.status == 413
@@ -118,7 +118,7 @@ def test_a_body_beyond_every_limit_is_refused_before_it_is_read(client: ChefClie
 
 
 def test_a_stranger_is_told_to_bring_a_token(chef: Installation) -> None:
-    with ChefClient(chef.url, "") as stranger, pytest.raises(Refused) as refused:
+    with ChefClient(chef.url, "") as stranger, pytest.raises(RequestRefusedError) as refused:
         stranger.submit({"files": PAGE})
 
     assert refused.value.status == 401
@@ -129,7 +129,7 @@ def test_refused_requests_leave_nothing_behind(chef: Installation, client: ChefC
     before = client.health()["checks"]["queue"]["depth"]
 
     for body, _, _ in REFUSED.values():
-        with pytest.raises(Refused):
+        with pytest.raises(RequestRefusedError):
             client.submit(body)
 
     assert client.health()["checks"]["queue"]["depth"] <= before

@@ -12,7 +12,7 @@ from builds.models import Build, DeliveryTry, Release, Site, WebhookEndpoint
 from builds.webhooks.endpoints import create_endpoint
 from builds.webhooks.outbox import send_test
 from chef.jobs.models import Status
-from projects.generations.actions import Wishes, cancel_generation, request_generation
+from projects.generations.actions import GenerationOptions, cancel_generation, request_generation
 from projects.models import EnvironmentVariable, Generation, Project
 from tests.builds.pages.rows import completed, more_builds, path_of
 from tests.scripted_model import ScriptedModel
@@ -66,7 +66,7 @@ def test_a_failed_build_says_why_on_the_overview(queue_build: QueueBuild, browse
 
 
 def test_a_project_without_a_build_says_what_is_written_or_why_it_was_not(owner: User, browser: Client) -> None:
-    generation = request_generation(by=owner, prompt="A page of <i>bees</i>", strategy={}, wishes=Wishes())
+    generation = request_generation(by=owner, prompt="A page of <i>bees</i>", strategy={}, options=GenerationOptions())
     path = f"/projects/{generation.project_id}"
 
     page = browser.get(path).content.decode()
