@@ -11,7 +11,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import Sum
 from django.utils import timezone
 
-from chef.jobs.capacity import make_sure_of_room
+from chef.jobs.capacity import refuse_when_full
 from chef.jobs.models import Status, TransitionRefusedError
 from chef.refusals import RefusalError
 from projects.actions import create_project
@@ -191,7 +191,7 @@ def _prepared(project: Project, kind: Generation.Kind, prompt: str, options: Gen
 def _queued(generation: Generation, *, by: User) -> Generation:
     if tokens_left_today(generation.owner_id) == 0:
         raise DailyTokensSpentError
-    make_sure_of_room(GENERATIONS, generation.owner_id)
+    refuse_when_full(GENERATIONS, generation.owner_id)
     return _saved(generation, {"status": Status.QUEUED, "by": by.get_username()})
 
 
