@@ -79,7 +79,7 @@ class Sender:
 
     def look(self, pool: ThreadPoolExecutor) -> None:
         """Do everything that is due now, once."""
-        self._beat.tell()
+        self._beat.record()
         if not self._follows_settings:
             follow_settings()
             self._follows_settings = True

@@ -89,7 +89,7 @@ class GenerationOptions:
 
 
 @dataclass(frozen=True)
-class Failed:
+class FailedBuild:
     """What a repair has to fix: the verdict in the API's words, the end of the log, what was tried before."""
 
     verdict: Mapping[str, Any]
@@ -156,7 +156,7 @@ def retry_generation(generation: Generation, *, by: User, options: GenerationOpt
 
 
 @transaction.atomic
-def request_repair(root: Generation, base: Revision, failed: Failed) -> Generation:
+def request_repair(root: Generation, base: Revision, failed: FailedBuild) -> Generation:
     """A new revision on top of one whose build failed. Raises GenerationUnderWayError. However full the queue is."""
     generation = Generation(
         project=root.project,

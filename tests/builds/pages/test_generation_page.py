@@ -21,7 +21,7 @@ from projects.actions import add_revision
 from projects.engine.errors import EngineError
 from projects.engine.model.questions import Stage
 from projects.files.paths import NewFile
-from projects.generations.actions import Failed, GenerationOptions, request_generation, request_repair
+from projects.generations.actions import FailedBuild, GenerationOptions, request_generation, request_repair
 from projects.generations.queue import claim
 from projects.generations.runner import STARTER, Run
 from projects.models import Exchange, Generation, GenerationEvent, Revision
@@ -205,7 +205,7 @@ def mended(ask: Callable[..., Generation], owner: User) -> Generation:
     for number in (1, 2):
         build = failing("type_error", f"src/a.ts({number},1): <b>error</b>")
         assert build.verdict
-        request_repair(root, revision, Failed(build.verdict, "log"))
+        request_repair(root, revision, FailedBuild(build.verdict, "log"))
         columns = {"message": f"Try {number}.", "diff": "--- a/a.ts\n+++ b/a.ts\n@@ -1 +1 @@\n--- one\n+<u>two</u>\n"}
         revision = completed(begun("repair", input_tokens=500), {"a.ts": b"two %d" % number}, **columns)
     failing("type_error", "src/a.ts(3,1): error")

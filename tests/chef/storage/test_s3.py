@@ -80,16 +80,16 @@ def peak_memory() -> Iterator[Callable[[], int]]:
     [
         ({"S3_BUCKET": "", "S3_ENDPOINT_URL": "https://s3.example.com"}, "S3_ENDPOINT_URL: set S3_BUCKET too"),
         ({"S3_BUCKET": "", "S3_PREFIX": "a", "S3_REGION": "b"}, "S3_REGION, S3_PREFIX: set S3_BUCKET too"),
-        ({"S3_BUCKET": "s3://bucket"}, "is no bucket's name"),
+        ({"S3_BUCKET": "s3://bucket"}, "is not a bucket's name"),
         ({"S3_BUCKET": "bucket/below"}, "S3_PREFIX"),
-        ({"S3_BUCKET": "bucket", "S3_ENDPOINT_URL": "s3.example.com"}, "begins with http:// or https://"),
+        ({"S3_BUCKET": "bucket", "S3_ENDPOINT_URL": "s3.example.com"}, "begin it with http:// or https://"),
         ({"S3_BUCKET": "bucket", "S3_ADDRESSING_STYLE": "paths"}, "write path, virtual or auto"),
         ({"S3_BUCKET": "bucket", "S3_ACCESS_KEY_ID": "known"}, "set both, or neither"),
         ({"S3_BUCKET": "bucket", "S3_SECRET_ACCESS_KEY": "hidden"}, "set both, or neither"),
         ({"S3_BUCKET": "bucket", "S3_SESSION_TOKEN": "hidden"}, "set both, or neither"),
     ],
 )
-def test_what_cannot_be_used_stops_the_start(
+def test_an_invalid_setting_stops_the_start(
     monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], told: str
 ) -> None:
     for name, value in variables.items():

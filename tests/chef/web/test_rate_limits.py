@@ -90,10 +90,10 @@ def test_without_a_rate_nothing_is_counted(settings: Any) -> None:
     assert check(1, "read") is None
 
 
-def test_what_is_no_rate_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_rate_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CHEF_RATE_READ", "many")
 
-    with pytest.raises(ImproperlyConfigured, match="write 600/minute"):
+    with pytest.raises(ImproperlyConfigured, match="write one such as 600/minute"):
         env_rate("CHEF_RATE_READ", "1/minute")
 
 
