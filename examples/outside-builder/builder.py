@@ -1,9 +1,9 @@
-"""A builder outside of Chef: takes builds of the external queue, runs a command in a folder with their files, reports.
+"""An external builder: claims builds of the external queue, runs a command on their files, and reports the result.
 
 pip install httpx standardwebhooks
 CHEF_URL=http://127.0.0.1:3001 CHEF_WORKER_SECRET=whsec_... python builder.py --outputs dist make all
 
-The command runs as whoever started this, with all that they may do: take only builds of people whom you trust.
+The command runs with all rights of the user who started this: build only for people whom you trust.
 """
 
 import argparse
@@ -23,11 +23,11 @@ from typing import Any
 import httpx
 from standardwebhooks import Webhook
 
-SECRET = os.environ.pop("CHEF_WORKER_SECRET")  # not for the command
+SECRET = os.environ.pop("CHEF_WORKER_SECRET")  # not passed on to the command
 
 
 def send(chef: httpx.Client, door: str, message: dict[str, Any]) -> Any:
-    """Send a signed message; if no answer comes, again under the same id: so it is done once."""
+    """Send a signed message; without an answer, again with the same id, so that it takes effect once."""
     body, message_id, pauses = json.dumps(message), f"msg_{uuid.uuid4().hex}", [1, 2, 4, 8]
     while True:
         now = datetime.now(UTC)
@@ -44,7 +44,7 @@ def send(chef: httpx.Client, door: str, message: dict[str, Any]) -> Any:
 
 
 def run(chef: httpx.Client, taken: dict[str, Any], command: list[str], folder: str) -> tuple[int, str]:
-    """(exit code, output) of the command. Raises httpx.HTTPStatusError when the build is ours no longer."""
+    """(exit code, output) of the command. Raises httpx.HTTPStatusError when the build is no longer ours."""
     lease = datetime.fromisoformat(taken["leaseExpiresAt"]) - datetime.now(UTC)
     environment = {**os.environ, **taken["env"]}
     with subprocess.Popen(
@@ -63,7 +63,7 @@ def run(chef: httpx.Client, taken: dict[str, Any], command: list[str], folder: s
 
 
 def build(chef: httpx.Client, taken: dict[str, Any], command: list[str], outputs: str) -> dict[str, Any]:
-    """Fetch the files, run the command, and say what came of it."""
+    """Fetch the files, run the command, and report the result."""
     result = {"jobId": taken["jobId"], "fence": taken["fence"]}
     with tempfile.TemporaryDirectory() as folder:
         archive = chef.get(taken["archive"]["url"]).raise_for_status().content
@@ -86,9 +86,9 @@ def build(chef: httpx.Client, taken: dict[str, Any], command: list[str], outputs
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Builds what Chef's external queue holds.")
+    parser = argparse.ArgumentParser(description="Builds projects from Chef's external queue.")
     parser.add_argument("--outputs", default="dist", help="the folder that the command writes")
-    parser.add_argument("--once", action="store_true", help="end when nothing waits")
+    parser.add_argument("--once", action="store_true", help="exit when no build is waiting")
     parser.add_argument("command", nargs=argparse.REMAINDER)
     options = parser.parse_args()
     with httpx.Client(base_url=os.environ["CHEF_URL"], timeout=60) as chef:

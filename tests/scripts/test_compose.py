@@ -72,7 +72,7 @@ def test_only_web_publishes_a_port(services: dict[str, Service]) -> None:
     assert not any(service.get("network_mode") == "host" for service in services.values())
 
 
-def test_web_is_published_on_this_machine_alone_unless_told_otherwise(services: dict[str, Service]) -> None:
+def test_web_is_published_only_on_this_machine_by_default(services: dict[str, Service]) -> None:
     port = services["web"]["ports"][0]
 
     assert port == "${CHEF_BIND:-127.0.0.1}:${PORT:-3001}:3001"
@@ -155,7 +155,7 @@ def test_one_service_builds_the_image_of_all(services: dict[str, Service]) -> No
     assert building == {"migrate"}
 
 
-# --- What they are told ------------------------------------------------------------------------------------------
+# --- Their settings ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["SECRET_KEY", "POSTGRES_PASSWORD", "REDIS_PASSWORD", "DOCKER_GID"])

@@ -101,7 +101,7 @@ def test_certificates_are_passed_to_each_tool(tmp_path: Path, monkeypatch: pytes
     assert {environment[name] for name in ("SSL_CERT_FILE", "PIP_CERT", "NODE_EXTRA_CA_CERTS")} == {str(bundle)}
 
 
-def test_missing_certificates_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_certificates_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", "/nowhere/ca.pem")
 
     with pytest.raises(SetupError, match=r"SSL_CERT_FILE=/nowhere/ca\.pem is not a file"):
@@ -145,28 +145,28 @@ def test_run_with_a_skipped_test_has_not_passed(tmp_path: Path, body: str, code:
 
 
 def test_dead_service_is_started_again(place: Place, signals_kept: None) -> None:
-    said: list[str] = []
+    messages: list[str] = []
     sleeper = service(place, SLEEP)
 
-    with Supervisor(said.append) as supervisor:
+    with Supervisor(messages.append) as supervisor:
         supervisor.start(sleeper)
         first = sleeper.pid
         os.kill(first or 0, signal.SIGKILL)
         came_back = supervisor.watch(lambda: sleeper.is_running and sleeper.pid != first, seconds=10)
 
     assert came_back
-    assert len(said) == 1
-    assert "sleeper ended (by signal 9) and is started again in 1 s" in said[0]
+    assert len(messages) == 1
+    assert "sleeper ended (by signal 9) and is started again in 1 s" in messages[0]
     assert not sleeper.is_running
 
 
-def test_service_that_cannot_run_is_given_up_with_its_last_words(place: Place, signals_kept: None) -> None:
-    said: list[str] = []
+def test_a_service_that_cannot_run_is_given_up_with_its_last_output(place: Place, signals_kept: None) -> None:
+    messages: list[str] = []
     broken = service(place, [sys.executable, "-c", "raise SystemExit('no such setting')"])
 
-    with Supervisor(said.append) as supervisor:
+    with Supervisor(messages.append) as supervisor:
         supervisor.start(broken)
-        assert supervisor.watch(lambda: bool(said), seconds=10)
+        assert supervisor.watch(lambda: bool(messages), seconds=10)
 
         with pytest.raises(SetupError, match="no such setting"):
             supervisor.give_up_after(1)
@@ -175,7 +175,7 @@ def test_service_that_cannot_run_is_given_up_with_its_last_words(place: Place, s
 def test_stubborn_service_is_killed_after_its_grace(place: Place) -> None:
     stubborn = service(place, STUBBORN, grace=0.5)
     stubborn.start()
-    assert until(lambda: "ready" in stubborn.last_words(), seconds=10)
+    assert until(lambda: "ready" in stubborn.last_output(), seconds=10)
 
     stop_together([stubborn])
 

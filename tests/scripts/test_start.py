@@ -34,7 +34,7 @@ class Start:
         own = {"CHEF_DATA_DIR": str(folder), "PORT": str(free_port()), "REDIS_PORT": str(free_port())}
         self.environment = {**kept, **own}
         self.output = folder.with_suffix(".out")
-        self.once_said = ""
+        self.once_printed = ""
 
     @property
     def quickstart(self) -> dict[str, str]:
@@ -63,15 +63,15 @@ class Start:
             subprocess.Popen(argv, cwd=ROOT, env=self.environment, stdout=output, stderr=output) as process,
         ):
             try:
-                is_ready = until(lambda: READY in self.said or process.poll() is not None, seconds=90)
-                assert is_ready, self.said
-                assert process.poll() is None, self.said
+                is_ready = until(lambda: READY in self.printed_text or process.poll() is not None, seconds=90)
+                assert is_ready, self.printed_text
+                assert process.poll() is None, self.printed_text
                 yield process
             finally:
                 process.terminate()
 
     @property
-    def said(self) -> str:
+    def printed_text(self) -> str:
         return self.output.read_text()
 
     def processes(self) -> list[int]:
@@ -92,12 +92,12 @@ def start() -> Iterator[Start]:
     """One data folder for all of these tests: the first makes it, the others find it made."""
     with tempfile.TemporaryDirectory(prefix="chef-", dir="/tmp") as folder:
         start = Start(Path(folder) / "data")
-        start.once_said = start.once()
+        start.once_printed = start.once()
         yield start
 
 
 def test_once_builds_the_examples_and_leaves_nothing_running(start: Start) -> None:
-    printed = start.once_said
+    printed = start.once_printed
 
     assert re.findall(r"^(\S+): \d+ files sent", printed, re.MULTILINE) == ["react-ts-vite", "python-package"]
     assert len(re.findall(r"^  completed after", printed, re.MULTILINE)) == 3
@@ -122,15 +122,15 @@ def test_next_start_installs_nothing_and_keeps_token_and_password(start: Start) 
 
     assert code == 0
     assert known == first
-    assert first["CHEF_PASSWORD"] not in start.said
+    assert first["CHEF_PASSWORD"] not in start.printed_text
     assert (start.folder / "quickstart.env").stat().st_mode & 0o077 == 0
     assert health["status"] == "ok"
     assert refusal.status_code == 400  # the token is good: only the body is not
-    assert "packages" not in start.said
+    assert "packages" not in start.printed_text
     assert start.processes() == []
 
 
-def test_busy_folder_taken_port_and_paused_queue_are_told_and_nothing_outlives_a_kill(start: Start) -> None:
+def test_busy_folder_taken_port_and_paused_queue_are_reported_and_nothing_outlives_a_kill(start: Start) -> None:
     start.pause()
     with socket.create_server(("127.0.0.1", int(start.environment["PORT"]))) as taken, start.in_foreground() as process:
         port = taken.getsockname()[1]
@@ -142,7 +142,7 @@ def test_busy_folder_taken_port_and_paused_queue_are_told_and_nothing_outlives_a
 
         assert second.returncode == 1
         assert f"Chef already runs from {start.folder} (process {process.pid})" in second.stderr
-        assert f"Port {port} is taken: using {start.quickstart['CHEF_URL'].rpartition(':')[2]}." in start.said
-        assert "The queue is paused, so nothing is built." in start.said
+        assert f"Port {port} is taken: using {start.quickstart['CHEF_URL'].rpartition(':')[2]}." in start.printed_text
+        assert "The queue is paused, so nothing is built." in start.printed_text
         assert len(running) > 4
         assert until(lambda: start.processes() == [], seconds=40), start.processes()
