@@ -142,7 +142,7 @@ class LogText:
 class Result:
     """What a builder says of its attempt. Files are (name, bytes), with names that builds.artifacts keeps.
 
-    Of a failure, `verdict` has what is told of a verdict's code, phase, message, hint, evidence and exit_code.
+    Of a failure, `verdict` has what is known of a verdict's code, phase, message, hint, evidence and exit_code.
     """
 
     job_id: UUID
@@ -191,19 +191,19 @@ class Report:
         if self._verdict is None:
             return Status.COMPLETED, {"progress": 100, "usage": {"diskBytes": sum(file.size for file in self._kept)}}
         if self._verdict.cls == VerdictClass.INFRA:  # no fault of the project: tried again, as with our own workers
-            told = "; ".join(self._verdict.evidence[:3]) or self._verdict.message
-            return after_fault(EXTERNAL_BUILDS, build, Fault(self._verdict.code, told))
+            evidence = "; ".join(self._verdict.evidence[:3]) or self._verdict.message
+            return after_fault(EXTERNAL_BUILDS, build, Fault(self._verdict.code, evidence))
         return Status.FAILED, {"phase": self._verdict.phase, "verdict": self._verdict.as_json()}
 
     def _read(self, build: Build) -> None:
-        """The log and the verdict, without the project's secrets; without all that was told when those are unknown."""
+        """The log and the verdict, without the project's secrets; without the texts when those are unknown."""
         try:
             self._log.set_secrets(environment_for(build.project).secrets)
-            logs, told = self._result.logs, self._result.verdict
+            logs, given = self._result.logs, self._result.verdict
         except EnvironmentUnreadable as unreadable:
             names = ", ".join(unreadable.names)
-            left_out = f"[chef] What the builder told was left out: {names} cannot be read, and so not be masked.\n"
-            logs, told = [LogText(PhaseName.BUILD, "stderr", left_out)], _without_texts(self._result.verdict)
+            left_out = f"[chef] What the builder reported was left out: {names} cannot be read, and so not be masked.\n"
+            logs, given = [LogText(PhaseName.BUILD, "stderr", left_out)], _without_texts(self._result.verdict)
         # By phases, because each has its own share of what is kept.
         ordered = sorted(logs, key=lambda piece: piece.phase != PhaseName.INSTALLATION)
         for phase, pieces in groupby(ordered, key=lambda piece: piece.phase):
@@ -212,7 +212,7 @@ class Report:
                 self._fill(piece)
             self._log.end_phase()
         if not self._result.is_completed:
-            self._verdict = self._judged(told)
+            self._verdict = self._judged(given)
 
     def _fill(self, piece: LogText) -> None:
         """As a tool would print it: what is kept of a log is chosen by the piece."""
@@ -220,19 +220,19 @@ class Report:
         for start in range(0, len(data), PIECE_BYTES):
             self._log.write(piece.stream, data[start : start + PIECE_BYTES])
 
-    def _judged(self, told: Mapping[str, Any]) -> Verdict:
+    def _judged(self, given: Mapping[str, Any]) -> Verdict:
         judged = verdict(
-            told.get("code", "build_failed"),
-            phase=told.get("phase", PhaseName.BUILD),
-            evidence=[self._log.masked(line) for line in told.get("evidence", ())],
-            exit_code=told.get("exit_code"),
+            given.get("code", "build_failed"),
+            phase=given.get("phase", PhaseName.BUILD),
+            evidence=[self._log.masked(line) for line in given.get("evidence", ())],
+            exit_code=given.get("exit_code"),
         )
-        message, hint = told.get("message", judged.message), told.get("hint", judged.hint)
+        message, hint = given.get("message", judged.message), given.get("hint", judged.hint)
         return replace(judged, message=clean(self._log.masked(message)), hint=clean(self._log.masked(hint)))
 
 
-def _without_texts(told: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in told.items() if name not in ("message", "hint", "evidence")}
+def _without_texts(given: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in given.items() if name not in ("message", "hint", "evidence")}
 
 
 @contextmanager

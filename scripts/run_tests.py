@@ -1,6 +1,7 @@
 """`./scripts/test.sh`: what a database has a part in on SQLite and, at the same time, on PostgreSQL; the rest once.
 
-Arguments go to pytest. All that it starts is its own, on free ports and in temporary folders, and is gone when it ends.
+All that it starts is its own, on free ports and in temporary folders, and is gone when it ends. `--fast` starts
+nothing: it runs what needs no service, on SQLite. All other arguments go to pytest.
 """
 
 import contextlib
@@ -12,14 +13,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
 from scripts import docker_engine, postgres, redis_server
 from scripts.lanes import LANES
-from scripts.packages import VENV_PYTHON, set_up
+from scripts.packages import LOCKS, VENV_PYTHON, install_python, set_up
 from scripts.place import ROOT, Place, read_env_file
 from scripts.processes import Fault, Service, stop_together, tie_to_parent
 from scripts.steps import Step, run_together
@@ -29,14 +30,19 @@ _KEPT = {"DOCKER_HOST", "SSL_CERT_FILE", "RUNTIME_REGISTRY"}
 # The runs at the same time, each of lanes one after the other: see scripts.lanes.
 _RUNS = (("sqlite",), ("postgresql",), ("sqlite-waiting", "postgresql-waiting"))
 _NO_TESTS = 5  # pytest's exit code
-_PYTEST = ("-p", "scripts.no_skips", "-p", "scripts.lanes", "-p", "no:cacheprovider", "-ra", "--strict-markers")
+_PYTEST = (str(VENV_PYTHON), "-m", "pytest", "-p", "scripts.no_skips", "-ra")
+# What needs a service, or takes long without one, is left out; the rest is spread over the cores.
+_FAST = ("-m", "not (docker or redis or postgres or browser or network or slow)", "-n", "logical", "--dist", "loadfile")
 
 
 def main(arguments: Sequence[str]) -> int:
     began = time.monotonic()
-    signal.signal(signal.SIGTERM, _leave)
-    signal.signal(signal.SIGHUP, _leave)
+    # SIGINT too: what a shell puts in the background ignores it, and so would pytest, which cleans up when it gets one.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _leave)
     try:
+        if "--fast" in arguments:
+            return _run_fast([argument for argument in arguments if argument != "--fast"])
         place = Place.from_environment()
         set_up("tests", place)
         with _bench(place) as (bench, postgres_url):
@@ -49,6 +55,12 @@ def main(arguments: Sequence[str]) -> int:
     told = ", ".join(f"{name} {'passed' if code == 0 else 'FAILED'}" for name, code in codes.items())
     print(f"{told}, after {time.monotonic() - began:.0f} s in all", flush=True)
     return max(codes.values())
+
+
+def _run_fast(arguments: Sequence[str]) -> int:
+    """pytest's exit code. Installs nothing but the virtual environment, and starts nothing."""
+    install_python(LOCKS["tests"])
+    return subprocess.run([*_PYTEST, *_FAST, *arguments], cwd=ROOT, env=_plain(os.environ)).returncode
 
 
 @contextlib.contextmanager
@@ -74,15 +86,19 @@ def _bench(place: Place) -> Iterator[tuple[Place, str]]:
 
 
 def _environment(place: Place, folder: Path) -> dict[str, str]:
-    chefs = set(read_env_file(ROOT / ".env.example", commented=True)) - _KEPT
-    plain = {name: value for name, value in place.environment.items() if name not in chefs}
-    return plain | {
+    return _plain(place.environment) | {
         "CHEF_DATA_DIR": str(folder),
         # Two runs beside each other on one engine leave each other's containers alone.
         "CHEF_INSTALLATION": f"test-{os.getpid()}",
         "SECRET_KEY": secrets.token_urlsafe(60),
         "DATABASE_URL": f"sqlite:///{folder / 'chef.sqlite3'}",
     }
+
+
+def _plain(environment: Mapping[str, str]) -> dict[str, str]:
+    """An environment without what Chef on this machine is set up with."""
+    chefs = set(read_env_file(ROOT / ".env.example", commented=True)) - _KEPT
+    return {name: value for name, value in environment.items() if name not in chefs}
 
 
 def _prepare(bench: Place) -> None:
@@ -134,7 +150,8 @@ class _Lane:
             "CHEF_DATA_DIR": str(folder),
             "CHEF_INSTALLATION": f"{bench.environment['CHEF_INSTALLATION']}-{name}",
             "DATABASE_URL": database_url or f"sqlite:///{folder / 'chef.sqlite3'}",
-            "REDIS_URL": f"{bench.redis_url.removesuffix('0')}{list(LANES).index(name)}",
+            # Not side by side: with `-n`, the workers of a lane have those after it.
+            "REDIS_URL": f"{bench.redis_url.removesuffix('0')}{4 * list(LANES).index(name)}",
         }
 
     @property
@@ -151,7 +168,7 @@ class _Lane:
         return int(self._process.returncode)
 
     def start(self, arguments: Sequence[str], *, is_shown: bool) -> None:
-        argv = [str(VENV_PYTHON), "-m", "pytest", *_PYTEST, *arguments]
+        argv = [*_PYTEST, "-p", "scripts.lanes", *arguments]
         with contextlib.nullcontext() if is_shown else self.log.open("wb") as output:
             self._process = subprocess.Popen(
                 argv,

@@ -17,12 +17,24 @@ from builds.queue import forecast
 from chef import settings as chef_settings
 from projects.files.paths import NewFile
 from projects.models import ApiToken
-from tests import s3_server
+from tests import s3_server, services
 from tests.installation import Installation
 from tests.scripted_model import ScriptedModel
 
 # The shared installation's: fewer than usual, so that a build is soon past it.
 MAX_ARTIFACTS = 7_000
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        services.mark_by_fixtures(item)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Before any fixture: what a test needs is there, or the test fails with what to do."""
+    if lacks := services.missing_for(item):
+        pytest.fail(lacks, pytrace=False)
 
 
 @pytest.fixture(scope="session")
@@ -62,7 +74,7 @@ def bucket(s3: s3_server.S3Server, settings: Settings, monkeypatch: pytest.Monke
     return name
 
 
-@pytest.fixture(params=["in a folder", "in a bucket"])
+@pytest.fixture(params=["in a folder", pytest.param("in a bucket", marks=pytest.mark.slow)])
 def each_store(request: pytest.FixtureRequest, settings: Settings, tmp_path: Path) -> None:
     """Where a test's artifacts are: the test runs on each of the two."""
     if request.param == "in a bucket":

@@ -8,10 +8,8 @@ import atexit
 import contextlib
 import functools
 import os
-import secrets
 import shutil
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -27,20 +25,13 @@ import httpx
 import psycopg
 from psycopg import sql
 
+from tests.ports import answers, free_port
+
 ROOT = Path(__file__).resolve().parent.parent
 # As this process was started, whatever it makes of its environment later.
 SERVER = os.environ.get("DATABASE_URL", "")
 DATA_DIR = os.environ.get("CHEF_DATA_DIR", "")
 T = TypeVar("T")
-
-
-def free_port() -> int:
-    """One that nobody listens at, below those that outgoing connections take: it is to be free in a while, too."""
-    while True:
-        port = 20_000 + secrets.randbelow(10_000)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
 
 
 def until(check: Callable[[], T | None], *, seconds: float, what: str, every: float = 0.1) -> T:
@@ -66,6 +57,7 @@ class Installation:
         self._database = _Database(self.name, folder)
         self.environment = {
             **os.environ,
+            "DJANGO_SETTINGS_MODULE": "chef.settings",
             "CHEF_DATA_DIR": str(folder),
             "CHEF_INSTALLATION": self.name,
             "SECRET_KEY": uuid.uuid4().hex * 2,
@@ -140,7 +132,7 @@ class Installation:
     def start_redis(self) -> None:
         argv = ["redis-server", "--port", str(self.redis_port), "--bind", "127.0.0.1", "--save", "", "--dir"]
         self.spawn("redis", *argv, str(self.folder))
-        until(lambda: _answers(self.redis_port), seconds=10, what="Redis answers")
+        until(lambda: answers(self.redis_port), seconds=10, what="Redis answers")
 
     def start_web(self) -> None:
         self._spawn_web()
@@ -152,7 +144,7 @@ class Installation:
         self.spawn("web", sys.executable, *argv, CHEF_DB_POOL="1")
 
     def _until_answering(self) -> None:
-        until(lambda: _answers(self.port), seconds=60, what="the web process answers")
+        until(lambda: answers(self.port), seconds=60, what="the web process answers")
 
     def start_workers(self) -> None:
         self.spawn("workers", sys.executable, "manage.py", "run_workers")
@@ -250,12 +242,6 @@ def _engine() -> Iterator[docker.APIClient]:
         yield engine
     finally:
         engine.close()
-
-
-def _answers(port: int) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-        return True
-    return False
 
 
 class _Database:

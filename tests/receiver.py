@@ -80,7 +80,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         receiver = self.server.receiver
-        body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        body = self._whole_body()
+        if body is None:
+            self.close_connection = True
+            return
         message = Message(self.path, {name.lower(): value for name, value in self.headers.items()}, body)
         reply = receiver.reply(message)
         receiver.messages.append(message)
@@ -95,6 +98,15 @@ class _Handler(BaseHTTPRequestHandler):
             self._drip()
         else:
             self._answer(reply)
+
+    def _whole_body(self) -> bytes | None:
+        """None where the sender was gone before it had sent everything: that is no message, whatever it looks like.
+
+        A head that breaks off is parsed as if it had ended there, so a missing length says the same.
+        """
+        length = int(self.headers.get("Content-Length", "-1"))
+        body = self.rfile.read(max(length, 0))
+        return body if len(body) == length else None
 
     def _answer(self, reply: Reply) -> None:
         self.send_response(reply.status)

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import socket
 import subprocess
 import sys
 import uuid
@@ -11,7 +10,8 @@ from typing import Any
 
 import boto3
 
-from tests.installation import free_port, until
+from tests.installation import until
+from tests.ports import answers, free_port
 
 # Any pair is taken there.
 KEY, SECRET, REGION = "tester", "not-a-secret-of-anybody", "eu-central-1"
@@ -35,7 +35,7 @@ class S3Server:
         self.process = subprocess.Popen(
             argv, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        until(lambda: _answers(self.port), seconds=30, what="the S3 server answers")
+        until(lambda: answers(self.port), seconds=30, what="the S3 server answers")
 
     def stop(self) -> None:
         self.process.terminate()
@@ -73,9 +73,3 @@ def serving() -> Iterator[S3Server]:
     finally:
         server.stop()
         server.client.close()
-
-
-def _answers(port: int) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-        return True
-    return False

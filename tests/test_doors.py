@@ -19,6 +19,8 @@ from builds.webhooks.outbox import send_test
 from projects.models import Generation, Project
 from tests.builds.signing import SECRET
 
+pytestmark = pytest.mark.once
+
 OPEN = {"/health", "/health/live"}
 HOOKS = "/v1/hooks/"
 

@@ -1,4 +1,4 @@
-"""Artifacts on their way out: a list, a file, all of them as a zip."""
+"""API: artifacts as a list, as single files, and as a zip."""
 
 from collections.abc import AsyncGenerator, Generator
 
@@ -16,16 +16,16 @@ def content_of(artifact: Artifact) -> Content:
     key = artifact.storage_key
 
     def read(start: int, length: int) -> AsyncGenerator[bytes]:
-        # Opened before anything is sent: what the store has not is an error, and no download that is cut off.
+        # Opened before anything is sent, so that a missing file is an error and not a truncated download.
         return file_pieces(default_storage.open(key), start, length)
 
     return Content(artifact.size, artifact.content_type, artifact.sha256, read, outlives_request=True)
 
 
 def zip_of(build: Build) -> tuple[str, int, Generator[bytes]]:
-    """(file name, size in bytes, pieces) of a zip of all artifacts, made while it is sent.
+    """(file name, size in bytes, chunks) of a zip of all artifacts, made while it is sent.
 
-    Nothing is compressed: most outputs are compressed already or will be on their way, and so the size is known.
+    Files are stored uncompressed: most are compressed already, and so the size is known in advance.
     """
     archive = ZipStream(sized=True)
     for artifact in artifacts_of(build):

@@ -1,4 +1,4 @@
-"""The API's part about builds."""
+"""API: builds."""
 
 from typing import Any, ClassVar
 
@@ -29,21 +29,21 @@ def builds_of(request: Request) -> QuerySet[Build]:
 
 
 def answer_build(request: Request, build: Build, *, status: int = 200) -> Response:
-    """The build's document, read anew with all that belongs to it."""
+    """The build's document, read again with all its details."""
     document = build_document(request, get_object_or_404(builds_of(request), pk=build.pk))
     headers = {"Location": document["links"]["self"]} if status == 201 else {}
     return Response(document, status=status, headers=headers)
 
 
 class BuildViewSet(ApiViewSet):
-    """Builds of all of one's projects."""
+    """Builds of all the user's projects."""
 
     lookup_value_converter = "uuid"
     needed_scopes: ClassVar = {"preview": ApiToken.Scope.PUBLISH}
 
     @extend_schema(operation_id="listBuilds", parameters=[BuildsQuery], responses=BuildDocument(many=True))
     def list(self, request: Request) -> Response:
-        """Builds, newest first; filtered by state, project, runtime or the class of the verdict."""
+        """Builds, newest first; filter by status, project, runtime or verdict class."""
         query = BuildsQuery.of(request)
         where = {name: query[name] for name in ("status", "project", "runtime", "verdict_class") if name in query}
         shown = self.paginate_queryset(builds_of(request).filter(**where))
@@ -58,8 +58,8 @@ class BuildViewSet(ApiViewSet):
         operation_id="cancelBuild",
         request=Nothing,
         responses={
-            202: OpenApiResponse(BuildDocument, description="Cancelled now; its container is stopped within seconds."),
-            200: OpenApiResponse(BuildDocument, description="It had ended before: nothing was changed."),
+            202: OpenApiResponse(BuildDocument, description="Cancelled; its container is stopped within seconds."),
+            200: OpenApiResponse(BuildDocument, description="It had already ended: nothing was changed."),
         },
     )
     @action(detail=True, methods=["post"])
@@ -79,13 +79,13 @@ class BuildViewSet(ApiViewSet):
     @extend_schema(operation_id="getBuildLogs", parameters=[LogQuery], responses=LOG_RESPONSES)
     @action(detail=True, renderer_classes=LOG_RENDERERS)
     def logs(self, request: Request, pk: Any) -> HttpResponseBase:
-        """The log, as `Accept` asks: JSON entries, plain text, or live events."""
+        """The log in the form that `Accept` asks for: JSON entries, plain text, or live events."""
         return answer_logs(request, self.one(builds_of(request), pk=pk), LogQuery.of(request))
 
     @extend_schema(operation_id="previewBuild", request=NewPreview, responses={201: PreviewDocument})
     @action(detail=True, methods=["post"])
     def preview(self, request: Request, pk: Any) -> Response:
-        """Serve a completed build's output on a name that nobody can guess, for a while."""
+        """Serve a completed build's output under an unguessable name for a limited time."""
         build = self.one(builds_of(request), pk=pk)
         body = NewPreview(data=request.data)
         body.is_valid(raise_exception=True)

@@ -1,4 +1,4 @@
-"""The API's part about generations: a prompt in; its progress; its result."""
+"""API: generations, from a prompt to a result."""
 
 import re
 from typing import Any, cast
@@ -36,7 +36,7 @@ from projects.generations import actions as generations
 from projects.generations.actions import Wishes
 from projects.models import Generation
 
-# What a generation that failed while its prompt's sender waited is answered with.
+# The status of the answer when a generation fails while its client waits.
 _STATUSES = {
     Whose.ENDPOINT: 502,
     Whose.MODEL: 502,
@@ -50,16 +50,16 @@ ANSWERS = {
     202: OpenApiResponse(GenerationAnswer, description="The files are still being written."),
     422: OpenApiResponse(
         Error,
-        description="The engine came to nothing for reasons that lie in the prompt or in a limit; or this "
-        "`Idempotency-Key` came with another body before.",
+        description="The engine failed because of the prompt or a limit; or this "
+        "`Idempotency-Key` was used with another body.",
     ),
-    502: OpenApiResponse(Error, description="The model, or its endpoint, gave nothing that could be used."),
+    502: OpenApiResponse(Error, description="The model or its endpoint gave no usable answer."),
 }
 PREFER = OpenApiParameter(
     "Prefer",
     str,
     OpenApiParameter.HEADER,
-    description="`respond-async` answers at once with 202; `wait=10` after at most so many seconds.",
+    description="`respond-async`: answer immediately with 202; `wait=10`: after at most 10 seconds.",
 )
 TODO_EXAMPLE = OpenApiExample(
     "A todo app",
@@ -69,7 +69,7 @@ TODO_EXAMPLE = OpenApiExample(
 
 
 def answer_generation(request: Request, generation: Generation) -> Response:
-    """201 with the build once there is one, within the time that the request waits; else 202."""
+    """201 with the build if there is one within the time that the request waits; else 202."""
     document = _answer_of(request, generation.pk).data
     seconds = _patience(request)
     response = Response(document, status=202, headers={"Location": document["links"]["self"]})
@@ -87,7 +87,7 @@ def _will_not_wait(request: Request) -> bool:
 
 
 def _patience(request: Request) -> float:
-    """How long the sender of a prompt waits, in seconds: see RFC 7240."""
+    """How long the request waits, in seconds: see RFC 7240."""
     if _will_not_wait(request):
         return 0
     prefer = request.headers.get("Prefer", "")
@@ -96,13 +96,13 @@ def _patience(request: Request) -> float:
 
 
 def _answer_of(request: Request, pk: UUID) -> GenerationAnswer:
-    # What the answer is made of, and no more: many may have waited until the same moment.
+    # Only what the answer needs: many requests may end their wait at the same moment.
     generation = Generation.objects.select_related("revision").prefetch_related("builds").defer("state").get(pk=pk)
     return GenerationAnswer(generation, context={"request": request})
 
 
 class _Waiting:
-    """A request whose answer waits for the end of its generation, after its view has returned."""
+    """A request whose answer waits for its generation to end, after its view has returned."""
 
     def __init__(self, request: Request, generation_id: UUID, key: str | None, seconds: float) -> None:
         self._request, self._generation_id, self._key = request, generation_id, key
@@ -111,14 +111,14 @@ class _Waiting:
 
     async def answer(self) -> HttpResponse | None:
         if not await generation_ended(self._generation_id, seconds=self._seconds):
-            # As far as it has come by now.
+            # With the progress so far.
             return await queued_in_database(self._render, 202)
         return await queued_in_database(self._final)
 
     def _final(self) -> HttpResponse | None:
         generation = Generation.objects.only("status", "error").filter(pk=self._generation_id).first()
         if generation is None:
-            return None  # deleted meanwhile
+            return None  # deleted in the meantime
         error = generation.error
         if generation.status == Status.COMPLETED or error is None:
             response = self._render(201)
@@ -149,7 +149,7 @@ def wishes_of(config: dict[str, Any]) -> Wishes:
 
 
 def checked(serializer: type[Any], request: Request) -> dict[str, Any]:
-    """The body as the serializer reads it, with the default of what `config` leaves out."""
+    """The validated body, with defaults for what `config` leaves out."""
     body = serializer(data=request.data)
     body.is_valid(raise_exception=True)
     data = dict(body.validated_data)
@@ -161,7 +161,7 @@ def checked(serializer: type[Any], request: Request) -> dict[str, Any]:
 
 
 class GenerateViewSet(ApiViewSet):
-    """A prompt in, a project out."""
+    """From a prompt to a project."""
 
     @extend_schema(
         operation_id="generate",
@@ -171,7 +171,7 @@ class GenerateViewSet(ApiViewSet):
         examples=[TODO_EXAMPLE],
     )
     def create(self, request: Request) -> Response:
-        """Have a project written from a prompt, and built. Waits for the files, unless asked not to."""
+        """Generate a project from a prompt, and build it. Waits for the files unless told otherwise."""
         data = checked(NewGeneration, request)
         generation = generations.request_generation(
             by=self.user,
@@ -209,8 +209,8 @@ class GenerationViewSet(ApiViewSet):
         operation_id="cancelGeneration",
         request=Nothing,
         responses={
-            202: OpenApiResponse(GenerationDocument, description="Cancelled now; it asks for nothing more."),
-            200: OpenApiResponse(GenerationDocument, description="It had ended before: nothing was changed."),
+            202: OpenApiResponse(GenerationDocument, description="Cancelled; no further requests go to the model."),
+            200: OpenApiResponse(GenerationDocument, description="It had already ended: nothing was changed."),
         },
     )
     @action(detail=True, methods=["post"])
@@ -223,7 +223,7 @@ class GenerationViewSet(ApiViewSet):
     @extend_schema(operation_id="retryGeneration", request=Retry, responses=ANSWERS, parameters=[PREFER])
     @action(detail=True, methods=["post"])
     def retry(self, request: Request, pk: Any) -> Response:
-        """Go on with a generation that failed or was cancelled, as a new one. What was written stays written."""
+        """Resume a failed or cancelled generation as a new one. Files written so far are kept."""
         generation = self.one(self.generations(), pk=pk)
         config = checked(Retry, request).get("config")
         wishes = wishes_of(config) if config else None

@@ -1,4 +1,4 @@
-"""What builders outside of this system send, checked."""
+"""Validation of messages from external builders."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,7 +18,7 @@ from projects.api.typed_fields import Choice, Text, Whole
 from projects.files.limits import InvalidUploadError
 from projects.files.paths import Fault
 
-# A cancel is the owner's, and that attempts are spent is for us to say.
+# Only owners cancel, and only Chef decides that attempts are exhausted.
 REPORTABLE = [
     code for code, entry in CATALOGUE.items() if entry.cls != VerdictClass.CANCELLED and code != "attempts_exhausted"
 ]
@@ -28,7 +28,7 @@ ENCODINGS = ["utf-8", "base64"]
 
 
 class Id(serializers.UUIDField):
-    """A UUID as text: a number would be taken for one too."""
+    """A UUID as text: DRF would also accept a number."""
 
     def to_internal_value(self, data: Any) -> Any:
         if not isinstance(data, str):
@@ -51,7 +51,7 @@ class LogsField(Described, serializers.Field[list[LogText], Any, None, None]):
             "additionalProperties": False,
         }
         return {
-            "description": "What the builder's tools have put out, as one text or by phases and streams.",
+            "description": "The output of the builder's tools, as one text or by phase and stream.",
             "oneOf": [{"type": "string"}, {"type": "array", "items": entry}],
         }
 
@@ -77,7 +77,7 @@ def _is_log_entry(entry: Any) -> bool:
 
 
 class ArtifactsField(Described, serializers.Field[list[tuple[str, bytes]], Any, None, None]):
-    """Output files as (name, bytes), as many and as large as a build's may be."""
+    """Output files as (name, bytes), within the limits of a build."""
 
     def schema(self) -> dict[str, Any]:
         file = {
@@ -91,7 +91,7 @@ class ArtifactsField(Described, serializers.Field[list[tuple[str, bytes]], Any, 
             "additionalProperties": False,
         }
         return {
-            "description": "The output files of a completed build, by their paths.",
+            "description": "The output files of a completed build, by path.",
             "type": "array",
             "items": file,
             "maxItems": settings.MAX_ARTIFACTS,
@@ -124,10 +124,10 @@ def _artifact(entry: Any) -> tuple[str, bytes]:
     if not isinstance(entry, Mapping) or not isinstance(name := entry.get("name"), str):
         raise ValueError('Each artifact is an object with "name" and "content", both text.')
     if unknown := entry.keys() - {"name", "content", "encoding"}:
-        raise ValueError(f"An artifact has no {sorted(unknown)[0]!r}: only name, content, encoding.")
-    # Of a build that runs here, names come from a folder, and can be no others.
+        raise ValueError(f"An artifact cannot have {sorted(unknown)[0]!r}: only name, content, encoding.")
+    # For builds that run here, names come from a folder and are valid by construction.
     if not {"", ".", ".."}.isdisjoint(name.split("/")):
-        raise ValueError("The name is no path within the outputs: write it without '..', '.' and empty parts.")
+        raise ValueError("The name is not a valid path within the outputs: remove '..', '.' and empty parts.")
     if reason := name_fault(name):
         raise ValueError(f"Choose another name: {reason}.")
     if not isinstance(content := entry.get("content"), str):
@@ -136,23 +136,23 @@ def _artifact(entry: Any) -> tuple[str, bytes]:
 
 
 def _clashes(names: list[str]) -> list[Fault]:
-    """A name is there once, and is not a file and a folder at once."""
+    """Names are unique, and none is both a file and a folder."""
     faults, known = [], set(names)
     if len(known) < len(names):
         seen: set[str] = set()
         twice = sorted({name for name in names if name in seen or seen.add(name)})  # type: ignore[func-returns-value]
-        faults += [Fault("duplicate_path", name, "This name is there more than once: send it once.") for name in twice]
+        faults += [Fault("duplicate_path", name, "This name occurs more than once: send it once.") for name in twice]
     for name in known:
         parts = name.split("/")
         if any("/".join(parts[:depth]) in known for depth in range(1, len(parts))):
-            faults.append(Fault("duplicate_path", name, "A file is where this needs a folder: rename one of them."))
+            faults.append(Fault("duplicate_path", name, "This needs a folder where a file is: rename one of them."))
     return faults
 
 
 class WorkerClaim(CamelSerializer):
     """The body of `POST /v1/hooks/worker-claim`."""
 
-    worker = Text(max_length=80, default="outside builder", help_text="Who takes it, for people to read.")
+    worker = Text(max_length=80, default="outside builder", help_text="The name of the builder, for people.")
 
 
 class WorkerHeartbeat(CamelSerializer):
@@ -163,7 +163,7 @@ class WorkerHeartbeat(CamelSerializer):
 
 
 class ReportedVerdict(CamelSerializer):
-    """Why a build has failed; all of it optional. Texts that are missing are those of the code."""
+    """Why a build failed. All fields are optional; missing texts are those of the code."""
 
     code = Choice(choices=REPORTABLE, default="build_failed")
     phase = Choice(choices=PhaseName.choices, default="build")
@@ -173,13 +173,13 @@ class ReportedVerdict(CamelSerializer):
         child=Text(max_length=MAX_LINE_CHARS, allow_blank=True),
         max_length=MAX_EVIDENCE_LINES,
         required=False,
-        help_text="Lines of the log, the most telling first.",
+        help_text="Log lines, most relevant first.",
     )
     exit_code = Whole(min_value=-(2**31), max_value=2**32 - 1, required=False)
 
 
 class WorkerResult(WorkerHeartbeat):
-    """The body of `POST /v1/hooks/worker-result`. A verdict is a failure's, artifacts are a completed build's."""
+    """The body of `POST /v1/hooks/worker-result`: a verdict for failed builds, artifacts for completed ones."""
 
     status = Choice(choices=["completed", "failed"])
     verdict = ReportedVerdict(required=False)
@@ -189,6 +189,6 @@ class WorkerResult(WorkerHeartbeat):
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         strange = "verdict" if attrs["status"] == "completed" else "artifacts"
         if strange in attrs:
-            detail = f"A build that has {attrs['status']} has no {strange}: leave it out."
+            detail = f"A {attrs['status']} build cannot have {strange}: leave it out."
             raise serializers.ValidationError({strange: [ErrorDetail(detail, code="other_status")]})
         return attrs

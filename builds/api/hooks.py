@@ -1,6 +1,6 @@
-"""The API for external builders: take a build, keep it, fetch its files, report its result.
+"""The API for external builders: claim a build, renew its lease, fetch its files, report its result.
 
-Each message is signed, and is done once however often it comes: the answer is kept under its webhook-id.
+Each message is signed and processed once, however often it arrives: the answer is stored under its webhook-id.
 """
 
 from datetime import timedelta
@@ -28,24 +28,24 @@ from projects.api.documents import address
 from projects.api.serializers import CamelSerializer
 from projects.api.views import AnyAccept, send_archive
 
-# How long the same message that comes at the same moment waits for the answer of the first.
+# How long a concurrent duplicate of a message waits for the answer to the first.
 WAIT_SECONDS = 20
 
 _REFUSALS = {
-    401: OpenApiResponse(Error, description="The message is not signed, or not by a secret that is known here."),
-    403: OpenApiResponse(Error, description="This installation has no builders outside of it."),
-    409: OpenApiResponse(Error, description="The same message is still being dealt with."),
-    422: OpenApiResponse(Error, description="This `webhook-id` came with another message before."),
+    401: OpenApiResponse(Error, description="The message is not signed, or not with a known secret."),
+    403: OpenApiResponse(Error, description="This installation has no external builders."),
+    409: OpenApiResponse(Error, description="The same message is still being processed."),
+    422: OpenApiResponse(Error, description="This `webhook-id` was used for another message."),
 }
 _OF_BUILD = {
     **_REFUSALS,
     404: OpenApiResponse(Error, description="There is no such build."),
-    409: OpenApiResponse(Error, description="The build is not, or no longer, the sender's. Nothing was changed."),
+    409: OpenApiResponse(Error, description="The build does not (or no longer) belong to the sender."),
 }
 
 
 class SignedView(RateLimitedMixin, APIView):
-    """Authorised by the signature of each message. Rates are limited only where it is missing or bad."""
+    """Authorised by the signature of each message. The rate is limited only for missing or bad signatures."""
 
     authentication_classes = (SignatureAuthentication,)
     permission_classes = ()
@@ -53,10 +53,10 @@ class SignedView(RateLimitedMixin, APIView):
     body: type[CamelSerializer]
 
     def check_throttles(self, request: Request) -> None:
-        """Whoever has the secret may."""
+        """No further permission: the signature authorises."""
 
     def done_once(self, request: Request) -> HttpResponseBase:
-        """The answer that the message got before, or that of `work`, which keeps it."""
+        """The stored answer of the message, or the new one of `work`, which is stored."""
         body = self.body(data=request.data)
         body.is_valid(raise_exception=True)
         message = cast(SignedMessage, request.auth)
@@ -70,7 +70,7 @@ class SignedView(RateLimitedMixin, APIView):
             raise
 
     def work(self, claimed: Claim, data: dict[str, Any]) -> HttpResponse:
-        """Do what the message asks for, and keep the answer in the same transaction."""
+        """Process the message and store the answer in the same transaction."""
         raise NotImplementedError
 
     def kept(self, claimed: Claim, document: dict[str, Any] | None) -> HttpResponse:
@@ -87,13 +87,13 @@ class ClaimView(SignedView):
         operation_id="claimBuild",
         request=WorkerClaim,
         responses={
-            200: OpenApiResponse(TakenDocument, description="It is yours until its lease runs out."),
-            204: OpenApiResponse(description="Nothing waits for an external builder."),
+            200: OpenApiResponse(TakenDocument, description="The build is yours until its lease expires."),
+            204: OpenApiResponse(description="No build waits for an external builder."),
             **_REFUSALS,
         },
     )
     def post(self, request: Request) -> HttpResponseBase:
-        """Take the next build that waits for a builder outside of this system."""
+        """Claim the next build of the external queue."""
         return self.done_once(request)
 
     @transaction.atomic
@@ -115,7 +115,7 @@ class HeartbeatView(SignedView):
 
     @extend_schema(operation_id="keepBuild", request=WorkerHeartbeat, responses={200: KeptDocument, **_OF_BUILD})
     def post(self, request: Request) -> HttpResponseBase:
-        """Keep a claimed build for another lease. A refusal says to stop: it was cancelled, or given to another."""
+        """Renew the lease of a claimed build. If refused, stop: it was cancelled, or claimed by another builder."""
         return self.done_once(request)
 
     @transaction.atomic
@@ -129,7 +129,7 @@ class ResultView(SignedView):
 
     @extend_schema(operation_id="reportResult", request=WorkerResult, responses={200: ReportedDocument, **_OF_BUILD})
     def post(self, request: Request) -> HttpResponseBase:
-        """Report the end of a claimed build, with its log and its artifacts. A refused report leaves nothing behind."""
+        """Report the result of a claimed build, with its log and artifacts. A refused report leaves nothing behind."""
         return self.done_once(request)
 
     def work(self, claimed: Claim, data: dict[str, Any]) -> HttpResponse:
@@ -141,31 +141,31 @@ class ResultView(SignedView):
             logs=data.get("logs", ()),
             files=data.get("artifacts", ()),
         )
-        # The store is no part of the transaction: files come in before it, and go again if it does not come to its end.
+        # The store is not part of the transaction: files are stored before it, and removed if it fails.
         with external.reported(result) as report, transaction.atomic():
             return self.kept(claimed, dict(ReportedDocument(report.record()).data))
 
 
 class ArchiveView(RateLimitedMixin, APIView):
-    """Serves whoever has the address, and limits the rate of those who guess."""
+    """Authorised by the URL alone; the rate of guesses is limited."""
 
     authentication_classes = (LinkAuthentication,)
     permission_classes = ()
     content_negotiation_class = AnyAccept
 
     def check_throttles(self, request: Request) -> None:
-        """Whoever was given the address may."""
+        """No further permission: the URL authorises."""
 
     @extend_schema(
         operation_id="getClaimedArchive",
         auth=[],
         responses={
             (200, "application/gzip"): OpenApiTypes.BINARY,
-            403: OpenApiResponse(Error, description="The address is not, or no longer, good."),
+            403: OpenApiResponse(Error, description="The URL is not valid, or has expired."),
         },
     )
     def get(self, request: Request, token: str) -> HttpResponseBase:
-        """The source files of a claimed build as a tar.gz, from the address that its claim was answered with."""
+        """The source files of a claimed build as a tar.gz, at the URL from the answer to its claim."""
         link = cast(Link, request.auth)
         try:
             build = external.held(link.job_id, link.fence)

@@ -1,4 +1,4 @@
-"""The API's part about projects: submit one, change it, build it, and read its latest build, or that of `?jobId=`."""
+"""API: projects, their builds, and the latest build or that of `?jobId=`."""
 
 from typing import Any
 
@@ -76,7 +76,7 @@ class ProjectViewSet(UrlViewSet):
         examples=PROJECT_EXAMPLES,
     )
     def create(self, request: Request) -> Response:
-        """Send a project's files, by themselves or as an archive, and have them built."""
+        """Create a project from files or an archive, and build it."""
         data = _checked(NewProject, request, refusal=self.refusal)
         build, secret = actions.submit_project_with_webhook(
             by=self.user,
@@ -90,19 +90,19 @@ class ProjectViewSet(UrlViewSet):
 
     @extend_schema(operation_id="getProject", responses=ProjectDetail)
     def retrieve(self, request: Request, pk: Any) -> Response:
-        """One project with its environment; of secrets, only the names."""
+        """One project with its environment; for secrets, only the names."""
         return Response(self._detail(self.one(projects_of(request), pk=pk)))
 
     @extend_schema(operation_id="changeProject", request=ProjectChanges, responses=ProjectDetail)
     def partial_update(self, request: Request, pk: Any) -> Response:
-        """Change a project's name, who is told of its builds, or its environment from the next build on."""
+        """Change a project's name, webhook URL, or environment (from the next build on)."""
         project = self.one(projects_of(request), pk=pk)
         secret = actions.change_project(project, **_checked(ProjectChanges, request, refusal=self.refusal))
         return telling(Response(self._detail(project, webhook_secret=secret)), secret)
 
     @extend_schema(operation_id="deleteProject", responses={204: None})
     def destroy(self, request: Request, pk: Any) -> Response:
-        """Delete a project with its builds, logs and artifacts. Builds that run are cancelled."""
+        """Delete a project with its builds, logs and artifacts. Running builds are cancelled."""
         actions.delete_project(self.one(projects_of(request), pk=pk), by=self.user)
         return Response(status=204)
 
@@ -111,7 +111,7 @@ class ProjectViewSet(UrlViewSet):
     @extend_schema(operation_id="rebuildProject", request=NewBuild, responses={201: BuildDocument})
     @action(detail=True, methods=["post"], url_path="builds", url_name="rebuild")
     def rebuild(self, request: Request, pk: Any) -> Response:
-        """Build a revision that the project has, by default its last."""
+        """Build an existing revision, by default the latest."""
         project = self.one(projects_of(request), pk=pk)
         data = _checked(NewBuild, request)
         rows = project.revisions.order_by("-number")
@@ -122,7 +122,7 @@ class ProjectViewSet(UrlViewSet):
     @extend_schema(operation_id="editProject", request=Prompt, responses=ANSWERS, parameters=[PREFER])
     @action(detail=True, methods=["post"])
     def generate(self, request: Request, pk: Any) -> Response:
-        """Have a project changed as a prompt wants it: a new revision on top of the last, and its build."""
+        """Change a project by a prompt: a new revision on top of the last, and its build."""
         project = self.one(projects_of(request), pk=pk)
         data = checked(Prompt, request)
         generation = generations.request_edit(
@@ -139,7 +139,7 @@ class ProjectViewSet(UrlViewSet):
     @extend_schema(operation_id="getProjectLogs", parameters=[ProjectLogQuery], responses=LOG_RESPONSES)
     @action(detail=True, renderer_classes=LOG_RENDERERS)
     def logs(self, request: Request, pk: Any) -> HttpResponseBase:
-        """The log, as `Accept` asks: JSON entries, plain text, or live events."""
+        """The log in the form that `Accept` asks for: JSON entries, plain text, or live events."""
         query = ProjectLogQuery.of(request)
         return answer_logs(request, self._build(pk, query), query)
 
@@ -171,7 +171,7 @@ class ProjectViewSet(UrlViewSet):
     )
     @action(detail=True, url_path="artifacts.zip", url_name="artifacts-zip")
     def artifacts_zip(self, request: Request, pk: Any) -> HttpResponseBase:
-        """All output files in one zip, made while it is sent."""
+        """All output files as one zip, streamed."""
         build = self._build(pk, OfBuild.of(request))
         if not artifacts_of(build).exists():
             raise Http404
@@ -196,7 +196,7 @@ class ProjectViewSet(UrlViewSet):
 
 
 class ProjectRevisionViewSet(RevisionViewSet):
-    """The revisions of a project, and new ones, which are built."""
+    """Revisions of a project; new ones are built."""
 
     def get_parsers(self) -> list[BaseParser]:
         return parsers_of(self, takes_archive="add_revision")
@@ -209,7 +209,7 @@ class ProjectRevisionViewSet(RevisionViewSet):
     )
     @RevisionViewSet.revisions.mapping.post
     def add_revision(self, request: Request, pk: Any) -> Response:
-        """Send a new snapshot of a project's files, and have it built."""
+        """Upload a new snapshot of a project's files, and build it."""
         project = self.one(projects_of(request), pk=pk)
         build = actions.submit_revision(project, by=self.user, **_build_of(_checked(NewRevision, request)))
         return _accepted(request, build)
@@ -217,7 +217,7 @@ class ProjectRevisionViewSet(RevisionViewSet):
 
 def parsers_of(view: ApiViewSet, *, takes_archive: str) -> list[BaseParser]:
     """JSON, and for one action archives too."""
-    # On a request, this is asked before DRF has named the action.
+    # DRF calls this before it has set the action.
     action = view.action_map.get((view.request.method or "").lower()) if view.request else view.action
     return [JSONParser(), ArchiveParser()] if action == takes_archive else [JSONParser()]
 
@@ -235,7 +235,7 @@ def _checked(serializer: type[Any], request: Request, **context: Any) -> dict[st
 
 
 def _build_of(data: dict[str, Any]) -> dict[str, Any]:
-    """What an upload and its build are made of, in the words of `builds.actions`."""
+    """The upload and its build, as keyword arguments of `builds.actions`."""
     return {
         **_place_of(data),
         "files": data["files"],
@@ -245,7 +245,7 @@ def _build_of(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _place_of(data: dict[str, Any]) -> dict[str, Any]:
-    """Where a build waits, and how far in front."""
+    """Which queue a build waits in, and its priority."""
     queue = data.get("queue")
     is_external = None if queue is None else queue == "external"
     return {"priority": Priority[data["priority"].upper()], "is_external": is_external}

@@ -1,4 +1,4 @@
-"""The API's part about what is published: releases of a project."""
+"""API: releases of a project."""
 
 from typing import Any, ClassVar
 
@@ -18,7 +18,7 @@ from projects.models import ApiToken, Project
 
 
 class ReleaseViewSet(ApiViewSet):
-    """A project's releases: made, listed, switched, taken down."""
+    """Releases of a project: create, list, activate, take down."""
 
     lookup_value_converter = "uuid"
     needed_scopes: ClassVar = dict.fromkeys(("publish", "unpublish", "activate"), ApiToken.Scope.PUBLISH)
@@ -31,7 +31,7 @@ class ReleaseViewSet(ApiViewSet):
     )
     @action(detail=True, methods=["post"])
     def publish(self, request: Request, pk: Any) -> Response:
-        """Make a release of a completed build, by default the last one, and make it live."""
+        """Publish a completed build, by default the last one, as a new live release."""
         project = self._project(pk)
         body = NewRelease(data=request.data)
         body.is_valid(raise_exception=True)
@@ -47,7 +47,7 @@ class ReleaseViewSet(ApiViewSet):
     @extend_schema(operation_id="unpublishProject", responses={204: None})
     @publish.mapping.delete
     def unpublish(self, request: Request, pk: Any) -> Response:
-        """Take the site down. Its releases stay, each at its own address."""
+        """Take the site down. Its releases stay at their permanent URLs."""
         publishing.take_down(self._project(pk))
         return Response(status=204)
 
@@ -68,7 +68,7 @@ class ReleaseViewSet(ApiViewSet):
     @extend_schema(operation_id="activateRelease", request=Nothing, responses={200: ReleaseDocument})
     @action(detail=True, methods=["post"], url_path="releases/<int:number>/activate", url_name="release-activate")
     def activate(self, request: Request, pk: Any, number: int) -> Response:
-        """Make a release the live one: roll back, or forward again."""
+        """Make a release live: roll back or forward."""
         release = self._release(pk, number)
         publishing.activate_release(release)
         return self._answer(release)

@@ -1,4 +1,4 @@
-"""What comes in over the wire about builds, checked: bodies and query parameters."""
+"""Validation of requests about builds: bodies and query parameters."""
 
 from collections.abc import Collection
 from typing import Any, cast
@@ -24,20 +24,17 @@ from projects.engine.request import WRITTEN_RUNTIMES
 
 PRIORITIES = ["low", "normal", "high"]
 QUEUES = ["local", "external"]
-_WHO_BUILDS = "Whether this installation builds it, or a builder outside of it, where there is one."
+_WHO_BUILDS = "Whether this installation builds it, or an external builder if there is one."
 
 
 def checked_strategy(strategy: dict[str, Any], *, among: Collection[str] = tuple(RUNTIMES)) -> dict[str, Any]:
-    """The strategy, if it names one of these runtimes and a version that this installation has.
-
-    Raises ValidationError.
-    """
+    """The strategy, if its runtime is one of these and its version is available. Raises ValidationError."""
     runtime = strategy.get("runtime")
     if runtime in RUNTIMES and runtime not in among:
-        detail = f"No app can be written for the runtime {runtime!r}. Choose one of: {', '.join(among)}."
+        detail = f"The engine cannot write apps for the runtime {runtime!r}. Choose one of: {', '.join(among)}."
         raise ValidationError({"runtime": [ErrorDetail(detail, code="unknown_runtime")]})
     if strategy.get("version") and not runtime:
-        detail = "A version alone says little: name the runtime too."
+        detail = "A version needs a runtime: send `runtime` too."
         raise ValidationError({"runtime": [ErrorDetail(detail, code="required")]})
     if runtime:
         with refusals_as_invalid():
@@ -46,7 +43,7 @@ def checked_strategy(strategy: dict[str, Any], *, among: Collection[str] = tuple
 
 
 class Sources(UploadSerializer):
-    """The files of a project, by themselves or as an archive, and how to build them. The body of `POST /v1/detect`."""
+    """A project's files, as JSON or as an archive, and how to build them. The body of `POST /v1/detect`."""
 
     def validate_strategy(self, strategy: dict[str, Any]) -> dict[str, Any]:
         return checked_strategy(strategy)
@@ -74,7 +71,7 @@ PROJECT_EXAMPLES = [
 
 
 def uploaded(body: type[Sources]) -> dict[str, type[serializers.Serializer[Any]]]:
-    """For the schema: such a body as JSON, or as a form with an archive of the files and all else in `options`."""
+    """For the schema: the body as JSON, or as a form with an archive and everything else in `options`."""
 
     def without(name: str, *fields: str) -> type[Sources]:
         return extend_schema_serializer(exclude_fields=fields)(type(name, (body,), {"__doc__": body.__doc__}))
@@ -92,7 +89,7 @@ class NewRevision(Sources):
     """The body of `POST /v1/projects/{id}/revisions`."""
 
     priority = Choice(choices=PRIORITIES, default="normal")
-    queue = Choice(choices=QUEUES, required=False, help_text=f"{_WHO_BUILDS} By default as the project's last build.")
+    queue = Choice(choices=QUEUES, required=False, help_text=f"{_WHO_BUILDS} By default like the last build.")
 
 
 class NewProject(NewRevision):
@@ -106,9 +103,9 @@ class NewProject(NewRevision):
 
 
 class ProjectChanges(CamelSerializer):
-    """The body of `PATCH /v1/projects/{id}`. Of `env` and `secrets`, the named ones are set, and removed by null.
+    """The body of `PATCH /v1/projects/{id}`. Named variables of `env` and `secrets` are set, or removed by null.
 
-    So is `webhookUrl`: an address gets the results of builds from now on, null takes it away.
+    `webhookUrl`: a URL that gets the results of builds from now on; null removes it.
     """
 
     name = Text(max_length=100, required=False)
@@ -120,22 +117,22 @@ class ProjectChanges(CamelSerializer):
 class NewBuild(CamelSerializer):
     """The body of `POST /v1/projects/{id}/builds`."""
 
-    revision = Whole(min_value=1, max_value=2**31 - 1, required=False, help_text="By default the last.")
+    revision = Whole(min_value=1, max_value=2**31 - 1, required=False, help_text="By default the latest.")
     priority = Choice(choices=PRIORITIES, default="normal")
-    queue = Choice(choices=QUEUES, required=False, help_text=f"{_WHO_BUILDS} By default as the project's last build.")
+    queue = Choice(choices=QUEUES, required=False, help_text=f"{_WHO_BUILDS} By default like the last build.")
 
 
 class Config(CamelSerializer):
-    """What the AI engine may do."""
+    """Options of the AI engine."""
 
-    enable_analysis = Flag(default=True, help_text="Whether the prompt is analysed before the files are planned.")
-    enable_tests = Flag(default=True, help_text="Whether tests are written.")
-    auto_fix = Flag(default=True, help_text="Whether a failed build is repaired, as long as that helps.")
+    enable_analysis = Flag(default=True, help_text="Whether to analyse the prompt before planning the files.")
+    enable_tests = Flag(default=True, help_text="Whether to write tests.")
+    auto_fix = Flag(default=True, help_text="Whether to repair a failed build, as long as repairs make progress.")
     max_tokens = Whole(
         min_value=1,
         max_value=settings.AI_MAX_TOKENS,
         required=False,
-        help_text="What it may use, repairs included; by default the most that the installation allows.",
+        help_text="The token limit, repairs included; by default the installation's maximum.",
     )
 
 
@@ -149,7 +146,7 @@ class Prompt(CamelSerializer):
 class NewGeneration(Prompt):
     """The body of `POST /v1/generate`."""
 
-    name = Text(max_length=100, required=False, help_text="By default the beginning of the prompt.")
+    name = Text(max_length=100, required=False, help_text="By default, the beginning of the prompt.")
     strategy = StrategySerializer(default=dict)
 
     def validate_strategy(self, strategy: dict[str, Any]) -> dict[str, Any]:
@@ -159,28 +156,28 @@ class NewGeneration(Prompt):
 class Retry(CamelSerializer):
     """The body of `POST /v1/generations/{id}/retry`."""
 
-    config = Config(required=False, help_text="By default as it was.")
+    config = Config(required=False, help_text="By default unchanged.")
 
 
 class NewRelease(CamelSerializer):
     """The body of `POST /v1/projects/{id}/publish`."""
 
-    job_id = serializers.UUIDField(required=False, help_text="By default the last build that completed.")
+    job_id = serializers.UUIDField(required=False, help_text="By default, the last completed build.")
     slug = Text(
         max_length=MAX_SLUG,
         required=False,
-        help_text="What the site is called in its address. By default as before, or after the project.",
+        help_text="The site's name in its URL. By default the current one, or one made from the project's name.",
     )
     single_page = Flag(
         required=False,
-        help_text="Whether paths that are no files lead to its index.html. By default, whether it looks like that.",
+        help_text="Whether paths without a file are answered with index.html. By default detected.",
     )
 
 
 class NewPreview(CamelSerializer):
     """The body of `POST /v1/builds/{id}/preview`."""
 
-    hours = Whole(min_value=1, max_value=720, required=False, help_text="How long it can be opened.")
+    hours = Whole(min_value=1, max_value=720, required=False, help_text="How many hours the preview is available.")
 
 
 class NewWebhook(CamelSerializer):
@@ -189,7 +186,7 @@ class NewWebhook(CamelSerializer):
     url = UrlField()
     events = EventsField()
     project = serializers.UUIDField(
-        required=False, allow_null=True, help_text="The only project it is told of; by default, all of them."
+        required=False, allow_null=True, help_text="The project whose events it receives; by default all projects."
     )
 
 
@@ -198,28 +195,28 @@ class WebhookChanges(CamelSerializer):
 
     url = UrlField(required=False)
     events = EventsField(required=False)
-    active = Flag(required=False, help_text="false switches it off, true on again.")
+    active = Flag(required=False, help_text="false disables it, true enables it again.")
 
 
 class ReplayedRange(CamelSerializer):
-    """The body of `POST /v1/webhooks/{id}/replay`: deliveries that were made in this time, and have ended."""
+    """The body of `POST /v1/webhooks/{id}/replay`: finished deliveries that were created in this period."""
 
     MISSED = "missed"
 
     status = Choice(
         choices=[Delivery.Status.DELIVERED.value, Delivery.Status.FAILED.value, MISSED],
         required=False,
-        help_text="Only those that ended so, or only what was missed while the webhook was off; by default, all.",
+        help_text="Only those with this status, or only those missed while the webhook was disabled; by default all.",
     )
 
     def get_fields(self) -> dict[str, Any]:
-        # `from` is no name for an attribute.
+        # `from` is a keyword in Python.
         moments = {"from": Moment(), "to": Moment()}
         return {**moments, **super().get_fields()}
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if attrs["from"] > attrs["to"]:
-            detail = "The range ends before it begins: exchange `from` and `to`."
+            detail = "The range ends before it begins: swap `from` and `to`."
             raise ValidationError({"to": [ErrorDetail(detail, code="out_of_range")]})
         return attrs
 
@@ -229,7 +226,7 @@ class Nothing(CamelSerializer):
 
 
 class Query(CamelSerializer):
-    """Parameters of an address: those that it has are checked, others are refused."""
+    """Query parameters: known ones are validated, others are refused."""
 
     @classmethod
     def of(cls, request: Request) -> dict[str, Any]:
@@ -269,18 +266,18 @@ class OfBuild(Query):
 
 class LogQuery(Query):
     after = serializers.RegexField(
-        f"^{CURSOR_PATTERN}$", required=False, help_text="A `nextCursor`, or an `id` of the live stream."
+        f"^{CURSOR_PATTERN}$", required=False, help_text="A `nextCursor`, or the `id` of a live event."
     )
     limit = serializers.IntegerField(min_value=1, max_value=1000, default=500)
     phase = serializers.ChoiceField(choices=PhaseName.choices, required=False)
     ansi = serializers.ChoiceField(
-        choices=["keep", "strip"], default="keep", help_text="As text: whether colours are taken out."
+        choices=["keep", "strip"], default="keep", help_text="For plain text: whether to remove colours."
     )
 
 
 class WatchQuery(Query):
     after = serializers.IntegerField(
-        min_value=0, max_value=10**18 - 1, required=False, help_text="Go on after the event with this `id`."
+        min_value=0, max_value=10**18 - 1, required=False, help_text="Continue after the event with this `id`."
     )
 
 

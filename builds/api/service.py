@@ -1,4 +1,4 @@
-"""The API's part about the installation: health, runtimes, and what a build of some files would do."""
+"""API: health, runtimes, and detection."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ from projects.api.views import AnyAccept, ApiViewSet
 
 
 class DetectViewSet(ApiViewSet):
-    """Asks what a build would do, without building."""
+    """Detect the strategy of a build without building."""
 
     parser_classes = (JSONParser, ArchiveParser)
 
@@ -41,7 +41,7 @@ class DetectViewSet(ApiViewSet):
 
 
 class RuntimesViewSet(ApiViewSet):
-    """What can be built here."""
+    """The available runtimes."""
 
     pagination_class = None
 
@@ -70,7 +70,7 @@ def limits() -> dict[str, Any]:
 
 
 class OpenView(APIView):
-    """Open to all: it tells nothing that a stranger could use."""
+    """Public: it reveals nothing sensitive."""
 
     authentication_classes = ()
     permission_classes = (AllowAny,)
@@ -81,7 +81,7 @@ class OpenView(APIView):
 class LiveView(OpenView):
     @extend_schema(operation_id="getLiveness", auth=[], responses=LiveDocument)
     def get(self, request: Request) -> Response:
-        """Answers as long as the process runs, whatever else does not."""
+        """Answers as long as the process runs, whatever the state of its dependencies."""
         return Response({"status": "ok"})
 
 
@@ -92,6 +92,6 @@ class HealthView(OpenView):
         responses={200: HealthDocument, 503: OpenApiResponse(HealthDocument, description="Degraded or down.")},
     )
     def get(self, request: Request) -> Response:
-        """Whether the installation can do its work, in under a second even when what it needs hangs."""
+        """Whether the installation can work. Answers in under a second even if a dependency hangs."""
         status, checks = health.report()
         return Response({"status": status, "checks": checks}, status=200 if status == "ok" else 503)

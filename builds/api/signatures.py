@@ -1,4 +1,4 @@
-"""Who may, without a token: builders outside, by the signature of each message; and who was given a signed address."""
+"""Authentication without tokens: external builders by signed messages, and downloads by signed URLs."""
 
 import threading
 from contextlib import nullcontext
@@ -16,10 +16,10 @@ from rest_framework.request import Request
 from builds.models import Build
 from chef.web.signed_messages import NotSignedError, SignedMessage, check_headers, verified
 
-# Anyone may send a body, and verifying it takes several times its size in memory: large ones go one after the other.
+# Anyone may send a body, and verifying it needs several times its size in memory: large ones one at a time.
 LARGE_BYTES = 1024**2
 _one_large = threading.Lock()
-# Long enough to begin to fetch an archive; what has begun goes on.
+# Long enough to start downloading an archive; a started download continues.
 LINK_SECONDS = 600
 _SALT = "chef: a revision's archive for a builder outside"
 
@@ -29,13 +29,13 @@ class SignatureAuthentication(BaseAuthentication):
 
     def authenticate(self, request: Request) -> tuple[AnonymousUser, SignedMessage]:
         if not settings.WORKER_SECRETS:
-            detail = "This installation has no builders outside of it: the operator sets CHEF_WORKER_SECRET."
+            detail = "This installation has no external builders: the operator sets CHEF_WORKER_SECRET."
             raise PermissionDenied(detail, code="no_outside_builder")
         try:
             check_headers(request.headers)
             return AnonymousUser(), _verified(request)
         except NotSignedError as refusal:
-            # DRF counts and answers its own exception as a failed authentication, with WWW-Authenticate.
+            # DRF treats only its own exception as failed authentication, with WWW-Authenticate.
             raise AuthenticationFailed(str(refusal), code=refusal.code) from refusal
 
     def authenticate_header(self, request: Request) -> str:
@@ -47,16 +47,16 @@ def _verified(request: Request) -> SignedMessage:
     is_large = int(http.META.get("CONTENT_LENGTH") or 0) > LARGE_BYTES
     with _one_large if is_large else nullcontext():
         try:
-            # The bytes as they came: what a parser makes of them is another text.
+            # The exact bytes received: the signature does not cover a parsed form.
             return verified(request.headers, http.body, settings.WORKER_SECRETS)
         except NotSignedError:
-            http._body = b""  # else it stays in memory until the answer has been sent
+            http._body = b""  # otherwise it stays in memory until the answer is sent
             raise
 
 
 @dataclass(frozen=True)
 class Link:
-    """What a signed address lets its holder fetch: the files of a build, as long as it runs under this fence."""
+    """What a signed URL gives access to: the files of a build, while it runs under this fence."""
 
     job_id: UUID
     fence: int
@@ -77,7 +77,7 @@ class Link:
 
 
 class LinkAuthentication(BaseAuthentication):
-    """request.auth is the Link that the address's `token` is; there is no user."""
+    """request.auth is the Link in the URL's `token`; there is no user."""
 
     def authenticate(self, request: Request) -> tuple[AnonymousUser, Link]:
         kwargs: dict[str, Any] = request.parser_context["kwargs"]
@@ -88,5 +88,5 @@ class LinkAuthentication(BaseAuthentication):
 
 
 def invalid_link() -> PermissionDenied:
-    detail = "This address is not, or no longer, good: it serves for some minutes, while the build is yours."
+    detail = "This URL is invalid or has expired: it is valid for a few minutes while you hold the build."
     return PermissionDenied(detail, code="invalid_link")

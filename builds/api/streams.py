@@ -1,6 +1,6 @@
-"""Logs and live events over the API: their media types, their place in the schema, and where a client goes on.
+"""Logs and live events over the API: media types, schema, and resuming.
 
-builds.live has what is sent live, and says how a line gets there.
+builds.live provides the live data and documents how a line gets there.
 """
 
 import json
@@ -36,7 +36,7 @@ class PlainText(BaseRenderer):
     format = "txt"
 
     def render(self, data: Any, accepted_media_type: str | None = None, renderer_context: Any = None) -> bytes:
-        return json.dumps(data).encode()  # only errors come here, and those are given another renderer
+        return json.dumps(data).encode()  # only errors get here, and those are rendered as JSON
 
 
 class ServerSentEvents(PlainText):
@@ -50,30 +50,30 @@ def events(*kinds: str, description: str) -> OpenApiResponse:
         "type": "object",
         "properties": {
             "event": {"enum": [*kinds, "end"]},
-            "id": {"type": "string", "description": "Send it as `Last-Event-ID` to go on after this event."},
+            "id": {"type": "string", "description": "Send it as `Last-Event-ID` to continue after this event."},
             "data": {"type": "string", "contentMediaType": "application/json"},
         },
         "required": ["event", "data"],
     }
-    return OpenApiResponse(event, description=f"{description} A last event `end` closes the stream.")
+    return OpenApiResponse(event, description=f"{description} The last event is `end`.")
 
 
 def last_event_id(request: Request, pattern: str) -> str:
-    """Where a client that was cut off goes on. It outweighs the address, which is still that of the first request."""
+    """Where a reconnecting client continues. It overrides the URL, which is still that of the first request."""
     found = request.headers.get("Last-Event-ID", "")
     if found and not re.fullmatch(pattern, found, re.ASCII):
-        detail = "This stream sent no event with such an id: send the last one as it came, or leave it out."
+        detail = "This is not an event id of this stream: send the last id you received, or leave it out."
         raise ValidationError({"Last-Event-ID": [ErrorDetail(detail, code="invalid")]})
     return found
 
 
 def watches(operation_id: str, *kinds: str, description: str) -> Callable[[Any], Any]:
-    """Decorates the method of a view set that answers with the live events of one job."""
+    """Decorates a view set's method that streams the events of one job."""
     schema = extend_schema(
         operation_id=operation_id,
         parameters=[
             WatchQuery,
-            OpenApiParameter("Last-Event-ID", int, OpenApiParameter.HEADER, description="Go on after this event."),
+            OpenApiParameter("Last-Event-ID", int, OpenApiParameter.HEADER, description="Continue after this event."),
         ],
         responses={(200, "text/event-stream"): events(*kinds, description=description)},
     )
@@ -81,7 +81,7 @@ def watches(operation_id: str, *kinds: str, description: str) -> Callable[[Any],
 
 
 def watch(request: Request, events: EventStream, job_id: UUID) -> HttpResponseBase:
-    """The events of a job after the one that the client names, live. Raises ValidationError and TooManyReadersError."""
+    """The events of a job after the one the client names. Raises ValidationError and TooManyReadersError."""
     after = WatchQuery.of(request).get("after", 0)
     return stream_response(request, events(job_id, after=int(last_event_id(request, r"\d{1,18}") or after)))
 
@@ -112,7 +112,7 @@ def answer_logs(request: Request, build: Build, query: dict[str, Any]) -> HttpRe
         "job_id": build.pk,
         "entries": chunks,
         "next_cursor": str(cursor),
-        # The build was read first: had it ended then, no line can have come since.
+        # The build was read first: if it had ended by then, no line can have been added since.
         "complete": build.is_terminal and len(chunks) < limit,
         "truncated": build.log_truncated,
     }

@@ -1,4 +1,4 @@
-"""Addresses and events as they come in over the wire, and what a view set has to do before it takes an address."""
+"""Fields for webhook URLs and events, and the DNS check that view sets do before they accept a URL."""
 
 from collections.abc import Mapping
 from datetime import UTC
@@ -16,7 +16,7 @@ from projects.api.views import ApiViewSet
 
 
 class UrlField(Text):
-    """Where messages are sent. `context["refusal"]`: what a look-up of its host has found against it, if anything."""
+    """A webhook URL. `context["refusal"]`: why the DNS look-up of its host refused it, if it did."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(max_length=guard.MAX_URL_CHARS, **kwargs)
@@ -27,7 +27,7 @@ class UrlField(Text):
             "format": "uri",
             "maxLength": guard.MAX_URL_CHARS,
             "pattern": "^[Hh][Tt][Tt][Pp][Ss]?://[!-~]+$",
-            "description": "An https:// address on the public internet, without a user's name and without a #.",
+            "description": "A public https:// URL without user name and fragment.",
         }
 
     def to_internal_value(self, data: Any) -> str:
@@ -40,7 +40,7 @@ class UrlField(Text):
 
 
 class EventsField(serializers.ListField):
-    """Names of events, each once; how many is looked at first, whatever they are."""
+    """Unique names of events; their number is checked first."""
 
     most = 20
 
@@ -49,12 +49,12 @@ class EventsField(serializers.ListField):
 
     def to_internal_value(self, data: Any) -> list[Any]:
         if isinstance(data, list) and len(data) > self.most:
-            raise serializers.ValidationError(f"Name at most {self.most} events.", code="too_many")
+            raise serializers.ValidationError(f"Send at most {self.most} events.", code="too_many")
         return list(dict.fromkeys(super().to_internal_value(data)))
 
 
 class Moment(Text):
-    """A time of day with its zone, as RFC 3339 has it."""
+    """A time with a time zone, in RFC 3339 format."""
 
     def schema(self) -> dict[str, Any]:
         return {"type": "string", "format": "date-time"}
@@ -67,13 +67,13 @@ class Moment(Text):
                 return moment.astimezone(UTC)
         except (ValueError, OverflowError):
             pass
-        raise serializers.ValidationError("Send a time with its zone, such as 2026-01-31T12:00:00Z.", code="invalid")
+        raise serializers.ValidationError("Send a time with a time zone, such as 2026-01-31T12:00:00Z.", code="invalid")
 
 
 class UrlViewSet(ApiViewSet):
-    """For view sets that take an address for messages. The host is looked up before the handler is called.
+    """For view sets that accept a webhook URL. Its host is resolved before the handler is called.
 
-    An Idempotency-Key makes the handler a part of a transaction, which must not wait for somebody's name server.
+    With an Idempotency-Key the handler runs in a transaction, which must not wait for a DNS server.
     """
 
     url_name: str

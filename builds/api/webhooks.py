@@ -1,4 +1,4 @@
-"""The API's part about webhooks: who is sent messages about builds, what they were sent, and sending it again."""
+"""API: webhooks, their deliveries, and replays."""
 
 from typing import Any
 
@@ -22,21 +22,21 @@ EXAMPLE = OpenApiExample(
     request_only=True,
 )
 RANGE_EXAMPLE = OpenApiExample(
-    "What failed on a day",
+    "Failed deliveries of one day",
     value={"from": "2026-01-01T00:00:00Z", "to": "2026-01-02T00:00:00Z", "status": "failed"},
     request_only=True,
 )
 
 
 def telling(response: Response, secret: str | None) -> Response:
-    """The response, which nobody else stores if it tells a secret."""
+    """The response; not to be cached if it contains a secret."""
     if secret:
         response.headers["Cache-Control"] = "no-store"
     return response
 
 
 class WebhookViewSet(UrlViewSet):
-    """One's own webhooks. Those of the installation are not here: staff see them in the admin."""
+    """The user's webhooks. Those of the installation are in the admin."""
 
     lookup_value_converter = "uuid"
     url_name = "url"
@@ -56,7 +56,7 @@ class WebhookViewSet(UrlViewSet):
         operation_id="createWebhook", request=NewWebhook, responses={201: NewWebhookDocument}, examples=[EXAMPLE]
     )
     def create(self, request: Request) -> Response:
-        """Have an address told of builds. The answer tells the secret that signs the messages, once."""
+        """Create a webhook. The answer contains the signing secret, which is shown only once."""
         data = self._checked(NewWebhook)
         endpoint, secret = endpoints.create_endpoint(
             by=self.user, url=data["url"], events=data["events"], project=self._project(data.get("project"))
@@ -72,9 +72,9 @@ class WebhookViewSet(UrlViewSet):
 
     @extend_schema(operation_id="changeWebhook", request=WebhookChanges, responses=WebhookDocument)
     def partial_update(self, request: Request, pk: Any) -> Response:
-        """Change where a webhook goes or what it is told, or switch it off and on.
+        """Change a webhook's URL or events, or disable and enable it.
 
-        What waits when it is switched off is given up, and can be replayed.
+        Deliveries that wait when it is disabled are given up; they can be replayed.
         """
         endpoint = self.one(self.webhooks(), pk=pk)
         return self._answer(endpoints.change_endpoint(endpoint, **self._checked(WebhookChanges)))
@@ -88,21 +88,21 @@ class WebhookViewSet(UrlViewSet):
     @extend_schema(operation_id="rotateWebhookSecret", request=Nothing, responses=NewWebhookDocument)
     @action(detail=True, methods=["post"])
     def rotate(self, request: Request, pk: Any) -> Response:
-        """Get a new secret. For a day, messages are signed with the one of before as well."""
+        """Get a new secret. For a day, messages are also signed with the previous one."""
         endpoint, secret = endpoints.rotate_secret(self.one(self.webhooks(), pk=pk))
         return self._with_secret(endpoint, secret)
 
     @extend_schema(operation_id="testWebhook", request=Nothing, responses={202: DeliveryDocument})
     @action(detail=True, methods=["post"])
     def test(self, request: Request, pk: Any) -> Response:
-        """Have a message `webhook.test` sent, which says nothing of a build."""
+        """Send a test message, `webhook.test`."""
         delivery = outbox.send_test(self.one(self.webhooks(), pk=pk))
         return Response(DeliveryDocument(delivery).data, status=202)
 
     @extend_schema(operation_id="listDeliveries", parameters=[DeliveriesQuery], responses=DeliveryDocument(many=True))
     @action(detail=True)
     def deliveries(self, request: Request, pk: Any) -> Response:
-        """What a webhook was sent, or is to be sent, newest first, with every try."""
+        """Deliveries of a webhook, newest first, with every try."""
         query = DeliveriesQuery.of(request)
         where = {column: query[name] for name, column in (("status", "status"), ("event", "name")) if name in query}
         rows = Delivery.objects.filter(endpoint=self.one(self.webhooks(), pk=pk), **where)
@@ -111,11 +111,11 @@ class WebhookViewSet(UrlViewSet):
     @extend_schema(
         operation_id="replayDelivery",
         request=Nothing,
-        responses={202: OpenApiResponse(DeliveryDocument, description="It is sent once more, unless it is just now.")},
+        responses={202: OpenApiResponse(DeliveryDocument, description="It is sent again, unless a try is running.")},
     )
     @action(detail=True, methods=["post"], url_path="deliveries/<uuid:delivery>/replay", url_name="replay-delivery")
     def replay_delivery(self, request: Request, pk: Any, delivery: Any) -> Response:
-        """Send a message once more: the same id, the same bytes."""
+        """Send a message again: same id, same bytes."""
         endpoint = self.one(self.webhooks(), pk=pk)
         rows = Delivery.objects.filter(endpoint=endpoint, pk=delivery)
         self.one(rows)
@@ -127,9 +127,9 @@ class WebhookViewSet(UrlViewSet):
     )
     @action(detail=True, methods=["post"])
     def replay(self, request: Request, pk: Any) -> Response:
-        """Send all messages of a time once more, in order, with those that were missed while the webhook was off.
+        """Send all messages of a period again, in order, with those missed while the webhook was disabled.
 
-        Of what was missed, 5,000 messages are made at once: ask again while `replayed` is not less.
+        At most 5,000 missed messages are created per request: repeat it while `replayed` is 5,000.
         """
         endpoint, data = self.one(self.webhooks(), pk=pk), self._checked(ReplayedRange)
         status, begin, end = data.get("status"), data["from"], data["to"]
@@ -153,7 +153,7 @@ class WebhookViewSet(UrlViewSet):
             return None
         project = Project.objects.filter(owner=self.user.pk, pk=pk).first()
         if project is None:
-            detail = "You have no such project: `GET /v1/projects` lists those you have."
+            detail = "You have no such project: `GET /v1/projects` lists your projects."
             raise ValidationError({"project": [ErrorDetail(detail, code="not_found")]})
         return project
 

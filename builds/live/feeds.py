@@ -197,7 +197,7 @@ class Feed:
             self._woken.clear()
             try:
                 is_all = await self.read()
-            except Exception:  # whatever it is: the next read may succeed, and readers must not hang for ever
+            except Exception:  # of any kind: the next read may succeed, and readers must not hang for ever
                 logger.warning("%s cannot be read for its live readers", self.job_id, exc_info=True)
                 await asyncio.sleep(POLL_SECONDS)
                 continue

@@ -152,7 +152,7 @@ class _Coloured:
 
 
 def forms(value: str) -> set[bytes]:
-    """Everything that tells a secret, as UTF-8; what is too short to be told from other text is left out."""
+    """Every form that reveals a secret, as UTF-8; those too short to be distinguished from other text are left out."""
     found: set[bytes] = set()
     for text in {value, value.strip()}:
         # Without the line ends around it, which the log's own lines need.

@@ -1,7 +1,7 @@
 """What a build prints: decoded, cleaned, redacted, capped, batched and stored. builds.logs.entries reads it back.
 
-The memory of a writer is bounded whatever the build prints. The first half of a phase's budget is kept as it comes;
-past it only the last lines are remembered, and a mark says how much was left out between the two.
+The memory of a writer is bounded, however much the build prints. The first half of a phase's budget is kept as it
+comes; past it only the last lines are remembered, and a mark says how much was left out between the two.
 """
 
 import codecs

@@ -56,7 +56,7 @@ class PromptForm(forms.Form):
         help_text="Say what it is for, who uses it, and what it has to do.",
     )
     name = forms.CharField(
-        label="Name", max_length=100, required=False, help_text="By default the beginning of the prompt."
+        label="Name", max_length=100, required=False, help_text="By default, the beginning of the prompt."
     )
     runtime = forms.ChoiceField(label="Runtime", required=False)
     tests = forms.BooleanField(label="Write tests too", required=False, initial=True)

@@ -7,13 +7,14 @@ that stands behind the tag.
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from builds.runtimes.bun.runtime import BUN
 from builds.runtimes.node.runtime import NODE
 from builds.runtimes.package_index import PackageIndex
 from builds.runtimes.python.runtime import PYTHON
 from builds.runtimes.runtime import Runtime, UnknownRuntimeError
 from builds.runtimes.static import STATIC
 
-RUNTIMES: Mapping[str, Runtime] = MappingProxyType({each.name: each for each in (NODE, PYTHON, STATIC)})
+RUNTIMES: Mapping[str, Runtime] = MappingProxyType({each.name: each for each in (NODE, BUN, PYTHON, STATIC)})
 
 
 def find_runtime(name: str) -> Runtime:

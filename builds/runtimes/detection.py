@@ -86,7 +86,7 @@ def _choose_runtime(tree: SourceTree, dependencies: Mapping[str, str], strategy:
     signs = [(sign, runtime) for runtime in RUNTIMES.values() for sign in runtime.signs()]
     # One after the other: what a lesser sign would have to read may be broken, and is then of no interest.
     for sign, runtime in sorted(signs, key=lambda pair: pair[0].rank):
-        if reason := sign.reason(tree, dependencies):
+        if reason := sign.reason(tree, dependencies, strategy):
             return runtime, reason
     raise _undetected(evidence=_what_there_is(tree))
 

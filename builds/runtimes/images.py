@@ -187,7 +187,7 @@ def _build(
 def _build_one(image: RuntimeImage, workshop: Workshop, store: ImageStore) -> Prepared:
     started = time.monotonic()
     root = workshop.make(find_runtime(image.runtime).lay_out, image.version)
-    image_id = store.import_tar(root.stream(), name=f"{image.runtime}:{image.version}", environment=root.environment)
+    image_id = store.import_tar(root.stream(), name=image.tag, environment=root.environment)
     try:
         _adopt(image_id, image, store)
     except BaseException:

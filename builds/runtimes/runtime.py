@@ -50,12 +50,12 @@ class Rank(IntEnum):
 class Sign:
     """Something in a project that shows its runtime.
 
-    `reason` is given the files and the dependencies of the request, and returns the sentence for the user, or None when
-    the sign is not there. It may raise DetectionError for a file that it has to read and cannot.
+    `reason` is given the files, and the dependencies and the strategy of the request. It returns the sentence for the
+    user, or None when the sign is not there. It may raise DetectionError for a file that it has to read and cannot.
     """
 
     rank: Rank
-    reason: Callable[[SourceTree, Mapping[str, str]], str | None]
+    reason: Callable[[SourceTree, Mapping[str, str], StrategyRequest], str | None]
 
 
 class Runtime(ABC):

@@ -62,11 +62,11 @@ class Static(Runtime):
         return next((folder for folder in self.finished_folders if f"{folder}/{_PAGE}" in tree), ".")
 
 
-def _by_page(tree: SourceTree, dependencies: Mapping[str, str]) -> str | None:
+def _by_page(tree: SourceTree, dependencies: Mapping[str, str], strategy: StrategyRequest) -> str | None:
     return "A static site, because there is an index.html and nothing to build." if _PAGE in tree else None
 
 
-def _by_all_files(tree: SourceTree, dependencies: Mapping[str, str]) -> str | None:
+def _by_all_files(tree: SourceTree, dependencies: Mapping[str, str], strategy: StrategyRequest) -> str | None:
     visible = [path for path in tree.files if not path.startswith(".")]
     sites = [path for path in visible if path.lower().endswith(_SUFFIXES)]
     if tree.with_suffix(".html", ".htm", ".css", ".js") and len(sites) == len(visible):

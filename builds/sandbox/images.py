@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import requests
+from django.conf import settings
 
 from builds.sandbox import tar
 from builds.sandbox.chef_init import first_process
@@ -210,7 +211,7 @@ class ImageStore:
             user=f"{UID}:{UID}",
             working_dir=_TRIAL_FOLDER,
             environment={"HOME": _TRIAL_FOLDER},
-            labels={TRIAL_LABEL: "1"},
+            labels={TRIAL_LABEL: settings.INSTALLATION},
             healthcheck={"test": ["NONE"]},
             host_config=limits,
         )

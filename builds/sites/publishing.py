@@ -46,7 +46,7 @@ class InvalidSlugError(RefusalError):
 
 
 class SlugTakenError(RefusalError):
-    """Another site has the name, or had it."""
+    """The name is taken by another site, or was."""
 
     code = "slug_taken"
 

@@ -30,7 +30,7 @@ class Lease(Generic[J]):
     """The right that a claim gives.
 
     `lost` is set as soon as the right is gone (another worker, a cancel, no database for a whole lease);
-    `interrupted` when this process has been told to stop and the job has to go back to the queue.
+    `interrupted` when this process has to stop and the job has to go back to the queue.
     """
 
     def __init__(self, job: J) -> None:

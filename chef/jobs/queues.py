@@ -34,7 +34,7 @@ class JobQueue(ABC, Generic[J, L]):
     """One queue of one kind of job: `L` is the lease that a claim of a `J` gives. Keeps no state."""
 
     model: type[J]
-    name: str  # of what waits, in the plural, as people are told of it
+    name: str  # of its jobs, in the plural, as texts for people call them
     workers: WorkerQueue | None  # None: no process of this installation works on it
     concurrency_setting: str  # names the setting: how many of its jobs the workers of one machine run at once
 

@@ -1,6 +1,6 @@
 """What cannot be seen in a text, or makes it look like another, made visible: U+202E instead of a text turned around.
 
-Pure functions of text. static/js/ansi.js knows the same characters: whoever changes them here changes them there.
+Pure functions of text. static/js/ansi.js knows the same characters: change both together.
 """
 
 import re

@@ -1,1 +1,1 @@
-"""The API's part about projects and revisions, and the fields and parsers that all of the API shares."""
+"""API: projects and revisions, and the fields and parsers that the whole API shares."""

@@ -1,4 +1,4 @@
-"""Who may: bearer tokens with scopes, for the API. Sessions are Django's own."""
+"""API authentication: bearer tokens with scopes. Sessions are Django's."""
 
 from django.contrib.auth.models import AbstractBaseUser, User
 from rest_framework.authentication import BaseAuthentication, get_authorization_header
@@ -19,7 +19,7 @@ class TokenAuthentication(BaseAuthentication):
         token = _usable_token(key.strip())
         if token is None or not token.owner.is_active:
             raise AuthenticationFailed(
-                "The token is unknown, expired or revoked: make a new one.", code="invalid_token"
+                "The token is unknown, expired or revoked: create a new one.", code="invalid_token"
             )
         return token.owner, token
 
@@ -28,9 +28,9 @@ class TokenAuthentication(BaseAuthentication):
 
 
 class LocalUserAuthentication(BaseAuthentication):
-    """One local user for whoever comes, for trying Chef out on a machine of one's own: `CHEF_ALLOW_ANONYMOUS`.
+    """One local user for all requests without a token, to try Chef out locally: `CHEF_ALLOW_ANONYMOUS`.
 
-    Not for pages of other sites, which a browser lets send forms to this machine.
+    Cross-site requests are excluded, because a browser lets any site send forms to this machine.
     """
 
     def authenticate(self, request: Request) -> tuple[AbstractBaseUser, None] | None:
@@ -52,17 +52,17 @@ def _usable_token(key: str) -> ApiToken | None:
 
 
 class HasScope(BasePermission):
-    """Signed in; and with a token, its scope must reach far enough: `read` for safe methods, else `write`.
+    """Authenticated, and a token needs the scope: `read` for safe methods, else `write`.
 
-    A view asks for another by `needed_scopes`, of its actions by their names.
+    A view can require other scopes by action name in `needed_scopes`.
     """
 
     code = "insufficient_scope"
 
     def has_permission(self, request: Request, view: object) -> bool:
         if not request.user or not request.user.is_authenticated:
-            raise NotAuthenticated("Send `Authorization: Bearer <token>`; `manage.py create_token` makes one.")
+            raise NotAuthenticated("Send `Authorization: Bearer <token>`; `manage.py create_token` creates a token.")
         needed = ApiToken.Scope.READ if request.method in SAFE_METHODS else ApiToken.Scope.WRITE
         needed = getattr(view, "needed_scopes", {}).get(getattr(view, "action", ""), needed)
-        self.message = f"This token's scope does not reach so far: use one with the scope '{needed}'."
+        self.message = f"This token's scope does not allow this: use a token with the scope '{needed}'."
         return not isinstance(request.auth, ApiToken) or request.auth.allows(needed)

@@ -1,4 +1,4 @@
-"""Fields that say themselves what they take, in the words of JSON Schema, so that the API's schema cannot say else."""
+"""Fields that describe their own input as JSON Schema, so that the API's schema cannot differ."""
 
 from typing import Any
 
@@ -6,10 +6,10 @@ from drf_spectacular.extensions import OpenApiSerializerFieldExtension
 
 
 class Described:
-    """For a serializer field, left of it."""
+    """A mixin for a serializer field; put it first."""
 
     def schema(self) -> dict[str, Any]:
-        """What the field takes, as JSON Schema."""
+        """The input of the field as JSON Schema."""
         raise NotImplementedError
 
 

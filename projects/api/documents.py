@@ -1,4 +1,4 @@
-"""What goes out over the wire about projects and revisions: DRF serializers, so that the schema tells the same."""
+"""API documents about projects and revisions: DRF serializers, so that the schema always matches."""
 
 from datetime import datetime
 from typing import Any
@@ -15,13 +15,13 @@ from projects.models import Generation, Project, Revision, SourceFile
 
 
 def address(request: HttpRequest, name: str, *args: Any) -> str:
-    """An absolute URL: below CHEF_URL when that is set, else below what the client itself used."""
+    """An absolute URL: below CHEF_URL if that is set, else below the host that the client used."""
     path = reverse(name, args=args)
     return f"{settings.CHEF_URL}{path}" if settings.CHEF_URL else request.build_absolute_uri(path)
 
 
 class Document(CamelSerializer):
-    """A document that goes out. `context["request"]` is what its links are made for."""
+    """A response document. `context["request"]` is the request that its links are made for."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, read_only=True, **kwargs)
@@ -31,14 +31,14 @@ class Document(CamelSerializer):
 
 
 class StoredDocument(Document):
-    """A part that is kept as JSON in the API's own words: what it lacks is null."""
+    """A part that is stored as JSON in the API's form; missing fields are null."""
 
     def to_representation(self, instance: dict[str, Any]) -> dict[str, Any]:
         return {str(name): instance.get(str(name)) for name in self.fields}
 
 
 class ChoiceOrNull(serializers.ChoiceField):
-    """One of the choices; null when there is none yet, which the database keeps as an empty text."""
+    """One of the choices; null if there is none yet, which the database stores as an empty text."""
 
     def __init__(self, choices: Any, **kwargs: Any) -> None:
         super().__init__(choices, allow_null=True, **kwargs)
@@ -48,7 +48,7 @@ class ChoiceOrNull(serializers.ChoiceField):
 
 
 class TextOrNull(serializers.CharField):
-    """Null when there is none yet."""
+    """A text; null if there is none yet."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(allow_null=True, **kwargs)
@@ -58,7 +58,7 @@ class TextOrNull(serializers.CharField):
 
 
 def milliseconds(began: datetime | None, ended: datetime | None) -> int | None:
-    """How long it took; None as long as it has not ended."""
+    """The duration; None until it has ended."""
     return round((ended - began).total_seconds() * 1000) if began and ended else None
 
 
@@ -66,7 +66,7 @@ WIRE_STATUSES = {Status.RUNNING: "generating"}
 
 
 def wire_status(status: str) -> str:
-    """A generation's status as the API calls it."""
+    """A generation's status in the API."""
     return WIRE_STATUSES.get(Status(status), status) if status else status
 
 
@@ -86,7 +86,7 @@ class ProjectLinks(Document):
 
 
 class ProjectDocument(Document):
-    """A project, as a list tells it."""
+    """A project in a list."""
 
     project_id = serializers.UUIDField(source="pk")
     name = serializers.CharField()
@@ -96,10 +96,10 @@ class ProjectDocument(Document):
 
 
 class SecretDocument(Document):
-    """That a secret is set. Its value is never told."""
+    """A secret that is set. Its value is never returned."""
 
     name = serializers.CharField()
-    installation = serializers.BooleanField(help_text="Whether the installation phase is given it too.")
+    installation = serializers.BooleanField(help_text="Whether the installation phase gets it too.")
 
 
 class RevisionLinks(Document):
@@ -112,7 +112,7 @@ class RevisionLinks(Document):
 
 
 class RevisionDocument(Document):
-    """A snapshot of source files, as a list tells it."""
+    """A snapshot of source files, in a list."""
 
     number = serializers.IntegerField(min_value=1)
     origin = serializers.ChoiceField(choices=Revision.Origin.choices)
@@ -135,14 +135,16 @@ class SourceFileDocument(Document):
 
 
 class RevisionDetail(RevisionDocument):
-    """A snapshot with what was asked for, and the list of its files."""
+    """A snapshot with its strategy request and the list of its files."""
 
     strategy = serializers.DictField(child=serializers.JSONField())
     dependencies = serializers.DictField(child=serializers.CharField())
     generation_id = serializers.SerializerMethodField()
     files = serializers.SerializerMethodField()
 
-    @extend_schema_field(serializers.UUIDField(allow_null=True, help_text="What has written it; it tells the diff."))
+    @extend_schema_field(
+        serializers.UUIDField(allow_null=True, help_text="The generation that wrote it, with the diff.")
+    )
     def get_generation_id(self, revision: Revision) -> Any:
         return Generation.objects.filter(revision=revision).values_list("pk", flat=True).first()
 

@@ -1,4 +1,4 @@
-"""`env` and `secrets` as they come in over the wire, with all that is wrong told at once. A value is never echoed."""
+"""The fields `env` and `secrets`, with all errors reported at once. Values are never echoed."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -23,10 +23,10 @@ _SECRET = {"type": "string", "minLength": MIN_SECRET_CHARS, "maxLength": MAX_VAL
 
 
 class _ByName(Described, serializers.DictField):
-    """An object from variables' names to something; null removes a variable where that is allowed."""
+    """An object by variable name; null removes a variable where that is allowed."""
 
     where = ""
-    forms: tuple[dict[str, Any], ...] = ()  # what a value may be, in the words of JSON Schema
+    forms: tuple[dict[str, Any], ...] = ()  # the JSON Schema of a value
 
     def __init__(self, *, allow_removal: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -57,7 +57,7 @@ class _ByName(Described, serializers.DictField):
         return values
 
     def read(self, value: Any) -> Any:
-        """What a value of the request stands for. Raises ValueError with what to send instead."""
+        """The parsed value. Raises ValueError with what to send instead."""
         raise NotImplementedError
 
     def faults_of(self, values: dict[str, Any]) -> list[EnvironmentFault]:
@@ -72,7 +72,7 @@ class EnvField(_ByName):
 
     def read(self, value: Any) -> str:
         if not isinstance(value, str):
-            raise ValueError('A value is text: put it into quotes, such as "3000" or "true".')
+            raise ValueError('A value must be text: put it into quotes, such as "3000" or "true".')
         return value
 
     def faults_of(self, values: dict[str, Any]) -> list[EnvironmentFault]:
@@ -80,7 +80,7 @@ class EnvField(_ByName):
 
 
 class SecretsField(_ByName):
-    """`{"NAME": "value"}`, or `{"NAME": {"value": "…", "installation": true}}` for the installation phase too."""
+    """`{"NAME": "value"}`, or `{"NAME": {"value": "…", "installation": true}}` to include the installation phase."""
 
     where = "secrets"
     forms = (
@@ -94,7 +94,7 @@ class SecretsField(_ByName):
     )
 
     def read(self, value: Any) -> Secret:
-        shape = 'A secret is text, or {"value": "…", "installation": true} where the installation needs it too.'
+        shape = 'A secret is text, or {"value": "…", "installation": true} if the installation phase needs it too.'
         if isinstance(value, str):
             return Secret(value)
         if not isinstance(value, Mapping) or not isinstance(value.get("value"), str):

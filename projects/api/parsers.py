@@ -1,7 +1,7 @@
-"""Bodies as they come in: JSON, or a form with an archive of the files and all else as JSON in `options`.
+"""Request parsers: JSON, or a form with an archive of the files and everything else as JSON in `options`.
 
-Django has bounded the body before it comes here, see chef.asgi. A form gives the same document as JSON would, with
-the upload as `archive` in place of `files`, so that serializers know one shape.
+The size of the body is limited before, see chef.asgi. A form gives the same document as JSON would, with the upload as
+`archive` in place of `files`, so that serializers know one structure.
 """
 
 import re
@@ -19,22 +19,22 @@ from rest_framework.exceptions import ErrorDetail, ParseError, ValidationError
 from rest_framework.parsers import BaseParser, MultiPartParser
 
 FORM_FIELDS = {"archive", "options"}
-# What the values of a document take in memory must not be many times what its bytes do. No project needs so many.
+# Limits how much more memory a document's values take than its bytes. No project needs this many values.
 MAX_TOKENS = 200_000
-# A string, or what stands before a value. Possessive, and also taking a string that never ends: whatever comes costs
-# one pass.
+# A string, or what precedes a value. Possessive, and matching unterminated strings too, so that any input costs one
+# pass.
 _TOKEN = re.compile(rb'"[^"\\]*+(?:\\(?:.|\Z)[^"\\]*+)*+(?:"|\Z)|[,\[{]', re.DOTALL)
 
 
 class JSONParser(BaseParser):
-    """A JSON document, as RFC 8259 has it: neither NaN nor half a character."""
+    """A JSON document according to RFC 8259: no NaN and no invalid UTF-8."""
 
     media_type = "application/json"
 
     def parse(
         self, stream: IO[Any], media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
     ) -> Any:
-        """What the document says; an empty body is an empty object. Raises ParseError."""
+        """The parsed document; an empty body is an empty object. Raises ParseError."""
         body = stream.read()
         return _read(body) if body else {}
 
@@ -45,7 +45,7 @@ class ArchiveParser(MultiPartParser):
     def parse(
         self, stream: IO[Any], media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
     ) -> Any:
-        """The options with `archive` beside them. Raises ParseError or ValidationError."""
+        """The options plus `archive`. Raises ParseError or ValidationError."""
         request = (parser_context or {})["request"]
         request.upload_handlers = [FewFiles(), NamelessFiles()]
         form: Any = super().parse(stream, media_type, parser_context)
@@ -56,19 +56,19 @@ class ArchiveParser(MultiPartParser):
             if faults := _form_faults(form.data, form.files):
                 raise ValidationError(faults)
             options = _options(form.data.get("options"))
-            refused.pop_all()  # who reads the archive closes it
+            refused.pop_all()  # the reader of the archive closes it
         return {**options, "archive": form.files["archive"]}
 
 
 class FewFiles(FileUploadHandler):
-    """Lets the first hundred files of a form pass to the handlers behind it, and reads no form that has more."""
+    """Passes at most a hundred files of a form on, and refuses a form with more."""
 
     most = 100
 
     def new_file(self, *args: Any, **kwargs: Any) -> None:
         self.most -= 1
         if self.most < 0:
-            raise TooManyFilesSent("There are too many files in the form: pack them into one archive.")
+            raise TooManyFilesSent("The form has too many files: pack them into one archive.")
 
     def receive_data_chunk(self, raw_data: bytes, start: int) -> bytes:
         return raw_data
@@ -78,7 +78,7 @@ class FewFiles(FileUploadHandler):
 
 
 class NamelessFiles(FileUploadHandler):
-    """Keeps what is large on disk, like Django's own, but without a name: a killed process leaves nothing behind."""
+    """Keeps large files on disk, like Django's own handler, but unnamed: a killed process leaves nothing behind."""
 
     def new_file(self, *args: Any, **kwargs: Any) -> None:
         super().new_file(*args, **kwargs)
@@ -96,13 +96,13 @@ class NamelessFiles(FileUploadHandler):
 def _form_faults(data: Any, files: Any) -> dict[str, list[ErrorDetail]]:
     faults = {}
     for name in sorted((set(data) | set(files)) - FORM_FIELDS):
-        detail = "A form has the file `archive`, and all other fields as JSON in `options`: put it there."
+        detail = "A form takes the file `archive` and the field `options`: put all other fields into `options` as JSON."
         faults[name[:60]] = [ErrorDetail(detail, code="unknown_field")]
     if "archive" not in files:
         detail = "Send a tar, tar.gz or zip as the file `archive`, or the files themselves as JSON."
         faults["archive"] = [ErrorDetail(detail, code="required")]
     for name in (name for name in FORM_FIELDS if len(data.getlist(name)) + len(files.getlist(name)) > 1):
-        faults[name] = [ErrorDetail("This is there more than once: send one.", code="invalid")]
+        faults[name] = [ErrorDetail("This field occurs more than once: send it once.", code="invalid")]
     if "options" in files:
         faults["options"] = [ErrorDetail("Send the options as a plain field, not as a file.", code="invalid")]
     return faults
@@ -116,16 +116,16 @@ def _options(text: str | None) -> dict[str, Any]:
     except ParseError as fault:
         raise ValidationError({"options": [ErrorDetail(str(fault.detail), code="invalid")]}) from fault
     if not isinstance(options, dict):
-        detail = 'The options are one JSON object, such as {"name": "todo"}.'
+        detail = 'The options must be a JSON object, such as {"name": "todo"}.'
         raise ValidationError({"options": [ErrorDetail(detail, code="not_a_dict")]})
     if "archive" in options:
-        detail = "The archive is a file of the form, beside its options: leave it out of them."
+        detail = "Send the archive as a file of the form, not in the options."
         raise ValidationError({"archive": [ErrorDetail(detail, code="shape")]})
     return options
 
 
 def _read(text: bytes) -> Any:
-    for count, _ in enumerate(_TOKEN.finditer(text)):  # not by islice: other threads would have to wait for all of it
+    for count, _ in enumerate(_TOKEN.finditer(text)):  # not by islice, which would hold the GIL for the whole loop
         if count >= MAX_TOKENS:
             detail = f"The JSON has more than {MAX_TOKENS:,} values: send files as text, not as lists of numbers."
             raise ParseError(detail)

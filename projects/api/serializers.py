@@ -1,4 +1,4 @@
-"""What comes in over the wire, checked. Names are camelCase out there and snake_case in here: they meet here."""
+"""Validation of requests. Names are camelCase in the API and snake_case inside; they are converted here."""
 
 import base64
 import binascii
@@ -25,7 +25,7 @@ LEAST_MEMORY = 16 * 1024**2
 MAX_DEPENDENCIES = 500
 MAX_DEPENDENCY_CHARS = 214
 MAX_UNKNOWN_TOLD = 20
-# npm's own rule for names, with a scope; PyPI's names are a part of it.
+# npm's rule for names, with scopes; PyPI's names are a subset.
 _DEPENDENCY_NAME = re.compile(r"(@[a-z0-9~-][a-z0-9._~-]*/)?[A-Za-z0-9~_-][A-Za-z0-9._~-]*")
 
 
@@ -35,12 +35,12 @@ def camel(name: str) -> str:
 
 
 def wire_names(data: Mapping[str, Any]) -> dict[str, Any]:
-    """What a CamelSerializer has read, by the names that it has on the wire."""
+    """The validated data of a CamelSerializer by its camelCase names."""
     return {camel(name): value for name, value in data.items()}
 
 
 class CamelSerializer(serializers.Serializer[Any]):
-    """A serializer whose declared names are camelCase on the wire. Keys that are data are never touched.
+    """A serializer whose declared names are camelCase in the API. Keys that are data are never changed.
 
     Unknown names are refused: a mistyped option that is silently ignored costs its user an afternoon.
     """
@@ -61,7 +61,7 @@ class CamelSerializer(serializers.Serializer[Any]):
             known = ", ".join(self.fields)
             unknown = sorted(str(name)[:60] for name in data.keys() - self.fields.keys())
             for name in unknown[:MAX_UNKNOWN_TOLD]:
-                faults[name] = [ErrorDetail(f"There is no field {name!r} here. Known: {known}.", code="unknown_field")]
+                faults[name] = [ErrorDetail(f"Unknown field {name!r}. Known fields: {known}.", code="unknown_field")]
         try:
             value = super().to_internal_value(data)
         except serializers.ValidationError as error:
@@ -72,7 +72,7 @@ class CamelSerializer(serializers.Serializer[Any]):
 
 
 class SafePathField(Text):
-    """A relative path inside of the project; "." is the project's folder itself."""
+    """A relative path inside the project; "." is the project's folder itself."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(max_length=240, **kwargs)
@@ -90,7 +90,7 @@ class OutputField(SafePathField):
 
 
 class OutputsField(serializers.ListField):
-    """1 to 50 outputs; how many is looked at first, whatever they are."""
+    """1 to 50 outputs; their number is checked first."""
 
     most = 50
 
@@ -99,7 +99,7 @@ class OutputsField(serializers.ListField):
 
     def to_internal_value(self, data: Any) -> list[Any]:
         if isinstance(data, list) and len(data) > self.most:
-            raise serializers.ValidationError(f"Name at most {self.most} outputs.", code="too_many")
+            raise serializers.ValidationError(f"Send at most {self.most} outputs.", code="too_many")
         return super().to_internal_value(data)
 
 
@@ -109,7 +109,7 @@ class CommandField(Text):
 
 
 class MemoryField(Described, serializers.Field[int, Any, int, int]):
-    """Bytes, as a number or as Docker writes them ("256m"); from 16m to the installation's limit."""
+    """Bytes, as a number or in Docker's notation ("256m"); from 16m to the installation's limit."""
 
     def schema(self) -> dict[str, Any]:
         least, most = LEAST_MEMORY, settings.DOCKER_MEMORY_LIMIT
@@ -156,7 +156,7 @@ class FilesField(Described, serializers.Field[list[NewFile], Any, None, None]):
         }
         texts = {"type": "object", "propertyNames": path, "additionalProperties": {"type": "string"}}
         return {
-            "description": "The files by their paths, as texts, or as a list where some are binary or executable.",
+            "description": "The files as an object from path to text, or as a list if some are binary or executable.",
             "oneOf": [
                 {**texts, "maxProperties": settings.MAX_FILES, "examples": [{"index.html": "<h1>Hello</h1>"}]},
                 {"type": "array", "items": file, "maxItems": settings.MAX_FILES},
@@ -171,7 +171,7 @@ class FilesField(Described, serializers.Field[list[NewFile], Any, None, None]):
             raise serializers.ValidationError(detail, code="shape")
         files: list[NewFile] = []
         faults: list[Fault] = []
-        for index, entry in enumerate(data[: settings.MAX_FILES]):  # further ones are only counted
+        for index, entry in enumerate(data[: settings.MAX_FILES]):  # the rest is only counted
             try:
                 files.append(_file(entry))
             except ValueError as fault:
@@ -189,28 +189,28 @@ def _file(entry: Any) -> NewFile:
     if not isinstance(entry, Mapping) or not isinstance(entry.get("path"), str):
         raise ValueError('Each file is an object with "path" and "content", both text.')
     if unknown := entry.keys() - {"path", "content", "encoding", "executable"}:
-        raise ValueError(f"A file has no {sorted(map(str, unknown))[0]!r}: only path, content, encoding, executable.")
+        raise ValueError(f"No {sorted(map(str, unknown))[0]!r} in a file: only path, content, encoding, executable.")
     content, encoding, executable = entry.get("content"), entry.get("encoding", "utf-8"), entry.get("executable", False)
     if not isinstance(content, str):
         raise ValueError('"content" is missing or is not text; send binary files with "encoding": "base64".')
     if not isinstance(executable, bool):
-        raise ValueError('"executable" is true or false.')
+        raise ValueError('"executable" must be true or false.')
     return NewFile(entry["path"], decoded(content, encoding), executable)
 
 
 def decoded(content: str, encoding: Any) -> bytes:
-    """The bytes that text stands for, in "utf-8" or "base64". Raises ValueError with what to do."""
+    """The bytes of a text in "utf-8" or "base64". Raises ValueError with what to do."""
     if encoding == "base64":
         try:
             return base64.b64decode(content, validate=True)
         except (binascii.Error, ValueError) as fault:
-            raise ValueError(f"The content is not base64: {fault}.") from fault
+            raise ValueError(f"The content is not valid base64: {fault}.") from fault
     if encoding != "utf-8":
-        raise ValueError('"encoding" is "utf-8" or "base64".')
+        raise ValueError('"encoding" must be "utf-8" or "base64".')
     try:
         return content.encode()
     except UnicodeEncodeError as fault:
-        raise ValueError("The text holds half a character: send the file as base64.") from fault
+        raise ValueError("The text contains invalid UTF-8: send the file as base64.") from fault
 
 
 class ArchiveField(Described, serializers.Field[list[NewFile], Any, None, None]):
@@ -221,19 +221,19 @@ class ArchiveField(Described, serializers.Field[list[NewFile], Any, None, None])
 
     def to_internal_value(self, data: Any) -> list[NewFile]:
         if not isinstance(data, UploadedFile):
-            detail = "An archive is a file of a form (multipart/form-data); in JSON, send `files`."
+            detail = "Send an archive as a file of a form (multipart/form-data); in JSON, send `files`."
             raise serializers.ValidationError(detail, code="shape")
         with refusals_as_invalid(), data:
             return unpack(cast("BinaryIO", data))
 
 
 class DependenciesField(Described, serializers.DictField):
-    """`{"react": "^18"}`: names and version ranges, which the package manager reads."""
+    """`{"react": "^18"}`: package names and version ranges."""
 
     def schema(self) -> dict[str, Any]:
         return {
             "type": "object",
-            "description": "Packages to install besides those of the manifest, with the versions that will do.",
+            "description": "Packages to install in addition to those of the manifest, with version ranges.",
             "propertyNames": {"pattern": f"^{_DEPENDENCY_NAME.pattern}$", "maxLength": MAX_DEPENDENCY_CHARS},
             "additionalProperties": {"type": "string", "maxLength": 200, "pattern": "^[^\\u0000]*$"},
             "maxProperties": MAX_DEPENDENCIES,
@@ -245,9 +245,9 @@ class DependenciesField(Described, serializers.DictField):
 
     def to_internal_value(self, data: Any) -> dict[str, str]:
         if isinstance(data, Mapping) and len(data) > MAX_DEPENDENCIES:
-            raise serializers.ValidationError(f"Name at most {MAX_DEPENDENCIES} dependencies.", code="too_many")
+            raise serializers.ValidationError(f"Send at most {MAX_DEPENDENCIES} dependencies.", code="too_many")
         value = super().to_internal_value(data)
-        not_a_name = "This is not a package's name: write it as the registry does, such as react or @types/node."
+        not_a_name = "This is not a valid package name: write it as the registry does, such as react or @types/node."
         faults = {
             name[:MAX_DEPENDENCY_CHARS]: [ErrorDetail(not_a_name, code="invalid_dependency")]
             for name in value
@@ -259,7 +259,7 @@ class DependenciesField(Described, serializers.DictField):
 
 
 class StrategySerializer(CamelSerializer):
-    """What the user wishes for a build; all of it optional. `runtimes` in the context: name → versions."""
+    """The strategy request; all fields are optional. `runtimes` in the context: name → versions."""
 
     runtime = Text(max_length=20, required=False)
     version = Text(max_length=40, required=False)
@@ -285,9 +285,9 @@ class StrategySerializer(CamelSerializer):
 
 
 class UploadSerializer(CamelSerializer):
-    """Source files by themselves or as an archive, what they depend on, and how to build them.
+    """Source files as JSON or as an archive, their dependencies, and how to build them.
 
-    However they came, `validated_data["files"]` has them.
+    In both cases, `validated_data["files"]` has the files.
     """
 
     files = FilesField(required=False)
@@ -297,7 +297,7 @@ class UploadSerializer(CamelSerializer):
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if "files" in attrs and "archive" in attrs:
-            detail = "Send the files either by themselves or as an archive, not both."
+            detail = "Send either `files` or an archive, not both."
             raise serializers.ValidationError({"files": [ErrorDetail(detail, code="files_and_archive")]})
         attrs["files"] = attrs.pop("archive", None) or attrs.get("files", [])
         if not attrs["files"] and not attrs["dependencies"]:

@@ -1,4 +1,4 @@
-"""Fields of JSON bodies that take the type that the schema says and no other: DRF would read "5", 5 and 5.0 as one."""
+"""Fields that accept exactly the JSON type in the schema: DRF would accept "5", 5 and 5.0 alike."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from projects.api.described import Described
 
 
 class Text(Described, serializers.CharField):
-    """Text as it is, without NUL, which no database column holds; unless `allow_blank`, with something to see in it."""
+    """Unchanged text without NUL, which databases reject; with a visible character unless `allow_blank`."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(trim_whitespace=False, **kwargs)
@@ -27,7 +27,7 @@ class Text(Described, serializers.CharField):
 
 
 class PromptField(Text):
-    """What a user asks the engine for."""
+    """The text of a prompt."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(max_length=settings.MAX_PROMPT_CHARS, **kwargs)
@@ -43,7 +43,7 @@ class Flag(serializers.BooleanField):
 
 
 class Choice(serializers.ChoiceField):
-    """One of some texts."""
+    """One of several texts."""
 
     def to_internal_value(self, data: Any) -> Any:
         if not isinstance(data, str):
@@ -52,7 +52,7 @@ class Choice(serializers.ChoiceField):
 
 
 class Whole(serializers.IntegerField):
-    """A whole number; 5.0 is one too, as JSON Schema has it."""
+    """A whole number; 5.0 counts as one, as in JSON Schema."""
 
     def to_internal_value(self, data: Any) -> int:
         if isinstance(data, bool) or not isinstance(data, int | float) or data != int(data):

@@ -1,4 +1,4 @@
-"""What all of the API's view sets share, and the revisions of projects. Knows nothing of builds."""
+"""The base of the API's view sets, and the revisions of projects. Knows nothing of builds."""
 
 from collections.abc import AsyncIterator
 from typing import Any, cast
@@ -26,7 +26,7 @@ from projects.models import Project, Revision
 
 
 class AnyAccept(DefaultContentNegotiation):
-    """What is asked for when there is such a form, else the first: a browser or a bare `curl` gets JSON."""
+    """The requested media type if available, else the first: a browser or a plain `curl` gets JSON."""
 
     def select_renderer(self, request: Request, renderers: Any, format_suffix: str | None = None) -> Any:
         for wanted in request.headers.get("Accept", "").split(","):
@@ -37,9 +37,9 @@ class AnyAccept(DefaultContentNegotiation):
 
 
 class ApiViewSet(IdempotentMixin, RateLimitedMixin, GenericViewSet[Any]):
-    """What all view sets share: the user, rate limits, POSTs that may be sent twice, lists by cursor.
+    """The base of all view sets: the user, rate limits, idempotent POSTs, cursor pagination.
 
-    Every error is JSON, whatever was asked for.
+    Errors are always JSON, whatever `Accept` says.
     """
 
     content_negotiation_class = AnyAccept
@@ -47,7 +47,7 @@ class ApiViewSet(IdempotentMixin, RateLimitedMixin, GenericViewSet[Any]):
 
     @property
     def user(self) -> User:
-        return cast(User, self.request.user)  # HasScope lets nobody else in
+        return cast(User, self.request.user)  # HasScope requires authentication
 
     def handle_exception(self, exc: Exception) -> Response:
         response = super().handle_exception(exc)
@@ -55,14 +55,14 @@ class ApiViewSet(IdempotentMixin, RateLimitedMixin, GenericViewSet[Any]):
         return response
 
     def page(self, rows: QuerySet[Any], document: type[Any], **context: Any) -> Response:
-        """One page of rows, each as such a document."""
+        """One page of rows as documents."""
         shown = self.paginate_queryset(rows)
         return self.get_paginated_response(
             document(shown, many=True, context={"request": self.request, **context}).data
         )
 
     def one(self, rows: QuerySet[Any], **where: Any) -> Any:
-        """The row, or 404: what is someone else's is not there at all."""
+        """The row, or 404, also for someone else's."""
         row = rows.filter(**where).first()
         if row is None:
             raise Http404
@@ -75,7 +75,7 @@ def projects_of(request: Request) -> QuerySet[Project]:
 
 
 class RevisionViewSet(ApiViewSet):
-    """Snapshots of a project's source files, which never change."""
+    """Immutable snapshots of a project's source files."""
 
     lookup_value_converter = "uuid"
 
@@ -89,7 +89,7 @@ class RevisionViewSet(ApiViewSet):
     @extend_schema(operation_id="getRevision", responses=RevisionDetail)
     @action(detail=True, url_path="revisions/<int:number>", url_name="revision")
     def revision(self, request: Request, pk: Any, number: int) -> Response:
-        """One revision: what was asked for, and its files."""
+        """One revision: its strategy request and its files."""
         return Response(RevisionDetail(self._revision(pk, number), context={"request": request}).data)
 
     @extend_schema(operation_id="getSourceFile", responses={(200, "application/octet-stream"): OpenApiTypes.BINARY})
@@ -110,7 +110,7 @@ class RevisionViewSet(ApiViewSet):
         return send_archive(request, self._revision(pk, number))
 
     def _revision(self, pk: Any, number: int) -> Revision:
-        if number > 2**31 - 1:  # more than the column holds
+        if number > 2**31 - 1:  # too large for the column
             raise Http404
         return cast(
             Revision,

@@ -90,7 +90,7 @@ class Wishes:
 
 @dataclass(frozen=True)
 class Failed:
-    """What a repair has to mend: the verdict in the API's words, the end of the log, what was tried before."""
+    """What a repair has to fix: the verdict in the API's words, the end of the log, what was tried before."""
 
     verdict: Mapping[str, Any]
     log: str
@@ -193,7 +193,7 @@ def _queued(generation: Generation, *, by: User) -> Generation:
     return _saved(generation, {"status": Status.QUEUED, "by": by.get_username()})
 
 
-def _saved(generation: Generation, told: dict[str, Any]) -> Generation:
+def _saved(generation: Generation, event: dict[str, Any]) -> Generation:
     try:
         with transaction.atomic():
             generation.save(force_insert=True)
@@ -201,7 +201,7 @@ def _saved(generation: Generation, told: dict[str, Any]) -> Generation:
         if Generation.objects.active().filter(project=generation.project).exists():
             raise GenerationUnderWayError from error
         raise
-    generation.events.create(kind=GenerationEvent.Kind.STATUS, data=told)
+    generation.events.create(kind=GenerationEvent.Kind.STATUS, data=event)
     GENERATIONS.wake_up_on_commit()
     return generation
 

@@ -1,50 +1,43 @@
-"""One generation, from its claim to a revision: what the engine asks of a model and says on the way is kept here.
+"""One generation, from its claim to a revision.
 
 A generation goes on where an earlier attempt of it stopped: the state and the files that were written are in the
-database, and so is each request to the model from before it is sent. Knows nothing of builds: whoever calls says what
-is to follow a revision.
+database, and so is each request to the model from before it is sent: see projects.generations.recording. Knows nothing
+of builds: the caller says what follows a revision.
 """
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import date
-from decimal import Decimal
-from functools import partial
-from typing import Any
+from dataclasses import dataclass
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import F
 from django.utils import timezone
 
 from chef.jobs.leases import Lease, LeaseLostError
 from chef.jobs.models import Status
-from chef.jobs.pubsub import publish_change
 from chef.jobs.queues import Fault
 from chef.jobs.reaping import after_fault
 from projects.actions import add_revision
 from projects.engine.errors import EngineError
 from projects.engine.limits import Limits
 from projects.engine.model.asking import Asker
-from projects.engine.model.budget import Budget, Prices, Usage
+from projects.engine.model.budget import Budget, Usage
 from projects.engine.model.client import Endpoint, ModelClient, Patience
-from projects.engine.model.exchanges import Exchange as Told
 from projects.engine.pipeline import Generated, generate
 from projects.engine.repairs.edit import edit
 from projects.engine.repairs.fingerprints import Failure
 from projects.engine.repairs.patches import Patched
 from projects.engine.repairs.repair import repair
 from projects.engine.request import WRITTEN_RUNTIMES, Request
-from projects.engine.stages.state import State
 from projects.engine.starters import choose, fill
 from projects.environment import EnvironmentUnreadable, environment_for
 from projects.files.limits import InvalidUploadError
 from projects.files.paths import NewFile
 from projects.generations.actions import tokens_left, tokens_left_today
 from projects.generations.queue import GENERATIONS
-from projects.models import DraftFile, Exchange, Generation, GenerationEvent, Project, Revision, TokensUsed
+from projects.generations.recording import DraftRecorder, UsageRecorder
+from projects.models import Generation, GenerationEvent, Project, Revision
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +98,7 @@ class Run:
         return Made(files, f"Made from a starter, without a language model. {choice.because}")
 
     def by_model(self) -> Made:
-        book = _Book(self.lease)
+        recorder = UsageRecorder(self.lease)
         endpoint = Endpoint(
             settings.AI_BASE_URL,
             settings.AI_API_KEY,
@@ -119,8 +112,8 @@ class Run:
             asker = Asker(
                 client,
                 budget=self.budget(),
-                on_request=book.open,
-                on_exchange=book.close,
+                on_request=recorder.open,
+                on_exchange=recorder.close,
                 is_cancelled=lambda: self.lease.must_stop,
                 secrets=self.secrets(),
             )
@@ -132,13 +125,13 @@ class Run:
                 asker.run_queued_calls()  # results of requests that were running when something ended it
 
     def new_app(self, asker: Asker) -> Made:
-        drafts = _Drafts(self.lease)
+        drafts = DraftRecorder(self.lease)
         made = generate(
             self.request(), asker=asker, limits=limits(), on_progress=drafts.keep, state=drafts.state(self.request())
         )
         if not made.complete:
             raise self.why(made.stopped)
-        return Made([NewFile(path, content) for path, content in made.files.items()], _told(made))
+        return Made([NewFile(path, content) for path, content in made.files.items()], _summary_of(made))
 
     def changed_app(self, asker: Asker) -> Made:
         generation = self.generation
@@ -271,7 +264,7 @@ def limits() -> Limits:
     )
 
 
-def _told(made: Generated) -> str:
+def _summary_of(made: Generated) -> str:
     """What was made, and what was left out, for the user."""
     state = made.state
     assert state.plan
@@ -282,120 +275,3 @@ def _told(made: Generated) -> str:
     if made.stopped:
         sentences.append(f"It ended early: {made.stopped}")
     return "\n".join(sentences)
-
-
-# --- What is kept on the way -------------------------------------------------------------------------------------
-
-
-class _Drafts:
-    """Keeps the state and the files as they come, each file once."""
-
-    def __init__(self, lease: Lease[Generation]) -> None:
-        self._lease, self._generation = lease, lease.job
-        self._stage = ""
-        self._kept: set[str] = set()
-
-    def state(self, request: Request) -> State | None:
-        """What an earlier attempt has left, to go on from."""
-        if self._generation.state is None:
-            return None
-        files = dict(self._generation.drafts.values_list("path", "content"))
-        self._kept = set(files)
-        self._stage = self._generation.stage
-        return State.model_validate({**self._generation.state, "request": request, "files": files})
-
-    def keep(self, state: State) -> None:
-        new = {path: text for path, text in state.files.items() if path not in self._kept}
-        events = [self._event("stage", stage=state.stage)] if state.stage != self._stage else []
-        sizes = {path: len(text.encode()) for path, text in new.items()}
-        events += [self._event("file", path=path, size=size) for path, size in sizes.items()]
-        document = state.model_dump(mode="json", exclude={"files", "request"})
-        with self._lease.writing(stage=state.stage, state=document):
-            DraftFile.objects.bulk_create(
-                DraftFile(generation=self._generation, path=path, content=text, size=sizes[path])
-                for path, text in new.items()
-            )
-            GenerationEvent.objects.bulk_create(events)
-            if events:
-                transaction.on_commit(partial(publish_change, self._generation.pk))
-        self._kept.update(new)
-        self._stage = state.stage
-
-    def _event(self, kind: str, **data: Any) -> GenerationEvent:
-        return GenerationEvent(generation=self._generation, kind=kind, data=data)
-
-
-@dataclass
-class _Book:
-    """Keeps every exchange, and counts its tokens: as an estimate while it is under way, then as they were reported."""
-
-    lease: Lease[Generation]
-    _opened: dict[Any, tuple[Told, date]] = field(default_factory=dict)
-
-    def open(self, told: Told) -> None:
-        """Before a request is sent. Raises LeaseLostError, and EngineError when the owner's day is spent."""
-        generation = self.lease.job
-        if tokens_left_today(generation.owner_id) == 0:
-            raise EngineError("day_spent")
-        usage, now = _usage(told), timezone.now()
-        with self.lease.writing(**_more(usage)):
-            Exchange.objects.create(
-                id=told.id,
-                generation=generation,
-                stage=told.stage,
-                subject=told.subject[:1000],
-                attempt=told.attempt,
-                model=told.model[:100],
-                messages=[{"role": each.role, "content": _storable(each.content)} for each in told.messages],
-                input_tokens=told.input_tokens,
-                is_estimated=True,
-                cost=_prices().cost(usage),
-                created_at=now,
-            )
-            self._count(usage.total, now.date())
-        self._opened[told.id] = told, now.date()
-
-    def close(self, told: Told) -> None:
-        """When something has come of it. Spent is spent: this is written even when the lease is gone."""
-        opened, day = self._opened.pop(told.id)
-        usage, before = _usage(told), _usage(opened)
-        with transaction.atomic():
-            Generation.objects.filter(pk=self.lease.job.pk).update(**_more(usage, before))
-            Exchange.objects.filter(pk=told.id).update(
-                answer=_storable(told.answer),
-                input_tokens=told.input_tokens,
-                output_tokens=told.output_tokens,
-                is_estimated=told.estimated,
-                cost=_prices().cost(usage),
-                seconds=told.seconds,
-                error=told.error,
-                detail=_storable(told.detail)[:1000],
-            )
-            self._count(usage.total - before.total, day)
-
-    def _count(self, tokens: int, day: date) -> None:
-        TokensUsed.objects.get_or_create(owner_id=self.lease.job.owner_id, day=day)
-        TokensUsed.objects.filter(owner=self.lease.job.owner_id, day=day).update(tokens=F("tokens") + tokens)
-
-
-def _usage(told: Told) -> Usage:
-    return Usage(input=told.input_tokens, output=told.output_tokens, estimated=told.estimated)
-
-
-def _prices() -> Prices:
-    return Prices(Decimal(str(settings.AI_PRICE_INPUT)), Decimal(str(settings.AI_PRICE_OUTPUT)))
-
-
-def _more(usage: Usage, before: Usage | None = None) -> dict[str, Any]:
-    """Columns of a generation, raised by a usage, less what was counted for it before."""
-    before = before or Usage()
-    return {
-        "input_tokens": F("input_tokens") + (usage.input - before.input),
-        "output_tokens": F("output_tokens") + (usage.output - before.output),
-        "cost": F("cost") + (_prices().cost(usage) - _prices().cost(before)),
-    }
-
-
-def _storable(text: str) -> str:
-    """The text as every database takes it: without NULs and halves of characters."""
-    return text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()

@@ -7,7 +7,8 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.installation import _answers, free_port, until
+from tests.installation import until
+from tests.ports import answers, free_port
 
 # As it comes, but for one worker: Chef's web process is one too. It answers and nothing else.
 CONFIG = """
@@ -77,7 +78,7 @@ def _running(folder: Path, server: str, http: str = "") -> Iterator[int]:
     config.write_text(CONFIG.format(folder=folder, port=port, user=user, server=server, http=http))
     process = subprocess.Popen([program, "-p", str(folder), "-c", str(config)], stderr=subprocess.DEVNULL)
     try:
-        until(lambda: _answers(port), seconds=10, what="nginx answers")
+        until(lambda: answers(port), seconds=10, what="nginx answers")
         yield port
     finally:
         process.terminate()

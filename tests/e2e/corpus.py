@@ -193,6 +193,22 @@ marked@{MARKED}:
   version "{MARKED}"
   integrity {MARKED_INTEGRITY}
 """
+# As Bun 1.4 writes it, trailing commas included.
+BUN_LOCK = f"""{{
+  "lockfileVersion": 1,
+  "workspaces": {{
+    "": {{
+      "name": "corpus",
+      "dependencies": {{
+        "marked": "{MARKED}",
+      }},
+    }},
+  }},
+  "packages": {{
+    "marked": ["marked@{MARKED}", "", {{ "bin": {{ "marked": "bin/marked.js" }} }}, "{MARKED_INTEGRITY}"],
+  }}
+}}
+"""
 NPM_LOCK = json.dumps(
     {
         "name": "corpus",
@@ -222,6 +238,21 @@ def marked_app(lock: Mapping[str, str], **fields: Any) -> Project:
             "build.mjs": MARKED_BUILD,
             "README.md": "# Built\n\nwith *care*\n",
             **lock,
+        }
+    )
+
+
+def bundled_by_bun() -> Project:
+    """TypeScript that Bun's own bundler turns into one file, without a lock file."""
+    return project(
+        {
+            "package.json": manifest(
+                packageManager="bun@1.2.0",
+                scripts={"build": "bun build src/main.ts --outdir dist --minify"},
+                dependencies={"marked": MARKED},
+            ),
+            "src/main.ts": 'import { marked } from "marked";\nconst text: string = "# By Bun";\n'
+            "console.log(marked.parse(text));\n",
         }
     )
 
@@ -293,6 +324,8 @@ COMPLETING: dict[str, Callable[[Sources], Project]] = {
     "pnpm": lambda _: marked_app({"pnpm-lock.yaml": PNPM_LOCK}),
     "pnpm by its field": lambda _: marked_app({}, packageManager="pnpm@9.15.9"),
     "yarn": lambda _: marked_app({"yarn.lock": YARN_LOCK}),
+    "bun": lambda _: marked_app({"bun.lock": BUN_LOCK}),
+    "bundled by bun": lambda _: bundled_by_bun(),
     "vite by dependencies": lambda _: vite_by_dependencies(),
     "files by dependencies": lambda _: files_by_dependencies(),
     "python app": lambda _: python_app(),

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tests.e2e.corpus import NPM_LOCK, Project, Sources, manifest, marked_app, project
+from tests.e2e.corpus import BUN_LOCK, NPM_LOCK, Project, Sources, manifest, marked_app, project
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,14 @@ def _made(files: dict[str, str], **options: Any) -> Callable[[Sources], Project]
     return lambda _: project(files, **options)
 
 
-def _with_stale_lock(_: Sources) -> Project:
-    app = marked_app({"package-lock.json": NPM_LOCK})
-    described = json.loads(app.files["package.json"])
-    described["dependencies"]["is-number"] = "7.0.0"
-    return Project({**app.files, "package.json": json.dumps(described).encode()})
+def _with_stale_lock(lock: dict[str, str]) -> Callable[[Sources], Project]:
+    def make(_: Sources) -> Project:
+        app = marked_app(lock)
+        described = json.loads(app.files["package.json"])
+        described["dependencies"]["is-number"] = "7.0.0"
+        return Project({**app.files, "package.json": json.dumps(described).encode()})
+
+    return make
 
 
 IN_THE_CODE = {
@@ -127,7 +130,18 @@ IN_THE_INSTALLATION = {
         r"No matching distribution found for markdown==99\.0",
     ),
     "lock file out of step": Faulty(
-        _with_stale_lock, "lockfile_out_of_sync", "installation", 1, r"is-number@7\.0\.0 from lock file"
+        _with_stale_lock({"package-lock.json": NPM_LOCK}),
+        "lockfile_out_of_sync",
+        "installation",
+        1,
+        r"is-number@7\.0\.0 from lock file",
+    ),
+    "Bun's lock file out of step": Faulty(
+        _with_stale_lock({"bun.lock": BUN_LOCK}),
+        "lockfile_out_of_sync",
+        "installation",
+        1,
+        r"saved: is-number was added",
     ),
 }
 
@@ -148,6 +162,13 @@ IN_THE_MANIFEST = {
         "preparation",
         None,
         r"^pyproject\.toml:2:\d+: ",
+    ),
+    "no build script for Bun": Faulty(
+        _made({"package.json": manifest(packageManager="bun@1.2.0"), "index.ts": "console.log(1)\n"}),
+        "missing_script",
+        "build",
+        1,
+        r"Script not found \"build\"",
     ),
     "no build script": Faulty(
         _made({"package.json": manifest(), "index.js": "console.log(1)\n"}),

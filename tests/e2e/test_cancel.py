@@ -10,6 +10,8 @@ from tests.e2e.cancelling import TRIVIAL, Accepted, assert_nothing_left, cancel,
 from tests.e2e.dwelling import Slow, terminal_events, wait_for_phase
 from tests.installation import Installation, until
 
+pytestmark = [pytest.mark.once, pytest.mark.waits]
+
 GONE_SECONDS = 3.0
 WORKERS = 5
 # Nothing in it ends when it is asked to, and half of it has left its session and its parent.

@@ -5,10 +5,13 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
+import pytest
 
 from tests.e2e.cancelling import LEFT_SECONDS, TRIVIAL, Accepted, assert_nothing_left, cancel, submit
 from tests.e2e.dwelling import same, terminal_events
 from tests.installation import Installation, until
+
+pytestmark = pytest.mark.waits
 
 
 def test_cancels_at_random_moments_leave_every_build_with_one_end(chef: Installation) -> None:

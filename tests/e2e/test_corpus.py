@@ -36,6 +36,8 @@ from tests.e2e.corpus import (
 from tests.e2e.faulty import FAILING
 from tests.installation import Installation, until
 
+pytestmark = pytest.mark.once
+
 BUILD_SECONDS = 240
 DOWNLOADS_AT_ONCE = 4
 LINE_SECONDS = 1.0
@@ -48,6 +50,7 @@ MANAGERS = {
     "pnpm": ("pnpm", "&& pnpm install --frozen-lockfile", "using pnpm v9."),
     "pnpm by its field": ("pnpm", " pnpm@9.15.9 && pnpm install", "using pnpm v9.15.9"),
     "yarn": ("yarn", "&& yarn install --frozen-lockfile", "yarn install v1."),
+    "bun": ("bun", "$ bun install --frozen-lockfile", "bun install v1."),
 }
 
 
@@ -199,6 +202,14 @@ def test_the_package_manager_is_the_one_that_the_project_says(corpus: Corpus, na
     assert called in command
     assert said in ended.log
     assert ended.files == {"dist/index.html": b"<h1>Built</h1>\n<p>with <em>care</em></p>\n"}
+
+
+def test_bun_bundles_typescript_with_its_dependency(corpus: Corpus) -> None:
+    ended = corpus["bundled by bun"]
+
+    assert (ended.build["strategy"]["runtime"], list(ended.files)) == ("bun", ["dist/main.js"])
+    assert b"# By Bun" in ended.files["dist/main.js"]
+    assert len(ended.files["dist/main.js"]) > 20_000  # marked itself
 
 
 @pytest.mark.parametrize("name", ["static site", "files by dependencies"])

@@ -17,6 +17,8 @@ import pytest
 from chef.web.reading import PIECE_BYTES
 from tests.installation import Installation, until
 
+pytestmark = pytest.mark.once("postgresql")
+
 SIZE = 30 * 1000**2 + 1
 READERS = 30
 

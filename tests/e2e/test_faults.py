@@ -5,11 +5,14 @@ import signal
 import time
 
 import psutil
+import pytest
 import redis
 
 from tests.e2e.dwelling import DWELLING, Slow, wait_for_phase
 from tests.e2e.recovery import assert_recovered, horses
 from tests.installation import Installation, until
+
+pytestmark = pytest.mark.waits
 
 
 def test_kill_9_of_the_build_s_process_alone(fragile: Installation) -> None:

@@ -6,6 +6,8 @@ from tests.e2e.dwelling import DWELLING, wait_for_phase
 from tests.e2e.recovery import assert_recovered, horses
 from tests.installation import Installation
 
+pytestmark = [pytest.mark.once("postgresql"), pytest.mark.waits]
+
 
 @pytest.mark.parametrize("phase", DWELLING)
 def test_kill_9_of_the_build_s_process_and_its_worker(fragile: Installation, phase: str) -> None:

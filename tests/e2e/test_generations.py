@@ -17,6 +17,8 @@ from tests.installation import Installation, until
 from tests.projects.engine.apps import patch, plan, planned, replacement, written
 from tests.scripted_model import KEY, NeverEnds, Refuses, Says, ScriptedModel
 
+pytestmark = pytest.mark.once
+
 Json = dict[str, Any]
 QUICK = {"enableAnalysis": False, "enableTests": False}
 PAGE = "<!doctype html><title>Todo</title><h1>Todo</h1>"

@@ -7,6 +7,8 @@ import pytest
 
 from tests.installation import Installation, until
 
+pytestmark = pytest.mark.once("postgresql")
+
 FORK_BOMB = (
     'node -e \'const {spawn} = require("child_process"); for (;;) spawn("sleep", ["60"]).on("error", () => {})\''
 )

@@ -16,6 +16,8 @@ import pytest
 from tests.e2e.streams import EVENTS, Event, Reader, events_of, opened, read, text_of
 from tests.installation import Installation, until
 
+pytestmark = [pytest.mark.once("postgresql"), pytest.mark.waits, pytest.mark.docker, pytest.mark.redis]
+
 PHASES = ["preparation", "installation", "build", "artifacts", "cleanup"]
 MOST_READERS = 40
 

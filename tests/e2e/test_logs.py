@@ -3,8 +3,11 @@
 import time
 
 import psutil
+import pytest
 
 from tests.installation import Installation, until
+
+pytestmark = pytest.mark.once("postgresql")
 
 MIB = 1024**2
 

@@ -7,6 +7,8 @@ import pytest
 from tests.conftest import MAX_ARTIFACTS
 from tests.installation import Installation
 
+pytestmark = pytest.mark.once("postgresql")
+
 MIXED = r"""
 mkdir -p dist/folder && cd dist && echo kept > kept.txt && echo inside > folder/inside.txt && : > empty.txt
 ln -s /etc/passwd passwd && ln -s folder linked && ln kept.txt hard.txt && mkfifo pipe

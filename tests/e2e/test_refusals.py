@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 from typing import Any
 
-import httpx
 import pytest
 
 from tests.e2e.client import ChefClient, Refused
 from tests.installation import Installation, until
+
+pytestmark = pytest.mark.once("postgresql")
 
 MIB = 1024**2
 PAGE = {"index.html": "x"}
@@ -125,7 +126,6 @@ def test_a_stranger_is_told_to_bring_a_token(chef: Installation) -> None:
 
 
 def test_refused_requests_leave_nothing_behind(chef: Installation, client: ChefClient) -> None:
-    until(lambda: httpx.get(f"{chef.url}/health").is_success, seconds=60, what="the workers have started")
     before = client.health()["checks"]["queue"]["depth"]
 
     for body, _, _ in REFUSED.values():
@@ -133,4 +133,4 @@ def test_refused_requests_leave_nothing_behind(chef: Installation, client: ChefC
             client.submit(body)
 
     assert client.health()["checks"]["queue"]["depth"] <= before
-    assert not chef.leftovers()
+    until(lambda: not chef.leftovers(), seconds=30, what="what the builds before had is gone, and nothing else came")

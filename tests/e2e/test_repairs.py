@@ -25,6 +25,8 @@ from tests.installation import ROOT, Installation, until
 from tests.projects.engine.apps import written
 from tests.scripted_model import KEY, Answer, Connection, Refuses, Says, ScriptedModel
 
+pytestmark = [pytest.mark.once("postgresql"), pytest.mark.docker, pytest.mark.redis]
+
 LOOP_SECONDS = 240
 CHARS_PER_TOKEN = 4
 PRICES = {"input": 2.5, "output": 10.0}  # of a million tokens

@@ -13,6 +13,8 @@ import pytest
 from tests.installation import Installation, until
 from tests.s3_server import S3Server
 
+pytestmark = [pytest.mark.once, pytest.mark.docker, pytest.mark.redis]
+
 SIZE = 12 * 1000**2 + 1
 PAGE = "<h1>From a bucket</h1>"
 SCRIPT = f"mkdir dist && cp index.html dist && head -c {SIZE} /dev/urandom > dist/large.bin"

@@ -16,6 +16,8 @@ from django.urls import resolve
 from tests.builds.signing import SECRET, signed
 from tests.installation import Installation, until
 
+pytestmark = [pytest.mark.once("postgresql"), pytest.mark.docker, pytest.mark.redis]
+
 # What no schema can say, so that a request that is valid by it may still be refused: whether files fit together and
 # can be built, whether variables may be set, whether a cursor is one that the list gave, where an address leads, which
 # of two times is the later one; and of a reported result, whether its status goes with the rest.

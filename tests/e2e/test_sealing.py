@@ -12,6 +12,8 @@ import pytest
 
 from tests.installation import Installation
 
+pytestmark = pytest.mark.once("postgresql")
+
 PROBE = r"""
 import fs from "node:fs";
 import net from "node:net";

@@ -14,6 +14,8 @@ import pytest
 from tests.e2e.client import ChefClient, Refused
 from tests.installation import Installation, until
 
+pytestmark = pytest.mark.once("postgresql")
+
 MIB = 1024**2
 HOSTILE = "line 1\nline 2 'x' \"y\" `id` $(id) ${HOME} $HOME \\ ; && | > /tmp/x * ~ ü🍳\t%s"
 ENV = {"MODE": "production", "HOSTILE": HOSTILE, "EMPTY": "", "CI": "false"}

@@ -18,6 +18,8 @@ from tests.e2e.browser import browser
 from tests.e2e.corpus import vite_template
 from tests.installation import Installation
 
+pytestmark = pytest.mark.once("postgresql")
+
 STATIC = {"runtime": "static"}
 PER_SECOND = 50
 

@@ -27,6 +27,8 @@ from tests.e2e.client import ChefClient, Job, Json
 from tests.e2e.corpus import Files
 from tests.installation import Installation, until
 
+pytestmark = pytest.mark.once
+
 BUILD_SECONDS = 240
 
 NAME = "A %MODE% \"app\" </title><script>alert('x')</script> {{ 1 }}"
@@ -163,6 +165,7 @@ def test_a_packages_command_converts(outputs: dict[str, Path], tmp_path: Path) -
     assert run("-m", "converter", "26.2", "mi", "km", cwd=tmp_path / "site") == "26.2 mi = 42.1648 km\n"
 
 
+@pytest.mark.slow
 def test_a_package_passes_its_own_tests(tmp_path: Path) -> None:
     for path, content in _filled("python").items():
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)

@@ -7,6 +7,8 @@ import pytest
 
 from tests.installation import Installation
 
+pytestmark = [pytest.mark.docker, pytest.mark.redis]
+
 
 @pytest.fixture(scope="module")
 def chatty(short_folder: Path) -> Iterator[Installation]:

@@ -13,6 +13,8 @@ import pytest
 from tests.e2e.dwelling import wait_for_phase
 from tests.installation import Installation, until
 
+pytestmark = [pytest.mark.waits, pytest.mark.docker, pytest.mark.redis]
+
 WORKERS, OWNER_MAX_QUEUED, MAX_QUEUED = 2, 300, 303
 # As long as any test here: workers are freed by cancelling what they run.
 BODY = {"files": {"README.txt": "x"}, "strategy": {"runtime": "static", "buildCommand": "sleep 300"}}

@@ -14,6 +14,8 @@ import pytest
 
 from tests.installation import Installation, until
 
+pytestmark = [pytest.mark.waits, pytest.mark.redis]
+
 BODY = {"files": {"index.html": "<h1>hi</h1>"}}
 
 

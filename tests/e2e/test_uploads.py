@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from projects.files.paths import NewFile
 from tests.installation import Installation
 from tests.projects.files.archive_files import zip_of
+
+pytestmark = pytest.mark.once("postgresql")
 
 MIB = 1024**2
 

@@ -20,6 +20,8 @@ from standardwebhooks import Webhook, WebhookVerificationError
 from tests.installation import ROOT, Installation, until
 from tests.receiver import Message, Receiver, Reply
 
+pytestmark = [pytest.mark.once("postgresql"), pytest.mark.waits, pytest.mark.redis]
+
 BUILDS = 1_000
 SEED = 20_261
 EVENTS = ["build.queued", "build.running", "build.completed", "build.failed", "build.cancelled"]

@@ -38,7 +38,7 @@ from projects.models import EnvironmentVariable, Project
 LONG = "hunter2hunter2"
 HOSTILE = "a\nb'\"`id`$(id)${HOME}\\ \t%s ü🍳;|&><*?~#"
 # What Chef sets for tools' manners alone, and a project may well want otherwise.
-OPEN_TO_CHANGE = {"LANG", "CI", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED"}
+OPEN_TO_CHANGE = {"LANG", "CI", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED", "DO_NOT_TRACK"}
 
 
 @pytest.fixture

@@ -10,6 +10,8 @@ from django.conf import settings
 from builds.checks import MAX_BUILD_DIR_BYTES
 from builds.sandbox import chef_init
 
+pytestmark = pytest.mark.once
+
 Service = dict[str, Any]
 
 # Of a bare installation, or of one process in it: compose decides these itself, inside the containers.

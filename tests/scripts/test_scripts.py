@@ -18,6 +18,8 @@ from scripts.place import ROOT, Place, read_env_file
 from scripts.processes import Fault, Service, free_port, is_free, stop_together, until
 from scripts.supervisor import Supervisor
 
+pytestmark = pytest.mark.once
+
 SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
 # Tells that it is ready, then ignores SIGTERM.
 STUBBORN = [
@@ -106,12 +108,17 @@ def test_missing_certificates_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
         Place.from_environment()
 
 
+@pytest.mark.docker
+@pytest.mark.redis
+@pytest.mark.postgres
+@pytest.mark.browser
 def test_nothing_is_missing_once_the_tests_run(place: Place) -> None:
     missing = missing_packages("tests", place.with_environment(DOCKER_HOST=os.environ.get("DOCKER_HOST", "")))
 
     assert missing == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("purpose", "is_root", "is_missing"), [("tests", False, True), ("start", True, True), ("start", False, False)]
 )
@@ -190,6 +197,7 @@ def test_services_end_with_a_killed_supervisor(place: Place) -> None:
     assert until(lambda: not is_alive(sleeper), seconds=10)
 
 
+@pytest.mark.redis
 def test_own_redis_wants_its_password_and_ends_when_stopped(place: Place) -> None:
     own, url = redis_server.start(place)
     try:
@@ -204,6 +212,7 @@ def test_own_redis_wants_its_password_and_ends_when_stopped(place: Place) -> Non
     assert (place.data / "redis/redis.conf").stat().st_mode & 0o077 == 0
 
 
+@pytest.mark.redis
 def test_own_redis_keeps_its_data_for_the_next_start(place: Place) -> None:
     own, url = redis_server.start(place)
     with redis.Redis.from_url(url) as client:
@@ -220,6 +229,7 @@ def test_own_redis_keeps_its_data_for_the_next_start(place: Place) -> None:
     assert kept == b"rung"
 
 
+@pytest.mark.postgres
 def test_own_postgres_answers_and_ends_when_stopped(place: Place, short_folder: Path) -> None:
     short_folder.chmod(0o711)
     own, url = postgres.start(short_folder / "postgres", log=place.log("postgres"))

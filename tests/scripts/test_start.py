@@ -17,6 +17,8 @@ import pytest
 from scripts.place import ROOT, read_env_file
 from scripts.processes import free_port, until
 
+pytestmark = [pytest.mark.once, pytest.mark.docker, pytest.mark.redis, pytest.mark.network, pytest.mark.slow]
+
 # What says how this machine reaches things; all else is start.sh's to find out.
 KEPT = ("PATH", "HOME", "LANG", "DOCKER_HOST", "SSL_CERT_FILE", "RUNTIME_REGISTRY", "PIP_CONFIG_FILE")
 READY = "Chef keeps running at"

@@ -1,4 +1,4 @@
-"""What goes out over the wire about builds: DRF serializers, so that the schema tells the same."""
+"""API documents about builds: DRF serializers, so that the schema always matches."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -21,7 +21,7 @@ from projects.models import Project
 
 
 class BuildLinks(Document):
-    """Where to go on from a build."""
+    """Links of a build."""
 
     self = serializers.URLField()
     status = serializers.URLField()
@@ -43,13 +43,13 @@ class BuildLinks(Document):
 
 
 class WebhookSecret(Described, serializers.Field[Any, Any, Any, Any]):
-    """`context["webhook_secret"]`: told once, when it is new."""
+    """`context["webhook_secret"]`: shown once, when it is new."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(source="*", **kwargs)
 
     def schema(self) -> dict[str, Any]:
-        told = "What signs the messages to a webhook that was made with this request. It is not told again."
+        told = "The signing secret of the webhook created by this request. It is not shown again."
         return {"type": ["string", "null"], "description": told}
 
     def to_representation(self, value: Any) -> str | None:
@@ -58,7 +58,7 @@ class WebhookSecret(Described, serializers.Field[Any, Any, Any, Any]):
 
 
 class Accepted(Document):
-    """A build that has been queued. `context["webhook_secret"]`: of the webhook that was made with its project."""
+    """A queued build. `context["webhook_secret"]`: the secret of the webhook created with its project."""
 
     project_id = serializers.UUIDField()
     job_id = serializers.UUIDField(source="pk")
@@ -68,29 +68,29 @@ class Accepted(Document):
     links = BuildLinks(source="*")
 
     def get_message(self, build: Build) -> str:
-        return "The build is queued. Ask `links.status` how it is getting on."
+        return "The build is queued. Poll `links.status` for progress."
 
 
 class EtaDocument(StoredDocument):
-    p50 = serializers.IntegerField(help_text="Seconds until it starts; as often less as more.")
-    p90 = serializers.IntegerField(help_text="Seconds within which nine of ten such builds have started.")
+    p50 = serializers.IntegerField(help_text="Median seconds until it starts.")
+    p90 = serializers.IntegerField(help_text="Seconds within which 90% of such builds start.")
 
 
 class QueueDocument(StoredDocument):
-    """Where a queued build stands."""
+    """A build's place in the queue."""
 
     position = serializers.IntegerField(min_value=1)
     eta_seconds = EtaDocument(allow_null=True)
     blocked_by = serializers.ChoiceField(
         choices=["owner_limit", "all_workers_busy", "no_workers", "backoff", "paused", "quarantined"],
         allow_null=True,
-        help_text="`paused`: the operator has paused the queue. `quarantined`: the operator lets nothing of the "
-        "project run until it is released.",
+        help_text="`paused`: the operator has paused the queue. `quarantined`: the project is in quarantine until the "
+        "operator releases it.",
     )
 
 
 class StrategyDocument(StoredDocument):
-    """The strategy that a build uses, once it has been resolved; `reasons` say why it is this one."""
+    """The resolved strategy of a build; `reasons` explain it."""
 
     runtime = serializers.ChoiceField(choices=list(RUNTIMES))
     version = serializers.CharField()
@@ -118,26 +118,24 @@ class PhaseDocument(Document):
 
 
 class VerdictDocument(StoredDocument):
-    """Why a build ended otherwise than completed. Codes are stable; the docs page lists them."""
+    """Why a build did not complete. Codes are stable; the docs page lists them."""
 
     code = serializers.CharField()
     phase = serializers.CharField(allow_blank=True)
     message = serializers.CharField()
-    evidence = serializers.ListField(
-        child=serializers.CharField(), help_text="Lines of the log, the most telling first."
-    )
+    evidence = serializers.ListField(child=serializers.CharField(), help_text="Log lines, most relevant first.")
     hint = serializers.CharField()
     retryable = serializers.BooleanField()
     exit_code = serializers.IntegerField(allow_null=True)
 
     def get_fields(self) -> dict[str, Any]:
-        # `class` is no name for an attribute.
+        # `class` is a keyword in Python.
         kind = serializers.ChoiceField(choices=[kind.value for kind in VerdictClass])
         return {"class": kind, **super().get_fields()}
 
 
 class UsageDocument(StoredDocument):
-    """What the build used; null where it was over before it could be measured."""
+    """What the build used; null if it ended before it could be measured."""
 
     peak_memory_bytes = serializers.IntegerField(allow_null=True)
     cpu_seconds = serializers.FloatField(allow_null=True)
@@ -146,7 +144,7 @@ class UsageDocument(StoredDocument):
 
 
 class EgressDocument(StoredDocument):
-    """A host that installation asked for."""
+    """A host that the installation phase connected to, or tried to."""
 
     host = serializers.CharField()
     port = serializers.IntegerField()
@@ -155,7 +153,7 @@ class EgressDocument(StoredDocument):
 
 
 class BuildDocument(Document):
-    """A build: its state, and everything about how it got there."""
+    """A build: its state and its history."""
 
     project_id = serializers.UUIDField()
     job_id = serializers.UUIDField(source="pk")
@@ -166,7 +164,7 @@ class BuildDocument(Document):
     attempt = serializers.IntegerField(source="fence")
     max_attempts = serializers.SerializerMethodField()
     priority = serializers.CharField(source="get_priority_display")
-    external = serializers.BooleanField(source="is_external", help_text="Whether a builder outside of here takes it.")
+    external = serializers.BooleanField(source="is_external", help_text="Whether an external builder runs it.")
     queue = serializers.SerializerMethodField()
     strategy = StrategyDocument(source="plan", allow_null=True)
     image = TextOrNull()
@@ -179,7 +177,7 @@ class BuildDocument(Document):
     finished_at = serializers.DateTimeField(allow_null=True)
     duration_ms = serializers.SerializerMethodField()
     pruned_at = serializers.DateTimeField(
-        allow_null=True, help_text="When the operator removed its log and artifacts; null while they are kept."
+        allow_null=True, help_text="When the operator removed its log and artifacts; null if they are still there."
     )
     phases = serializers.SerializerMethodField()
     verdict = VerdictDocument(allow_null=True)
@@ -211,7 +209,7 @@ class BuildDocument(Document):
 
 
 def build_documents(request: HttpRequest, builds: Iterable[Build]) -> list[dict[str, Any]]:
-    """Documents of builds that were read `with_details`; where they stand in the queue is asked once for all."""
+    """Documents of builds that were read `with_details`; the queue is read once for all of them."""
     rows = list(builds)
     context = {"request": request, "queue": queue_documents(rows)}
     return list(BuildDocument(rows, many=True, context=context).data)
@@ -241,7 +239,7 @@ class ProjectDocument(documents.ProjectDocument):
 
 
 class ProjectDetail(ProjectDocument):
-    """A project with its environment, `context["environment"]`. Of secrets, only the names."""
+    """A project with its environment, `context["environment"]`. For secrets, only the names."""
 
     webhook_url = serializers.SerializerMethodField()
     webhook_secret = WebhookSecret()
@@ -280,15 +278,15 @@ class LogPage(Document):
     project_id = serializers.UUIDField()
     job_id = serializers.UUIDField()
     entries = LogEntry(many=True)
-    next_cursor = serializers.CharField(help_text="Send it as `after` to go on from here.")
-    complete = serializers.BooleanField(help_text="Whether the build has ended and nothing comes after these entries.")
-    truncated = serializers.BooleanField(help_text="Whether the log reached its limit; a mark says where.")
+    next_cursor = serializers.CharField(help_text="Send it as `after` to continue from here.")
+    complete = serializers.BooleanField(help_text="Whether the build has ended and these are the last entries.")
+    truncated = serializers.BooleanField(help_text="Whether the log was cut at its limit; a line in it says where.")
 
 
 class ArtifactDocument(Document):
     """One output file."""
 
-    name = serializers.CharField(help_text="Its path within the outputs.")
+    name = serializers.CharField(help_text="The path within the outputs.")
     size = serializers.IntegerField(help_text="In bytes.")
     sha256 = serializers.CharField(help_text="In hexadecimal.")
     content_type = serializers.CharField()
@@ -308,6 +306,6 @@ class ArtifactList(Document):
 
 
 class Detected(Document):
-    """What a build of these files would do."""
+    """The strategy that a build of these files would use."""
 
     strategy = StrategyDocument()

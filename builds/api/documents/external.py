@@ -1,4 +1,4 @@
-"""What goes out over the wire to builders outside of this system."""
+"""API documents for external builders."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from projects.api.documents import Document
 
 
 class ArchiveLink(Document):
-    """Where the source files are, as a tar.gz. The address is the authority: it needs neither token nor signature."""
+    """A URL of the source files as a tar.gz. The URL itself grants access: it needs neither token nor signature."""
 
     url = serializers.URLField()
     expires_at = serializers.DateTimeField()
@@ -21,22 +21,24 @@ class ArchiveLink(Document):
 class TakenDocument(Document):
     """A build that has been claimed."""
 
-    # `context` has its `environment`, and its `archive` as an ArchiveLink tells it.
+    # `context` has its `environment`, and its `archive` in the form of an ArchiveLink.
 
     job_id = serializers.UUIDField(source="pk")
-    fence = serializers.IntegerField(help_text="Send it with all that is told about this build.")
+    fence = serializers.IntegerField(help_text="Send it with every message about this build.")
     project_id = serializers.UUIDField()
     revision = serializers.IntegerField(source="revision.number")
-    lease_expires_at = serializers.DateTimeField(help_text="Another builder may take it then: send heartbeats.")
+    lease_expires_at = serializers.DateTimeField(help_text="After that another builder may claim it: send heartbeats.")
     strategy = StrategyDocument(
         source="plan",
         allow_null=True,
-        help_text="How Chef would build it in its sandbox; null if that is unknown.",
+        help_text="How Chef would build it in its sandbox; null if unknown.",
     )
     dependencies = serializers.DictField(
-        source="revision.dependencies", child=serializers.CharField(), help_text="Packages besides the manifest's."
+        source="revision.dependencies",
+        child=serializers.CharField(),
+        help_text="Packages besides the manifest's.",
     )
-    env = serializers.SerializerMethodField(help_text="Plain variables. Secrets are not given away.")
+    env = serializers.SerializerMethodField(help_text="Plain variables. Secrets are not included.")
     archive = serializers.SerializerMethodField()
 
     @extend_schema_field(serializers.DictField(child=serializers.CharField(allow_blank=True)))
@@ -57,7 +59,7 @@ class KeptDocument(Document):
 
 
 class ReportedDocument(Document):
-    """What a result has made of a build: `queued` where the fault was the builder's, and it is tried again."""
+    """The build after a result was reported: `queued` if the builder failed and the build is retried."""
 
     job_id = serializers.UUIDField(source="pk")
     fence = serializers.IntegerField()

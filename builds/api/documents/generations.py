@@ -1,4 +1,4 @@
-"""What goes out over the wire about generations, and the builds of what they have made."""
+"""API documents about generations and the builds of their revisions."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ GENERATION_STATUSES = [wire_status(status) for status in Status.values]
 
 
 class GenerationLinks(Document):
-    """Where to go on from a generation; what is about its build is null until there is one."""
+    """Links of a generation; those of its build are null until there is one."""
 
     self = serializers.URLField()
     events = serializers.URLField()
@@ -42,13 +42,13 @@ class GenerationLinks(Document):
 
 
 def first_build(generation: Generation) -> Build | None:
-    """The build of what a generation has made; further ones repair it."""
+    """The build of a generation's revision; later ones are repairs."""
     builds: list[Build] = list(generation.builds.all())
     return min(builds, key=lambda build: build.number, default=None)
 
 
 class GenerationAnswer(Document):
-    """What a prompt was answered with: the build when the files exist, else where to ask how far they are."""
+    """The answer to a prompt: the build if the files exist, else links for progress."""
 
     project_id = serializers.UUIDField()
     job_id = serializers.SerializerMethodField()
@@ -74,7 +74,7 @@ class GenerationAnswer(Document):
     def get_message(self, generation: Generation) -> str:
         if first_build(generation):
             return generation.message
-        return "The files are being written. Ask `links.self` how far they are, or listen to `links.events`."
+        return "The files are being written. Poll `links.self` for progress, or follow `links.events`."
 
 
 def files_generated(generation: Generation) -> int:
@@ -82,17 +82,17 @@ def files_generated(generation: Generation) -> int:
 
 
 class TokensDocument(StoredDocument):
-    """What the model's endpoint reported; `estimated` as long as a part of it has not been."""
+    """Tokens that the model's endpoint reported; `estimated` if a part was not reported."""
 
     input = serializers.IntegerField()
     output = serializers.IntegerField()
     total = serializers.IntegerField()
-    limit = serializers.IntegerField(help_text="Repairs draw on that of the generation that they mend.")
+    limit = serializers.IntegerField(help_text="Repairs share the limit of the generation that they repair.")
     estimated = serializers.BooleanField()
 
 
 class ConfigDocument(StoredDocument):
-    """What the AI engine may do."""
+    """Options of the AI engine."""
 
     enable_analysis = serializers.BooleanField()
     enable_tests = serializers.BooleanField()
@@ -112,12 +112,12 @@ class GenerationError(StoredDocument):
     whose = serializers.ChoiceField(choices=[whose.value for whose in Whose])
     message = serializers.CharField()
     detail = serializers.CharField(allow_blank=True)
-    subject = serializers.CharField(allow_blank=True, help_text="The file that it is about, if one.")
+    subject = serializers.CharField(allow_blank=True, help_text="The file that it is about, if any.")
     hint = serializers.CharField()
 
 
 class RepairDocument(Document):
-    """One try to mend what a build failed of: a generation whose revision is built again."""
+    """One try to repair a failed build: a generation whose revision is built again."""
 
     generation_id = serializers.UUIDField(source="pk")
     job_id = serializers.SerializerMethodField()
@@ -149,7 +149,7 @@ class RepairDocument(Document):
 
 
 class FixDocument(Document):
-    """How the repairs have ended, and the revision that stays, which came furthest."""
+    """How the repairs ended, and the best revision, which is kept."""
 
     ending = ChoiceOrNull([ending.value for ending in Ending], source="fix_ending")
     best_revision = serializers.IntegerField(source="best.number", default=None, allow_null=True)
@@ -157,7 +157,7 @@ class FixDocument(Document):
 
 
 class GenerationSummary(RepairDocument):
-    """A generation, as a list tells it."""
+    """A generation in a list."""
 
     project_id = serializers.UUIDField()
     kind = serializers.ChoiceField(choices=Generation.Kind.choices)
@@ -168,7 +168,7 @@ class GenerationSummary(RepairDocument):
     provider = TextOrNull()
     model = TextOrNull()
     base_revision = serializers.IntegerField(source="base.number", default=None, allow_null=True)
-    repair_of = serializers.UUIDField(source="root_id", allow_null=True, help_text="The generation that it mends.")
+    repair_of = serializers.UUIDField(source="root_id", allow_null=True, help_text="The generation that it repairs.")
     retry_of = serializers.UUIDField(source="retry_of_id", allow_null=True)
     created_at = serializers.DateTimeField()
     started_at = serializers.DateTimeField(allow_null=True)
@@ -190,13 +190,13 @@ class GenerationSummary(RepairDocument):
 
 
 class GenerationDocument(GenerationSummary):
-    """A generation: what was asked for, how far it is, and what it has come to."""
+    """A generation: the request, its progress and its result."""
 
     intent = serializers.SerializerMethodField()
     plan = serializers.SerializerMethodField()
     files = serializers.SerializerMethodField()
     files_generated = serializers.SerializerMethodField()
-    fix = FixDocument(source="*", help_text="What has become of it where its build failed.")
+    fix = FixDocument(source="*", help_text="The repairs after a failed build.")
 
     @extend_schema_field(serializers.DictField(allow_null=True))
     def get_intent(self, generation: Generation) -> Any:
@@ -216,7 +216,7 @@ class GenerationDocument(GenerationSummary):
 
 
 def with_generation_details(rows: QuerySet[Generation]) -> QuerySet[Generation]:
-    """Generations with what their documents are made of, but for the files."""
+    """Generations with everything that their documents need except the files."""
     exchanges = Exchange.objects.filter(is_estimated=True).only("generation_id", "is_estimated")
     repairs = Generation.objects.select_related("revision").order_by("created_at")
     builds = Build.objects.only("id", "number", "status", "project_id", "generation_id")

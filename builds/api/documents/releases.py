@@ -1,4 +1,4 @@
-"""What goes out over the wire about what is published."""
+"""API documents about releases and previews."""
 
 from typing import Any
 
@@ -23,16 +23,16 @@ class ReleaseLinks(Document):
 
 
 class ReleaseDocument(Document):
-    """A published build. `context["site"]` is the project's, which says what is live."""
+    """A published build. `context["site"]` is the project's site, which says what is live."""
 
     project_id = serializers.UUIDField()
     job_id = serializers.UUIDField(source="build_id")
     release_id = serializers.UUIDField(source="pk")
     number = serializers.IntegerField(min_value=1)
-    url = serializers.SerializerMethodField(help_text="Where the live release is, whichever that is.")
-    permanent_url = serializers.SerializerMethodField(help_text="Where this release is and stays.")
+    url = serializers.SerializerMethodField(help_text="The URL of the live release.")
+    permanent_url = serializers.SerializerMethodField(help_text="The permanent URL of this release.")
     live = serializers.SerializerMethodField()
-    single_page = serializers.BooleanField(help_text="Whether paths that are no files lead to its index.html.")
+    single_page = serializers.BooleanField(help_text="Whether paths without a file are answered with index.html.")
     created_at = serializers.DateTimeField()
     links = ReleaseLinks(source="*")
 
@@ -52,7 +52,7 @@ class ReleaseDocument(Document):
 
 
 class PublishedDocument(ReleaseDocument):
-    """A new release, and what of its `_headers` and `_redirects` could not be used: `context["warnings"]`."""
+    """A new release, and warnings about its `_headers` and `_redirects`: `context["warnings"]`."""
 
     warnings = serializers.SerializerMethodField()
 
@@ -61,7 +61,7 @@ class PublishedDocument(ReleaseDocument):
 
 
 class PreviewDocument(Document):
-    """A build's output on a name that nobody can guess."""
+    """A build's output under an unguessable name."""
 
     project_id = serializers.UUIDField(source="build.project_id")
     job_id = serializers.UUIDField(source="build_id")

@@ -1,4 +1,4 @@
-"""What goes out over the wire about the installation: its runtimes and limits, and how it is."""
+"""API documents about the installation: runtimes, limits, health."""
 
 from rest_framework import serializers
 
@@ -12,7 +12,7 @@ class RuntimeDocument(Document):
 
 
 class LimitsDocument(StoredDocument):
-    """What this installation allows: sizes in bytes, times in milliseconds."""
+    """The limits of this installation: sizes in bytes, times in milliseconds."""
 
     files = serializers.IntegerField()
     file_bytes = serializers.IntegerField()
@@ -42,11 +42,11 @@ class WorkersHealth(StoredDocument):
 class QueueHealth(StoredDocument):
     depth = serializers.IntegerField()
     oldest_seconds = serializers.IntegerField()
-    paused = serializers.BooleanField(help_text="The operator lets no build start; what runs goes on.")
+    paused = serializers.BooleanField(help_text="The queue is paused: no build starts; running ones continue.")
 
 
 class DeliveriesHealth(StoredDocument):
-    """Messages to webhooks that wait: how many, 10,000 at most, and for how long the first has been due."""
+    """Waiting webhook messages: how many (10,000 at most), and how long the oldest is overdue."""
 
     pending = serializers.IntegerField()
     oldest_seconds = serializers.IntegerField()

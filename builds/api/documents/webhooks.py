@@ -1,4 +1,4 @@
-"""What goes out over the wire about webhooks: DRF serializers, so that the schema tells the same."""
+"""API documents about webhooks: DRF serializers, so that the schema always matches."""
 
 import json
 from typing import Any
@@ -22,20 +22,20 @@ class WebhookLinks(Document):
 
 
 class WebhookDocument(Document):
-    """An address that is told of builds. Its secret is told when it is new, and never again."""
+    """A URL that receives events about builds. Its secret is shown once, when it is new."""
 
     webhook_id = serializers.UUIDField(source="pk")
     url = serializers.CharField()
     events = serializers.ListField(child=serializers.ChoiceField(choices=EventName.choices))
     project = serializers.UUIDField(
-        source="project_id", allow_null=True, help_text="The only project it is told of; null: all of them."
+        source="project_id", allow_null=True, help_text="The project whose events it receives; null: all projects."
     )
     active = serializers.BooleanField(source="is_active")
     disabled_reason = ChoiceOrNull(WebhookEndpoint.Reason.choices)
     disabled_at = serializers.DateTimeField(allow_null=True)
     failing_since = serializers.DateTimeField(allow_null=True, help_text="The first failure after the last success.")
     previous_secret_until = serializers.DateTimeField(
-        source="previous_valid_until", allow_null=True, help_text="Until when the secret of before signs as well."
+        source="previous_valid_until", allow_null=True, help_text="Until when the previous secret also signs."
     )
     created_at = serializers.DateTimeField()
     updated_at = serializers.DateTimeField()
@@ -45,27 +45,27 @@ class WebhookDocument(Document):
 class NewWebhookDocument(WebhookDocument):
     """The same with its secret, `context["webhook_secret"]`."""
 
-    secret = serializers.SerializerMethodField(help_text="whsec_ and base64. Keep it: it is not told again.")
+    secret = serializers.SerializerMethodField(help_text="whsec_ and base64. Keep it: it is not shown again.")
 
     def get_secret(self, endpoint: WebhookEndpoint) -> str:
         return str(self.context["webhook_secret"])
 
 
 class TryDocument(Document):
-    """One try of sending a message."""
+    """One try to send a message."""
 
     number = serializers.IntegerField(min_value=1)
     started_at = serializers.DateTimeField()
     duration_ms = serializers.IntegerField(allow_null=True)
-    status_code = serializers.IntegerField(allow_null=True, help_text="Null where nothing was answered.")
-    error = TextOrNull(help_text="Why nothing was answered, in a word.")
+    status_code = serializers.IntegerField(allow_null=True, help_text="Null if there was no answer.")
+    error = TextOrNull(help_text="A code for why there was no answer.")
     detail = TextOrNull()
     answer = TextOrNull(help_text="The first kilobyte.")
     over = serializers.BooleanField(source="is_over")
 
 
 class MessageDocument(StoredDocument):
-    """What is sent, as it is: of a build, its ids, number, status, attempt, times, verdict and links."""
+    """The message as sent: a build's ids, number, status, attempt, times, verdict and links."""
 
     type = serializers.ChoiceField(choices=[*EventName.values, TEST_EVENT])
     timestamp = serializers.DateTimeField()
@@ -73,7 +73,7 @@ class MessageDocument(StoredDocument):
 
 
 class DeliveryDocument(Document):
-    """A message with every try of sending it. Its id is the message's `webhook-id`."""
+    """A message with every try to send it. Its id is the message's `webhook-id`."""
 
     delivery_id = serializers.UUIDField(source="pk")
     event = serializers.ChoiceField(source="name", choices=[*EventName.values, TEST_EVENT])
@@ -95,4 +95,4 @@ class DeliveryDocument(Document):
 
 
 class Replayed(Document):
-    replayed = serializers.IntegerField(help_text="How many deliveries are sent once more.")
+    replayed = serializers.IntegerField(help_text="How many deliveries are sent again.")

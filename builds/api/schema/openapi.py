@@ -1,4 +1,4 @@
-"""How the API is described: DRF's views and serializers → OpenAPI 3.1, with the one shape of every error."""
+"""The OpenAPI 3.1 schema from DRF's views and serializers, with one format for every error."""
 
 from typing import Any
 
@@ -15,42 +15,42 @@ from chef.web.signed_messages import HEADERS
 from projects.api.serializers import CamelSerializer
 
 INTRODUCTION = """
-Prompts or projects in; builds, logs and artifacts out. Send `Authorization: Bearer <token>`; `manage.py create_token`
-makes one.
-Names are camelCase, times are RFC 3339 in UTC, ids are UUIDs. Lists come in pages: follow `next` and `previous`.
+Turns prompts and source files into built and published apps. Send `Authorization: Bearer <token>`; create a token with
+`manage.py create_token` or on the tokens page.
+Names are camelCase, times are RFC 3339 in UTC, ids are UUIDs. Lists are paginated: follow `next` and `previous`.
 
-**Sending twice.** A POST with an `Idempotency-Key` is done once: the same request with the same key gets the first
-answer again, for a day.
+**Idempotency.** A POST with an `Idempotency-Key` is processed once: repeating the request with the same key returns the
+first answer, for 24 hours.
 
-**Sending much.** `RateLimit-Policy` and `RateLimit` tell how many requests are left. A refusal says in `Retry-After`
-when to come back.
+**Rate limits.** `RateLimit-Policy` and `RateLimit` say how many requests are left. When a request is refused,
+`Retry-After` says when to retry.
 
-**Builders outside.** Who builds what the queue `external` holds has no token: each message to `/v1/hooks/` is signed,
-as the Standard Webhooks specification says, and done once by its `webhook-id`.
+**External builders.** Builders of the queue `external` need no token: each message to `/v1/hooks/` is signed according
+to the Standard Webhooks specification, and processed once per `webhook-id`.
 
-**Being told.** `POST /v1/webhooks` has an address told of builds. Messages are signed as Standard Webhooks has it, and
-come at least once: `webhook-id` says which is which. Anything but a 2xx is tried again for a day.
+**Webhooks.** `POST /v1/webhooks` registers a URL for events about builds. Messages are signed according to Standard
+Webhooks and delivered at least once: use `webhook-id` to detect repeats. Answers other than 2xx are retried for a day.
 
-**Errors** have one shape, and tell all that is wrong at once. `detail` is for people; programs go by `code`, and codes
-stay as they are.
+**Errors** have one format and report everything that is wrong at once. `detail` is for people; programs can rely on
+`code`, because codes never change.
 """
 
 
 _SIGNED = {
-    "webhook-id": "The message's own: the same message again has the same id, and gets the same answer.",
-    "webhook-timestamp": "Seconds since 1970, within five minutes of the server's clock.",
-    "webhook-signature": "`v1,` and the base64 of HMAC-SHA256 over `id.timestamp.body`, by the secret's bytes.",
+    "webhook-id": "The id of the message: sending it again with the same id returns the same answer.",
+    "webhook-timestamp": "Unix time in seconds, within five minutes of the server's clock.",
+    "webhook-signature": "`v1,` and the base64 of HMAC-SHA256 over `id.timestamp.body`, keyed with the secret's bytes.",
 }
 
 
 class ErrorItem(serializers.Serializer[Any]):
-    code = serializers.ChoiceField(choices=list(CODES), help_text="Stable: programs may go by it.")
+    code = serializers.ChoiceField(choices=list(CODES), help_text="Stable, so that programs can rely on it.")
     detail = serializers.CharField(help_text="What is wrong, and what to do.")
-    attr = serializers.CharField(allow_null=True, help_text="The field, path or parameter that is at fault.")
+    attr = serializers.CharField(allow_null=True, help_text="The field, path or parameter with the error.")
 
 
 class Error(serializers.Serializer[Any]):
-    """All that is wrong with a request, at once."""
+    """All errors of a request at once."""
 
     type = serializers.ChoiceField(choices=["validation_error", "client_error", "server_error"])
     errors = ErrorItem(many=True)  # type: ignore[assignment]
@@ -65,7 +65,7 @@ class TokenScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-ca
 
 
 class SignatureScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
-    """All three headers together, as the Standard Webhooks specification has them."""
+    """The three headers of the Standard Webhooks specification together."""
 
     target_class = "builds.api.signatures.SignatureAuthentication"
     name = ["webhookId", "webhookTimestamp", "webhookSignature"]
@@ -75,7 +75,7 @@ class SignatureScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untype
 
 
 class AnonymousScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
-    """Where anyone is let in, the schema still says what to send elsewhere."""
+    """With anonymous access, the schema still shows what other installations require."""
 
     target_class = "projects.api.authentication.LocalUserAuthentication"
     name = "local"
@@ -91,28 +91,28 @@ _IDEMPOTENCY_KEY = OpenApiParameter(
     "Idempotency-Key",
     {"type": "string", "pattern": KEY_PATTERN},
     OpenApiParameter.HEADER,
-    description="The same request with the same key is done once, and answered the same for a day.",
+    description="A request with the same key is processed once; its answer is repeated for 24 hours.",
 )
 _RESPONSE_HEADERS = [
     OpenApiParameter(
         "Retry-After",
         int,
         OpenApiParameter.HEADER,
-        description="Seconds after which to come back.",
+        description="Seconds to wait before retrying.",
         response=[429, 503],
     ),
     *(
         OpenApiParameter(name, str, OpenApiParameter.HEADER, description=description, response=True)
         for name, description in (
             ("RateLimit-Policy", 'How many requests may be made in how many seconds, as `"write";q=600;w=60`.'),
-            ("RateLimit", 'How many are left, and seconds until all are there again, as `"write";r=599;t=60`.'),
+            ("RateLimit", 'How many are left, and seconds until the limit resets, as `"write";r=599;t=60`.'),
         )
     ),
 ]
 
 
 class ApiSchema(AutoSchema):
-    """Adds to every operation the headers that it takes, and the errors that it may answer with."""
+    """Adds the request headers and possible errors to every operation."""
 
     def get_summary(self) -> str:
         return self._parts()[0]
@@ -121,7 +121,7 @@ class ApiSchema(AutoSchema):
         return self._parts()[1]
 
     def _parts(self) -> tuple[str, str]:
-        """The docstring's first sentence, and all that follows."""
+        """The docstring's first sentence, and the rest."""
         text = " ".join(super().get_description().split())
         summary, dot, rest = text.partition(". ")
         return (f"{summary}.", rest) if dot else (text, "")
@@ -129,7 +129,7 @@ class ApiSchema(AutoSchema):
     def _map_basic_serializer(self, serializer: Any, direction: Any) -> dict[str, Any]:
         schema: dict[str, Any] = super()._map_basic_serializer(serializer, direction)  # type: ignore[no-untyped-call]
         if direction == "request" and isinstance(force_instance(serializer), CamelSerializer):  # type: ignore[no-untyped-call]
-            schema["additionalProperties"] = False  # a field that nobody knows is refused
+            schema["additionalProperties"] = False  # unknown fields are refused
         return schema
 
     def get_override_parameters(self) -> list[Any]:
@@ -147,37 +147,37 @@ class ApiSchema(AutoSchema):
         return bodies
 
     def _errors(self) -> dict[str, str]:
-        errors = {"405": "This path does not know the method."}
+        errors = {"405": "The method is not allowed at this path."}
         if not self.view.get_authenticators():
             return errors
         errors |= {
-            "400": "The request is not right: each error says what to do.",
-            "401": "No token, or none that is usable.",
-            "403": "The token's scope does not reach this far.",
-            "429": "Too many requests, or builds: come back after `Retry-After`.",
-            "503": "The queue is full, too many streams are open, or the store is away: come back after `Retry-After`.",
+            "400": "The request is invalid: each error says what to do.",
+            "401": "The token is missing or invalid.",
+            "403": "The token's scope does not allow this.",
+            "429": "Too many requests or builds: retry after `Retry-After`.",
+            "503": "The queue is full, too many streams are open, or the store is down: retry after `Retry-After`.",
         }
         if "{" in self.path:
-            errors["404"] = "There is no such thing, or it is someone else's."
+            errors["404"] = "It does not exist, or belongs to someone else."
         if self.method in {"POST", "PATCH"}:
-            errors["409"] = "Not in this state."
-            errors["413"] = "The body is larger than any request may be."
-            errors["415"] = "The body is of a kind that is not read here."
+            errors["409"] = "The current state does not allow this."
+            errors["413"] = "The body exceeds the size limit of requests."
+            errors["415"] = "The content type of the body is not supported."
         if self.method == "POST":
-            errors["409"] = "Not in this state; or a request with this `Idempotency-Key` is still under way."
-            errors["422"] = "This `Idempotency-Key` came with another body before."
+            errors["409"] = "The current state does not allow this, or the request with this key is still running."
+            errors["422"] = "This `Idempotency-Key` was used with another body."
         return errors
 
 
 def with_codes(result: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-    """A hook of drf-spectacular: lists every code of errors and verdicts on the docs page."""
+    """A drf-spectacular hook: lists every error and verdict code on the docs page."""
     verdicts = {code: entry.message.replace("{", "<").replace("}", ">") for code, entry in CATALOGUE.items()}
     classes = {code: entry.cls.value for code, entry in CATALOGUE.items()}
     errors = "\n".join(f"| `{code}` | {meaning} |" for code, meaning in CODES.items())
     ends = "\n".join(f"| `{code}` | {classes[code]} | {meaning} |" for code, meaning in verdicts.items())
     result["info"]["description"] = (
         f"{INTRODUCTION}\n"
-        f"<details><summary>Codes of errors</summary>\n\n| code | meaning |\n|---|---|\n{errors}\n\n</details>\n\n"
+        f"<details><summary>Error codes</summary>\n\n| code | meaning |\n|---|---|\n{errors}\n\n</details>\n\n"
         f"<details><summary>Codes of verdicts</summary>\n\n"
         f"| code | class | meaning |\n|---|---|---|\n{ends}\n\n</details>\n"
     )

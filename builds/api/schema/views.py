@@ -1,4 +1,4 @@
-"""The API's description as it is served: OpenAPI for programs, and a page for people that needs no other site."""
+"""Serves the schema: OpenAPI for programs, and a self-contained page for people."""
 
 from functools import cache
 from typing import Any
@@ -12,7 +12,7 @@ from rest_framework.response import Response
 
 @cache
 def document() -> dict[str, Any]:
-    """The whole schema. Making it takes about a second, and it is the same for all."""
+    """The complete schema. Generating it takes about a second, and it is the same for everyone, so it is cached."""
     made: dict[str, Any] = SchemaGenerator().get_schema(request=None, public=True)  # type: ignore[no-untyped-call]
     return made
 
@@ -24,6 +24,6 @@ class SchemaView(SpectacularJSONAPIView):
 
 
 class DocsView(SpectacularSwaggerSplitView):
-    """The library's page; a template of our own, since its has a style inline."""
+    """The library's page with our own template, because its template has an inline style."""
 
     template_name = "api-docs.html"

@@ -60,11 +60,11 @@ class Node(Runtime):
         return image.lay_out(workshop, version)
 
 
-def _by_manifest(tree: SourceTree, dependencies: Mapping[str, str]) -> str | None:
+def _by_manifest(tree: SourceTree, dependencies: Mapping[str, str], strategy: StrategyRequest) -> str | None:
     return "Node, because there is a package.json." if MANIFEST in tree else None
 
 
-def _by_dependencies(tree: SourceTree, dependencies: Mapping[str, str]) -> str | None:
+def _by_dependencies(tree: SourceTree, dependencies: Mapping[str, str], strategy: StrategyRequest) -> str | None:
     return "Node, because the request names dependencies." if dependencies else None
 
 

@@ -24,8 +24,8 @@ def choose_version(runtime: Runtime, project: PackageProject, strategy: Strategy
     for name in (".nvmrc", ".node-version"):
         if wanted := first_line(project.tree.text(name)):
             return _pinned(runtime, wanted, project.tree.full_path(name))
-    if isinstance(wanted := _field(project.manifest, "engines"), str) and _is_range(wanted):
-        version = _satisfying(runtime, wanted)
+    if isinstance(wanted := _field(project.manifest, "engines"), str) and is_range(wanted):
+        version = satisfying(runtime, wanted, source="engines.node in package.json")
         return version, f"Node {version}, which satisfies engines.node {wanted!r} in package.json."
     if isinstance(wanted := _field(project.manifest, "volta"), str):
         return _pinned(runtime, wanted, "volta.node in package.json")
@@ -46,11 +46,11 @@ def _pinned(runtime: Runtime, wanted: str, source: str) -> tuple[str, str]:
     return version, f"Node {version}, because {source} asks for {wanted}."
 
 
-def _satisfying(runtime: Runtime, wanted: str) -> str:
-    """Our default if the range allows it, else the newest that it allows."""
+def satisfying(runtime: Runtime, wanted: str, *, source: str) -> str:
+    """Our default if the range allows it, else the newest that it allows. Raises DetectionError when it allows none."""
     allowed = [version for version in runtime.versions if _is_allowed(version, wanted)]
     if not allowed:
-        raise runtime.unsupported_version(wanted, source="engines.node in package.json")
+        raise runtime.unsupported_version(wanted, source=source)
     return runtime.default_version if runtime.default_version in allowed else allowed[-1]
 
 
@@ -61,7 +61,8 @@ def _is_allowed(version: str, wanted: str) -> bool:
     return any(_satisfies(probe, wanted) for probe in probes)
 
 
-def _is_range(text: str) -> bool:
+def is_range(text: str) -> bool:
+    """Whether npm takes the text for a range of versions."""
     # npm ignores what is no range, and so do we; its own limit on the length keeps patterns from running away.
     return len(text) <= 256 and nodesemver.valid_range(text, loose=True) is not None
 

@@ -73,19 +73,19 @@ class Python(Runtime):
         return image.lay_out(workshop, version)
 
 
-def _by_manifest(tree: SourceTree, dependencies: Mapping[str, str]) -> str | None:
+def _by_manifest(tree: SourceTree, dependencies: Mapping[str, str], strategy: StrategyRequest) -> str | None:
     if not has_manifest(tree):
         return None
     return f"Python, because there is a {next(name for name in MANIFESTS if name in tree)}."
 
 
-def _by_dependencies(tree: SourceTree, dependencies: Mapping[str, str]) -> str | None:
+def _by_dependencies(tree: SourceTree, dependencies: Mapping[str, str], strategy: StrategyRequest) -> str | None:
     if dependencies and tree.with_suffix(".py") and not tree.with_suffix(*_WEB_SUFFIXES):
         return "Python, because the request names dependencies and the sources are Python."
     return None
 
 
-def _by_sources(tree: SourceTree, dependencies: Mapping[str, str]) -> str | None:
+def _by_sources(tree: SourceTree, dependencies: Mapping[str, str], strategy: StrategyRequest) -> str | None:
     return "Python, because the sources are Python." if tree.with_suffix(".py") else None
 
 

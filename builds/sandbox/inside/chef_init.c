@@ -69,7 +69,7 @@ struct options {
 struct flow {
     size_t start, end; /* bytes[start..end) are still to be sent */
     bool ended;        /* no more will be read */
-    bool closed;       /* the receiver has been told so, or takes no more */
+    bool closed;       /* the end has been passed on, or the receiver takes no more */
     unsigned char bytes[BUFFER_BYTES];
 };
 
@@ -243,12 +243,12 @@ static struct connection *free_slot(void)
     return NULL;
 }
 
-static void tell_once(const char *path, int error)
+static void report_once(const char *path, int error)
 {
-    static bool is_told;
-    if (!is_told)
+    static bool reported;
+    if (!reported)
         dprintf(STDERR_FILENO, "chef-init: the proxy at %s cannot be reached: %s\n", path, strerror(error));
-    is_told = true;
+    reported = true;
 }
 
 /*
@@ -264,7 +264,7 @@ static bool accept_client(int listener, const struct sockaddr_un *proxy)
     if (client < 0 || server < 0) {
         bool has_run_out = client < 0 && errno != EAGAIN && is_shortage(errno);
         if (server < 0)
-            tell_once(proxy->sun_path, error);
+            report_once(proxy->sun_path, error);
         if (client >= 0)
             close(client); /* the proxy has gone: better a closed connection than a silent one */
         if (server >= 0)
@@ -364,7 +364,7 @@ static _Noreturn void run(const struct options *options, int64_t deadline, int s
     for (;;) {
         int64_t now = now_ms();
         if (now >= deadline) {
-            dprintf(STDERR_FILENO, "chef-init: the time is over\n");
+            dprintf(STDERR_FILENO, "chef-init: deadline exceeded\n");
             leave(command, EXIT_DEADLINE);
         }
         bool is_paused = now < paused_until;

@@ -9,7 +9,7 @@ MAX_SHOWN_CHARS = 240_000
 # A text file this large is data or was generated.
 MAX_FILE_CHARS = 60_000
 _MANIFESTS = ("package.json", "pyproject.toml", "requirements.txt", "tsconfig.json", "vite.config.ts", "vite.config.js")
-_NEVER = ("package-lock.json", "npm-shrinkwrap.json", "yarn.lock", "pnpm-lock.yaml", "uv.lock")
+_LOCK_FILES = (".lock", ".lockb", "-lock.json", "-lock.yaml", "npm-shrinkwrap.json")  # how their names end
 
 
 def named_in(text: str, files: Files) -> list[str]:
@@ -43,7 +43,7 @@ def file_parts(files: Files, first: Sequence[str], *, most: int = MAX_SHOWN_CHAR
 
 
 def _text(files: Files, path: str) -> str | None:
-    if path not in files or path.rpartition("/")[2] in _NEVER or len(files[path]) > 4 * MAX_FILE_CHARS:
+    if path not in files or path.endswith(_LOCK_FILES) or len(files[path]) > 4 * MAX_FILE_CHARS:
         return None
     try:
         text = files[path].decode()

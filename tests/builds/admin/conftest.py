@@ -8,7 +8,6 @@ import pytest
 from django.contrib.auth.models import Group, User
 from django.test import Client
 from django.utils import timezone
-from pytest_django import Settings
 
 from builds.models import Artifact, Attempt, Build, LogChunk, PhaseRun
 from builds.queue.claims import claim
@@ -20,14 +19,6 @@ BUILDS = "/admin/builds/build/"
 
 StaffOf = Callable[[str], Client]
 MakeBuild = Callable[..., Build]
-
-
-@pytest.fixture(autouse=True)
-def plain_static_files(settings: Settings) -> None:
-    settings.STORAGES = {
-        **settings.STORAGES,
-        "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
-    }
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 
+import pytest
 from django.contrib.auth.models import User
 from django.test import Client
 from django.utils import timezone
@@ -12,6 +13,8 @@ from projects.generations.actions import Wishes, request_generation
 from projects.models import ApiToken
 from projects.tokens import make_token, revoke_token
 from tests.builds.admin.conftest import MakeBuild, operate
+
+pytestmark = pytest.mark.once("postgresql")
 
 
 def test_a_token_says_until_when_it_is_good(operator: Client, owner: User) -> None:

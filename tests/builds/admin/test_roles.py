@@ -27,6 +27,8 @@ from projects.admin.operations import Operates
 from projects.models import ApiToken, Exchange, Generation, Project
 from tests.builds.admin.conftest import BUILDS, ROLES, MakeBuild, StaffOf, operate
 
+pytestmark = pytest.mark.once("postgresql")
+
 OPERATORS_OWN = {"operate_build", "operate_queue", "operate_generation", "operate_delivery"}
 
 
@@ -102,6 +104,7 @@ def test_the_roles_are_groups_that_migrating_makes(db: None) -> None:
     assert Permission.objects.filter(codename__in=OPERATORS_OWN).count() == 4
 
 
+@pytest.mark.redis
 @pytest.mark.parametrize("role", ROLES)
 def test_each_role_sees_every_list_and_page(role: str, staff_of: StaffOf, things: dict[str, Any]) -> None:
     client = staff_of(role)

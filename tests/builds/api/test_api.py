@@ -224,6 +224,7 @@ def test_the_log_of_a_lost_attempt_is_not_part_of_the_build(client: APIClient, q
     assert body_of(text) == b"kept\n"
 
 
+@pytest.mark.redis
 def test_health_tells_what_is_missing(db: None) -> None:
     answer = APIClient().get("/health")
 

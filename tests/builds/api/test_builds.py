@@ -11,6 +11,7 @@ from rest_framework.test import APIClient
 
 from builds import actions
 from builds.models import Attempt, Build, PhaseRun
+from builds.queue import forecast
 from builds.queue.claims import claim
 from builds.verdicts.evidence import verdict
 from chef.jobs.models import Status
@@ -112,8 +113,13 @@ def test_a_cursor_of_one_s_own_making_is_no_fault_of_the_server(client: APIClien
 
 @pytest.mark.parametrize("path", ["/v1/builds", "/v1/projects"])
 def test_the_number_of_queries_does_not_grow_with_the_list(
-    client: APIClient, queue_build: Any, django_assert_max_num_queries: Any, path: str
+    client: APIClient,
+    queue_build: Any,
+    django_assert_max_num_queries: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    path: str,
 ) -> None:
+    monkeypatch.setattr(forecast, "FRESH_SECONDS", 3600)  # a busy machine may take longer than it is fresh
     for _ in range(12):
         build = queue_build()
         for number in (1, 2):

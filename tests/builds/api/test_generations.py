@@ -103,6 +103,10 @@ BAD = {
             ("unknown_runtime", "strategy.runtime"),
         ],
     ),
+    "a runtime that no app is written for": (
+        {**TODO, "strategy": {"runtime": "bun"}},
+        [("unknown_runtime", "strategy.runtime")],
+    ),
     "no tokens": ({**TODO, "config": {"maxTokens": 0}}, [("min_value", "config.maxTokens")]),
     "files": ({**TODO, "files": {}}, [("unknown_field", "files")]),
 }

@@ -313,5 +313,5 @@ def test_files_that_nothing_can_be_made_of_are_refused(client: APIClient) -> Non
 def test_runtimes_are_told_with_their_limits(client: APIClient, settings: Any) -> None:
     document = client.get("/v1/runtimes").json()
 
-    assert {runtime["name"] for runtime in document["runtimes"]} == {"node", "python", "static"}
+    assert {runtime["name"] for runtime in document["runtimes"]} == {"node", "bun", "python", "static"}
     assert document["limits"]["files"] == settings.MAX_FILES

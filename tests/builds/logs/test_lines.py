@@ -1,4 +1,4 @@
-"""A log by its lines: numbers as in the text, whatever the chunks, and where the evidence is."""
+"""A log by its lines: numbers as in the text, for any chunks, and where the evidence is."""
 
 from collections.abc import Callable
 
@@ -46,7 +46,7 @@ def store(lease: BuildLease) -> Store:
     return store
 
 
-def told(lines: list[Line]) -> list[tuple[int, str]]:
+def numbered(lines: list[Line]) -> list[tuple[int, str]]:
     return [(line.number, "".join(text for text, _ in line.parts)) for line in lines]
 
 
@@ -67,7 +67,7 @@ def test_lines_are_those_of_the_text_however_it_was_cut(chunks: list[str], store
     assert index.last == 5
     for first in range(1, 6):
         for last in range(first, 7):
-            assert told(index.lines(first, last)) == whole[first - 1 : last]
+            assert numbered(index.lines(first, last)) == whole[first - 1 : last]
     assert index.lines(6, 9) == []
 
 
@@ -83,7 +83,7 @@ def test_a_colour_goes_on_in_the_next_line_but_not_in_another_stream(store: Stor
 
     lines = LogIndex(build).lines(1, 3)
 
-    assert told(lines) == [(1, "red"), (2, "stillchef"), (3, "plain")]
+    assert numbered(lines) == [(1, "red"), (2, "stillchef"), (3, "plain")]
     assert [[look.classes for text, look in line.parts if text] for line in lines] == [["f0"], ["f0", ""], [""]]
     assert [line.stream for line in lines] == ["stdout"] * 3
 
@@ -96,7 +96,7 @@ def test_a_few_lines_of_a_long_log_are_had_by_two_queries_that_read_little(
     with django_assert_num_queries(2):
         lines = LogIndex(build).lines(2000, 2002)
 
-    assert told(lines) == [(2000, "line 2000"), (2001, "line 2001"), (2002, "line 2002")]
+    assert numbered(lines) == [(2000, "line 2000"), (2001, "line 2001"), (2002, "line 2002")]
 
 
 # --- Evidence ----------------------------------------------------------------------------------------------------

@@ -16,6 +16,8 @@ from builds.logs.writer import LogWriter
 from builds.models import Build, LogChunk
 from builds.queue.claims import BuildLease, claim
 
+pytestmark = pytest.mark.once
+
 MIB = 1024**2
 VALUE = "tk/9+ün 'q\"t' %41$(id)\\n"  # one of everything that needs quoting somewhere
 KEY = "-----BEGIN KEY-----\nMIIEvQIBADANBgkqhkiG9w0BAQEF\nAASCBKcwggSjAgEAAoIBAQC7\nshort\n-----END KEY-----\n"

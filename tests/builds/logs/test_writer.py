@@ -1,4 +1,4 @@
-"""The log writer: however bytes are split, whatever they hold and however many come."""
+"""The log writer: bytes split in any way, of any content and in any number."""
 
 from collections.abc import Callable
 
@@ -26,7 +26,7 @@ def stored(stream: str = "stdout") -> str:
 
 
 def write(lease: BuildLease, *parts: bytes, stream: str = "stdout", max_bytes: int = MIB) -> list[str]:
-    """Write one phase without the regular flusher; returns the lines that were told."""
+    """Write one phase without the regular flusher; returns the lines that were passed on."""
     lines: list[str] = []
     log = LogWriter(lease, max_bytes=max_bytes)
     log.start_phase("build", lambda line, _: lines.append(line))

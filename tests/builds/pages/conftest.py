@@ -1,4 +1,4 @@
-"""A signed-in browser without a network, and static files as they are in the repository."""
+"""A signed-in browser without a network."""
 
 from pathlib import Path
 
@@ -6,12 +6,6 @@ import pytest
 from django.contrib.auth.models import User
 from django.test import Client
 from pytest_django import Settings
-
-
-@pytest.fixture(autouse=True)
-def _plain_static_files(settings: Settings) -> None:
-    plain = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
-    settings.STORAGES = {**settings.STORAGES, "staticfiles": plain}
 
 
 @pytest.fixture(autouse=True)

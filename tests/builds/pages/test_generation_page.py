@@ -27,6 +27,8 @@ from projects.generations.runner import STARTER, Run
 from projects.models import Exchange, Generation, GenerationEvent, Revision
 from tests.projects.engine.apps import INTENT, plan, planned
 
+pytestmark = pytest.mark.once
+
 PROMPT = "Build a todo app with <b>React</b>"
 
 
@@ -185,7 +187,7 @@ def test_a_failed_one_says_what_to_do(ask: Callable[..., Generation], browser: C
 
     assert "A file that the app needs could not be written." in page
     assert "&lt;script&gt;x&lt;/script&gt;" in page
-    assert "Retry the generation: what is done stays done." in page
+    assert "Retry the generation: it continues where it stopped." in page
     assert f'action="/generations/{generation.pk}/retry"' in page
     assert '<li class="failed">' in page
     assert "data-waits" not in page
@@ -219,7 +221,7 @@ def test_repairs_stand_side_by_side(mended: Generation, browser: Client) -> None
     of_repair = page_of(browser, repairs[1])
 
     assert "2 repairs" in page
-    assert "brought no fewer errors, so the repairs have stopped. Revision 1 came furthest, and stays." in page
+    assert "did not reduce the errors, so repairs stopped. Revision 1 came furthest, and stays." in page
     assert page.count("came furthest</span>") == 1
     for number, repair in enumerate(repairs, 1):
         assert f'<a href="/generations/{repair.pk}">Repair {number}</a>' in page
@@ -235,7 +237,7 @@ def test_repairs_stand_side_by_side(mended: Generation, browser: Client) -> None
     assert '<tr class="removed"><td class="txt">--- one</td></tr>' in of_repair
     assert '<tr class="head"><td class="txt">--- a/a.ts</td></tr>' in of_repair
     assert "What had failed" in of_repair
-    assert "TypeScript refuses the code" in of_repair
+    assert "type checker refuses the code" in of_repair
 
 
 def test_much_of_it_costs_few_queries(

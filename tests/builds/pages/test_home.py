@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import pytest
 from django.contrib.auth.models import User
 from django.test import Client
 from pytest_django import DjangoAssertNumQueries
@@ -10,6 +11,8 @@ from builds.models import Build, Release, Site, SiteName
 from chef.jobs.models import Status
 from projects.generations.actions import Wishes, request_generation
 from projects.models import Project
+
+pytestmark = pytest.mark.once
 
 QueueBuild = Callable[..., Build]
 

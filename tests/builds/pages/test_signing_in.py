@@ -7,6 +7,8 @@ from django.contrib.auth.models import User
 from django.test import Client
 from pytest_django import Settings
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture
 def someone(db: None) -> User:
@@ -17,6 +19,7 @@ def sign_in(client: Client, password: str, *, at: str = "/login") -> int:
     return client.post(at, {"username": "someone", "password": password}).status_code
 
 
+@pytest.mark.redis
 def test_guessing_is_limited_by_where_it_comes_from(someone: User, settings: Settings) -> None:
     settings.INSTALLATION, settings.RATE_ANONYMOUS = f"test-{uuid.uuid4().hex[:8]}", "2/minute"
     client = Client()

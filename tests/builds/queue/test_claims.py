@@ -66,6 +66,7 @@ def test_claim_skips_an_owner_at_the_limit_without_blocking_others(
     assert Build.objects.get(pk=waiting.pk).status == Status.QUEUED
 
 
+@pytest.mark.slow
 def test_a_long_queue_of_one_owner_does_not_keep_another_s_first_build_waiting(
     queue_build: QueueBuild, owner: User, other: User
 ) -> None:
@@ -91,6 +92,7 @@ def test_high_goes_before_normal_whoever_was_served_last(queue_build: QueueBuild
     assert [lease and lease.build for lease in claimed] == [mine, theirs]
 
 
+@pytest.mark.slow
 @pytest.mark.django_db(transaction=True)
 def test_workers_that_claim_at_once_keep_to_the_fair_order(queue_build: QueueBuild, owner: User) -> None:
     mine = queue_build()

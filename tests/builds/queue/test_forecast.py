@@ -21,6 +21,8 @@ from builds.queue.forecast import LONGEST_WAIT, USUAL_WAIT, Outlook, queue_docum
 from chef.jobs.models import Status
 from tests.builds.queue.virtual_queue import Outcome, VirtualQueue
 
+pytestmark = pytest.mark.once
+
 QueueBuild = Callable[..., Build]
 
 
@@ -73,6 +75,7 @@ def share(found: list[bool]) -> float:
     return sum(found) / len(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
 def test_positions_and_times_are_right_within_a_factor_of_two(
     name: str, owners: list[User], monkeypatch: pytest.MonkeyPatch, settings: Settings
@@ -92,6 +95,7 @@ def test_positions_and_times_are_right_within_a_factor_of_two(
     assert share([outcome.is_in_place for outcome in outcomes]) >= 0.9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [0, 2])
 @pytest.mark.parametrize("seed", range(3))
 def test_where_durations_are_known_positions_are_exact_and_times_to_the_second(
@@ -137,6 +141,7 @@ def reason(build: Build, workers: int, limit: int) -> str:
     return "all_workers_busy"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [0, 2])
 def test_what_blocks_a_build_is_right_at_each_moment_of_a_run(
     limit: int, owners: list[User], monkeypatch: pytest.MonkeyPatch, settings: Settings

@@ -8,6 +8,8 @@ import pytest
 from builds.queue import simulation
 from builds.queue.simulation import Durations, Play, Prediction, Running, Scene, Waiting, predict
 
+pytestmark = pytest.mark.once
+
 LOW, NORMAL, HIGH = -10, 0, 10
 ANN, BEN, CEM = 1, 2, 3
 

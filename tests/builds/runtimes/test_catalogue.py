@@ -7,6 +7,8 @@ from builds.runtimes.runtime import Runtime, UnknownRuntimeError
 from builds.sandbox.contract import SYSTEM_PATH
 from builds.verdicts.patterns import COMMON, PRECEDENCE
 
+pytestmark = pytest.mark.once
+
 
 @pytest.mark.parametrize(
     ("runtime", "asked", "version"),
@@ -28,7 +30,7 @@ def test_a_version_means_the_release_line_that_it_belongs_to(runtime: str, asked
 @pytest.mark.parametrize(
     ("runtime", "asked", "code", "said"),
     [
-        ("ruby", None, "unknown_runtime", "node, python, static"),
+        ("ruby", None, "unknown_runtime", "node, bun, python, static"),
         ("node", "16", "unknown_version", "18, 20, 22, 24"),
         ("node", "180", "unknown_version", "18, 20, 22, 24"),
         ("node", "22; rm", "unknown_version", "18, 20, 22, 24"),

@@ -7,6 +7,8 @@ import pytest
 
 from tests.builds.runtimes.planning import built, manifest, plan_of, refused
 
+pytestmark = pytest.mark.once
+
 # --- Which runtime -----------------------------------------------------------------------------------------------
 
 
@@ -61,7 +63,7 @@ def test_the_runtime_of_the_strategy_outweighs_the_files() -> None:
 
 
 def test_a_runtime_that_is_not_there_is_refused_with_those_that_are() -> None:
-    assert "node, python, static" in refused({"a.rb": ""}, runtime="ruby").message
+    assert "node, bun, python, static" in refused({"a.rb": ""}, runtime="ruby").message
 
 
 # --- Which folder ------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,9 +25,16 @@ from builds.runtimes.python.runtime import PYTHON
 from builds.runtimes.rootfs import RootFilesystem, UnbuildableError, Workshop, debian_sources, without_credentials
 from builds.sandbox import images as engine_images
 from builds.sandbox.images import ImageNotOffered, ImageStore, RegistryUnreachable, TrialFailed
-from tests.installation import free_port, until
+from tests.installation import until
+from tests.ports import free_port
+
+pytestmark = pytest.mark.once
 
 CLOSED = "127.0.0.1:1"  # nothing listens on tcpmux
+
+
+# What this run's images are named: other runs may prepare theirs on the same engine.
+OWN = f"chef-test-{uuid.uuid4().hex[:8]}"
 
 
 class OwnImage(RuntimeImage):
@@ -34,7 +42,7 @@ class OwnImage(RuntimeImage):
 
     @property
     def tag(self) -> str:
-        return f"chef-test-{os.getpid()}/{self.runtime}:{self.version}"
+        return f"{OWN}/{self.runtime}:{self.version}"
 
 
 STATIC = OwnImage("static", "12")
@@ -94,12 +102,13 @@ def is_open(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def images_in_engine() -> set[tuple[str | None, tuple[str, ...]]]:
-    """Ids and tags of this module's images, and of all untagged ones that a preparation may have left."""
+def images_in_engine() -> set[tuple[str, tuple[str, ...]]]:
+    """Ids and tags of this module's images, and of untagged ones that a preparation of them may have left."""
     with contextlib.closing(docker.from_env()) as client:
-        own = client.images.list(filters={"reference": f"chef-test-{os.getpid()}/*"})
-        untagged = client.images.list(filters={"dangling": True, "label": f"{engine_images.IMAGE_LABEL}=static:12"})
-        return {(image.id, tuple(image.tags)) for image in (*own, *untagged)}
+        tagged = client.api.images(filters={"reference": f"{OWN}/*"})
+        dangling = client.api.images(filters={"dangling": True, "label": engine_images.IMAGE_LABEL})
+    untagged = [image for image in dangling if image["Labels"][engine_images.IMAGE_LABEL].startswith(f"{OWN}/")]
+    return {(image["Id"], tuple(image["RepoTags"] or ())) for image in (*tagged, *untagged)}
 
 
 def forget(store: ImageStore, *tags: str) -> None:
@@ -119,6 +128,7 @@ def push(image: str, reference: str) -> None:
 # In the engine ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.docker
 @pytest.mark.usefixtures("ready")
 @pytest.mark.parametrize(
     ("tag", "script", "said"),
@@ -137,6 +147,7 @@ def test_image_runs_its_tools_sealed(store: ImageStore, tag: str, script: str, s
     assert printed.startswith(said)
 
 
+@pytest.mark.docker
 @pytest.mark.usefixtures("ready")
 def test_trial_is_unprivileged_read_only_and_without_network(store: ImageStore) -> None:
     script = "id -u; touch /usr/x 2>/dev/null || echo read-only; ls /sys/class/net; grep NoNewPrivs /proc/self/status"
@@ -146,15 +157,19 @@ def test_trial_is_unprivileged_read_only_and_without_network(store: ImageStore) 
     assert printed.split() == ["10001", "read-only", "lo", "NoNewPrivs:", "1"]
 
 
+@pytest.mark.docker
 @pytest.mark.usefixtures("ready")
-def test_failed_trial_tells_what_the_tools_said_and_leaves_no_container(store: ImageStore) -> None:
+def test_failed_trial_tells_what_the_tools_said_and_leaves_no_container(store: ImageStore, settings: Settings) -> None:
+    settings.INSTALLATION = OWN
     with contextlib.closing(docker.from_env()) as client:
         with pytest.raises(TrialFailed, match="exit 3: no such luck"):
             store.try_out("chef-runtime/static:12", "echo no such luck >&2; exit 3")
 
-        assert client.containers.list(all=True, filters={"label": engine_images.TRIAL_LABEL}) == []
+        own: dict[str, str | list[str] | bool] = {"label": f"{engine_images.TRIAL_LABEL}={OWN}"}
+        assert client.containers.list(all=True, filters=own) == []
 
 
+@pytest.mark.docker
 @pytest.mark.usefixtures("ready", "nothing_left")
 def test_images_that_are_present_are_left_alone_at_once(store: ImageStore, settings: Settings) -> None:
     settings.RUNTIME_REGISTRY = CLOSED
@@ -171,6 +186,7 @@ def test_images_that_are_present_are_left_alone_at_once(store: ImageStore, setti
 # From packages ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.docker
 def test_unreachable_registry_falls_back_to_packages(store: ImageStore, built: tuple[str, list[str], Path]) -> None:
     image, lines, folder = built
 
@@ -182,6 +198,7 @@ def test_unreachable_registry_falls_back_to_packages(store: ImageStore, built: t
     assert list(folder.iterdir()) == []
 
 
+@pytest.mark.docker
 def test_built_image_tells_nothing_of_this_machine(store: ImageStore, built: tuple[str, list[str], Path]) -> None:
     image, _, _ = built
 
@@ -190,6 +207,7 @@ def test_built_image_tells_nothing_of_this_machine(store: ImageStore, built: tup
     assert printed.splitlines() == ["ls: cannot access '/etc/apt': No such file or directory", "chef"]
 
 
+@pytest.mark.docker
 @pytest.mark.usefixtures("nothing_left")
 def test_image_that_fails_its_trial_is_removed_again(
     store: ImageStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -198,10 +216,14 @@ def test_image_that_fails_its_trial_is_removed_again(
     empty = RootFilesystem(tmp_path / "root", {})
     monkeypatch.setattr(Workshop, "make", lambda *_: empty)
 
-    with pytest.raises(PreparationError, match=r"static 12: not pulled \(pulling is off\) and not built: exit 127: "):
+    with pytest.raises(
+        PreparationError,
+        match=r"static 12: not pulled \(pulling is off\) and not built: exit 127: chef-init: cannot run /bin/sh: ",
+    ):
         prepare([STATIC], store=store, pull=False, force=True)
 
 
+@pytest.mark.docker
 @pytest.mark.usefixtures("nothing_left")
 def test_stream_that_breaks_off_makes_no_image(store: ImageStore) -> None:
     def breaking() -> Iterator[bytes]:
@@ -209,9 +231,10 @@ def test_stream_that_breaks_off_makes_no_image(store: ImageStore) -> None:
         raise UnbuildableError("the disk is full")
 
     with pytest.raises(UnbuildableError, match="the disk is full"):
-        store.import_tar(breaking(), name="static:12", environment={})
+        store.import_tar(breaking(), name=STATIC.tag, environment={})
 
 
+@pytest.mark.docker
 @pytest.mark.usefixtures("nothing_left")
 def test_machine_without_registry_and_packages_says_what_is_missing(
     store: ImageStore, settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -249,6 +272,7 @@ def test_workshop_removes_what_a_killed_one_has_left(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [new]
 
 
+@pytest.mark.network
 def test_node_packages_are_fetched_without_an_npm_on_the_machine(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -301,14 +325,13 @@ def test_credentials_are_taken_out_of_what_tools_say() -> None:
 # From a registry ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.docker
 def test_image_of_a_registry_is_pulled_and_gets_our_tag(
     store: ImageStore, built: tuple[str, list[str], Path], registry: str, settings: Settings
 ) -> None:
     image, _, _ = built
     settings.RUNTIME_REGISTRY = f"{registry}/"
-    other = type("Pulled", (OwnImage,), {"tag": property(lambda self: f"chef-test-{os.getpid()}/pulled:12")})(
-        "static", "12"
-    )
+    other = type("Pulled", (OwnImage,), {"tag": property(lambda self: f"{OWN}/pulled:12")})("static", "12")
     push(image, other.public)
 
     [prepared] = prepare([other], store=store, force=True)
@@ -318,13 +341,14 @@ def test_image_of_a_registry_is_pulled_and_gets_our_tag(
     forget(store, other.tag, other.public)
 
 
+@pytest.mark.docker
 @pytest.mark.usefixtures("nothing_left")
 def test_pulled_image_that_does_not_run_is_removed_again(
     store: ImageStore, registry: str, settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     settings.RUNTIME_REGISTRY = registry
     node = OwnImage("node", "20")
-    tiny = store.import_tar([b"\0" * 10_240], name="tiny", environment={})
+    tiny = store.import_tar([b"\0" * 10_240], name=f"{OWN}/tiny:1", environment={})
     push(tiny, node.public)
     monkeypatch.setenv("PATH", str(tmp_path))  # so that it is not built instead
 
@@ -334,6 +358,7 @@ def test_pulled_image_that_does_not_run_is_removed_again(
     assert store.find(node.public) is None
 
 
+@pytest.mark.docker
 def test_image_that_a_registry_lacks_differs_from_a_silent_one(store: ImageStore, registry: str) -> None:
     with pytest.raises(ImageNotOffered):
         store.ask_registry(f"{registry}/nobody:1")
@@ -341,6 +366,7 @@ def test_image_that_a_registry_lacks_differs_from_a_silent_one(store: ImageStore
         store.pull(f"{registry}/nobody:1")
 
 
+@pytest.mark.docker
 def test_silent_registry_is_given_up_quickly(store: ImageStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_images, "REGISTRY_SECONDS", 1)
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -361,6 +387,7 @@ def test_every_runtime_has_an_image_to_prepare() -> None:
     assert named == {(name, version) for name, runtime in RUNTIMES.items() for version in runtime.versions}
 
 
+@pytest.mark.docker
 @pytest.mark.usefixtures("ready", "nothing_left")
 def test_command_prepares_what_it_is_asked_for(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
     call_command("prepare_runtimes", runtime=["node:20", "static"])
@@ -372,7 +399,7 @@ def test_command_prepares_what_it_is_asked_for(settings: Settings, capsys: pytes
 
 
 def test_command_refuses_an_unknown_runtime_by_naming_the_known() -> None:
-    with pytest.raises(CommandError, match="node, python, static"):
+    with pytest.raises(CommandError, match="node, bun, python, static"):
         call_command("prepare_runtimes", runtime=["cobol"])
 
 

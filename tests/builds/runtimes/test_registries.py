@@ -16,6 +16,8 @@ from builds.runtimes.images import discover_registries, prepare, runtime_images
 from builds.runtimes.registries import discover, forget
 from builds.sandbox.images import ImageStore
 
+pytestmark = [pytest.mark.once, pytest.mark.network]
+
 
 @pytest.fixture(scope="session")
 def path_with_npm(tmp_path_factory: pytest.TempPathFactory) -> str:
@@ -109,6 +111,7 @@ def test_image_is_asked_where_the_machine_has_no_npm(monkeypatch: pytest.MonkeyP
     assert registries.environment["npm_config_registry"] == "https://from-image.test"
 
 
+@pytest.mark.docker
 def test_prepared_images_tell_what_a_bare_machine_cannot(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     on_this_machine = discover(defaults={"npm": lambda: [npm_default()]})
     forget()

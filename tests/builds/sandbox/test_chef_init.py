@@ -18,7 +18,10 @@ import psutil
 import pytest
 
 from builds.sandbox import chef_init
-from tests.installation import free_port, until
+from tests.installation import until
+from tests.ports import free_port
+
+pytestmark = [pytest.mark.once, pytest.mark.slow]
 
 MEGABYTE = bytes(range(256)) * 4096
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -141,7 +144,7 @@ def test_it_ends_as_the_command_ends(start: Start, script: str, code: int) -> No
     ("command", "code", "reason"),
     [("/no/such/command", 127, "No such file or directory"), ("/tmp", 126, "Permission denied")],
 )
-def test_command_that_cannot_be_run_is_told(start: Start, command: str, code: int, reason: str) -> None:
+def test_command_that_cannot_be_run_is_reported(start: Start, command: str, code: int, reason: str) -> None:
     ended, _, errors = run(start, "--deadline", "5", "--", command)
 
     assert ended == code
@@ -194,7 +197,7 @@ def test_deadline_kills_the_command_and_its_group(start: Start) -> None:
     code, output, errors = run(start, *shell('trap "" TERM INT HUP; sleep 30 & echo $$ $!; wait', seconds=0.5))
 
     assert 0.5 <= time.monotonic() - began < 5
-    assert (code, errors) == (124, "chef-init: the time is over\n")
+    assert (code, errors) == (124, "chef-init: deadline exceeded\n")
     for pid in map(int, output.split()):
         until(lambda pid=pid: not is_alive(pid), seconds=5, what=f"{pid} has ended")  # type: ignore[misc]
 
@@ -392,7 +395,7 @@ def test_connections_wait_while_the_proxy_accepts_none(forwarded: Forwarded) -> 
         peer.close()
 
 
-def test_connection_to_a_proxy_that_has_gone_is_closed_and_told_once(forwarded: Forwarded) -> None:
+def test_connection_to_a_proxy_that_has_gone_is_closed_and_reported_once(forwarded: Forwarded) -> None:
     forwarded.begin()
     for _ in range(3):
         with forwarded.connect() as peer:
@@ -413,7 +416,7 @@ def test_open_connection_does_not_keep_the_command_from_its_end(forwarded: Forwa
         assert forwarded.process.wait(timeout=5) == 128 + signal.SIGTERM
 
 
-def test_port_that_is_taken_is_told_and_nothing_is_run(start: Start) -> None:
+def test_port_that_is_taken_is_reported_and_nothing_is_run(start: Start) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         code, output, errors = run(start, "--forward", f"/s:{port}", *shell("echo ran"))

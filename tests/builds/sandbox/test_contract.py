@@ -31,6 +31,8 @@ from builds.sandbox.contract import (
 from builds.sandbox.docker_sandbox import DockerSandbox, DockerWorkspace
 from tests.builds.sandbox.fake import FakeSandbox, FakeWorkspace, Process, Program, not_found, says, writes
 
+pytestmark = pytest.mark.once
+
 IMAGE = "chef-runtime/python:3.11"
 NO_IMAGE = f"sha256:{'0' * 64}"
 LIMITS = Limits(memory_bytes=64 * 1024**2, cpus=1, pids=32, disk_bytes=64 * 1024**2)

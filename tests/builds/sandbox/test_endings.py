@@ -14,7 +14,11 @@ from builds.sandbox.contract import WORKSPACE, Command, Identity, InputFile, Lim
 from builds.sandbox.docker_sandbox import DockerSandbox
 
 # The SDK leaves the sockets of streams to the garbage collector.
-pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+pytestmark = [
+    pytest.mark.docker,
+    pytest.mark.once,
+    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 LIMITS = Limits(memory_bytes=256 * 2**20, cpus=1, pids=64, disk_bytes=2**30)
 Run = Callable[..., Outcome]
 

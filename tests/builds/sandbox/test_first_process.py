@@ -1,4 +1,4 @@
-"""Which first process the containers get: compiled anew when its source changes, refused, or stood in for and told."""
+"""The containers' first process: compiled anew when its source changes, or a script in its place, and a warning."""
 
 import io
 import subprocess
@@ -12,6 +12,8 @@ from django.core.checks import run_checks
 from builds.sandbox import chef_init, tar
 from builds.sandbox.chef_init import NotCompiledError, architecture_of, compiled, fall_back, first_process
 from builds.sandbox.contract import EngineFault
+
+pytestmark = [pytest.mark.once, pytest.mark.slow]
 
 ARM = b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x02\x00\xb7\x00" + bytes(44)
 
@@ -44,7 +46,7 @@ def test_it_is_compiled_once_and_anew_when_the_source_changes(own_source: Path) 
 
     assert compiled() == first
     assert first.stat().st_mtime_ns == written
-    own_source.write_text(own_source.read_text().replace("the time is over", "too late"))
+    own_source.write_text(own_source.read_text().replace("deadline exceeded", "too late"))
     assert compiled() != first
     assert b"too late" in compiled().read_bytes()
     assert sorted(chef_init.FOLDER.iterdir()) == sorted([first, compiled()]), "nothing temporary is left"
@@ -69,7 +71,7 @@ def test_compiled_program_is_the_first_process_and_warns_of_nothing() -> None:
 
 
 @pytest.mark.usefixtures("no_compiler")
-def test_machine_without_a_compiler_is_told_and_gets_the_script() -> None:
+def test_machine_without_a_compiler_is_reported_and_gets_the_script() -> None:
     found = first_process()
 
     assert set(found.files) == {"init", "forward.py", "forward.mjs"}
@@ -89,7 +91,7 @@ def test_machine_without_a_compiler_is_told_and_gets_the_script() -> None:
         ("gcc -Dmain=", "gcc failed: "),
     ],
 )
-def test_compiler_that_fails_is_told_with_its_words(
+def test_compiler_that_fails_is_reported_with_its_words(
     monkeypatch: pytest.MonkeyPatch, compiler: str, reason: str
 ) -> None:
     monkeypatch.setenv("CC", compiler)

@@ -5,6 +5,8 @@ from pytest_django import Settings
 
 from builds.site_names import Kind, Name, address, is_ours, parse, preview_label, release_label, slug_fault
 
+pytestmark = pytest.mark.once
+
 
 @pytest.mark.parametrize(
     ("host", "name"),

@@ -11,7 +11,6 @@ from django.core.files.storage import default_storage
 from django.db import connection
 from django.test import Client
 from django.utils import timezone
-from pytest_django import Settings
 from rest_framework.test import APIClient
 
 from builds import actions
@@ -296,9 +295,7 @@ def test_rules_that_cannot_be_used_are_told(client: APIClient, make_build: MakeB
 # --- The page ----------------------------------------------------------------------------------------------------
 
 
-def test_a_build_s_page_leads_to_its_site(owner: User, make_build: MakeBuild, settings: Settings) -> None:
-    plain = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
-    settings.STORAGES = {**settings.STORAGES, "staticfiles": plain}
+def test_a_build_s_page_leads_to_its_site(owner: User, make_build: MakeBuild) -> None:
     build = make_build(PAGE, name="shop")
     browser = Client()
     browser.force_login(owner)

@@ -5,6 +5,8 @@ import pytest
 from builds.sites import rules
 from builds.sites.rules import Redirect, headers_of, redirect_of
 
+pytestmark = pytest.mark.once
+
 
 def redirects(text: str) -> tuple[rules.Rules, list[str]]:
     return rules.parse(None, text.encode())

@@ -16,7 +16,7 @@ from builds.sites.lookup import forget_sites
 from builds.sites.publishing import activate_release, make_preview, publish_build, take_down
 from tests.builds.sites.outputs import ask
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.once]
 
 HOST = "todo.sites.test:3001"
 SCRIPT = "let total = 0;\n" * 300

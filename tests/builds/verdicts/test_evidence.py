@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from builds.runtimes.catalogue import RUNTIMES
+from builds.runtimes.node.runtime import NODE
+from builds.runtimes.python.runtime import PYTHON
 from builds.verdicts.catalogue import CATALOGUE
 from builds.verdicts.evidence import (
     MAX_EVIDENCE_LINES,
@@ -20,8 +22,9 @@ from builds.verdicts.evidence import (
 from builds.verdicts.patterns import COMMON, Patterns
 from tests.builds.verdicts.tool_outputs import SAMPLES
 
-# What the tools of all runtimes print.
-PATTERNS = sum((runtime.tool_patterns for runtime in RUNTIMES.values()), COMMON)
+# What the tools print whose samples these are.
+PATTERNS = COMMON + NODE.tool_patterns + PYTHON.tool_patterns
+pytestmark = pytest.mark.once
 INSTALLATION = {
     "lockfile_out_of_sync",
     "invalid_manifest",

@@ -13,17 +13,15 @@ from builds.models import Build, Delivery, WebhookEndpoint
 from builds.webhooks import endpoints, guard
 from tests.builds.webhooks.sending import BAD, GOOD, send_due
 
+pytestmark = pytest.mark.once("postgresql")
+
 MakeEndpoint = Callable[..., WebhookEndpoint]
 Move = Callable[..., Build]
 LIST, DELIVERIES = "/admin/builds/webhookendpoint/", "/admin/builds/delivery/"
 
 
 @pytest.fixture
-def staff(admin_client: Client, settings: Any, monkeypatch: pytest.MonkeyPatch) -> Client:
-    settings.STORAGES = {
-        **settings.STORAGES,
-        "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
-    }
+def staff(admin_client: Client, monkeypatch: pytest.MonkeyPatch) -> Client:
     monkeypatch.setattr(guard, "system_resolver", lambda host, port: ["10.0.0.1"] if "inside" in host else [])
     return admin_client
 

@@ -22,6 +22,8 @@ from chef.storage.sealing import WEBHOOKS, Unreadable, seal, unseal
 from tests.builds.webhooks.sending import pass_time, send_due
 from tests.receiver import Message, Receiver
 
+pytestmark = pytest.mark.once
+
 MakeEndpoint = Callable[..., WebhookEndpoint]
 Move = Callable[..., Build]
 DONE = (Status.RUNNING, Status.COMPLETED)

@@ -12,6 +12,8 @@ from builds.webhooks import guard
 from builds.webhooks.transport import post
 from tests.receiver import Receiver
 
+pytestmark = pytest.mark.once("postgresql")
+
 PUBLIC = "93.184.216.34"
 
 

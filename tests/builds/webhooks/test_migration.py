@@ -12,6 +12,7 @@ from builds.webhooks.outbox import tell_events
 WEBHOOKS = ("builds", "0008_webhooks")
 
 
+@pytest.mark.slow
 @pytest.mark.django_db(transaction=True)
 def test_events_of_before_count_as_told(
     queue_build: Callable[..., Build], make_endpoint: Callable[..., WebhookEndpoint]

@@ -17,8 +17,10 @@ from pytest_django import Settings
 
 from builds.webhooks import transport
 from builds.webhooks.transport import ANSWER_BYTES, Answer, post
-from tests.installation import free_port
+from tests.ports import free_port
 from tests.receiver import Receiver, Reply
+
+pytestmark = pytest.mark.once("postgresql")
 
 
 def sent(receiver: Receiver, *, seconds: float = 5) -> Answer:

@@ -57,6 +57,7 @@ def lease(queue_build: Callable[..., Build]) -> BuildLease:
 # --- Publish and subscribe ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.redis
 def test_a_change_reaches_every_subscriber_of_this_installation(settings: Settings) -> None:
     settings.INSTALLATION = f"test-{uuid.uuid4().hex}"
     ids = [uuid.uuid4() for _ in range(20)]
@@ -78,6 +79,7 @@ def test_a_change_reaches_every_subscriber_of_this_installation(settings: Settin
     assert [subscriber.received for subscriber in asyncio.run(run())] == [ids, ids]
 
 
+@pytest.mark.redis
 def test_messages_that_are_no_ids_are_ignored(settings: Settings) -> None:
     settings.INSTALLATION = f"test-{uuid.uuid4().hex}"
     build_id = uuid.uuid4()

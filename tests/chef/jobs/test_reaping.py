@@ -46,6 +46,7 @@ def workers() -> Iterator[WorkerQueue]:
     LOCAL_BUILDS.workers.rq.empty()
 
 
+@pytest.mark.redis
 def test_a_submitted_build_wakes_a_worker_up_after_the_commit_only(
     queue_build: QueueBuild,
     workers: WorkerQueue,
@@ -61,6 +62,7 @@ def test_a_submitted_build_wakes_a_worker_up_after_the_commit_only(
     assert job.func_name == "builds.tasks.run_next"  # which workers of the code before know too
 
 
+@pytest.mark.redis
 def test_the_reaper_wakes_workers_up_for_builds_whose_wake_up_was_lost(
     queue_build: QueueBuild, workers: WorkerQueue
 ) -> None:

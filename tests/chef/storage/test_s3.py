@@ -34,8 +34,11 @@ from chef.storage.deletion import discard_keys
 from chef.storage.errors import StoreFault
 from chef.storage.s3 import PART_BYTES
 from tests.builds.sites.outputs import ask, complete
-from tests.installation import ROOT, free_port, until
+from tests.installation import ROOT, until
+from tests.ports import free_port
 from tests.s3_server import KEY, PAGE_KEYS, S3Server
+
+pytestmark = pytest.mark.once("postgresql")
 
 MIB = 1024**2
 
@@ -140,6 +143,7 @@ def test_keys_are_ours_or_those_that_boto_finds(
     assert (used.access_key, used.token) == ((KEY, None) if ours else ("aws", "aws"))
 
 
+@pytest.mark.slow
 def test_who_has_no_bucket_loads_nothing_of_its_client(tmp_path: Path) -> None:
     script = (
         "import sys, django; django.setup()\n"

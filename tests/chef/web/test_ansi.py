@@ -4,6 +4,8 @@ import pytest
 
 from chef.web.ansi import PLAIN, Look, clean, pieces, plain, printable
 
+pytestmark = pytest.mark.once
+
 
 def looks(text: str) -> list[tuple[str, str]]:
     return [(part, look.classes) for part, look in pieces(text) if part]

@@ -17,6 +17,8 @@ from chef.web.downloads import Content, RangeNotSatisfiableError, send, send_mad
 from chef.web.reading import file_pieces
 from chef.web.streaming import TooManyReadersError, serve
 
+pytestmark = pytest.mark.once("postgresql")
+
 PIECE = 1000
 DATA = bytes(number * number % 251 for number in range(3 * PIECE + 7))
 ETAG = '"abc"'
@@ -48,8 +50,8 @@ def answered(view: Any, method: str, headers: dict[str, str]) -> Answer:
     asyncio.run(serve(application, scope, receive, keep, body_of=receive))
     start, *rest = sent
     assert not rest[-1].get("more_body")
-    told = {name.decode(): value.decode() for name, value in start["headers"]}
-    return Answer(start["status"], told, b"".join(message.get("body", b"") for message in rest))
+    headers = {name.decode(): value.decode() for name, value in start["headers"]}
+    return Answer(start["status"], headers, b"".join(message.get("body", b"") for message in rest))
 
 
 @pytest.fixture(params=["by Django", "after Django"])

@@ -19,7 +19,10 @@ from rest_framework.views import APIView
 
 from chef.settings import env_rate
 from chef.web.rate_limits import RateLimitedMixin, address_of, check
-from tests.installation import _answers, free_port, until
+from tests.installation import until
+from tests.ports import answers, free_port
+
+pytestmark = [pytest.mark.once, pytest.mark.redis]
 
 
 class View(RateLimitedMixin, APIView):
@@ -102,7 +105,7 @@ def own_redis(tmp_path: Path, settings: Any) -> Iterator[subprocess.Popen[bytes]
     port = free_port()
     argv = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path)]
     server = subprocess.Popen(argv, stdout=subprocess.DEVNULL)
-    until(lambda: _answers(port), seconds=10, what="Redis answers")
+    until(lambda: answers(port), seconds=10, what="Redis answers")
     settings.REDIS_URL = f"redis://127.0.0.1:{port}/0"
     yield server
     server.send_signal(signal.SIGCONT)

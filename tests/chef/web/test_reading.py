@@ -13,6 +13,8 @@ import pytest
 from chef.web import reading
 from chef.web.reading import file_pieces, made_in_threads
 
+pytestmark = pytest.mark.once("postgresql")
+
 PIECE = 1000
 # Sizes at the borders of pieces.
 SIZES = [0, 1, PIECE - 1, PIECE, PIECE + 1, 2 * PIECE - 1, 2 * PIECE, 2 * PIECE + 1, 5 * PIECE + 500]

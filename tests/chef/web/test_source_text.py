@@ -9,6 +9,8 @@ from chef.web.source_text import html_lines, text_of
 from scripts.code_colours import DARK, FILE, LIGHT, colours, style_sheet
 from tests.builds.pages.contrast import contrast
 
+pytestmark = pytest.mark.once
+
 PNG = b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sII", 13, b"IHDR", 3, 2) + b"\x08\x02\0\0\0" + bytes(20)
 
 

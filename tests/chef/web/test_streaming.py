@@ -15,6 +15,8 @@ from rest_framework.test import APIRequestFactory
 from chef.web import streaming
 from chef.web.streaming import NoLiveStreamsError, TooManyReadersError, defer_response, serve, stream_response
 
+pytestmark = pytest.mark.once
+
 Message = dict[str, Any]
 SCOPE: Message = {"type": "http", "method": "GET", "path": "/", "query_string": b"", "headers": []}
 

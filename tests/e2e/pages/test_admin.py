@@ -8,6 +8,8 @@ from playwright.sync_api import Browser, Page, expect
 from tests.e2e.pages.chromium import DESKTOP, PHONE, Watched, make_user, serious_faults, sign_in
 from tests.installation import Installation, until
 
+pytestmark = [pytest.mark.once, pytest.mark.waits]
+
 FAILING = {"runtime": "static", "buildCommand": "echo '<img src=x onerror=alert(1)>' >&2; exit 3", "outputs": ["."]}
 
 

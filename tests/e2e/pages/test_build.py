@@ -11,6 +11,8 @@ from playwright.sync_api import Browser, Page, Route, expect
 from tests.e2e.pages.chromium import DESKTOP, PHONE, serious_faults, sign_in
 from tests.installation import Installation
 
+pytestmark = [pytest.mark.once, pytest.mark.waits]
+
 expect.set_options(timeout=20_000)  # machines are slow at times
 
 PACKAGE = json.dumps({"name": "x", "version": "1.0.0", "scripts": {"build": "node build.mjs"}})

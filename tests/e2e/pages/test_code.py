@@ -12,6 +12,8 @@ from playwright.sync_api import Browser, Page, expect
 from tests.e2e.pages.chromium import PHONE, serious_faults
 from tests.installation import Installation
 
+pytestmark = [pytest.mark.once, pytest.mark.waits]
+
 SCRIPT = "<script>document.title = 'taken over'</script>"
 HOSTILE = "<img src=x onerror=alert(1)>.js"
 LINES = [f"const line{number} = {number};" for number in range(1, 7001)]

@@ -3,10 +3,13 @@
 import http.client
 
 import httpx
+import pytest
 from playwright.sync_api import Page, expect
 
 from tests.e2e.pages.chromium import serious_faults
 from tests.installation import Installation
+
+pytestmark = [pytest.mark.once, pytest.mark.waits]
 
 
 def test_who_signs_in_is_where_they_wanted_to_be(page: Page, chef: Installation) -> None:

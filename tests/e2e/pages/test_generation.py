@@ -10,6 +10,8 @@ from playwright.sync_api import Browser, Page, expect
 from tests.e2e.pages.chromium import serious_faults
 from tests.installation import Installation
 
+pytestmark = [pytest.mark.once, pytest.mark.waits]
+
 
 @pytest.fixture
 def waiting(chef: Installation) -> Iterator[None]:

@@ -1,9 +1,12 @@
 """From signing in to deleting a project, by the keyboard alone: all that is used is reached by the tab key."""
 
+import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from tests.e2e.pages.chromium import DESKTOP, PASSWORD
 from tests.installation import Installation
+
+pytestmark = [pytest.mark.once, pytest.mark.waits]
 
 MOST_TABS = 80
 SLOW = '{"scripts": {"build": "sleep 60"}}'

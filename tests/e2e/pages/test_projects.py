@@ -4,10 +4,13 @@ import re
 from pathlib import Path
 
 import httpx
+import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.e2e.pages.chromium import PHONE, serious_faults, sign_in
 from tests.installation import Installation, until
+
+pytestmark = [pytest.mark.once, pytest.mark.waits]
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 MAKE = "console.log('the key is ' + process.env.API_KEY); require('fs').mkdirSync('dist', {recursive: true});"

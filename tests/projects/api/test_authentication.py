@@ -48,6 +48,7 @@ def test_a_bad_token_is_not_the_local_user() -> None:
     assert ask(Authorization="Bearer a.b").status_code == 401
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("debug", "code"), [("0", 1), ("1", 0)])
 def test_anyone_is_let_in_for_trying_out_alone(debug: str, code: int) -> None:
     environment = {**os.environ, "CHEF_ALLOW_ANONYMOUS": "1", "DEBUG": debug, "CHEF_HTTPS": "0"}

@@ -19,6 +19,8 @@ from projects.models import EnvironmentVariable, Project, Revision, SourceFile
 from tests.projects.files.archive_files import KINDS, Entry, tar_of, zip_by_hand, zip_of
 from tests.projects.files.test_archives import FILES
 
+pytestmark = pytest.mark.once("postgresql")
+
 MakeClient = Callable[..., APIClient]
 JSON = "application/json"
 

@@ -25,6 +25,8 @@ from tests.scripted_model import (
     tokens,
 )
 
+pytestmark = pytest.mark.once("postgresql")
+
 MakeAsker = Callable[..., Asker]
 
 

@@ -5,6 +5,8 @@ import pytest
 from projects.engine.repairs.fingerprints import Failure, distinct_errors, fingerprint
 from projects.engine.repairs.fix_loop import Built, Ending, decide
 
+pytestmark = pytest.mark.once("postgresql")
+
 TYPES = "src/App.tsx(12,5): error TS2322: Type 'string' is not assignable to type 'number'."
 MODULE = 'Cannot find module "left-pad" imported from src/main.js'
 

@@ -2,7 +2,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import projects.engine
+
+pytestmark = pytest.mark.once("postgresql")
 
 ENGINE = Path(projects.engine.__file__).parent
 ROOT = ENGINE.parent.parent

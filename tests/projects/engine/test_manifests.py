@@ -10,6 +10,8 @@ from projects.engine.stages.plan import Plan
 from projects.engine.stages.tests import Suite
 from tests.projects.engine.apps import as_json, plan, planned
 
+pytestmark = pytest.mark.once("postgresql")
+
 
 def dependency(name: str, range: str = "*", *, development: bool = False) -> Dependency:
     return Dependency(name=name, range=range, development=development)

@@ -18,6 +18,8 @@ from projects.engine.request import Request
 from tests.projects.engine.apps import as_json, patch, replacement
 from tests.scripted_model import Refuses, ScriptedModel
 
+pytestmark = pytest.mark.once("postgresql")
+
 MakeAsker = Callable[..., Asker]
 FILES = {
     "index.html": b"<h1>Todo</h1>\n<p>one</p>\n<p>two</p>\n",

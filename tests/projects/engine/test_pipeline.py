@@ -16,6 +16,8 @@ from projects.engine.stages.state import State
 from tests.projects.engine.apps import INTENT, SUITE, as_json, plan, planned, written
 from tests.scripted_model import Refuses, Says, ScriptedModel, Streams
 
+pytestmark = pytest.mark.once("postgresql")
+
 MakeAsker = Callable[..., Asker]
 PROMPT = "Build a todo app"
 

@@ -4,6 +4,8 @@ import pytest
 
 from projects.engine.model.exchanges import Redaction
 
+pytestmark = pytest.mark.once("postgresql")
+
 KEYS = [
     "sk-proj-" + "aB3" * 12,
     "ghp_" + "a1B2" * 9,

@@ -20,6 +20,8 @@ from projects.engine.starters import MAX_DESCRIPTION, MAX_PACKAGE, MAX_TITLE, ST
 from projects.files.limits import check_files
 from projects.files.paths import path_fault
 
+pytestmark = pytest.mark.once
+
 BY_KEY = {starter.key: starter for starter in STARTERS}
 JUNK = random.Random(1).choices([chr(code) for code in (*range(0x300), *range(0x2000, 0x2070), 0x1F35E)], k=20_000)
 NASTY = {

@@ -27,6 +27,8 @@ from tests.projects.files.archive_files import (
     zip_with,
 )
 
+pytestmark = pytest.mark.once
+
 FILES = [
     NewFile("index.html", b"<h1>hi</h1>" * 60),
     NewFile("src/größe/日本語.txt", "äöü€".encode()),

@@ -30,6 +30,8 @@ from tests.projects.files.archive_files import (
 )
 from tests.projects.files.test_archives import opened, refusal
 
+pytestmark = pytest.mark.once
+
 INVALID = [("invalid_archive", "")]
 UNSAFE = [("unsafe_member", "x")]
 

@@ -4,6 +4,8 @@ import pytest
 
 from projects.files.paths import path_fault, upload_faults
 
+pytestmark = pytest.mark.once
+
 LIMITS = {"max_files": 3, "max_file": 10, "max_total": 20}
 
 

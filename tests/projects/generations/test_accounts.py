@@ -171,7 +171,7 @@ def test_what_a_deleted_project_has_used_stays_used(
     assert TokensUsed.objects.get().tokens == 550
 
 
-def test_repairs_draw_on_the_tokens_of_what_they_mend(model: ScriptedModel, ask: Callable[..., Generation]) -> None:
+def test_repairs_draw_on_the_tokens_of_what_they_repair(model: ScriptedModel, ask: Callable[..., Generation]) -> None:
     says_all(model)
     root = run(ask(max_tokens=10_000))
     assert root.revision

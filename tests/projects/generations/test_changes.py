@@ -28,6 +28,24 @@ def test_an_edit_is_a_new_revision_with_a_diff(model: ScriptedModel, project: Pr
     assert generation.message == "Another title."
 
 
+def test_a_project_of_a_runtime_that_no_app_is_written_for_can_be_edited(
+    model: ScriptedModel, project: Project, owner: User
+) -> None:
+    strategy = {"runtime": "bun", "version": "1"}
+    files = [NewFile("index.html", HTML.encode()), NewFile("bun.lock", b'{"lockfileVersion": 1}')]
+    add_revision(project, files=files, dependencies={}, strategy=strategy)
+    change = replacement("index.html", "<title>Todo</title>", "<title>Done</title>")
+    model.says("patch", patch(summary="Another title.", replacements=[change]))
+
+    generation = run(request_edit(project, by=owner, prompt="Call it Done", wishes=Wishes()))
+
+    assert generation.revision, generation.error
+    assert generation.revision.strategy == strategy
+    sent = str([exchange.messages for exchange in generation.exchanges.all()])
+    assert HTML[:20] in sent
+    assert "lockfileVersion" not in sent
+
+
 def test_an_edit_of_files_that_have_changed_meanwhile_is_not_kept(
     model: ScriptedModel, project: Project, owner: User
 ) -> None:

@@ -119,7 +119,7 @@ def test_another_worker_goes_on_with_what_is_written(model: ScriptedModel, ask: 
     assert account(again) == (100, 10)
 
 
-def test_a_worker_that_is_told_to_stop_gives_it_back_without_a_fault(
+def test_a_worker_that_has_to_stop_gives_it_back_without_a_fault(
     model: ScriptedModel, ask: Callable[..., Generation]
 ) -> None:
     model.says("plan", NeverEnds(seconds=0.05), plan())

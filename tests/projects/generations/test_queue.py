@@ -76,6 +76,7 @@ def test_a_silent_worker_s_generation_is_retried_with_back_off_until_the_attempt
     assert reap_abandoned(GENERATIONS) == 0
 
 
+@pytest.mark.redis
 def test_workers_are_woken_up_after_the_commit_and_again_for_a_wake_up_that_was_lost(
     ask: Ask, django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks
 ) -> None:

@@ -25,6 +25,8 @@ from tests.answers import body_of
 from tests.builds.api.hooks.messages import HIDDEN, QueueBuild, assert_untouched, of, refused, result, stored
 from tests.builds.signing import code, send, send_raw, signed
 
+pytestmark = pytest.mark.once("postgresql")
+
 # --- Results -----------------------------------------------------------------------------------------------------
 
 

@@ -29,6 +29,8 @@ from tests.builds.api.hooks.messages import (
 )
 from tests.builds.signing import ANOTHER_SECRET, SECRET, code, send, send_raw, signed
 
+pytestmark = pytest.mark.once("postgresql")
+
 # --- Who may -----------------------------------------------------------------------------------------------------
 
 
@@ -115,6 +117,7 @@ def test_a_token_is_no_signature(taken: dict[str, Any], client: APIClient) -> No
     assert (answer.status_code, code(answer)) == (401, "unsigned_message")
 
 
+@pytest.mark.redis
 def test_only_what_is_not_signed_spends_the_address_s_rate(
     taken: dict[str, Any], settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,6 +13,8 @@ from builds.models import Artifact, Build
 from builds.queue.claims import claim
 from chef.jobs.models import Status
 
+pytestmark = pytest.mark.once
+
 QueueBuild = Callable[..., Build]
 Complete = Callable[..., Build]
 

@@ -14,6 +14,8 @@ from builds.queue.claims import BuildLease, claim
 from builds.verdicts.evidence import verdict
 from chef.jobs.models import Status
 
+pytestmark = pytest.mark.once
+
 SHOWN = 300
 
 

@@ -14,6 +14,8 @@ from projects.comparison import Change, Kind, changes_between
 from projects.files.paths import NewFile
 from projects.models import Project, Revision
 
+pytestmark = pytest.mark.once
+
 MakeRevision = Callable[..., Revision]
 
 

@@ -15,6 +15,8 @@ from projects.files.paths import NewFile
 from projects.models import Project, Revision
 from tests.chef.web.test_source_text import PNG
 
+pytestmark = pytest.mark.once
+
 MakeRevision = Callable[..., Revision]
 
 

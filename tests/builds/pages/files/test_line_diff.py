@@ -7,6 +7,8 @@ import pytest
 
 from builds.pages.files.line_diff import Difference, difference
 
+pytestmark = pytest.mark.once
+
 
 def applied(before: list[str], after: list[str], found: Difference) -> list[str]:
     """The newer text, made of the older one by what was found."""
@@ -73,6 +75,7 @@ WORST = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("before", "after"), WORST.values(), ids=WORST.keys())
 def test_the_worst_texts_are_compared_in_bounded_time(before: list[str], after: list[str]) -> None:
     began = time.thread_time()

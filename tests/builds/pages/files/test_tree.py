@@ -1,6 +1,10 @@
 """Files as a tree of folders."""
 
+import pytest
+
 from builds.pages.files.tree import Folder, crumbs_of, rows_of, tree_of
+
+pytestmark = pytest.mark.once
 
 
 def test_a_tree_has_folders_first_and_opens_where_one_is() -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from django.contrib.auth.models import User
 from django.test import Client
 from pytest_django import DjangoAssertNumQueries
@@ -12,6 +13,8 @@ from builds.models import Build
 from projects.models import Project, Revision, Upload
 from tests.builds.pages.rows import completed
 from tests.builds.pages.sending import NODE, choices_of, folder
+
+pytestmark = pytest.mark.once
 
 QueueBuild = Callable[..., Build]
 

@@ -13,10 +13,14 @@ from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries, Settings
 
 from builds.models import Build
+from builds.pages.forms import runtime_choices
+from projects.engine.request import WRITTEN_RUNTIMES
 from projects.environment import environment_for
 from projects.files.uploads import KEPT_OF_OWNER, forget_old_uploads
 from projects.models import Generation, Project, Revision, Upload
 from tests.builds.pages.sending import NODE, choices_of, folder
+
+pytestmark = pytest.mark.once
 
 
 def archive(files: dict[str, str], *, link: str = "") -> io.BytesIO:
@@ -254,6 +258,16 @@ def test_a_prompt_becomes_a_generation(browser: Client) -> None:
     assert generation.strategy == {"runtime": "static", "version": "12"}
     assert (generation.tests, generation.auto_fix) == (True, False)
     assert answer.headers["Location"] == f"/generations/{generation.pk}"
+
+
+def test_an_app_is_only_written_for_the_runtimes_that_the_engine_knows(browser: Client) -> None:
+    offered = {value.partition("/")[0] for value, _ in runtime_choices(WRITTEN_RUNTIMES)}
+    answer = browser.post("/new", {"way": "prompt", "prompt": "A list", "runtime": "bun/1"})
+
+    assert offered == set(WRITTEN_RUNTIMES)
+    assert {value.partition("/")[0] for value, _ in runtime_choices()} > offered
+    assert "bun/1 is not one of the available choices" in answer.content.decode()
+    assert not Generation.objects.exists()
 
 
 def test_the_two_steps_take_few_queries(browser: Client, django_assert_max_num_queries: DjangoAssertNumQueries) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import pytest
 from django.contrib.auth.models import User
 from django.test import Client
 from pytest_django import DjangoAssertNumQueries, Settings
@@ -15,6 +16,8 @@ from projects.generations.actions import Wishes, cancel_generation, request_gene
 from projects.models import EnvironmentVariable, Generation, Project
 from tests.builds.pages.rows import completed, more_builds, path_of
 from tests.scripted_model import ScriptedModel
+
+pytestmark = pytest.mark.once
 
 QueueBuild = Callable[..., Build]
 

@@ -16,6 +16,8 @@ from projects.environment import environment_for
 from projects.models import EnvironmentVariable, Project
 from tests.builds.pages.rows import completed, path_of
 
+pytestmark = pytest.mark.once
+
 QueueBuild = Callable[..., Build]
 
 

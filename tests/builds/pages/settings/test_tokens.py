@@ -3,6 +3,7 @@
 import io
 from datetime import timedelta
 
+import pytest
 from django.contrib.auth.models import User
 from django.test import Client
 from django.utils import timezone
@@ -11,6 +12,8 @@ from rest_framework.test import APIClient
 
 from chef.web import errors
 from projects.models import ApiToken
+
+pytestmark = pytest.mark.once
 
 
 def answer_to(key: str) -> int:

@@ -8,6 +8,8 @@ import pytest
 from builds.runtimes.detection import Plan
 from tests.builds.runtimes.planning import NPM_CI, NPM_INSTALL, TOOLS, built, manifest, plan_of, refused
 
+pytestmark = pytest.mark.once
+
 # --- Version -----------------------------------------------------------------------------------------------------
 
 
@@ -174,7 +176,7 @@ BERRY_LOCK = "__metadata:\n  version: {}\n  cacheKey: 10c0\n"
 def test_the_package_manager_is_the_one_that_is_named_or_wrote_the_lockfile(
     files: dict[str, str], fields: dict[str, Any], install: str, build: str
 ) -> None:
-    plan = plan_of({"package.json": built(**fields), **files})
+    plan = plan_of({"package.json": built(**fields), **files}, runtime="node")
 
     assert (plan.install_command, plan.build_command) == (install, build)
     assert plan.package_manager == build.split()[0]

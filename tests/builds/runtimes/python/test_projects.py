@@ -4,6 +4,8 @@ import pytest
 
 from tests.builds.runtimes.planning import ASSEMBLE, plan_of, refused
 
+pytestmark = pytest.mark.once
+
 
 @pytest.mark.parametrize(
     "files",

@@ -11,6 +11,8 @@ import pytest
 
 from builds.runtimes.python import toolbox
 
+pytestmark = pytest.mark.once
+
 TOOLBOX = Path(toolbox.__file__ or "").parent
 ASSEMBLE = TOOLBOX / "assemble.py"
 REQUIRES = TOOLBOX / "python_requires.py"
@@ -165,6 +167,7 @@ def tools(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return environment
 
 
+@pytest.mark.network
 def test_the_build_needs_no_network_after_its_requirements_are_installed(tools: dict[str, str], tmp_path: Path) -> None:
     write(tmp_path, {"pyproject.toml": PYPROJECT, "backend.py": BACKEND, "tiny.py": '"""Tiny"""\n'})
 
@@ -179,6 +182,7 @@ def test_the_build_needs_no_network_after_its_requirements_are_installed(tools: 
     assert "tiny.py" in zipfile.ZipFile(tmp_path / "dist" / "tiny-1.0-py2.py3-none-any.whl").namelist()
 
 
+@pytest.mark.network
 @pytest.mark.parametrize(
     ("files", "said"),
     [
@@ -208,6 +212,7 @@ def test_a_package_that_cannot_be_prepared_fails_with_the_reason(
     assert said in done.stdout + done.stderr
 
 
+@pytest.mark.network
 def test_a_requirement_that_pip_cannot_install_ends_with_pip_s_words(tools: dict[str, str], tmp_path: Path) -> None:
     write(tmp_path, {"pyproject.toml": "[build-system]\nrequires = ['six==99']\n"})
 

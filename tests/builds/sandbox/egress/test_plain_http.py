@@ -9,6 +9,8 @@ import pytest
 from builds.sandbox.egress import EgressEntry, EgressProxy
 from tests.builds.sandbox.egress.peers import Client, Mirror, echo, listening, proxy, read_head
 
+pytestmark = pytest.mark.once
+
 # Plain http ---------------------------------------------------------------------------------------------------------
 
 

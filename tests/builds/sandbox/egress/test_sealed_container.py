@@ -22,6 +22,8 @@ from builds.sandbox.chef_init import FirstProcess, fall_back, first_process
 from builds.sandbox.egress import EgressProxy
 from tests.builds.sandbox.egress.peers import Address, Client, blocks, digest_of, echo, listening, proxy
 
+pytestmark = [pytest.mark.once, pytest.mark.docker]
+
 UID = 10001
 IMAGES = {"node": "chef-runtime/node:22", "python": "chef-runtime/python:3.11", "static": "chef-runtime/static:12"}
 INIT = ["/chef/inside/init", "--deadline", "60"]
@@ -154,7 +156,9 @@ def test_command_runs_as_given_and_its_code_is_the_container_s(sandbox: Sandbox,
         (["/tmp"], 126, "/tmp"),
     ],
 )
-def test_how_the_command_ended_is_told(sandbox: Sandbox, language: str, argv: list[str], code: int, words: str) -> None:
+def test_how_the_command_ended_is_reported(
+    sandbox: Sandbox, language: str, argv: list[str], code: int, words: str
+) -> None:
     ended, output = sandbox.run(language, argv)
 
     assert ended == code
@@ -189,7 +193,7 @@ def test_deadline_ends_all_that_runs_whatever_it_does(sandbox: Sandbox) -> None:
 
     assert time.monotonic() - began < 10
     assert code == (124 if sandbox.first.reaps else 137)
-    assert output == ("chef-init: the time is over\n" if sandbox.first.reaps else "")
+    assert output == ("chef-init: deadline exceeded\n" if sandbox.first.reaps else "")
 
 
 def test_orphans_do_not_use_up_the_limit_on_processes(sandbox: Sandbox) -> None:
@@ -222,7 +226,7 @@ def test_sigterm_is_passed_on(sandbox: Sandbox, language: str) -> None:
 
 
 @languages
-def test_port_that_is_taken_is_told(sandbox: Sandbox, language: str) -> None:
+def test_port_that_is_taken_is_reported(sandbox: Sandbox, language: str) -> None:
     code, output = sandbox.run(language, [*INIT, *FORWARD, "--", "/bin/true"])
 
     assert code == 70

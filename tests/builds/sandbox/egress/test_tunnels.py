@@ -33,6 +33,8 @@ from tests.builds.sandbox.egress.peers import (
     read_head,
 )
 
+pytestmark = pytest.mark.once
+
 # What is let through ------------------------------------------------------------------------------------------------
 
 

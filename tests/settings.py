@@ -1,0 +1,86 @@
+"""The settings of this process of pytest: chef.settings with a secret key, a data folder and SQLite of its own.
+
+Nothing has to be set by hand, and how Chef is set up on this machine does not matter: of its variables, only those in
+`KEPT` are read, which say how the machine reaches things and where `./scripts/test.sh` has put them. Chef's own
+processes, which some tests start, have chef.settings and an environment of their own: see tests.installation.
+"""
+
+import atexit
+import os
+import secrets
+import shutil
+import tempfile
+from pathlib import Path
+
+from scripts.place import ROOT, read_env_file
+from tests.ports import free_port
+
+KEPT = frozenset(
+    {
+        *("DOCKER_HOST", "SSL_CERT_FILE", "RUNTIME_REGISTRY"),
+        *("CHEF_DATA_DIR", "CHEF_INSTALLATION", "SECRET_KEY", "DATABASE_URL", "REDIS_URL"),
+    }
+)
+REDIS_DATABASES = 16  # as many as a Redis has that nobody has configured
+# Set where REDIS_URL is one of ours, at which tests.services starts a server when a test needs one.
+OWN_REDIS = "CHEF_TESTS_OWN_REDIS"
+
+
+def _prepare_environment() -> None:
+    """What chef.settings reads, which processes started by tests inherit."""
+    for name in set(read_env_file(ROOT / ".env.example", commented=True)) - KEPT:
+        os.environ.pop(name, None)
+    os.environ.setdefault("SECRET_KEY", secrets.token_urlsafe(60))
+    os.environ.setdefault("CHEF_INSTALLATION", f"test-{secrets.token_hex(4)}")
+    if "CHEF_DATA_DIR" not in os.environ:
+        os.environ["CHEF_DATA_DIR"] = _temporary_folder()
+    if "REDIS_URL" not in os.environ:
+        os.environ[OWN_REDIS] = "1"
+    if worker := os.environ.get("PYTEST_XDIST_WORKER", ""):
+        _part_from_other_workers(worker)
+    if OWN_REDIS in os.environ:
+        os.environ["REDIS_URL"] = f"redis://127.0.0.1:{free_port()}/0"
+    data = os.environ["CHEF_DATA_DIR"]
+    os.environ.setdefault("DATABASE_URL", f"sqlite:///{data}/chef.sqlite3")
+    os.environ["DJANGO_SETTINGS_MODULE"] = "chef.settings"  # for processes that tests start
+
+
+def _temporary_folder() -> str:
+    """Removed when this process ends. Its path is short: unix sockets lie below."""
+    folder, ours = tempfile.mkdtemp(prefix="chef-tests-", dir="/tmp"), os.getpid()
+
+    def remove() -> None:
+        if os.getpid() == ours:  # and not in a fork of it
+            shutil.rmtree(folder, ignore_errors=True)
+
+    atexit.register(remove)
+    return folder
+
+
+def _part_from_other_workers(worker: str) -> None:
+    """pytest-xdist's workers have inherited one environment: each gets a folder, a name and a part of Redis in it."""
+    base = Path(os.environ["CHEF_DATA_DIR"])
+    folder = base / worker
+    folder.mkdir(exist_ok=True)
+    if (base / "static").is_dir() and not (folder / "static").exists():
+        (folder / "static").symlink_to(base / "static")
+    os.environ["CHEF_DATA_DIR"] = str(folder)
+    os.environ["CHEF_INSTALLATION"] += f"-{worker}"
+    if OWN_REDIS not in os.environ:
+        server, _, database = os.environ["REDIS_URL"].rpartition("/")
+        if database.isdigit():
+            number = (int(database) + 1 + int(worker.removeprefix("gw"))) % REDIS_DATABASES
+            os.environ["REDIS_URL"] = f"{server}/{number}"
+    if os.environ.get("DATABASE_URL", "").startswith("sqlite"):
+        del os.environ["DATABASE_URL"]  # it is in the folder; on a server, pytest-django names databases by worker
+
+
+_prepare_environment()
+
+from chef.settings import *  # noqa: E402, F403  (it reads the environment)
+from chef.settings import STORAGES  # noqa: E402
+
+# As they are in the repository: nothing has to be collected. Installations have Chef's own.
+STORAGES = {**STORAGES, "staticfiles": {"BACKEND": "tests.static_files.PlainStaticFiles"}}
+# Chef's own takes a third of a second for each password, as it should.
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
