@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.e2e.client import ChefClient, Refused
@@ -126,6 +127,7 @@ def test_a_stranger_is_told_to_bring_a_token(chef: Installation) -> None:
 
 
 def test_refused_requests_leave_nothing_behind(chef: Installation, client: ChefClient) -> None:
+    until(lambda: httpx.get(f"{chef.url}/health").is_success, seconds=60, what="the workers have started")
     before = client.health()["checks"]["queue"]["depth"]
 
     for body, _, _ in REFUSED.values():
