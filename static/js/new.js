@@ -4,10 +4,10 @@ const form = document.getElementById("upload");
 const zone = document.getElementById("drop");
 const said = document.getElementById("drop-said");
 const limits = form.dataset;
-const NOISE = new Set(limits.noise.split(" "));
+const IGNORED = new Set(limits.ignored.split(" "));
 
 const parts = (path) => path.split("/").filter(Boolean);
-const noiseIn = (path) => parts(path).find((part) => NOISE.has(part)) ?? "";
+const ignoredPart = (path) => parts(path).find((part) => IGNORED.has(part)) ?? "";
 const isArchive = (file) => /\.(zip|tar|tgz|tar\.gz)$/i.test(file.name);
 const bytes = (count) => `${(count / 1048576).toFixed(1)} MiB`;
 
@@ -20,10 +20,10 @@ function say(text, isFault = false) {
 
 async function walk(entry, found, leftOut) {
   const path = entry.fullPath.replace(/^\//, "");
-  const noise = noiseIn(path);
-  if (noise) {
+  const ignored = ignoredPart(path);
+  if (ignored) {
     // A whole folder counts as one: to look into it would take longer than all the rest.
-    leftOut[noise] = (leftOut[noise] ?? 0) + 1;
+    leftOut[ignored] = (leftOut[ignored] ?? 0) + 1;
     return;
   }
   if (entry.isFile) {
@@ -62,8 +62,8 @@ function chosen() {
   const leftOut = {};
   for (const file of form.elements.folder.files) {
     const path = file.webkitRelativePath || file.name;
-    const noise = noiseIn(path);
-    if (noise) leftOut[noise] = (leftOut[noise] ?? 0) + 1;
+    const ignored = ignoredPart(path);
+    if (ignored) leftOut[ignored] = (leftOut[ignored] ?? 0) + 1;
     else found.push({ path, file });
   }
   return { found, leftOut };

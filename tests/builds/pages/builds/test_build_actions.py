@@ -86,7 +86,7 @@ def test_what_has_no_page_offers_no_publishing_and_refuses_it(queue_build: Queue
 
     assert f'action="/builds/{build.pk}/publish"' not in browser.get(f"/builds/{build.pk}").content.decode()
     assert "there is no index.html in its output" in browser.get(f"/builds/{build.pk}").content.decode()
-    assert "has no index.html: have the build write one" in post(browser, build, "publish")
+    assert "has no index.html: make the build write one" in post(browser, build, "publish")
 
 
 def test_a_preview_is_made_only_when_it_is_asked_for(completed: Build, browser: Client) -> None:
