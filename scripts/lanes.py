@@ -26,7 +26,10 @@ _ONCE = {
         "projects/generator/test_misbehaviour.py",
         *(f"builds/sites/test_{name}.py" for name in ("names", "rules", "serving")),
         "builds/webhooks/test_endpoints.py",
-        *(f"e2e/test_{name}.py" for name in ("cancel", "corpus", "generations", "outside", "s3_store", "starters")),
+        *(
+            f"e2e/test_{name}.py"
+            for name in ("cancel", "corpus", "generations", "external_builders", "s3_store", "starters")
+        ),
         "e2e/pages",
         *(f"projects/test_{name}.py" for name in ("archives", "hostile_archives", "paths", "rate_limits", "starters")),
         *(f"test_{name}.py" for name in ("compose", "doors", "scripts", "start", "streams")),
@@ -45,8 +48,11 @@ _ONCE = {
 }
 _WAITING = (
     "e2e/pages",
-    *(f"e2e/test_{name}.py" for name in ("cancel", "cancel_races", "faults", "faults_by_phase", "live", "outside")),
-    *(f"e2e/test_{name}.py" for name in ("turns", "twice", "webhooks")),
+    *(
+        f"e2e/test_{name}.py"
+        for name in ("cancel", "cancel_races", "faults", "faults_by_phase", "live", "external_builders")
+    ),
+    *(f"e2e/test_{name}.py" for name in ("fair_share", "idempotency", "webhooks")),
 )
 # Each lane, and the database that it is on.
 LANES = {"sqlite": "sqlite", "postgresql": "postgresql", "sqlite-waiting": "sqlite", "postgresql-waiting": "postgresql"}
