@@ -32,7 +32,7 @@ _ONCE = {
         ),
         "e2e/pages",
         *(f"projects/test_{name}.py" for name in ("archives", "hostile_archives", "paths", "rate_limits", "starters")),
-        *(f"test_{name}.py" for name in ("compose", "doors", "scripts", "start", "streams")),
+        *(f"test_{name}.py" for name in ("authorization", "compose", "scripts", "start", "streams")),
     ),
     "postgresql": (  # all kinds of texts and numbers are sent here: it takes fewer of them than SQLite
         *(f"e2e/test_{name}.py" for name in ("downloads", "limits", "live", "logs", "outputs", "refusals", "repairs")),
