@@ -63,8 +63,8 @@ class Operates(Generic[M]):
 
     def get_urls(self) -> list[URLPattern]:
         view = self._admin.admin_site.admin_view(self.operate_view)
-        own = path("operate/<slug:name>/", view, name=self._url_name())
-        return [own, *super().get_urls()]  # type: ignore[misc]
+        operate = path("operate/<slug:name>/", view, name=self._url_name())
+        return [operate, *super().get_urls()]  # type: ignore[misc]
 
     def get_actions(self, request: HttpRequest) -> dict[str, Any]:
         offered: dict[str, Any] = super().get_actions(request)  # type: ignore[misc]

@@ -22,18 +22,18 @@ _SHOWN = 200
 @require_http_methods(["GET", "HEAD", "POST"])
 def tokens(request: HttpRequest) -> HttpResponse:
     """All of the user's tokens. A POST creates one (`do=make`) or revokes one (`do=revoke`, `prefix`)."""
-    own = ApiToken.objects.filter(owner=request.user.pk)
+    mine = ApiToken.objects.filter(owner=request.user.pk)
     form = TokenForm()
     if request.method == "POST":
         form = TokenForm(request.POST) if request.POST.get("do") == "make" else form
         if not form.is_bound:
-            _revoke(request, get_object_or_404(own, prefix=request.POST.get("prefix", "").replace("\0", "")))
+            _revoke(request, get_object_or_404(mine, prefix=request.POST.get("prefix", "").replace("\0", "")))
         if not form.is_bound or _is_made(request, form):
             return redirect("tokens")
     context = {
         "here": "tokens",
         "form": form,
-        "tokens": own.order_by("revoked", "-created")[:_SHOWN],
+        "tokens": mine.order_by("revoked", "-created")[:_SHOWN],
         "now": timezone.now(),
         "secret": shown_once(request, about="token"),
     }
