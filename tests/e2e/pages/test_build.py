@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Page, Route, expect
 from tests.e2e.pages.chromium import DESKTOP, PHONE, serious_violations, sign_in
 from tests.installation import Installation
 
-expect.set_options(timeout=20_000)  # machines may be slow
+expect.set_options(timeout=20_000)  # machines are slow at times
 
 PACKAGE = json.dumps({"name": "x", "version": "1.0.0", "scripts": {"build": "node build.mjs"}})
 MOST_BYTES = 100 * 1024
