@@ -24,10 +24,15 @@ RUN python -m venv --without-pip /opt/chef \
  && python -m pip --python /opt/chef/bin/python --cert authorities.pem --disable-pip-version-check install \
     --progress-bar off --no-cache-dir --only-binary=:all: --require-hashes --requirement requirements.lock
 
+# For chef-init, which runs first in each build's container. An image that has a compiler already asks for no package.
+RUN command -v gcc >/dev/null \
+ || { apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*; }
+
 # Static files are collected here, so that they always match the code beside them. The key signs nothing.
 WORKDIR /app
 COPY . .
 RUN rm -rf requirements.lock certs \
+ && python -m builds.sandbox.chef_init \
  && SECRET_KEY=not-used CHEF_DATA_DIR=/var/lib/chef \
     /opt/chef/bin/python manage.py collectstatic --noinput --verbosity 0 \
  && /opt/chef/bin/python -m compileall -q . \
@@ -57,4 +62,4 @@ EXPOSE 3001
 # The bundle that docker-compose.yml mounts counts only when it has something in it: without one, /dev/null is there.
 ENTRYPOINT ["sh", "-c", "[ ! -s /etc/chef/ca.pem ] || export SSL_CERT_FILE=/etc/chef/ca.pem; exec \"$@\"", "chef"]
 CMD ["uvicorn", "chef.asgi:application", "--host", "0.0.0.0", "--port", "3001", \
-     "--http", "chef.web.ready:ReadyProtocol", "--no-access-log", "--timeout-graceful-shutdown", "10"]
+     "--http", "builds.sites.ready_answers:ReadyProtocol", "--no-access-log", "--timeout-graceful-shutdown", "10"]

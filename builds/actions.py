@@ -12,13 +12,14 @@ from django.utils import timezone
 
 from builds.artifacts import discard_attempt
 from builds.models import Artifact, Build, BuildEvent, Priority
-from builds.queue.claims import bell
-from builds.queue.forecast import USUAL_WAIT, seconds_to_room
+from builds.queue.claims import LOCAL_BUILDS, queue_of
 from builds.sites.publishing import delete_releases
 from builds.verdicts.evidence import verdict
 from builds.webhooks.endpoints import delete_endpoints_of, set_project_webhook
 from builds.webhooks.outbox import tell_of
-from chef.jobs.models import OwnerQueueFull, QueueFull, Status, TransitionRefused
+from chef.jobs.capacity import make_sure_of_room
+from chef.jobs.models import Status, TransitionRefusedError
+from chef.refusals import RefusalError
 from chef.storage.deletion import discard_keys
 from projects.actions import add_revision, create_project, update_project, with_strategy
 from projects.environment import Secret, set_environment
@@ -41,7 +42,7 @@ def submit_project(
 ) -> Build:
     """A new project with its environment, its first revision and its first build, all or nothing.
 
-    `upload` is what projects.actions.add_revision takes. Raises its UploadRefused, and what queue_build raises.
+    `upload` is what projects.actions.add_revision takes. Raises its InvalidUploadError, and what queue_build raises.
     """
     project = create_project(by=by, name=name)
     set_environment(project, env=env, secrets=secrets)
@@ -52,7 +53,7 @@ def submit_project(
 def submit_project_with_webhook(*, webhook_url: str | None, **submission: Any) -> tuple[Build, str | None]:
     """The same, and an endpoint that is told of the results of its builds, with the endpoint's secret.
 
-    Raises TooManyEndpoints too.
+    Raises TooManyEndpointsError too.
     """
     build = submit_project(**submission)
     return build, set_project_webhook(build.project, webhook_url) if webhook_url else None
@@ -62,7 +63,7 @@ def submit_project_with_webhook(*, webhook_url: str | None, **submission: Any) -
 def change_project(project: Project, **changes: Any) -> str | None:
     """What projects.actions.update_project changes; and `webhook_url`, which None takes away.
 
-    Returns the secret of a webhook that is new. Raises TooManyEndpoints, and what update_project raises.
+    Returns the secret of a webhook that is new. Raises TooManyEndpointsError, and what update_project raises.
     """
     has_webhook, url = "webhook_url" in changes, changes.pop("webhook_url", None)
     update_project(project, **changes)
@@ -99,15 +100,17 @@ def submit_upload(upload: Upload, *, by: User, strategy: Mapping[str, Any], **of
     return build
 
 
-class NothingToBuild(Exception):
+class NothingToBuildError(RefusalError):
     """The project has no files yet."""
+
+    code = "no_files"
 
     def __init__(self) -> None:
         super().__init__("The project has no files yet: wait for its generation, or send files as a revision.")
 
 
 def build_again(project: Project, *, by: User) -> Build:
-    """Build the project's last revision. Raises NothingToBuild, and what queue_build raises."""
+    """Build the project's last revision. Raises NothingToBuildError, and what queue_build raises."""
     return queue_build(_last_revision(project), by=by)
 
 
@@ -120,12 +123,14 @@ def change_strategy(project: Project, strategy: Mapping[str, Any], *, by: User) 
 def _last_revision(project: Project) -> Revision:
     revision = project.revisions.order_by("-number").first()
     if revision is None:
-        raise NothingToBuild
+        raise NothingToBuildError
     return revision
 
 
-class NoOutsideBuilder(Exception):
-    """There is nobody outside of this system who could take the build."""
+class NoExternalBuilderError(RefusalError):
+    """This installation has no external builders that could take the build."""
+
+    code = "no_outside_builder"
 
     def __init__(self) -> None:
         super().__init__(
@@ -143,11 +148,11 @@ def queue_build(
     is_external: bool | None = None,
     **origin: Any,
 ) -> Build:
-    """Queue a build of a revision. The bell rings after the commit; when it cannot, the reaper rings later.
+    """Queue a build of a revision. A worker is woken up after the commit; when that fails, the reaper does it later.
 
     `is_external`: whether builders outside of this system shall take it; None is as of the project's last build.
-    `origin` is where it comes from, as columns of the build: retry_of. Raises QueueFull, OwnerQueueFull,
-    NoOutsideBuilder and InQuarantine. Builds that a fault puts back do not come here: they are never refused.
+    `origin` is where it comes from, as columns of the build: retry_of. Raises QueueFullError, OwnerQueueFullError,
+    NoExternalBuilderError and QuarantinedError. Builds that a fault puts back do not come here: they are never refused.
     """
     # The project's row is always locked before the owner's: whoever adds a revision holds it already.
     project = Project.objects.select_for_update().get(pk=revision.project_id)
@@ -155,8 +160,8 @@ def queue_build(
     if is_external is None:
         is_external = bool(project.builds.order_by("-number").values_list("is_external", flat=True).first())
     if is_external and not settings.WORKER_SECRETS:
-        raise NoOutsideBuilder
-    _make_sure_of_room(project.owner_id, is_external=is_external)
+        raise NoExternalBuilderError
+    make_sure_of_room(queue_of(is_external=is_external), project.owner_id)
     return _queued(revision, by=by, priority=priority, is_external=is_external, **origin)
 
 
@@ -189,21 +194,8 @@ def _queued(revision: Revision, *, by: User, **columns: Any) -> Build:
         fence=0,
         data={"by": by.get_username()},
     )
-    if not build.is_external:
-        transaction.on_commit(bell.ring)
+    queue_of(is_external=build.is_external).wake_up_on_commit()
     return build
-
-
-def _make_sure_of_room(owner: int, *, is_external: bool) -> None:
-    """Refuse when that queue is full: exactly for the owner; for all, give or take what is being queued just now."""
-    # Locked until the commit, so that whoever queues next counts this build too. Rows that point to the owner, such
-    # as those of this transaction, do not conflict with this kind of lock.
-    User.objects.select_for_update(no_key=True).only("pk").get(pk=owner)
-    queued = Build.objects.filter(status=Status.QUEUED, is_external=is_external)
-    if queued.filter(owner=owner).count() >= settings.OWNER_MAX_QUEUED:
-        raise OwnerQueueFull("builds", retry_after=USUAL_WAIT if is_external else seconds_to_room(owner))
-    if queued.count() >= settings.MAX_QUEUED:
-        raise QueueFull("builds", retry_after=USUAL_WAIT if is_external else seconds_to_room())
 
 
 def cancel_build(build: Build, *, by: User) -> bool:
@@ -215,7 +207,7 @@ def cancel_build(build: Build, *, by: User) -> bool:
         reason = verdict("cancelled", phase=build.phase, evidence=[f"cancelled by {by.get_username()}"])
         try:
             build.transition_to(Status.CANCELLED, verdict=reason.as_json())
-        except TransitionRefused:
+        except TransitionRefusedError:
             build.refresh_from_db()
         else:
             return True
@@ -236,9 +228,8 @@ def hand_back_build(build: Build) -> bool:
                     Status.QUEUED, outcome="handed_back", available_at=timezone.now(), phase="", progress=0
                 )
                 transaction.on_commit(partial(discard_attempt, build.pk, fence))
-                if not build.is_external:
-                    transaction.on_commit(bell.ring)
-        except TransitionRefused:
+                queue_of(is_external=build.is_external).wake_up_on_commit()
+        except TransitionRefusedError:
             build.refresh_from_db()
         else:
             return True
@@ -258,20 +249,21 @@ def release_project(project: Project) -> bool:
     """Let a project's builds run again. False when it was not in quarantine."""
     with transaction.atomic():
         released = bool(Quarantine.objects.filter(project=project).delete()[0])
-        waiting = project.builds.filter(status=Status.QUEUED, is_external=False).count()
-        if released and waiting:
-            transaction.on_commit(partial(bell.ring, min(waiting, settings.WORKER_CONCURRENCY)))
+        if released:
+            LOCAL_BUILDS.wake_up_on_commit(LOCAL_BUILDS.jobs().filter(project=project, status=Status.QUEUED).count())
     return released
 
 
-class NotFinished(Exception):
+class BuildNotFinishedError(RefusalError):
     """The build has not ended, so there is nothing to try again."""
+
+    code = "build_not_finished"
 
 
 def retry_build(build: Build, *, by: User) -> Build:
-    """Build a revision again, as a new build in the same queue. Raises NotFinished, and what queue_build raises."""
+    """Build a revision again, in the same queue. Raises BuildNotFinishedError, and what queue_build raises."""
     if not build.is_terminal:
-        raise NotFinished(f"The build is {build.status}: wait for its end, or cancel it first.")
+        raise BuildNotFinishedError(f"The build is {build.status}: wait for its end, or cancel it first.")
     return queue_build(
         build.revision, by=by, priority=Priority(build.priority), is_external=build.is_external, retry_of=build
     )

@@ -10,6 +10,11 @@ class BuildsConfig(AppConfig):
     def ready(self) -> None:
         from builds import checks  # noqa: F401  (registers the system checks)
         from builds.operations.roles import set_roles
+        from builds.runtimes.catalogue import RUNTIMES
+        from projects.environment import reserve
 
+        for runtime in RUNTIMES.values():
+            for reason, pattern in runtime.reserved_variables.items():
+                reserve(pattern, reason)
         # After Django's own receiver, which makes the permissions of this app, the last one.
         post_migrate.connect(set_roles, sender=self)

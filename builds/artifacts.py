@@ -1,6 +1,6 @@
-"""Outputs of a build: taken from the sandbox as a tar stream, checked member by member, stored, served by name.
+"""Outputs of a build: read from the sandbox as a tar stream, checked member by member, and stored.
 
-Nothing is ever extracted by path: a member is parsed, and its bytes go to the store under a name of our own.
+Nothing is ever extracted by path: each member's bytes go to the store under a name that Chef chooses.
 """
 
 import contextlib
@@ -17,13 +17,15 @@ from uuid import UUID
 
 from django.core.files.base import File
 from django.core.files.storage import default_storage
+from django.db.models import QuerySet
 
-from builds.models import Artifact, PhaseName
+from builds.models import Artifact, Build, PhaseName
 from builds.queue.claims import BuildLease
 from builds.runtimes.detection import Plan
 from builds.sandbox.contract import Output, OutputMissing, OutputUnsafe, Workspace
 from builds.sandbox.tar import StreamFile
 from builds.verdicts.evidence import Verdict, verdict
+from chef.jobs.models import Status
 from chef.storage.deletion import discard_keys
 
 MAX_NAME_BYTES = 1024
@@ -38,9 +40,15 @@ class OutputRefused(Exception):
         self.verdict = verdict
 
 
+def artifacts_of(build: Build) -> QuerySet[Artifact]:
+    """The outputs of the attempt that completed it, if one has."""
+    rows = Artifact.objects.filter(build=build, attempt=build.fence)
+    return rows if build.status == Status.COMPLETED else rows.none()
+
+
 @dataclass
 class Taken:
-    """What has been stored so far, and what was left out with the reason."""
+    """What has been stored so far, and what was skipped and why."""
 
     artifacts: list[Artifact] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
@@ -48,7 +56,7 @@ class Taken:
 
 
 class _Hashing(File[bytes]):
-    """A stream that is hashed while the store reads it, for as long as `check` lets it."""
+    """A stream that is hashed while the store reads it; `check` may raise to stop it."""
 
     def __init__(self, source: IO[bytes], size: int, check: Callable[[], None]) -> None:
         super().__init__(source)
@@ -63,7 +71,7 @@ class _Hashing(File[bytes]):
     def chunks(self, chunk_size: int | None = None) -> Iterator[bytes]:
         source = cast("IO[bytes]", self.file)
         while data := source.read(chunk_size or 256 * 1024):
-            self._check()  # one file may take many seconds
+            self._check()  # one file may take many seconds: check between chunks
             self.digest.update(data)
             yield data
 
@@ -77,11 +85,11 @@ def collect(
     max_bytes: int,
     check: Callable[[], None],
 ) -> Taken:
-    """Store the plan's outputs under the attempt's own prefix. Rows are not written here: see `record`.
+    """Store the plan's outputs under the attempt's prefix. Rows are not written here: see `record`.
 
-    All that the user named are taken; of the candidates, the first that is a folder.
+    All outputs that the user named are taken; of detected candidates, the first that is a folder.
     Raises OutputRefused with the verdict `no_output`, `unsafe_output`, `too_many_artifacts` or `artifacts_too_large`,
-    and whatever `check` raises to end it; nothing of the attempt stays in the store then.
+    and what `check` raises; nothing of the attempt stays in the store then.
     """
     taken = Taken()
     try:
@@ -103,7 +111,7 @@ def collect(
 
 
 def record(taken: Taken, lease: BuildLease) -> None:
-    """Write the rows, if the attempt still holds its build. Raises LeaseLost; the stored bytes are gone then."""
+    """Write the rows, if the attempt still holds its build. Raises LeaseLostError after removing the stored bytes."""
     try:
         with lease.writing():
             Artifact.objects.bulk_create(taken.artifacts, batch_size=500)
@@ -113,9 +121,9 @@ def record(taken: Taken, lease: BuildLease) -> None:
 
 
 def discard_attempt(build_id: UUID, fence: int, *, but: Collection[str] = ()) -> None:
-    """Remove the bytes that an attempt stored before its end, a half-written one among them, `but` for some keys.
+    """Remove the bytes that an unfinished attempt stored, partial files included, except the keys in `but`.
 
-    Its rows, if any, are not part of the build.
+    Rows are not touched: those of an unfinished attempt are not part of the build.
     """
     folder = f"{build_id}/{fence}"
     with contextlib.suppress(OSError):
@@ -125,7 +133,7 @@ def discard_attempt(build_id: UUID, fence: int, *, but: Collection[str] = ()) ->
 
 @contextlib.contextmanager
 def _taken(workspace: Workspace, plan: Plan, path: str) -> Iterator[Output | None]:
-    """One output of the plan, or None when there is nothing at its path."""
+    """One output of the plan; None when nothing is at its path."""
     try:
         with workspace.take(_join(plan.root_dir, path)) as output:
             yield output
@@ -172,9 +180,9 @@ def _store_member(
 
 
 def keep(files: Iterable[tuple[str, bytes]], lease: BuildLease) -> list[Artifact]:
-    """Store files that came by themselves, as (name, bytes), under the attempt's own prefix. Rows are not written here.
+    """Store files given as (name, bytes) under the attempt's prefix. Rows are not written here.
 
-    Another may store for the same attempt at the same time: what is to be removed is what these rows name.
+    Another request may store for the same attempt concurrently, so on failure only these rows' keys are removed.
     """
     kept: list[Artifact] = []
     try:
@@ -187,7 +195,7 @@ def keep(files: Iterable[tuple[str, bytes]], lease: BuildLease) -> list[Artifact
 
 
 def _store(name: str, content: _Hashing, lease: BuildLease, index: int) -> Artifact:
-    # Never the user's name: what a store does with '..', ':' or a trailing dot is then of no interest.
+    # Never the user's name, so that it does not matter how a store handles '..', ':' or a trailing dot.
     key = default_storage.save(f"{lease.build.pk}/{lease.fence}/{index}", content)
     return Artifact(
         build=lease.build,
@@ -206,7 +214,7 @@ def media_type(name: str) -> str:
 
 
 def _artifact_name(member: str, output: str) -> str:
-    """The engine names members by the output's last part: put the whole output path in its place."""
+    """The member's name with the full output path: the engine uses only the last part of it."""
     rest = member.partition("/")[2]
     if output in ("", "."):
         return rest
@@ -218,7 +226,7 @@ def _is_excluded(name: str, output: str, plan: Plan) -> bool:
 
 
 def name_fault(name: str) -> str:
-    """Why a file of this name is not kept, as the end of a sentence; empty when it is."""
+    """Why a file with this name is not kept, as the end of a sentence; empty if it is kept."""
     try:
         size = len(name.encode())
     except UnicodeEncodeError:
@@ -226,7 +234,7 @@ def name_fault(name: str) -> str:
     if size > MAX_NAME_BYTES:
         return f"the name is longer than {MAX_NAME_BYTES} bytes"
     if "\\" in name or _UNSAFE_NAME.search(name) or any(unicodedata.category(char) == "Cc" for char in name):
-        return "the name holds control or invisible characters, or a backslash"
+        return "the name contains control or invisible characters, or a backslash"
     return ""
 
 

@@ -9,6 +9,7 @@ from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from standardwebhooks import Webhook
 from standardwebhooks.webhooks import EmptyWebhookSecretError
 
+from builds.sandbox.chef_init import first_process
 from builds.webhooks import guard
 
 # A unix socket's path may have 107 bytes; the egress proxy adds its own folder and name to BUILD_DIR.
@@ -32,13 +33,19 @@ def ca_bundle_is_there(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
 
 
 @register()
+def chef_init_is_compiled(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    warning = first_process().warning
+    return [Warning(warning, id="builds.W003")] if warning else []
+
+
+@register()
 def convex_can_be_told(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     if not settings.CONVEX_URL:
         return []
     found: list[CheckMessage] = []
     try:
         guard.parse(settings.CONVEX_URL, is_ours=True)
-    except guard.Refused as refused:
+    except guard.UrlRefusedError as refused:
         found.append(
             Error("CONVEX_URL is no address that messages can be sent to.", hint=str(refused), id="builds.E004")
         )

@@ -1,4 +1,4 @@
-"""What a builder outside of this system may do with a build of its queue: take it, keep it, report what came of it.
+"""What an external builder may do with a build of its queue: take it, keep it, report what came of it.
 
 The verbs are those of our own workers: a claim raises the fence and takes a lease, and whatever is written later is
 written under that fence. Knows neither HTTP nor signatures.
@@ -19,27 +19,31 @@ from django.utils import timezone
 from builds import artifacts
 from builds.logs.writer import WholeLog
 from builds.models import Artifact, Attempt, Build, PhaseName
-from builds.queue.claims import BuildLease, after_fault, claim
-from builds.runner import resolved_strategy, wish_of
+from builds.queue.claims import EXTERNAL_BUILDS, BuildLease, claim
+from builds.runner import resolved_strategy, strategy_request
 from builds.runtimes.detection import DetectionError, detect
 from builds.verdicts.evidence import Verdict, VerdictClass, clean, verdict
 from chef.jobs.models import Status
+from chef.jobs.queues import Fault
+from chef.jobs.reaping import after_fault
+from chef.refusals import RefusalError
 from chef.storage.deletion import discard_keys
 from projects.environment import EnvironmentUnreadable, environment_for
 
 PIECE_BYTES = 16 * 1024
 
 
-class UnknownBuild(Exception):
+class UnknownBuildError(RefusalError):
     """There is no such build."""
 
+    code, status = "not_found", 404
 
-class NotHeld(Exception):
-    """The sender may not write about this build. `code` is the API's."""
+    def __init__(self) -> None:
+        super().__init__("There is no such build.")
 
-    def __init__(self, code: str, detail: str) -> None:
-        super().__init__(detail)
-        self.code = code
+
+class NotHeldError(RefusalError):
+    """The sender may not write about this build."""
 
 
 # --- Taking and keeping ------------------------------------------------------------------------------------------
@@ -47,7 +51,7 @@ class NotHeld(Exception):
 
 @dataclass(frozen=True)
 class Taken:
-    """A build that somebody outside has claimed, and the plain variables that it is built with: secrets stay here."""
+    """A build that an external builder has claimed, and the plain variables it is built with: secrets stay here."""
 
     build: Build
     environment: Mapping[str, str] = field(repr=False)
@@ -72,11 +76,11 @@ def take(worker: str) -> Taken | None:
 
 
 def _resolve(lease: BuildLease) -> None:
-    """Note how this installation would build it. It may not know: a builder outside may know more."""
+    """Note how this installation would build it. It may not know: an external builder may know more."""
     build, revision = lease.build, lease.build.revision
     files = {file.path: bytes(file.content) for file in revision.files.all()}
     try:
-        plan = detect(files, dependencies=revision.dependencies, wish=wish_of(revision.strategy))
+        plan = detect(files, dependencies=revision.dependencies, strategy=strategy_request(revision.strategy))
     except DetectionError:
         return
     build.plan, build.runtime = resolved_strategy(plan, revision.strategy), plan.runtime
@@ -86,7 +90,7 @@ def _resolve(lease: BuildLease) -> None:
 
 @transaction.atomic
 def renew(job_id: UUID, fence: int) -> datetime:
-    """Keep a build for another lease. Returns until when. Raises UnknownBuild and NotHeld."""
+    """Keep a build for another lease. Returns until when. Raises UnknownBuildError and NotHeldError."""
     lease = _lease_of(job_id, fence, locked=True)
     expiry = timezone.now() + timedelta(seconds=lease.build.lease_seconds)
     with lease.writing(lease_expires_at=expiry):
@@ -94,7 +98,7 @@ def renew(job_id: UUID, fence: int) -> datetime:
 
 
 def held(job_id: UUID, fence: int) -> Build:
-    """The build, if whoever has this fence may still write about it. Raises UnknownBuild and NotHeld."""
+    """The build, if whoever has this fence may still write about it. Raises UnknownBuildError and NotHeldError."""
     return _lease_of(job_id, fence).build
 
 
@@ -103,21 +107,23 @@ def _lease_of(job_id: UUID, fence: int, *, locked: bool = False) -> BuildLease:
     rows = Build.objects.select_for_update() if locked else Build.objects.select_related("project", "revision")
     build = rows.filter(pk=job_id).first()
     if build is None:
-        raise UnknownBuild
+        raise UnknownBuildError
     _check(build, fence)
     return BuildLease(build, Attempt.objects.get(build=build, number=fence))
 
 
 def _check(build: Build, fence: int) -> None:
     if not build.is_external:
-        raise NotHeld("not_external", "This build runs here: nobody outside has a part in it.")
+        raise NotHeldError("This build runs here: nobody outside has a part in it.", code="not_external")
     if build.fence != fence or build.status == Status.QUEUED:
-        raise NotHeld("stale_fence", "This build is not, or no longer, yours: drop it, and claim another one.")
+        raise NotHeldError(
+            "This build is not, or no longer, yours: drop it, and claim another one.", code="stale_fence"
+        )
     if build.is_terminal:
-        raise NotHeld("build_ended", f"This build has ended before: it is {build.status}. Drop it.")
+        raise NotHeldError(f"This build has ended before: it is {build.status}. Drop it.", code="build_ended")
     if not build.lease_expires_at or build.lease_expires_at < timezone.now():
         detail = "Your lease has run out, and another may take this build: drop it, and send heartbeats earlier."
-        raise NotHeld("lease_expired", detail)
+        raise NotHeldError(detail, code="lease_expired")
 
 
 # --- Reporting ---------------------------------------------------------------------------------------------------
@@ -159,7 +165,10 @@ class Report:
 
     @transaction.atomic
     def record(self) -> Build:
-        """End the attempt: one change of the build with all that belongs to it. Raises UnknownBuild and NotHeld."""
+        """End the attempt: one change of the build with all that belongs to it.
+
+        Raises UnknownBuildError and NotHeldError.
+        """
         lease = _lease_of(self._result.job_id, self._result.fence, locked=True)
         self._log.record()
         Artifact.objects.bulk_create(self._kept, batch_size=500)
@@ -183,13 +192,13 @@ class Report:
             return Status.COMPLETED, {"progress": 100, "usage": {"diskBytes": sum(file.size for file in self._kept)}}
         if self._verdict.cls == VerdictClass.INFRA:  # no fault of the project: tried again, as with our own workers
             told = "; ".join(self._verdict.evidence[:3]) or self._verdict.message
-            return after_fault(build, self._verdict.code, evidence=told)
+            return after_fault(EXTERNAL_BUILDS, build, Fault(self._verdict.code, told))
         return Status.FAILED, {"phase": self._verdict.phase, "verdict": self._verdict.as_json()}
 
     def _read(self, build: Build) -> None:
         """The log and the verdict, without the project's secrets; without all that was told when those are unknown."""
         try:
-            self._log.mask(environment_for(build.project).secrets)
+            self._log.set_secrets(environment_for(build.project).secrets)
             logs, told = self._result.logs, self._result.verdict
         except EnvironmentUnreadable as unreadable:
             names = ", ".join(unreadable.names)
@@ -228,7 +237,7 @@ def _without_texts(told: Mapping[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def reported(result: Result) -> Iterator[Report]:
-    """The result on its way in. Raises UnknownBuild and NotHeld.
+    """The result on its way in. Raises UnknownBuildError and NotHeldError.
 
     Its files are in the store before the transaction that `record` is part of, and gone when the block raises.
     """

@@ -5,27 +5,25 @@ not matter who looks when: the reaper does, every second. The decision itself is
 """
 
 import logging
-import re
 from uuid import UUID
 
-from django.conf import settings
 from django.db import transaction
 from django.db.models import Exists, OuterRef
 
 from builds.models import Build, LogChunk
 from chef.jobs.models import Status
-from projects.actions import bring_back
+from chef.web.ansi import plain
+from projects.actions import restore
 from projects.engine.errors import Whose
 from projects.engine.repairs.fingerprints import Failure
 from projects.engine.repairs.fix_loop import Built, Ending, decide
 from projects.engine.repairs.repair import MAX_LOG_CHARS
-from projects.generations.actions import Failed, GenerationUnderWay, request_repair, tokens_left
+from projects.generations.actions import Failed, GenerationUnderWayError, has_model, request_repair, tokens_left
 from projects.models import Generation
 
 logger = logging.getLogger(__name__)
 
 LOG_CHUNKS = 200
-_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def settle_fix_loops() -> int:
@@ -57,7 +55,7 @@ def _settle(pk: UUID) -> bool:
         return True
     try:
         request_repair(root, builds[-1].revision, _failed(builds[-1], repairs))
-    except GenerationUnderWay:
+    except GenerationUnderWayError:
         return False  # the owner's own, which will give the project another revision, or not
     return True
 
@@ -68,7 +66,7 @@ def _failure(build: Build) -> Failure | None:
 
 def _outer_ending(root: Generation, last: Build, fruitless: list[Generation]) -> Ending | None:
     """What ends a loop that could go on by what its builds say."""
-    if settings.AI_PROVIDER == "starter":
+    if not has_model():
         return Ending.NO_MODEL
     newest = root.project.revisions.order_by("-number").values_list("pk", flat=True).first()
     if newest != last.revision_id:
@@ -86,7 +84,7 @@ def _failed(build: Build, repairs: list[Generation]) -> Failed:
     assert build.verdict
     rows = LogChunk.objects.filter(build=build, attempt=build.fence, phase=build.verdict["phase"])
     newest = rows.order_by("-sequence").values_list("text", flat=True)[:LOG_CHUNKS]
-    log = _COLOURS.sub("", "".join(reversed(newest)))[-MAX_LOG_CHARS:]
+    log = plain("".join(reversed(newest)))[-MAX_LOG_CHARS:]
     tried = [repair.message or (repair.error or {}).get("message", "") for repair in repairs]
     return Failed(build.verdict, log, [summary for summary in tried if summary])
 
@@ -96,5 +94,5 @@ def _end(root: Generation, ending: Ending, builds: list[Build], *, best: int) ->
     kept = next(build.revision for build in builds if build.revision.number == best)
     Generation.objects.filter(pk=root.pk).update(fix_ending=ending, best=kept)
     if kept != builds[-1].revision and ending != Ending.SUPERSEDED:
-        bring_back(kept)
+        restore(kept)
     logger.info("generation %s: the fix loop ended: %s; revision %s stays", root.pk, ending, best)

@@ -1,34 +1,31 @@
-"""The queue's door to generations, and what follows from one: a build of the revision that it has made."""
+"""What an RQ job of the queue `generations` does, and what follows from a generation: a build of its revision.
 
-import logging
+Beside `builds.tasks`, because the workers that write projects need no sandbox. The dotted name of `generate_next` is in
+Redis, and is called by workers of older and newer code: it stays.
+"""
 
 from builds.actions import queue_promised_build
 from builds.models import Build
-from chef.jobs.leases import LeaseLost
-from chef.jobs.shutdown import StopSignal, worker_name
-from projects.generations.queue import claim
+from chef.jobs import running
+from chef.jobs.leases import Lease
+from projects.generations.queue import GENERATIONS
 from projects.generations.runner import Run
 from projects.models import Generation, Revision
-
-logger = logging.getLogger(__name__)
 
 
 def generate_next() -> None:
     """Claim the best eligible generation, if there is one, and run it to its end."""
-    stopping = StopSignal()
-    lease = claim(worker_name())
-    if lease is None:
-        return
-    with lease.kept_alive(should_hand_back=stopping.is_due):
-        try:
-            Run(lease, build_generated).execute()
-        except LeaseLost as lost:
-            logger.warning("%s", lost)
+    running.run_next(GENERATIONS, _run)
+
+
+def _run(lease: Lease[Generation]) -> None:
+    Run(lease, build_generated).execute()
 
 
 def build_generated(generation: Generation, revision: Revision) -> None:
-    """Queue the build of what a generation has made; of a repair, as the child of the build that it shall mend."""
-    mended = None
+    """Queue the build of what a generation has made; of a repair, as the child of the build that it repairs."""
+    repaired = None
     if generation.root_id:
-        mended = Build.objects.filter(revision=generation.base_id, generation__isnull=False).order_by("-number").first()
-    queue_promised_build(revision, by=generation.owner, generation=generation, repair_of=mended)
+        of_base = Build.objects.filter(revision=generation.base_id, generation__isnull=False)
+        repaired = of_base.order_by("-number").first()
+    queue_promised_build(revision, by=generation.owner, generation=generation, repair_of=repaired)

@@ -1,4 +1,4 @@
-"""Processes that others rely on tell the database that they are there: else idle and gone would look the same."""
+"""Heartbeats of background processes in the database: otherwise idle and dead would look the same."""
 
 import socket
 import time
@@ -9,12 +9,12 @@ from django.utils import timezone
 from builds.models import Heartbeat
 
 BEAT_SECONDS = 10.0
-SILENCE = timedelta(seconds=35)  # one that has not spoken for this long is gone
+SILENCE = timedelta(seconds=35)  # a process that has not reported for this long is dead
 FORGOTTEN_AFTER = timedelta(days=1)
 
 
 class Beat:
-    """The heartbeat of this process. `tell` may be called as often as one likes."""
+    """The heartbeat of this process. `tell` may be called often; it writes every BEAT_SECONDS."""
 
     def __init__(self, service: Heartbeat.Service) -> None:
         self._service = service

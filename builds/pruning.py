@@ -1,4 +1,4 @@
-"""What old builds take up can be removed: their logs and artifacts. The record of what happened stays."""
+"""Pruning: removes logs and artifacts of old builds. The record of the build stays."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -10,17 +10,18 @@ from django.utils import timezone
 
 from builds.logs.text import ByteLength
 from builds.models import Artifact, Build, EncodedArtifact, LogChunk
+from chef.refusals import RefusalError
 from chef.storage.deletion import discard_keys
 from projects.models import Project
 
 
-class NotPrunable(Exception):
+class NotPrunableError(RefusalError):
     """The build's log and artifacts are still needed; the text says what for."""
 
 
 @dataclass(frozen=True)
 class Freed:
-    """What was removed of one build or more."""
+    """What was removed from one or more builds."""
 
     artifacts: int = 0
     artifact_bytes: int = 0
@@ -36,16 +37,16 @@ class Freed:
 
 @transaction.atomic
 def prune_build(build: Build) -> Freed:
-    """Remove log and artifacts of a build that has ended and is not published. Raises NotPrunable."""
-    # The lock under which builds are published: none can come in between.
+    """Remove the log and artifacts of a finished, unpublished build. Raises NotPrunableError."""
+    # The lock that publishing takes: a build cannot be published meanwhile.
     Project.objects.select_for_update().get(pk=build.project_id)
     build.refresh_from_db(fields=["status", "pruned_at"])
     if reason := why_not(build):
-        raise NotPrunable(reason)
+        raise NotPrunableError(reason)
     if build.releases.exists():
-        raise NotPrunable("It is published: its artifacts are what visitors of its release are sent.")
+        raise NotPrunableError("It is published: visitors of its release need its artifacts.")
     if build.previews.filter(expires_at__gt=timezone.now()).exists():
-        raise NotPrunable("Somebody previews it: wait until the preview has expired.")
+        raise NotPrunableError("It has a preview: wait until that has expired.")
     artifacts, encoded = Artifact.objects.filter(build=build), EncodedArtifact.objects.filter(artifact__build=build)
     kept, compressed = _weight(artifacts), _weight(encoded)
     chunks = LogChunk.objects.filter(build=build)
@@ -60,10 +61,10 @@ def prune_build(build: Build) -> Freed:
 
 
 def why_not(build: Build) -> str:
-    """What the build itself says against pruning it; empty when nothing does."""
+    """Why the build's state does not allow pruning; empty if it does."""
     if not build.is_terminal:
-        return f"It is {build.status}: only what has ended can be pruned."
-    return "It has been pruned before." if build.pruned_at else ""
+        return f"It is {build.status}: only finished builds can be pruned."
+    return "It has already been pruned." if build.pruned_at else ""
 
 
 def _weight(rows: QuerySet[Any]) -> tuple[int, int]:

@@ -19,9 +19,9 @@ from django.utils import timezone
 from builds import artifacts
 from builds.logs.writer import LogWriter
 from builds.models import PROGRESS, BuildEvent, PhaseName, PhaseRun
-from builds.queue.claims import BuildLease, after_fault, bell
-from builds.runtimes.catalogue import runtime_tag
-from builds.runtimes.detection import DetectionError, Plan, Wish, detect
+from builds.queue.claims import LOCAL_BUILDS, BuildLease
+from builds.runtimes.catalogue import find_runtime, runtime_tag
+from builds.runtimes.detection import DetectionError, Plan, StrategyRequest, detect
 from builds.sandbox.contract import (
     Command,
     EngineFault,
@@ -35,9 +35,11 @@ from builds.sandbox.contract import (
     Workspace,
 )
 from builds.verdicts.evidence import EvidenceCollector, Verdict, verdict
-from chef.jobs.leases import LeaseLost
+from chef.jobs.leases import LeaseLostError
 from chef.jobs.models import Status
-from chef.jobs.pubsub import announce
+from chef.jobs.pubsub import publish_change
+from chef.jobs.queues import Fault
+from chef.jobs.reaping import after_fault
 from projects.environment import BuildEnvironment, EnvironmentUnreadable, environment_for
 
 logger = logging.getLogger(__name__)
@@ -68,7 +70,10 @@ class Run:
         self.environment = BuildEnvironment()
 
     def execute(self) -> None:
-        """Run the phases to a terminal status, or give the build back. Raises LeaseLost when it is no longer ours."""
+        """Run the phases to a terminal status, or give the build back.
+
+        Raises LeaseLostError when it is no longer ours.
+        """
         try:
             with self.log:
                 try:
@@ -83,7 +88,7 @@ class Run:
             self.finish(Status.FAILED, verdict=end.verdict.as_json())
         except Interrupted:
             self.hand_back()
-        except LeaseLost:
+        except LeaseLostError:
             artifacts.discard_attempt(
                 self.build.pk, self.lease.fence
             )  # as of a build that is cancelled at its very end
@@ -97,7 +102,7 @@ class Run:
         """Files in: resolve the strategy, open the sandbox and lay the files."""
         with self.phase(PhaseName.PREPARATION):
             self.environment = self.read_environment()
-            self.log.mask(self.environment.secrets)
+            self.log.set_secrets(self.environment.secrets)
             files = [InputFile(f.path, bytes(f.content), f.executable) for f in self.build.revision.files.all()]
             plan = self.resolve({file.path: file.content for file in files})
             sandbox = self.open_sandbox()
@@ -105,11 +110,11 @@ class Run:
             with self.lease.writing(plan=resolved_strategy(plan, self.strategy), runtime=plan.runtime, image=image):
                 pass
             for reason in plan.reasons:
-                self.log.say(reason)
+                self.log.system_line(reason)
             for fence in range(1, self.lease.fence):
                 sandbox.remove(Identity(self.build.pk, fence))  # what a killed attempt left behind
             self.workspace = sandbox.open(Identity(self.build.pk, self.lease.fence), image=image, limits=self.limits)
-            self.workspace.put(with_generated(files, plan))
+            self.workspace.put(with_generated(files, plan), find_runtime(plan.runtime).toolbox)
             return plan
 
     def install(self, plan: Plan) -> None:
@@ -136,17 +141,17 @@ class Run:
             except artifacts.OutputRefused as refused:
                 raise BuildEnded(refused.verdict) from refused
             for skipped in taken.skipped[:100]:
-                self.log.say(f"not kept: {skipped}")
+                self.log.system_line(f"not kept: {skipped}")
             artifacts.record(taken, self.lease)
             self.usage |= artifacts.usage_of(taken)
-            self.log.say(f"Artifacts: {len(taken.artifacts):,} files, {taken.total_bytes:,} bytes.")
+            self.log.system_line(f"Artifacts: {len(taken.artifacts):,} files, {taken.total_bytes:,} bytes.")
 
     def clean_up(self) -> None:
         """Containers, volumes and networks gone, whatever happened. A fault here is left to the sweeper."""
         try:
             with self.phase(PhaseName.CLEANUP):
                 self.remove_workspace()
-        except (LeaseLost, DatabaseError):
+        except (LeaseLostError, DatabaseError):
             self.remove_workspace()  # not ours to write about any more, but still ours to remove
 
     # --- What the phases lean on --------------------------------------------------------------------------------
@@ -170,7 +175,9 @@ class Run:
 
     def resolve(self, files: dict[str, bytes]) -> Plan:
         try:
-            return detect(files, dependencies=self.build.revision.dependencies, wish=wish_of(self.strategy))
+            return detect(
+                files, dependencies=self.build.revision.dependencies, strategy=strategy_request(self.strategy)
+            )
         except DetectionError as error:
             raise BuildEnded(error.verdict) from error
 
@@ -179,14 +186,15 @@ class Run:
             self.skip(name)
             return
         assert self.workspace is not None
-        evidence = EvidenceCollector()
+        runtime = find_runtime(plan.runtime)
+        evidence = EvidenceCollector(runtime.patterns)
         with self.phase(name, on_line=evidence.feed) as run:
-            self.log.say(f"$ {script}")
+            self.log.system_line(f"$ {script}")
             command = Command(
                 phase=name,
                 script=script,
                 folder=plan.root_dir,
-                environment=self.environment.for_phase(name),
+                environment={**runtime.environment, **self.environment.for_phase(name)},
                 with_registries=with_registries,
             )
             watch = Watch(
@@ -230,7 +238,8 @@ class Run:
         with self.lease.writing(phase=name, progress=PROGRESS[name]):
             run.save()
             self.event(name)
-        self.build.phase = name
+        if name != PhaseName.CLEANUP:  # it comes after every fault: the verdict is to name the phase of the fault
+            self.build.phase = name
         self.log.start_phase(name, on_line)
         try:
             yield run
@@ -263,11 +272,11 @@ class Run:
             fence=self.lease.fence,
             data={"phase": name, "progress": PROGRESS[name]},
         )
-        transaction.on_commit(partial(announce, self.build.pk))
+        transaction.on_commit(partial(publish_change, self.build.pk))
 
     def stop_if_told(self, *, unless: bool = False) -> None:
         if self.lease.lost.is_set():
-            raise LeaseLost(f"build {self.build.pk} is no longer ours")
+            raise LeaseLostError(f"build {self.build.pk} is no longer ours")
         if self.lease.interrupted.is_set() and not unless:
             raise Interrupted
 
@@ -279,12 +288,13 @@ class Run:
     def hand_back(self) -> None:
         """This worker is stopping: the build goes on elsewhere, and no attempt is counted against it."""
         self.lease.end(Status.QUEUED, outcome="handed_back", available_at=timezone.now(), phase="", progress=0)
-        bell.ring()
+        LOCAL_BUILDS.wake_up()
 
     def retry_later(self, fault: Exception) -> None:
         """A fault of ours: the build is tried again, by itself, until its attempts are spent."""
         logger.warning("build %s: attempt %s faulted", self.build.pk, self.lease.fence, exc_info=fault)
-        status, changes = after_fault(self.build, fault_code(fault), evidence=self.log.masked(str(fault))[:400])
+        seen = Fault(fault_code(fault), self.log.masked(str(fault))[:400])
+        status, changes = after_fault(LOCAL_BUILDS, self.build, seen)
         self.lease.end(status, **changes)
         artifacts.discard_attempt(self.build.pk, self.lease.fence)
 
@@ -303,9 +313,9 @@ def fault_code(fault: Exception) -> str:
     return next((code for kind, code in codes if isinstance(fault, kind)), "internal_error")
 
 
-def wish_of(strategy: dict[str, Any]) -> Wish:
+def strategy_request(strategy: dict[str, Any]) -> StrategyRequest:
     """The API's strategy, as detection reads it."""
-    return Wish(
+    return StrategyRequest(
         runtime=strategy.get("runtime"),
         version=strategy.get("version"),
         install_command=strategy.get("installCommand"),

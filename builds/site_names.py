@@ -1,4 +1,4 @@
-"""Host names below SITES_DOMAIN: which site a request is for. Pure functions; knows no database."""
+"""Host names below SITES_DOMAIN, and which site each names. Pure functions without a database."""
 
 import re
 from dataclasses import dataclass
@@ -7,12 +7,12 @@ from enum import Enum
 from django.conf import settings
 
 MAX_SLUG = 40
-# One hyphen at a time: two of them part a slug from what stands before it.
+# No double hyphens: they separate a slug from a prefix.
 SLUG = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 PREVIEW = "preview"
 _RELEASE = re.compile(rf"([1-9][0-9]{{0,8}})--({SLUG.pattern})")
 _PREVIEW = re.compile(rf"{PREVIEW}--([a-z0-9]{{1,40}})")
-# Names that people take for the installation's own.
+# Names that people would take for the installation itself.
 RESERVED = frozenset(
     [
         "admin",
@@ -57,7 +57,7 @@ class Kind(Enum):
 
 @dataclass(frozen=True)
 class Name:
-    """What a host name asks for: the live release of a slug, the release of a number, or a preview by its token."""
+    """What a host name refers to: a slug's live release, a release by number, or a preview by token."""
 
     kind: Kind
     text: str  # the slug, or the preview's token
@@ -65,19 +65,19 @@ class Name:
 
 
 def slug_fault(slug: str) -> str:
-    """Why a site cannot be called so; empty when it can."""
+    """Why a slug is invalid; empty when it is valid."""
     if len(slug) > MAX_SLUG or not SLUG.fullmatch(slug):
         return f"A site's name has 1 to {MAX_SLUG} letters a-z, digits and single hyphens between them."
-    return f"{slug!r} is a name that people take for the server's own: choose another." if slug in RESERVED else ""
+    return f"{slug!r} is reserved: choose another name." if slug in RESERVED else ""
 
 
 def is_ours(host: str) -> bool:
-    """Whether a Host header names a site, if perhaps one that there is not."""
+    """Whether a Host header names a site, existing or not."""
     return _bare(host).endswith(f".{_bare(settings.SITES_DOMAIN)}")
 
 
 def parse(host: str) -> Name | None:
-    """What a Host header asks for; None when no site can have the name."""
+    """What a Host header refers to; None when no site can have the name."""
     label = _bare(host).removesuffix(f".{_bare(settings.SITES_DOMAIN)}")
     if found := _PREVIEW.fullmatch(label):
         return Name(Kind.PREVIEW, found[1])
@@ -87,7 +87,7 @@ def parse(host: str) -> Name | None:
 
 
 def address(label: str) -> str:
-    """Where the site of a label is."""
+    """The URL of the site with this label."""
     return f"{'https' if settings.HTTPS else 'http'}://{label}.{settings.SITES_DOMAIN}"
 
 
@@ -100,5 +100,5 @@ def preview_label(token: str) -> str:
 
 
 def _bare(host: str) -> str:
-    """Without its port and the dot that a full name may end in."""
+    """The host name without its port and a trailing dot."""
     return host.lower().partition(":")[0].removesuffix(".")

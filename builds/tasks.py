@@ -1,16 +1,14 @@
-"""The queue's door: what an RQ job does. A job carries nothing; the database says what there is to do."""
+"""What an RQ job of the queue `builds` does. A job carries nothing; the database says what there is to do.
 
-import logging
+The dotted name of `run_next` is in Redis, and is called by workers of older and newer code: it stays.
+"""
 
-from builds.queue.claims import claim
+from builds.queue.claims import LOCAL_BUILDS, BuildLease
 from builds.runner import Run
 from builds.runtimes.registries import discover
 from builds.sandbox.contract import Sandbox
 from builds.sandbox.docker_sandbox import DockerSandbox
-from chef.jobs.leases import LeaseLost
-from chef.jobs.shutdown import StopSignal, worker_name
-
-logger = logging.getLogger(__name__)
+from chef.jobs import running
 
 
 def open_sandbox() -> Sandbox:
@@ -20,12 +18,8 @@ def open_sandbox() -> Sandbox:
 
 def run_next() -> None:
     """Claim the best eligible build, if there is one, and run it to its end."""
-    stopping = StopSignal()
-    lease = claim(worker_name())
-    if lease is None:
-        return
-    with lease.kept_alive(should_hand_back=stopping.is_due):
-        try:
-            Run(lease, open_sandbox).execute()
-        except LeaseLost as lost:
-            logger.warning("%s", lost)
+    running.run_next(LOCAL_BUILDS, _run)
+
+
+def _run(lease: BuildLease) -> None:
+    Run(lease, open_sandbox).execute()

@@ -1,10 +1,11 @@
-"""The processes that run builds on one machine: a pool of workers, and one sweeper beside them for their engine."""
+"""What the workers of one machine share: what they load before they fork, and the sweeper beside them.
+
+The pool itself is chef.jobs.pool.
+"""
 
 import contextlib
 import logging
 import mimetypes
-import multiprocessing
-import signal
 import socket
 import time
 from datetime import timedelta
@@ -14,12 +15,11 @@ from django.db import connections
 from django.utils import timezone
 
 from builds.models import WorkerHost
-from builds.queue.claims import bell
 from builds.reaper import sweep
+from builds.sandbox.chef_init import first_process
 from builds.sandbox.contract import EngineFault
 from builds.sandbox.engine import FAULTS, api_version, guarded, told
 from builds.tasks import open_sandbox  # also so that processes forked for a build need not import anything
-from chef.jobs.pool import before_forks, die_with_parent, run_pool
 
 logger = logging.getLogger(__name__)
 
@@ -32,37 +32,24 @@ def warm_up() -> None:
     """Do once, before the forks, what each process that runs a build would otherwise do for itself."""
     mimetypes.init()
     storages["default"]  # loads its client, and connects to nothing
+    if warning := first_process().warning:
+        logger.warning(warning)
     with contextlib.suppress(*FAULTS):
         api_version()
 
 
-def run_workers(count: int) -> None:
-    """Run `count` workers and the sweeper until SIGTERM or SIGINT; then wait for what they run."""
-    sweeper = multiprocessing.get_context("fork").Process(
-        target=sweep_for_ever, args=(count,), name="sweeper", daemon=True
-    )
-    warm_up()
-    before_forks()
-    sweeper.start()
-    run_pool(bell, count)
-    sweeper.terminate()
-
-
 def sweep_for_ever(workers: int) -> None:
-    """Beside the pool: tell the database every few seconds that this machine is alive, and keep its engine clean."""
-    die_with_parent(signal.SIGTERM)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the pool ends us
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    """Beside the workers: record every few seconds that this machine is alive, and keep its engine clean."""
     while True:
         try:
-            sweep_and_tell(workers)
+            sweep_and_report(workers)
         except Exception:
-            logger.exception("the sweeper stumbled and goes on")
+            logger.exception("the sweeper failed and goes on")
         connections.close_all()
         time.sleep(SWEEP_SECONDS)
 
 
-def sweep_and_tell(workers: int) -> None:
+def sweep_and_report(workers: int) -> None:
     fault, engine = "", None
     try:
         sweep(open_sandbox())

@@ -289,7 +289,7 @@ CONTENT_SECURITY_POLICY = {
     }
 }
 
-# --- The doorbell ------------------------------------------------------------------------------------------------
+# --- Redis, which wakes up workers -------------------------------------------------------------------------------
 
 
 def redis_url() -> str:
@@ -461,6 +461,7 @@ REST_FRAMEWORK = {
     "EXCEPTION_HANDLER": "drf_standardized_errors.handler.exception_handler",
     "TEST_REQUEST_DEFAULT_FORMAT": "json",
 }
+IDEMPOTENCY_KEYS = "projects.idempotency_keys.IdempotencyKeys"  # the table: see chef.web.idempotency.KeyStore
 # How long the answer to a POST with an Idempotency-Key is kept; and to a signed message, whose signature is good for
 # ten minutes at most: after less, it could be played again.
 IDEMPOTENCY_HOURS = env_number("CHEF_IDEMPOTENCY_HOURS", 24, least=0.25, most=8760)

@@ -8,8 +8,9 @@ from rest_framework.routers import SimpleRouter
 
 from builds.api.builds import BuildViewSet
 from builds.api.generations import GenerateViewSet, GenerationViewSet
-from builds.api.hooks import ArchiveDoor, ClaimDoor, HeartbeatDoor, ResultDoor
-from builds.api.projects import ProjectViewSet
+from builds.api.hooks import ArchiveView, ClaimView, HeartbeatView, ResultView
+from builds.api.projects import ProjectRevisionViewSet, ProjectViewSet
+from builds.api.publishing import ReleaseViewSet
 from builds.api.schema.views import DocsView, SchemaView
 from builds.api.service import DetectViewSet, HealthView, LiveView, RuntimesViewSet
 from builds.api.webhooks import WebhookViewSet
@@ -22,6 +23,11 @@ api.register("builds", BuildViewSet, basename="build")
 api.register("generations", GenerationViewSet, basename="generation")
 api.register("webhooks", WebhookViewSet, basename="webhook")
 
+# Further views below a project, with the same names of addresses: a router takes each name once.
+of_project = [SimpleRouter(trailing_slash=False, use_regex_path=False) for _ in range(2)]
+of_project[0].register("projects", ProjectRevisionViewSet, basename="project")
+of_project[1].register("projects", ReleaseViewSet, basename="project")
+
 urlpatterns = [
     path("", include("builds.pages.urls")),
     # For whoever asks by habit: pages name their icon themselves.
@@ -32,13 +38,13 @@ urlpatterns = [
     path("admin/", admin.site.urls),
     path("health", HealthView.as_view(), name="health"),
     path("health/live", LiveView.as_view(), name="health-live"),
-    path("v1/", include(api.urls)),
+    *(path("v1/", include(router.urls)) for router in (api, *of_project)),
     path("v1/generate", GenerateViewSet.as_view({"post": "create"}), name="generate"),
     path("v1/detect", DetectViewSet.as_view({"post": "create"}), name="detect"),
-    path("v1/hooks/worker-claim", ClaimDoor.as_view(), name="worker-claim"),
-    path("v1/hooks/worker-heartbeat", HeartbeatDoor.as_view(), name="worker-heartbeat"),
-    path("v1/hooks/worker-result", ResultDoor.as_view(), name="worker-result"),
-    path("v1/hooks/worker-archive/<str:token>", ArchiveDoor.as_view(), name="worker-archive"),
+    path("v1/hooks/worker-claim", ClaimView.as_view(), name="worker-claim"),
+    path("v1/hooks/worker-heartbeat", HeartbeatView.as_view(), name="worker-heartbeat"),
+    path("v1/hooks/worker-result", ResultView.as_view(), name="worker-result"),
+    path("v1/hooks/worker-archive/<str:token>", ArchiveView.as_view(), name="worker-archive"),
     path("v1/runtimes", RuntimesViewSet.as_view({"get": "retrieve"}), name="runtimes"),
     path("v1/schema", SchemaView.as_view(), name="schema"),
     path("v1/docs", DocsView.as_view(), name="docs"),

@@ -1,4 +1,4 @@
-"""The verbs on projects. Doors call these; these write the database, in one transaction each."""
+"""Actions on projects. API, pages and generations call these; each writes in one transaction."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -28,7 +28,7 @@ def update_project(
     env: Mapping[str, str | None] | None = None,
     secrets: Mapping[str, Secret | None] | None = None,
 ) -> Project:
-    """Change what is given. Of the environment, the named variables are set, and removed where they are None."""
+    """Change the given fields. Named variables of the environment are set, or removed if None."""
     if name is not None:
         project.name = name
     project.save(update_fields=["name", "updated_at"])
@@ -45,12 +45,12 @@ def add_revision(
     strategy: Mapping[str, Any],
     origin: Revision.Origin = Revision.Origin.UPLOAD,
 ) -> Revision:
-    """Keep a snapshot as the project's next revision.
+    """Store the files as the project's next revision.
 
-    Raises UploadRefused when the files are not within the limits; nothing is kept then.
+    Raises InvalidUploadError when the files exceed the limits; nothing is stored then.
     """
     check_files(files, generated=len(dependencies))
-    # The project's row is the lock that keeps two uploads from taking one number.
+    # Lock the project's row, so that two uploads cannot get the same number.
     Project.objects.select_for_update().get(pk=project.pk)
     last = project.revisions.aggregate(last=Max("number"))["last"] or 0
     revision = Revision.objects.create(
@@ -77,14 +77,14 @@ def add_revision(
 
 
 @transaction.atomic
-def bring_back(revision: Revision) -> Revision:
-    """The files of an earlier revision as the project's newest one: history is never taken away."""
+def restore(revision: Revision) -> Revision:
+    """Restore an earlier revision's files as a new revision; history is never deleted."""
     return _made_again(revision, strategy=revision.strategy, origin=Revision.Origin.REPAIR)
 
 
 @transaction.atomic
 def with_strategy(revision: Revision, strategy: Mapping[str, Any]) -> Revision:
-    """The files of a revision as the project's newest one, to be built in another way."""
+    """A revision's files as a new revision, with another strategy request."""
     return _made_again(revision, strategy=strategy, origin=Revision.Origin.UPLOAD)
 
 
@@ -99,7 +99,7 @@ def _made_again(revision: Revision, *, strategy: Mapping[str, Any], origin: Revi
 
 
 def _batches(files: Iterable[NewFile]) -> Iterator[list[NewFile]]:
-    """The files in groups of a megabyte or so: a statement is in memory several times over while it is sent."""
+    """The files in batches of about a megabyte: a statement is held in memory several times while it is sent."""
     batch: list[NewFile] = []
     size = 0
     for file in files:

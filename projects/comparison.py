@@ -1,4 +1,4 @@
-"""Which files differ between two revisions of a project. What is in them is for whoever shows it."""
+"""Which files differ between two revisions of a project, without their contents."""
 
 import hashlib
 from collections.abc import Iterable
@@ -19,10 +19,10 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Change:
-    """What has become of one file: its path and size in bytes before and after, empty and 0 where there was none.
+    """The change of one file: its path and size in bytes before and after, empty and 0 where it did not exist.
 
-    A renamed file has the same bytes as before. `mode`: whether it has become executable, or ceased to be; None where
-    that is as it was.
+    A renamed file has the same bytes as before. `mode`: whether it became executable (True) or no longer is (False);
+    None if unchanged.
     """
 
     kind: Kind
@@ -38,7 +38,7 @@ class Change:
 
 
 def changes_between(before: Revision, after: Revision) -> list[Change]:
-    """What must be done to one revision to have the other, in the order of paths.
+    """The changes from one revision to the other, ordered by path.
 
     The database compares the bytes of files with one path, so that unchanged ones never leave it.
     """
@@ -67,7 +67,7 @@ def changes_between(before: Revision, after: Revision) -> list[Change]:
 
 
 def _renamed(before: Revision, removed: dict[str, int], after: Revision, added: dict[str, int]) -> dict[str, str]:
-    """The former path of each added file that has the very bytes of one that was removed. Empty files say nothing."""
+    """The former path of each added file with the same bytes as a removed one. Empty files do not count."""
     sizes = set(removed.values()) & set(added.values()) - {0}
     if not sizes:
         return {}
@@ -84,7 +84,7 @@ def _renamed(before: Revision, removed: dict[str, int], after: Revision, added: 
 def _digests(revision: Revision, paths: list[str]) -> Iterable[tuple[str, bytes]]:
     wanted = set(paths)
     rows = revision.files.order_by("path")
-    # SQLite takes no more than so many parameters; a revision has a thousand files or so.
+    # SQLite limits the number of parameters, and a revision may have more files.
     rows = rows.filter(path__in=paths) if len(paths) <= 500 else rows
     for path, content in rows.values_list("path", "content").iterator(chunk_size=50):
         if path in wanted:

@@ -1,16 +1,18 @@
-"""The environment that a project's builds are given: what may be in it, how it is kept, and which phase sees what.
+"""The environment of a project's builds: which variables are allowed, how they are stored, and which phase gets them.
 
-Plain variables go to both phases. Secrets go to the build phase, to installation only where that was asked for by
-name, and their values never come back out. Knows nothing of how logs are masked or containers are made.
+Plain variables go to both phases. Secrets go to the build phase, and to installation only on request; their values are
+never returned. Knows nothing of masking logs or of containers.
 """
 
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 from django.db import transaction
 
+from chef.refusals import Reason, RefusalError
 from chef.storage.sealing import Unreadable, seal, unseal
 from projects.models import EnvironmentVariable, Project
 
@@ -18,43 +20,47 @@ MAX_NAME_CHARS = 100
 MAX_VARIABLES = 100
 MAX_VALUE_BYTES = 32 * 1024
 MAX_TOTAL_BYTES = 64 * 1024
-# A shorter text turns up in any log by chance: masking it would tell more than it hides.
+# Shorter texts occur in logs by chance: masking them would reveal more than it hides.
 MIN_SECRET_CHARS = 8
 
 NAME_PATTERN = "[A-Za-z_][A-Za-z0-9_]*"
 _NAME = re.compile(NAME_PATTERN)
 
 _IN_A_COMMAND = "Set it in the command that needs it instead, as in `{name}=value command`."
-# Names, upper-cased, and why they are refused.
-_REFUSED: list[tuple[re.Pattern[str], str]] = [
-    (
-        re.compile(r"PATH|HOME|USER|LOGNAME|SHELL|PWD|TMPDIR|TMP|TEMP|PYTHONUSERBASE"),
-        "Chef sets this itself, to where the build finds its tools and files. " + _IN_A_COMMAND,
-    ),
-    (
-        re.compile(r"LD_.*|GLIBC_TUNABLES|GCONV_PATH|NODE_OPTIONS|PYTHONHOME|PYTHONSTARTUP"),
-        "This changes every program that a phase starts, Chef's own among them. " + _IN_A_COMMAND,
-    ),
-    (
-        re.compile(r"BASH_ENV|ENV|IFS|SHELLOPTS|BASHOPTS|PS4"),
-        "This changes how the shell reads commands. " + _IN_A_COMMAND,
-    ),
-    (
-        re.compile(r".*_PROXY|SSL_CERT_FILE|SSL_CERT_DIR|NODE_EXTRA_CA_CERTS|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE"),
-        "Installations reach the package registries in one way only, which Chef sets up: leave this out.",
-    ),
-    (
-        re.compile(r"NPM_CONFIG_.*|PIP_.*|YARN_NPM_.*|COREPACK_.*"),
-        "Chef sets up the package managers. Write the option into the project's own file, such as .npmrc, or into "
-        "`strategy.installCommand`.",
-    ),
-    (re.compile(r"CHEF_.*"), "Names that begin with CHEF_ are Chef's own: choose another one."),
+
+
+class ReservedFor(StrEnum):
+    """Why a name cannot be set, and what to do instead."""
+
+    TOOLS = "Chef sets this to where the build finds its tools and files. " + _IN_A_COMMAND
+    PROGRAMS = "This affects every program that a phase starts, including Chef's own. " + _IN_A_COMMAND
+    SHELL = "This changes how the shell reads commands. " + _IN_A_COMMAND
+    EGRESS = "Chef configures how installations reach the package registries: leave this out."
+    PACKAGE_MANAGERS = (
+        "Chef configures the package managers. Write the option into the project's own file, such as .npmrc, or into "
+        "`strategy.installCommand`."
+    )
+    CHEF = "Names that begin with CHEF_ are reserved: choose another one."
+
+
+# Patterns of names in upper case, and why they are refused; what runs builds adds the names that its tools read.
+_RESERVED: list[tuple[re.Pattern[str], ReservedFor]] = [
+    (re.compile("PATH|HOME|USER|LOGNAME|SHELL|PWD|TMPDIR|TMP|TEMP"), ReservedFor.TOOLS),
+    (re.compile("LD_.*|GLIBC_TUNABLES|GCONV_PATH"), ReservedFor.PROGRAMS),
+    (re.compile("BASH_ENV|ENV|IFS|SHELLOPTS|BASHOPTS|PS4"), ReservedFor.SHELL),
+    (re.compile(".*_PROXY|SSL_CERT_FILE|SSL_CERT_DIR|CURL_CA_BUNDLE"), ReservedFor.EGRESS),
+    (re.compile("CHEF_.*"), ReservedFor.CHEF),
 ]
+
+
+def reserve(pattern: str, reason: ReservedFor) -> None:
+    """Refuse names whose upper-case form matches the pattern as a whole. Called once for each, at start."""
+    _RESERVED.append((re.compile(pattern), reason))
 
 
 @dataclass(frozen=True)
 class Secret:
-    """A value that is never shown again. `installation`: whether that phase is given it too."""
+    """A value that is never shown again. `installation`: whether that phase gets it too."""
 
     value: str = field(repr=False)
     installation: bool = False
@@ -62,19 +68,28 @@ class Secret:
 
 @dataclass(frozen=True)
 class EnvironmentFault:
-    """One thing that is wrong: in `env` or in `secrets`, at which name if at one, and what to do. Never the value."""
+    """One error: in `env` or `secrets`, at which name if any, and what to do. Never contains the value."""
 
     where: str
     name: str
     detail: str
 
 
-class EnvironmentRefused(ValueError):
+class InvalidEnvironmentError(RefusalError):
     """The environment cannot be kept. `faults` names everything that is wrong with it."""
+
+    code, status = "invalid_environment", 400
 
     def __init__(self, faults: Iterable[EnvironmentFault]) -> None:
         self.faults = tuple(faults)
-        super().__init__("; ".join(f"{fault.where}.{fault.name}: {fault.detail}" for fault in self.faults))
+        super().__init__(
+            "; ".join(f"{fault.where}.{fault.name}: {fault.detail}" for fault in self.faults),
+            reasons=[self._reason(fault) for fault in self.faults],
+        )
+
+    def _reason(self, fault: EnvironmentFault) -> Reason:
+        attr = (fault.where, fault.name[:MAX_NAME_CHARS]) if fault.name else (fault.where,)
+        return Reason(self.code, fault.detail, attr, is_of_user=bool(fault.name))
 
 
 class EnvironmentUnreadable(Exception):
@@ -87,7 +102,7 @@ class EnvironmentUnreadable(Exception):
 
 @dataclass(frozen=True)
 class BuildEnvironment:
-    """What each phase of one build is given, and what has to be masked wherever the build prints it."""
+    """The variables of each phase of one build, and the values to mask in its output."""
 
     installation: Mapping[str, str] = field(default_factory=dict, repr=False)
     build: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -102,30 +117,30 @@ class BuildEnvironment:
 
 
 def name_fault(name: str) -> str | None:
-    """What is wrong with a variable's name, and what to do about it."""
+    """Why a variable's name is invalid and what to do; empty if it is valid."""
     if not _NAME.fullmatch(name) or len(name) > MAX_NAME_CHARS:
         return (
             f"A name has letters, digits and _, does not start with a digit, and at most {MAX_NAME_CHARS} characters."
         )
-    reason = next((reason for pattern, reason in _REFUSED if pattern.fullmatch(name.upper())), None)
+    reason = next((reason for pattern, reason in _RESERVED if pattern.fullmatch(name.upper())), None)
     return f"{name} cannot be set here. {reason.format(name=name)}" if reason else None
 
 
 def value_fault(value: str) -> str | None:
-    """What is wrong with a value. The text never tells the value itself."""
+    """Why a value is invalid; empty if it is valid. Never contains the value."""
     if "\0" in value:
-        return "The value holds a NUL character, which no environment can hold: take it out, or encode it as base64."
+        return "The value contains a NUL character, which is not allowed: remove it, or encode the value as base64."
     try:
         size = len(value.encode())
     except UnicodeEncodeError:
-        return "The value holds half a character: send whole ones, or encode it as base64."
+        return "The value contains invalid Unicode (an unpaired surrogate): send valid text, or encode it as base64."
     if size > MAX_VALUE_BYTES:
-        return f"The value has {size:,} bytes, at most {MAX_VALUE_BYTES:,} fit: put it into a file of the project."
+        return f"The value has {size:,} bytes, more than the {MAX_VALUE_BYTES:,} allowed: put it into a project file."
     return None
 
 
 def secret_fault(value: str) -> str | None:
-    """What is wrong with a secret's value."""
+    """Why a secret's value is invalid; empty if it is valid."""
     if fault := value_fault(value):
         return fault
     if len(re.sub(r"[\x00-\x20\x7f-\xa0]", "", value)) < MIN_SECRET_CHARS:
@@ -137,7 +152,7 @@ def secret_fault(value: str) -> str | None:
 
 
 def environment_faults(env: Mapping[str, str | None], secrets: Mapping[str, Secret | None]) -> list[EnvironmentFault]:
-    """All that is wrong with what is to be set, as far as it can be told without what is set already."""
+    """All errors in new variables that can be found without the existing ones."""
     found = [
         ("env", name, name_fault(name) or (value_fault(value) if value is not None else None))
         for name, value in env.items()
@@ -158,17 +173,16 @@ def environment_faults(env: Mapping[str, str | None], secrets: Mapping[str, Secr
 def set_environment(
     project: Project, *, env: Mapping[str, str | None] | None, secrets: Mapping[str, Secret | None] | None
 ) -> None:
-    """Set the named variables and leave all others as they are; None takes a variable away.
+    """Set the named variables and keep all others; None removes a variable.
 
-    A name that is given in the other kind than before changes its kind. Raises EnvironmentRefused, and changes
-    nothing then.
+    A plain variable can become a secret and the reverse. Raises InvalidEnvironmentError and changes nothing then.
     """
     env, secrets = env or {}, secrets or {}
     if faults := environment_faults(env, secrets):
-        raise EnvironmentRefused(faults)
+        raise InvalidEnvironmentError(faults)
     if not env and not secrets:
         return
-    Project.objects.select_for_update().get(pk=project.pk)  # so that the limits hold for two changes at once
+    Project.objects.select_for_update().get(pk=project.pk)  # so that the limits hold for concurrent changes
     for kind, changes in ((False, env), (True, secrets)):
         gone = [name for name, value in changes.items() if value is None]
         project.variables.filter(is_secret=kind, name__in=gone).delete()
@@ -217,14 +231,14 @@ def _check_totals(project: Project, *, where: str) -> None:
         )
         faults.append(EnvironmentFault(where, "", detail))
     if faults:
-        raise EnvironmentRefused(faults)
+        raise InvalidEnvironmentError(faults)
 
 
 # --- What is made of it ------------------------------------------------------------------------------------------
 
 
 def environment_for(project: Project) -> BuildEnvironment:
-    """What the phases of a build are given. Raises EnvironmentUnreadable when a key is missing."""
+    """The environment of a build's phases. Raises EnvironmentUnreadable when a key is missing."""
     variables = _opened(project)
     if unreadable := [row.name for row, value in variables if value is None]:
         raise EnvironmentUnreadable(unreadable)
@@ -237,7 +251,7 @@ def environment_for(project: Project) -> BuildEnvironment:
 
 
 def environment_document(project: Project) -> dict[str, Any]:
-    """`{"env": {name: value}, "secrets": [{"name", "installation"}]}`; a value that no key opens any more is None."""
+    """`{"env": {name: value}, "secrets": [{"name", "installation"}]}`; a value that cannot be decrypted is None."""
     variables = _opened(project)
     return {
         "env": {row.name: value for row, value in variables if not row.is_secret},
@@ -246,7 +260,7 @@ def environment_document(project: Project) -> dict[str, Any]:
 
 
 def _opened(project: Project) -> list[tuple[EnvironmentVariable, str | None]]:
-    """The project's variables by name with their values; None where no key opens one."""
+    """The project's variables by name with their values; None where a value cannot be decrypted."""
     return [(row, _value_of(row)) for row in project.variables.order_by("name")]
 
 

@@ -2,11 +2,14 @@
 
 from django.contrib.auth.models import User
 
+from chef.refusals import RefusalError
 from projects.models import Project, Quarantine
 
 
-class InQuarantine(Exception):
+class QuarantinedError(RefusalError):
     """Nothing of the project may be built or generated just now."""
+
+    code = "project_quarantined"
 
     def __init__(self) -> None:
         super().__init__(
@@ -21,6 +24,6 @@ def put_in_quarantine(project: Project, *, by: User, reason: str) -> None:
 
 
 def refuse_in_quarantine(project: Project) -> None:
-    """Raises InQuarantine."""
+    """Raises QuarantinedError."""
     if Quarantine.objects.filter(project=project).exists():
-        raise InQuarantine
+        raise QuarantinedError

@@ -1,4 +1,4 @@
-"""The verbs on API tokens. A token is told when it is made; afterwards only its hash is known."""
+"""Actions on API tokens. A token is shown when it is created; only its hash is stored."""
 
 from datetime import timedelta
 
@@ -11,7 +11,7 @@ MAX_NAME_CHARS = 50
 
 
 def make_token(*, by: User, name: str, scope: str, days: int) -> tuple[ApiToken, str]:
-    """A new token of `by`, which expires after so many days, or never after 0; and what to send as the bearer."""
+    """A new token of `by` that expires after `days` days (0: never), and the bearer value to send."""
     expiry = timezone.now() + timedelta(days=days) if days else None
     token, key = ApiToken.objects.create_key(
         name=name[:MAX_NAME_CHARS], owner=by, scope=ApiToken.Scope(scope), expiry_date=expiry
@@ -21,5 +21,5 @@ def make_token(*, by: User, name: str, scope: str, days: int) -> tuple[ApiToken,
 
 
 def revoke_token(token: ApiToken) -> None:
-    """Refuse a token from now on. Doing it again changes nothing."""
+    """Revoke a token. Idempotent."""
     ApiToken.objects.filter(pk=token.pk).update(revoked=True)

@@ -33,7 +33,7 @@ has_image() { docker image inspect "$1" >/dev/null 2>&1; }
 make_python() {
     hook install 'ln -s /usr/bin/python3 /usr/local/bin/python; ln -s /usr/bin/python3 /usr/local/bin/python3
         rm -f /usr/lib/python3*/EXTERNALLY-MANAGED'
-    make_image "$PYTHON" ca-certificates,netbase,passwd,python3,python3-pip,python3-venv,tzdata
+    make_image "$PYTHON" ca-certificates,gcc,libc6-dev,netbase,passwd,python3,python3-pip,python3-venv,tzdata
 }
 
 make_postgres() {

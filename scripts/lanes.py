@@ -19,6 +19,7 @@ _ONCE = {
     "sqlite": (
         "builds/egress",
         "builds/pages",
+        "builds/sandbox",
         *(f"builds/test_{name}.py" for name in ("detection", "images", "node_projects", "python_projects")),
         *(f"builds/test_{name}.py" for name in ("redaction", "registries", "runtimes", "toolbox", "verdicts")),
         *(f"builds/test_{name}.py" for name in ("ansi", "forecast", "simulation")),

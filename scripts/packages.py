@@ -54,6 +54,9 @@ def missing_packages(purpose: str, place: Place) -> dict[str, str]:
         missing["redis-server"] = "Redis" if testing else f"Redis, which does not answer at {place.redis_address}"
     if program("mmdebstrap") is None and _is_root_on_debian():
         missing["mmdebstrap"] = "the runtimes' images, where no image registry can be reached"
+    if testing or _is_root_on_debian():  # else a shell script takes its place, and says so
+        there = {"gcc": program("gcc"), "libc6-dev": next(Path("/usr/lib").glob("*/libc.a"), None)}
+        missing |= {package: "chef-init, which runs first in each container" for package in there if not there[package]}
     if testing and postgres.programs_folder() is None:
         missing["postgresql"] = "the tests on PostgreSQL"
     if testing and program("docker-registry") is None:

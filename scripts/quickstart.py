@@ -141,8 +141,9 @@ def _choose_port(place: Place) -> int:
 
 
 def _is_news(line: str) -> bool:
-    """Of what prepare_runtimes says: the images that had to be had, and why it takes long."""
-    return any(words in line for words in (": built", ": pulled", ": found", "No registry can be reached"))
+    """Of what prepare_runtimes says: the images that had to be had, why it takes long, and what falls short."""
+    news = (": built", ": pulled", ": found", "No registry can be reached", "chef-init was not compiled")
+    return any(words in line for words in news)
 
 
 def _preparations(place: Place, url: str) -> list[Step]:
@@ -163,7 +164,7 @@ def _start_chef(place: Place, supervisor: Supervisor, port: int) -> None:
     grace = float(place.environment.get("CHEF_SHUTDOWN_GRACE_SECONDS") or 20) + _AFTER_GRACE_SECONDS
     timeout = float(place.environment.get("CHEF_WEBHOOK_TIMEOUT") or 15)
     uvicorn = ["-m", "uvicorn", "chef.asgi:application", "--host", "127.0.0.1", "--port", str(port)]
-    uvicorn += ["--http", "chef.web.ready:ReadyProtocol", "--no-access-log"]
+    uvicorn += ["--http", "builds.sites.ready_answers:ReadyProtocol", "--no-access-log"]
     uvicorn += ["--lifespan", "off", "--timeout-graceful-shutdown", "5"]
     commands: dict[str, tuple[list[str], float]] = {
         "web": (uvicorn, 10),

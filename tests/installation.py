@@ -148,7 +148,7 @@ class Installation:
 
     def _spawn_web(self) -> None:
         argv = ["-m", "uvicorn", "chef.asgi:application", "--host", "127.0.0.1", "--port", str(self.port)]
-        argv += ["--http", "chef.web.ready:ReadyProtocol", "--no-access-log"]
+        argv += ["--http", "builds.sites.ready_answers:ReadyProtocol", "--no-access-log"]
         self.spawn("web", sys.executable, *argv, CHEF_DB_POOL="1")
 
     def _until_answering(self) -> None:

@@ -8,11 +8,11 @@ from django.db.models import Count, F, Window
 from django.db.models.aggregates import Sum
 from django.utils import timezone
 
-from builds.logs.ansi import plain
 from builds.models import Artifact, Build, BuildEvent, Delivery, LogChunk, Release
 from builds.operations.usage import usage_of
 from builds.queue.forecast import queue_document
 from chef.jobs.models import Status
+from chef.web.ansi import plain
 
 LOG_LINES = 200
 MOST_EVENTS, MOST_ARTIFACTS, MOST_DELIVERIES, MOST_RELATED = 200, 20, 50, 20

@@ -51,7 +51,7 @@ def operations(request: HttpRequest) -> HttpResponse:
         "services": overview.services(now),
         "deliveries": overview.deliveries(now),
         "generations": overview.generations(),
-        "redis": overview.doorbells(),
+        "redis": overview.redis_queues(),
         "disks": overview.disks(),
     }
     return TemplateResponse(request, "admin/operations.html", context)

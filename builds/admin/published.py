@@ -12,8 +12,9 @@ from django.utils.safestring import SafeString
 from builds.admin.verbs import OPERATE
 from builds.models import Preview, Release, Site
 from builds.sites.publishing import activate_release, take_down
+from chef.refusals import RefusalError
 from projects.admin.lists import LargeList, ReadOnly, chip
-from projects.admin.operations import Operates, Operation, Refused
+from projects.admin.operations import Operates, Operation
 
 
 def _activate(release: Release, by: User, reason: str) -> str:
@@ -23,7 +24,7 @@ def _activate(release: Release, by: User, reason: str) -> str:
 
 def _take_down(site: Site, by: User, reason: str) -> str:
     if site.live is None:
-        raise Refused("It is down already.")
+        raise RefusalError("It is down already.")
     take_down(site.project)
     return f"Taken down; release {site.live.number} was live."
 

@@ -4,8 +4,6 @@ from django.contrib.auth.models import User
 from django.template.defaultfilters import filesizeformat
 
 from builds.actions import (
-    NoOutsideBuilder,
-    NotFinished,
     cancel_build,
     delete_project,
     hand_back_build,
@@ -14,13 +12,13 @@ from builds.actions import (
     retry_build,
 )
 from builds.models import Build
-from builds.pruning import NotPrunable, prune_build
+from builds.pruning import prune_build
 from builds.pruning import why_not as why_not_prune
-from builds.sites.publishing import NotServable, SlugRefused, publish_build
-from chef.jobs.models import OwnerQueueFull, QueueFull, Status
-from projects.admin.operations import Operation, Refused
+from builds.sites.publishing import publish_build
+from chef.jobs.models import Status
+from chef.refusals import RefusalError
+from projects.admin.operations import Operation
 from projects.models import Project
-from projects.quarantine import InQuarantine
 
 OPERATE = "builds.operate_build"
 
@@ -41,40 +39,31 @@ def is_held(project: Project) -> bool:
 
 
 def _retry(build: Build, by: User, reason: str) -> str:
-    try:
-        again = retry_build(build, by=by)
-    except (NotFinished, QueueFull, OwnerQueueFull, NoOutsideBuilder, InQuarantine) as refusal:
-        raise Refused(str(refusal)) from refusal
+    again = retry_build(build, by=by)
     return f"Retried as #{again.number} ({again.pk})."
 
 
 def _cancel(build: Build, by: User, reason: str) -> str:
     was = build.status
     if not cancel_build(build, by=by):
-        raise Refused(f"It has ended meanwhile: it is {build.status}.")
+        raise RefusalError(f"It has ended meanwhile: it is {build.status}.")
     return f"Cancelled; it was {was}."
 
 
 def _hand_back(build: Build, by: User, reason: str) -> str:
     worker, attempt = build.worker, build.fence
     if not hand_back_build(build):
-        raise Refused(f"It does not run any more: it is {build.status}.")
+        raise RefusalError(f"It does not run any more: it is {build.status}.")
     return f"Handed back to the queue: attempt {attempt} was taken from {worker}."
 
 
 def _publish(build: Build, by: User, reason: str) -> str:
-    try:
-        release, warnings = publish_build(build, by=by)
-    except (NotServable, SlugRefused) as refusal:
-        raise Refused(str(refusal)) from refusal
+    release, warnings = publish_build(build, by=by)
     return " ".join([f"Published as release {release.number}, which is live now.", *warnings])
 
 
 def _prune(build: Build, by: User, reason: str) -> str:
-    try:
-        freed = prune_build(build)
-    except NotPrunable as refusal:
-        raise Refused(str(refusal)) from refusal
+    freed = prune_build(build)
     kept, logged = filesizeformat(freed.artifact_bytes), filesizeformat(freed.log_bytes)
     return f"Pruned: {freed.artifacts} artifacts of {kept} and {logged} of log are gone."
 
@@ -86,7 +75,7 @@ def _quarantine(project: Project, by: User, reason: str) -> str:
 
 def _release(project: Project, by: User, reason: str) -> str:
     if not release_project(project):
-        raise Refused("It is not in quarantine any more.")
+        raise RefusalError("It is not in quarantine any more.")
     return "Released from quarantine: its builds run again."
 
 

@@ -15,8 +15,9 @@ from django.utils.safestring import SafeString
 from builds.models import TEST_EVENT, Delivery, DeliveryTry, EventName, WebhookEndpoint
 from builds.templatetags.chef import ago
 from builds.webhooks import endpoints, guard, outbox
+from chef.refusals import RefusalError
 from projects.admin.lists import MOST_OWNERS, LargeList, ReadOnly, RecordsInline, chip, choices_of, preformatted
-from projects.admin.operations import Operates, Operation, Refused
+from projects.admin.operations import Operates, Operation
 
 OPERATE = "builds.operate_delivery"
 Origin = WebhookEndpoint.Origin
@@ -33,27 +34,18 @@ def _switch_on(endpoint: WebhookEndpoint, by: User, reason: str) -> str:
 
 
 def _send_test(endpoint: WebhookEndpoint, by: User, reason: str) -> str:
-    try:
-        return f"Sent a test message ({outbox.send_test(endpoint).pk})."
-    except endpoints.IsDisabled as refusal:
-        raise Refused("It is switched off.") from refusal
+    return f"Sent a test message ({outbox.send_test(endpoint).pk})."
 
 
 def _replay_failed(endpoint: WebhookEndpoint, by: User, reason: str) -> str:
-    try:
-        count = outbox.replay(endpoint, Delivery.objects.filter(status=Delivery.Status.FAILED))
-    except endpoints.IsDisabled as refusal:
-        raise Refused("It is switched off.") from refusal
+    count = outbox.replay(endpoint, Delivery.objects.filter(status=Delivery.Status.FAILED))
     return f"{count} messages that had failed are sent once more."
 
 
 def _replay(delivery: Delivery, by: User, reason: str) -> str:
-    try:
-        count = outbox.replay(delivery.endpoint, Delivery.objects.filter(pk=delivery.pk))
-    except endpoints.IsDisabled as refusal:
-        raise Refused("Its endpoint is switched off.") from refusal
+    count = outbox.replay(delivery.endpoint, Delivery.objects.filter(pk=delivery.pk))
     if not count:
-        raise Refused("A sender has it just now.")
+        raise RefusalError("A sender has it just now.")
     return "It is sent once more."
 
 
@@ -127,7 +119,7 @@ DELIVERY_OPERATIONS: tuple[Operation[Delivery], ...] = (
 class EndpointForm(forms.ModelForm[WebhookEndpoint]):
     """Of the installation's endpoints: where they are and what they are told."""
 
-    refusal: guard.Refused | None = None  # what a look-up of the host has found
+    refusal: guard.UrlRefusedError | None = None  # what a look-up of the host has found
     url = forms.CharField(max_length=guard.MAX_URL_CHARS, widget=forms.URLInput(attrs={"size": 80}))
     events = forms.MultipleChoiceField(choices=EventName.choices, widget=forms.CheckboxSelectMultiple)
 
@@ -141,7 +133,7 @@ class EndpointForm(forms.ModelForm[WebhookEndpoint]):
             guard.parse(url)
             if self.refusal:
                 raise self.refusal
-        except guard.Refused as refused:
+        except guard.UrlRefusedError as refused:
             raise ValidationError(str(refused), code=refused.code) from refused
         return url
 

@@ -1,1 +1,1 @@
-"""The API's doors: parse, call one action, render."""
+"""The API: parse, call one action, render."""

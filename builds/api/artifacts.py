@@ -3,20 +3,13 @@
 from collections.abc import AsyncGenerator, Generator
 
 from django.core.files.storage import default_storage
-from django.db.models import QuerySet
 from django.utils.text import slugify
 from zipstream import ZipStream
 
+from builds.artifacts import artifacts_of
 from builds.models import Artifact, Build
-from chef.jobs.models import Status
 from chef.web.downloads import Content
 from chef.web.reading import PIECE_BYTES, file_pieces
-
-
-def artifacts_of(build: Build) -> QuerySet[Artifact]:
-    """Those of the winning attempt, once there is one."""
-    rows = Artifact.objects.filter(build=build, attempt=build.fence)
-    return rows if build.status == Status.COMPLETED else rows.none()
 
 
 def content_of(artifact: Artifact) -> Content:

@@ -1,78 +1,41 @@
-"""Doors to builds."""
+"""The API's part about builds."""
 
 from typing import Any, ClassVar
 
 from django.conf import settings
 from django.db.models import QuerySet
 from django.http import HttpResponseBase
+from django.shortcuts import get_object_or_404
 from drf_spectacular.utils import OpenApiResponse, extend_schema
 from rest_framework.decorators import action
-from rest_framework.exceptions import APIException
-from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from builds import actions
 from builds.api.documents.builds import BuildDocument, build_document, build_documents
 from builds.api.documents.releases import PreviewDocument
-from builds.api.logs import LOG_FORMS, answer_logs
 from builds.api.requests import BuildsQuery, LogQuery, NewPreview, Nothing
-from builds.api.streams import EventStream, PlainText, watch, watches
+from builds.api.streams import LOG_RENDERERS, LOG_RESPONSES, answer_logs, watch, watches
 from builds.live.readers import event_stream
 from builds.models import Build
 from builds.sites import publishing
-from chef.jobs.models import OwnerQueueFull, QueueFull
-from projects.api.environment_fields import as_validation_error
 from projects.api.views import ApiViewSet
-from projects.environment import EnvironmentRefused
 from projects.models import ApiToken
-from projects.quarantine import InQuarantine
 
 
-class Conflict(APIException):
-    status_code = 409
-    default_code = "conflict"
+def builds_of(request: Request) -> QuerySet[Build]:
+    """All builds of the user, with what their documents need."""
+    return Build.objects.filter(owner=request.user.pk).with_details()
 
 
-class Busy(APIException):
-    """A queue is full: 429 when it is the owner's, 503 when it is everyone's."""
-
-    def __init__(self, full: OwnerQueueFull | QueueFull) -> None:
-        is_owners = isinstance(full, OwnerQueueFull)
-        self.status_code = 429 if is_owners else 503
-        super().__init__(str(full), code="owner_queue_full" if is_owners else "queue_full")
-        self.wait = full.retry_after
+def answer_build(request: Request, build: Build, *, status: int = 200) -> Response:
+    """The build's document, read anew with all that belongs to it."""
+    document = build_document(request, get_object_or_404(builds_of(request), pk=build.pk))
+    headers = {"Location": document["links"]["self"]} if status == 201 else {}
+    return Response(document, status=status, headers=headers)
 
 
-class BuildDoors(ApiViewSet):
-    """What doors to builds share."""
-
-    def builds(self) -> QuerySet[Build]:
-        return Build.objects.filter(owner=self.user.pk).with_details()
-
-    def handle_exception(self, exc: Exception) -> Response:
-        if isinstance(exc, OwnerQueueFull | QueueFull):
-            exc = Busy(exc)
-        elif isinstance(exc, actions.NotFinished):
-            exc = Conflict(str(exc), code="build_not_finished")
-        elif isinstance(exc, publishing.NotServable):
-            exc = Conflict(str(exc), code="not_servable")
-        elif isinstance(exc, InQuarantine):
-            exc = Conflict(str(exc), code="project_quarantined")
-        elif isinstance(exc, actions.NoOutsideBuilder):
-            exc = Conflict(str(exc), code="no_outside_builder")
-        elif isinstance(exc, EnvironmentRefused):
-            exc = as_validation_error(exc)
-        return super().handle_exception(exc)
-
-    def answer(self, build: Build, *, status: int = 200) -> Response:
-        """The build's document, read anew with all that belongs to it."""
-        document = build_document(self.request, self.one(self.builds(), pk=build.pk))
-        headers = {"Location": document["links"]["self"]} if status == 201 else {}
-        return Response(document, status=status, headers=headers)
-
-
-class BuildViewSet(BuildDoors):
+class BuildViewSet(ApiViewSet):
     """Builds of all of one's projects."""
 
     lookup_value_converter = "uuid"
@@ -83,13 +46,13 @@ class BuildViewSet(BuildDoors):
         """Builds, newest first; filtered by state, project, runtime or the class of the verdict."""
         query = BuildsQuery.of(request)
         where = {name: query[name] for name in ("status", "project", "runtime", "verdict_class") if name in query}
-        shown = self.paginate_queryset(self.builds().filter(**where))
+        shown = self.paginate_queryset(builds_of(request).filter(**where))
         return self.get_paginated_response(build_documents(request, shown or []))
 
     @extend_schema(operation_id="getBuild", responses=BuildDocument)
     def retrieve(self, request: Request, pk: Any) -> Response:
         """One build."""
-        return Response(build_document(request, self.one(self.builds(), pk=pk)))
+        return Response(build_document(request, self.one(builds_of(request), pk=pk)))
 
     @extend_schema(
         operation_id="cancelBuild",
@@ -102,28 +65,28 @@ class BuildViewSet(BuildDoors):
     @action(detail=True, methods=["post"])
     def cancel(self, request: Request, pk: Any) -> Response:
         """Cancel a build, queued or running. Cancelling again is harmless."""
-        build = self.one(self.builds(), pk=pk)
+        build = self.one(builds_of(request), pk=pk)
         is_cancelled_now = actions.cancel_build(build, by=self.user)
-        return self.answer(build, status=202 if is_cancelled_now else 200)
+        return answer_build(request, build, status=202 if is_cancelled_now else 200)
 
     @extend_schema(operation_id="retryBuild", request=Nothing, responses={201: BuildDocument})
     @action(detail=True, methods=["post"])
     def retry(self, request: Request, pk: Any) -> Response:
         """Build the same revision again, as a new build that names this one in `retryOf`."""
-        build = self.one(self.builds(), pk=pk)
-        return self.answer(actions.retry_build(build, by=self.user), status=201)
+        build = self.one(builds_of(request), pk=pk)
+        return answer_build(request, actions.retry_build(build, by=self.user), status=201)
 
-    @extend_schema(operation_id="getBuildLogs", parameters=[LogQuery], responses=LOG_FORMS)
-    @action(detail=True, renderer_classes=[JSONRenderer, PlainText, EventStream])
+    @extend_schema(operation_id="getBuildLogs", parameters=[LogQuery], responses=LOG_RESPONSES)
+    @action(detail=True, renderer_classes=LOG_RENDERERS)
     def logs(self, request: Request, pk: Any) -> HttpResponseBase:
         """The log, as `Accept` asks: JSON entries, plain text, or live events."""
-        return answer_logs(request, self.one(self.builds(), pk=pk), LogQuery.of(request))
+        return answer_logs(request, self.one(builds_of(request), pk=pk), LogQuery.of(request))
 
     @extend_schema(operation_id="previewBuild", request=NewPreview, responses={201: PreviewDocument})
     @action(detail=True, methods=["post"])
     def preview(self, request: Request, pk: Any) -> Response:
         """Serve a completed build's output on a name that nobody can guess, for a while."""
-        build = self.one(self.builds(), pk=pk)
+        build = self.one(builds_of(request), pk=pk)
         body = NewPreview(data=request.data)
         body.is_valid(raise_exception=True)
         hours = body.validated_data.get("hours")
@@ -135,4 +98,4 @@ class BuildViewSet(BuildDoors):
     @watches("watchBuild", "status", "phase", description="Live: an event for each change.")
     def events(self, request: Request, pk: Any) -> HttpResponseBase:
         """Status, phase and progress, live (server-sent events)."""
-        return watch(request, event_stream, self.one(self.builds(), pk=pk).pk)
+        return watch(request, event_stream, self.one(builds_of(request), pk=pk).pk)

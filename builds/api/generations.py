@@ -1,20 +1,19 @@
-"""Doors to generations: a prompt in; how far it is; what has come of it."""
+"""The API's part about generations: a prompt in; its progress; its result."""
 
 import re
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 from django.conf import settings
+from django.contrib.auth.models import User
 from django.db.models import QuerySet
 from django.http import HttpResponse, HttpResponseBase
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework.decorators import action
-from rest_framework.exceptions import APIException
 from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from builds.api.builds import BuildDoors, Conflict
 from builds.api.documents.generations import (
     GenerationAnswer,
     GenerationDocument,
@@ -28,9 +27,10 @@ from builds.live.feeds import queued_in_database
 from builds.live.readers import generation_ended, generation_stream
 from chef.jobs.models import Status
 from chef.web.errors import error_response
-from chef.web.streaming import answer_later
-from projects.api.idempotency import amend, key_of
-from projects.api.serializers import camel
+from chef.web.idempotency import amend, key_of
+from chef.web.streaming import defer_response
+from projects.api.serializers import wire_names
+from projects.api.views import ApiViewSet
 from projects.engine.errors import Whose
 from projects.generations import actions as generations
 from projects.generations.actions import Wishes
@@ -68,49 +68,17 @@ TODO_EXAMPLE = OpenApiExample(
 )
 
 
-class DaySpent(APIException):
-    status_code = 429
-    default_code = "day_spent"
-
-    def __init__(self, spent: generations.DayIsSpent) -> None:
-        super().__init__(str(spent))
-        self.wait = spent.retry_after
-
-
-class Unprocessable(APIException):
-    status_code = 422
-
-
-class GenerationDoors(BuildDoors):
-    """What doors to generations share."""
-
-    def generations(self) -> QuerySet[Generation]:
-        return with_generation_details(Generation.objects.filter(owner=self.user.pk))
-
-    def handle_exception(self, exc: Exception) -> Response:
-        if isinstance(exc, generations.DayIsSpent):
-            exc = DaySpent(exc)
-        elif isinstance(exc, generations.NoModel):
-            exc = Unprocessable(str(exc), code="no_model")
-        elif isinstance(exc, generations.GenerationUnderWay):
-            exc = Conflict(str(exc), code="generation_under_way")
-        elif isinstance(exc, generations.NothingToEdit):
-            exc = Conflict(str(exc), code="nothing_to_edit")
-        elif isinstance(exc, generations.NotEnded):
-            exc = Conflict(str(exc), code="generation_not_ended")
-        return super().handle_exception(exc)
-
-    def answer_generation(self, request: Request, generation: Generation) -> Response:
-        """201 with the build once there is one, within the time that the request waits; else 202."""
-        document = _answer_of(request, generation.pk).data
-        seconds = _patience(request)
-        response = Response(document, status=202, headers={"Location": document["links"]["self"]})
-        if seconds:
-            waiting = _Waiting(request, generation.pk, self.user.pk, key_of(request), seconds)
-            answer_later(request._request, waiting.answer)
-        elif _will_not_wait(request):
-            response.headers["Preference-Applied"] = "respond-async"
-        return response
+def answer_generation(request: Request, generation: Generation) -> Response:
+    """201 with the build once there is one, within the time that the request waits; else 202."""
+    document = _answer_of(request, generation.pk).data
+    seconds = _patience(request)
+    response = Response(document, status=202, headers={"Location": document["links"]["self"]})
+    if seconds:
+        waiting = _Waiting(request, generation.pk, key_of(request), seconds)
+        defer_response(request._request, waiting.answer)
+    elif _will_not_wait(request):
+        response.headers["Preference-Applied"] = "respond-async"
+    return response
 
 
 def _will_not_wait(request: Request) -> bool:
@@ -136,8 +104,9 @@ def _answer_of(request: Request, pk: UUID) -> GenerationAnswer:
 class _Waiting:
     """A request whose answer waits for the end of its generation, after its view has returned."""
 
-    def __init__(self, request: Request, generation_id: UUID, owner_id: int, key: str | None, seconds: float) -> None:
-        self._request, self._generation_id, self._owner_id, self._key = request, generation_id, owner_id, key
+    def __init__(self, request: Request, generation_id: UUID, key: str | None, seconds: float) -> None:
+        self._request, self._generation_id, self._key = request, generation_id, key
+        self._owner_id = cast(User, request.user).pk
         self._seconds = seconds
 
     async def answer(self) -> HttpResponse | None:
@@ -191,7 +160,7 @@ def checked(serializer: type[Any], request: Request) -> dict[str, Any]:
     return data
 
 
-class GenerateViewSet(GenerationDoors):
+class GenerateViewSet(ApiViewSet):
     """A prompt in, a project out."""
 
     @extend_schema(
@@ -204,21 +173,23 @@ class GenerateViewSet(GenerationDoors):
     def create(self, request: Request) -> Response:
         """Have a project written from a prompt, and built. Waits for the files, unless asked not to."""
         data = checked(NewGeneration, request)
-        strategy = {camel(name): value for name, value in data["strategy"].items()}
         generation = generations.request_generation(
             by=self.user,
             prompt=data["prompt"],
             name=data.get("name", ""),
-            strategy=strategy,
+            strategy=wire_names(data["strategy"]),
             wishes=wishes_of(data["config"]),
         )
-        return self.answer_generation(request, generation)
+        return answer_generation(request, generation)
 
 
-class GenerationViewSet(GenerationDoors):
+class GenerationViewSet(ApiViewSet):
     """One's generations."""
 
     lookup_value_converter = "uuid"
+
+    def generations(self) -> QuerySet[Generation]:
+        return with_generation_details(Generation.objects.filter(owner=self.user.pk))
 
     @extend_schema(
         operation_id="listGenerations", parameters=[GenerationsQuery], responses=GenerationSummary(many=True)
@@ -256,7 +227,7 @@ class GenerationViewSet(GenerationDoors):
         generation = self.one(self.generations(), pk=pk)
         config = checked(Retry, request).get("config")
         wishes = wishes_of(config) if config else None
-        return self.answer_generation(request, generations.retry_generation(generation, by=self.user, wishes=wishes))
+        return answer_generation(request, generations.retry_generation(generation, by=self.user, wishes=wishes))
 
     @watches(
         "watchGeneration", "status", "stage", "file", description="Live: an event for each change, and for each file."

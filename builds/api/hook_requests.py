@@ -11,10 +11,11 @@ from builds.artifacts import MAX_NAME_BYTES, name_fault
 from builds.external import LogText
 from builds.models import PhaseName
 from builds.verdicts.evidence import CATALOGUE, MAX_EVIDENCE_LINES, MAX_LINE_CHARS, VerdictClass
+from chef.web.errors import field_errors
 from projects.api.described import Described
-from projects.api.serializers import CamelSerializer, decoded, faults_by_path
+from projects.api.serializers import CamelSerializer, decoded
 from projects.api.typed_fields import Choice, Text, Whole
-from projects.files.limits import UploadRefused
+from projects.files.limits import InvalidUploadError
 from projects.files.paths import Fault
 
 # A cancel is the owner's, and that attempts are spent is for us to say.
@@ -115,7 +116,7 @@ class ArtifactsField(Described, serializers.Field[list[tuple[str, bytes]], Any, 
             detail = f"The artifacts have {total:,} bytes, more than the {settings.MAX_ARTIFACT_BYTES:,} allowed."
             faults.append(Fault("artifacts_too_large", "", f"{detail} Send fewer or smaller ones."))
         if faults:
-            raise serializers.ValidationError(faults_by_path(UploadRefused(faults)))
+            raise serializers.ValidationError(field_errors(InvalidUploadError(faults)))
         return files
 
 

@@ -1,4 +1,4 @@
-"""Doors for builders outside of this system: take a build, keep it, fetch its files, report its result.
+"""The API for external builders: take a build, keep it, fetch its files, report its result.
 
 Each message is signed, and is done once however often it comes: the answer is kept under its webhook-id.
 """
@@ -11,23 +11,20 @@ from django.http import HttpResponse, HttpResponseBase
 from django.utils import timezone
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiResponse, extend_schema
-from rest_framework.exceptions import APIException, NotFound
 from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
-from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from builds import external as outside
-from builds.api.builds import Conflict
+from builds import external
 from builds.api.documents.external import KeptDocument, ReportedDocument, TakenDocument
 from builds.api.hook_requests import WorkerClaim, WorkerHeartbeat, WorkerResult
 from builds.api.schema.openapi import Error
 from builds.api.signatures import LINK_SECONDS, Link, LinkAuthentication, SignatureAuthentication, invalid_link
-from chef.jobs.leases import LeaseLost
+from chef.refusals import RefusalError
+from chef.web.idempotency import Claim, claim_or_wait
 from chef.web.rate_limits import RateLimitedMixin
 from chef.web.signed_messages import SignedMessage
 from projects.api.documents import address
-from projects.api.idempotency import Claim, InProgress, KeyReused, claim_or_wait
 from projects.api.serializers import CamelSerializer
 from projects.api.views import AnyAccept, send_archive
 
@@ -47,14 +44,8 @@ _OF_BUILD = {
 }
 
 
-class MessageReused(APIException):
-    status_code = 422
-    default_code = "message_id_reused"
-    default_detail = "This webhook-id was sent with another message: give each message an id of its own."
-
-
-class SignedDoor(RateLimitedMixin, APIView):
-    """What doors share whose key is a signature. Rates are limited only where it is missing or bad."""
+class SignedView(RateLimitedMixin, APIView):
+    """Authorised by the signature of each message. Rates are limited only where it is missing or bad."""
 
     authentication_classes = (SignatureAuthentication,)
     permission_classes = ()
@@ -88,21 +79,8 @@ class SignedDoor(RateLimitedMixin, APIView):
         claimed.keep(response)
         return response
 
-    def handle_exception(self, exc: Exception) -> Response:
-        if isinstance(exc, outside.UnknownBuild):
-            exc = NotFound("There is no such build.")
-        elif isinstance(exc, outside.NotHeld):
-            exc = Conflict(str(exc), code=exc.code)
-        elif isinstance(exc, LeaseLost):
-            exc = Conflict(str(exc), code="stale_fence")
-        elif isinstance(exc, KeyReused):
-            exc = MessageReused()
-        elif isinstance(exc, InProgress):
-            exc = Conflict("The same message is still being dealt with: send it again.", code="message_in_progress")
-        return super().handle_exception(exc)
 
-
-class ClaimDoor(SignedDoor):
+class ClaimView(SignedView):
     body = WorkerClaim
 
     @extend_schema(
@@ -110,7 +88,7 @@ class ClaimDoor(SignedDoor):
         request=WorkerClaim,
         responses={
             200: OpenApiResponse(TakenDocument, description="It is yours until its lease runs out."),
-            204: OpenApiResponse(description="Nothing waits for a builder outside."),
+            204: OpenApiResponse(description="Nothing waits for an external builder."),
             **_REFUSALS,
         },
     )
@@ -120,10 +98,10 @@ class ClaimDoor(SignedDoor):
 
     @transaction.atomic
     def work(self, claimed: Claim, data: dict[str, Any]) -> HttpResponse:
-        taken = outside.take(data["worker"])
+        taken = external.take(data["worker"])
         return self.kept(claimed, self._document(taken) if taken else None)
 
-    def _document(self, taken: outside.Taken) -> dict[str, Any]:
+    def _document(self, taken: external.Taken) -> dict[str, Any]:
         archive = {
             "url": address(self.request, "worker-archive", Link.of(taken.build).token),
             "expires_at": timezone.now() + timedelta(seconds=LINK_SECONDS),
@@ -132,7 +110,7 @@ class ClaimDoor(SignedDoor):
         return dict(TakenDocument(taken.build, context=context).data)
 
 
-class HeartbeatDoor(SignedDoor):
+class HeartbeatView(SignedView):
     body = WorkerHeartbeat
 
     @extend_schema(operation_id="keepBuild", request=WorkerHeartbeat, responses={200: KeptDocument, **_OF_BUILD})
@@ -142,11 +120,11 @@ class HeartbeatDoor(SignedDoor):
 
     @transaction.atomic
     def work(self, claimed: Claim, data: dict[str, Any]) -> HttpResponse:
-        expiry = outside.renew(data["job_id"], data["fence"])
+        expiry = external.renew(data["job_id"], data["fence"])
         return self.kept(claimed, dict(KeptDocument({**data, "lease_expires_at": expiry}).data))
 
 
-class ResultDoor(SignedDoor):
+class ResultView(SignedView):
     body = WorkerResult
 
     @extend_schema(operation_id="reportResult", request=WorkerResult, responses={200: ReportedDocument, **_OF_BUILD})
@@ -155,7 +133,7 @@ class ResultDoor(SignedDoor):
         return self.done_once(request)
 
     def work(self, claimed: Claim, data: dict[str, Any]) -> HttpResponse:
-        result = outside.Result(
+        result = external.Result(
             job_id=data["job_id"],
             fence=data["fence"],
             is_completed=data["status"] == "completed",
@@ -164,11 +142,11 @@ class ResultDoor(SignedDoor):
             files=data.get("artifacts", ()),
         )
         # The store is no part of the transaction: files come in before it, and go again if it does not come to its end.
-        with outside.reported(result) as report, transaction.atomic():
+        with external.reported(result) as report, transaction.atomic():
             return self.kept(claimed, dict(ReportedDocument(report.record()).data))
 
 
-class ArchiveDoor(RateLimitedMixin, APIView):
+class ArchiveView(RateLimitedMixin, APIView):
     """Serves whoever has the address, and limits the rate of those who guess."""
 
     authentication_classes = (LinkAuthentication,)
@@ -190,7 +168,7 @@ class ArchiveDoor(RateLimitedMixin, APIView):
         """The source files of a claimed build as a tar.gz, from the address that its claim was answered with."""
         link = cast(Link, request.auth)
         try:
-            build = outside.held(link.job_id, link.fence)
-        except (outside.UnknownBuild, outside.NotHeld) as refusal:
+            build = external.held(link.job_id, link.fence)
+        except RefusalError as refusal:
             raise invalid_link() from refusal
         return send_archive(request, build.revision)

@@ -1,4 +1,4 @@
-"""Doors to projects: submit one, change it, build it again, and read its latest build, or that of `?jobId=`."""
+"""The API's part about projects: submit one, change it, build it, and read its latest build, or that of `?jobId=`."""
 
 from typing import Any
 
@@ -7,12 +7,12 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
 from rest_framework.decorators import action
 from rest_framework.parsers import BaseParser
-from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from builds import actions
-from builds.api.artifacts import artifacts_of, content_of, zip_of
+from builds.api.artifacts import content_of, zip_of
+from builds.api.builds import answer_build, builds_of
 from builds.api.documents.builds import (
     Accepted,
     ArtifactList,
@@ -21,9 +21,7 @@ from builds.api.documents.builds import (
     ProjectDocument,
     build_document,
 )
-from builds.api.generations import ANSWERS, PREFER, checked, wishes_of
-from builds.api.logs import LOG_FORMS, answer_logs
-from builds.api.publishing import PublishDoors
+from builds.api.generations import ANSWERS, PREFER, answer_generation, checked, wishes_of
 from builds.api.requests import (
     PROJECT_EXAMPLES,
     SOURCES_EXAMPLE,
@@ -37,19 +35,21 @@ from builds.api.requests import (
     Prompt,
     uploaded,
 )
-from builds.api.streams import EventStream, PlainText
-from builds.api.webhooks import WebhookDoors, telling
+from builds.api.streams import LOG_RENDERERS, LOG_RESPONSES, answer_logs
+from builds.api.webhook_fields import UrlViewSet
+from builds.api.webhooks import telling
+from builds.artifacts import artifacts_of
 from builds.models import Build, Priority
 from chef.web.downloads import send, send_made
 from projects.api.parsers import ArchiveParser, JSONParser
-from projects.api.serializers import camel
-from projects.api.views import RevisionDoors
+from projects.api.serializers import wire_names
+from projects.api.views import ApiViewSet, RevisionViewSet, projects_of
 from projects.environment import environment_document
 from projects.generations import actions as generations
 from projects.models import Project
 
 
-class ProjectViewSet(PublishDoors, WebhookDoors):
+class ProjectViewSet(UrlViewSet):
     """One's projects."""
 
     lookup_value_converter = "uuid"
@@ -57,9 +57,7 @@ class ProjectViewSet(PublishDoors, WebhookDoors):
     url_actions = frozenset({"create", "partial_update"})
 
     def get_parsers(self) -> list[BaseParser]:
-        # On a request, this is asked before DRF has named the action.
-        action = self.action_map.get((self.request.method or "").lower()) if self.request else self.action
-        return [JSONParser(), ArchiveParser()] if action in {"create", "add_revision"} else [JSONParser()]
+        return parsers_of(self, takes_archive="create")
 
     # --- Projects ------------------------------------------------------------------------------------------------
 
@@ -67,7 +65,7 @@ class ProjectViewSet(PublishDoors, WebhookDoors):
     def list(self, request: Request) -> Response:
         """Projects, newest first, each with its latest build."""
         Page.of(request)
-        shown = self.paginate_queryset(self.projects()) or []
+        shown = self.paginate_queryset(projects_of(request)) or []
         context = {"request": request, "latest": Build.objects.latest_of(shown)}
         return self.get_paginated_response(ProjectDocument(shown, many=True, context=context).data)
 
@@ -88,39 +86,25 @@ class ProjectViewSet(PublishDoors, WebhookDoors):
             webhook_url=data.get("webhook_url"),
             **_build_of(data),
         )
-        return self.accepted(build, webhook_secret=secret)
+        return _accepted(request, build, webhook_secret=secret)
 
     @extend_schema(operation_id="getProject", responses=ProjectDetail)
     def retrieve(self, request: Request, pk: Any) -> Response:
         """One project with its environment; of secrets, only the names."""
-        return Response(self._detail(self.one(self.projects(), pk=pk)))
+        return Response(self._detail(self.one(projects_of(request), pk=pk)))
 
     @extend_schema(operation_id="changeProject", request=ProjectChanges, responses=ProjectDetail)
     def partial_update(self, request: Request, pk: Any) -> Response:
         """Change a project's name, who is told of its builds, or its environment from the next build on."""
-        project = self.one(self.projects(), pk=pk)
+        project = self.one(projects_of(request), pk=pk)
         secret = actions.change_project(project, **_checked(ProjectChanges, request, refusal=self.refusal))
         return telling(Response(self._detail(project, webhook_secret=secret)), secret)
 
     @extend_schema(operation_id="deleteProject", responses={204: None})
     def destroy(self, request: Request, pk: Any) -> Response:
         """Delete a project with its builds, logs and artifacts. Builds that run are cancelled."""
-        actions.delete_project(self.one(self.projects(), pk=pk), by=self.user)
+        actions.delete_project(self.one(projects_of(request), pk=pk), by=self.user)
         return Response(status=204)
-
-    @extend_schema(
-        operation_id="addRevision",
-        request=uploaded(NewRevision),
-        responses={201: Accepted},
-        examples=[SOURCES_EXAMPLE],
-    )
-    @RevisionDoors.revisions.mapping.post
-    def add_revision(self, request: Request, pk: Any) -> Response:
-        """Send a new snapshot of a project's files, and have it built."""
-        project = self.one(self.projects(), pk=pk)
-        return self.accepted(
-            actions.submit_revision(project, by=self.user, **_build_of(_checked(NewRevision, request)))
-        )
 
     # --- Their builds --------------------------------------------------------------------------------------------
 
@@ -128,23 +112,23 @@ class ProjectViewSet(PublishDoors, WebhookDoors):
     @action(detail=True, methods=["post"], url_path="builds", url_name="rebuild")
     def rebuild(self, request: Request, pk: Any) -> Response:
         """Build a revision that the project has, by default its last."""
-        project = self.one(self.projects(), pk=pk)
+        project = self.one(projects_of(request), pk=pk)
         data = _checked(NewBuild, request)
         rows = project.revisions.order_by("-number")
         revision = self.one(rows, number=data["revision"]) if "revision" in data else self.one(rows)
         build = actions.queue_build(revision, by=self.user, **_place_of(data))
-        return self.answer(build, status=201)
+        return answer_build(request, build, status=201)
 
     @extend_schema(operation_id="editProject", request=Prompt, responses=ANSWERS, parameters=[PREFER])
     @action(detail=True, methods=["post"])
     def generate(self, request: Request, pk: Any) -> Response:
         """Have a project changed as a prompt wants it: a new revision on top of the last, and its build."""
-        project = self.one(self.projects(), pk=pk)
+        project = self.one(projects_of(request), pk=pk)
         data = checked(Prompt, request)
         generation = generations.request_edit(
             project, by=self.user, prompt=data["prompt"], wishes=wishes_of(data["config"])
         )
-        return self.answer_generation(request, generation)
+        return answer_generation(request, generation)
 
     @extend_schema(operation_id="getProjectStatus", parameters=[OfBuild], responses=BuildDocument)
     @action(detail=True)
@@ -152,8 +136,8 @@ class ProjectViewSet(PublishDoors, WebhookDoors):
         """The project's latest build, or the one that `jobId` names."""
         return Response(build_document(request, self._build(pk, OfBuild.of(request))))
 
-    @extend_schema(operation_id="getProjectLogs", parameters=[ProjectLogQuery], responses=LOG_FORMS)
-    @action(detail=True, renderer_classes=[JSONRenderer, PlainText, EventStream])
+    @extend_schema(operation_id="getProjectLogs", parameters=[ProjectLogQuery], responses=LOG_RESPONSES)
+    @action(detail=True, renderer_classes=LOG_RENDERERS)
     def logs(self, request: Request, pk: Any) -> HttpResponseBase:
         """The log, as `Accept` asks: JSON entries, plain text, or live events."""
         query = ProjectLogQuery.of(request)
@@ -196,13 +180,8 @@ class ProjectViewSet(PublishDoors, WebhookDoors):
 
     # --- What they lean on ---------------------------------------------------------------------------------------
 
-    def accepted(self, build: Build, *, webhook_secret: str | None = None) -> Response:
-        document = Accepted(build, context={"request": self.request, "webhook_secret": webhook_secret}).data
-        response = Response(document, status=201, headers={"Location": document["links"]["self"]})
-        return telling(response, webhook_secret)
-
     def _build(self, pk: Any, query: dict[str, Any]) -> Build:
-        builds = self.builds().filter(project=pk).order_by("-number")
+        builds = builds_of(self.request).filter(project=pk).order_by("-number")
         found: Build = self.one(builds, pk=query["job_id"]) if "job_id" in query else self.one(builds)
         return found
 
@@ -214,6 +193,39 @@ class ProjectViewSet(PublishDoors, WebhookDoors):
             "environment": environment_document(project),
         }
         return dict(ProjectDetail(project, context=context).data)
+
+
+class ProjectRevisionViewSet(RevisionViewSet):
+    """The revisions of a project, and new ones, which are built."""
+
+    def get_parsers(self) -> list[BaseParser]:
+        return parsers_of(self, takes_archive="add_revision")
+
+    @extend_schema(
+        operation_id="addRevision",
+        request=uploaded(NewRevision),
+        responses={201: Accepted},
+        examples=[SOURCES_EXAMPLE],
+    )
+    @RevisionViewSet.revisions.mapping.post
+    def add_revision(self, request: Request, pk: Any) -> Response:
+        """Send a new snapshot of a project's files, and have it built."""
+        project = self.one(projects_of(request), pk=pk)
+        build = actions.submit_revision(project, by=self.user, **_build_of(_checked(NewRevision, request)))
+        return _accepted(request, build)
+
+
+def parsers_of(view: ApiViewSet, *, takes_archive: str) -> list[BaseParser]:
+    """JSON, and for one action archives too."""
+    # On a request, this is asked before DRF has named the action.
+    action = view.action_map.get((view.request.method or "").lower()) if view.request else view.action
+    return [JSONParser(), ArchiveParser()] if action == takes_archive else [JSONParser()]
+
+
+def _accepted(request: Request, build: Build, *, webhook_secret: str | None = None) -> Response:
+    document = Accepted(build, context={"request": request, "webhook_secret": webhook_secret}).data
+    response = Response(document, status=201, headers={"Location": document["links"]["self"]})
+    return telling(response, webhook_secret)
 
 
 def _checked(serializer: type[Any], request: Request, **context: Any) -> dict[str, Any]:
@@ -228,7 +240,7 @@ def _build_of(data: dict[str, Any]) -> dict[str, Any]:
         **_place_of(data),
         "files": data["files"],
         "dependencies": data["dependencies"],
-        "strategy": {camel(name): value for name, value in data["strategy"].items()},
+        "strategy": wire_names(data["strategy"]),
     }
 
 

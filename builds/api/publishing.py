@@ -1,35 +1,27 @@
-"""Doors to what is published: releases of a project, and previews of a build."""
+"""The API's part about what is published: releases of a project."""
 
 from typing import Any, ClassVar
 
 from drf_spectacular.utils import OpenApiExample, extend_schema
 from rest_framework.decorators import action
-from rest_framework.exceptions import ErrorDetail, ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from builds.api.builds import Conflict
+from builds.api.builds import builds_of
 from builds.api.documents.releases import PublishedDocument, ReleaseDocument
-from builds.api.generations import GenerationDoors
 from builds.api.requests import NewRelease, Nothing, Page
 from builds.models import Build, Release, Site
 from builds.sites import publishing
 from chef.web.pagination import HighestNumberFirst
-from projects.api.views import RevisionDoors
+from projects.api.views import ApiViewSet, projects_of
 from projects.models import ApiToken, Project
 
 
-class PublishDoors(RevisionDoors, GenerationDoors):
+class ReleaseViewSet(ApiViewSet):
     """A project's releases: made, listed, switched, taken down."""
 
+    lookup_value_converter = "uuid"
     needed_scopes: ClassVar = dict.fromkeys(("publish", "unpublish", "activate"), ApiToken.Scope.PUBLISH)
-
-    def handle_exception(self, exc: Exception) -> Response:
-        if isinstance(exc, publishing.SlugRefused) and exc.is_taken:
-            exc = Conflict(str(exc), code="slug_taken")
-        elif isinstance(exc, publishing.SlugRefused):
-            exc = ValidationError({"slug": [ErrorDetail(str(exc), code="invalid_slug")]})
-        return super().handle_exception(exc)
 
     @extend_schema(
         operation_id="publishProject",
@@ -71,7 +63,7 @@ class PublishDoors(RevisionDoors, GenerationDoors):
     @action(detail=True, url_path="releases/<int:number>", url_name="release")
     def release(self, request: Request, pk: Any, number: int) -> Response:
         """One release."""
-        return self._told(self._release(pk, number))
+        return self._answer(self._release(pk, number))
 
     @extend_schema(operation_id="activateRelease", request=Nothing, responses={200: ReleaseDocument})
     @action(detail=True, methods=["post"], url_path="releases/<int:number>/activate", url_name="release-activate")
@@ -79,23 +71,23 @@ class PublishDoors(RevisionDoors, GenerationDoors):
         """Make a release the live one: roll back, or forward again."""
         release = self._release(pk, number)
         publishing.activate_release(release)
-        return self._told(release)
+        return self._answer(release)
 
     def _project(self, pk: Any) -> Project:
-        project: Project = self.one(self.projects(), pk=pk)
+        project: Project = self.one(projects_of(self.request), pk=pk)
         return project
 
     def _release(self, pk: Any, number: int) -> Release:
         release: Release = self.one(self._project(pk).releases.all(), number=min(number, 2**31 - 1))
         return release
 
-    def _told(self, release: Release) -> Response:
+    def _answer(self, release: Release) -> Response:
         context = {"request": self.request, "site": _site_of(release.project)}
         return Response(ReleaseDocument(release, context=context).data)
 
     def _build_to_publish(self, project: Project, job_id: Any) -> Build:
         if job_id:
-            named: Build = self.one(self.builds().filter(project=project), pk=job_id)
+            named: Build = self.one(builds_of(self.request).filter(project=project), pk=job_id)
             return named
         return publishing.build_to_publish(project)
 

@@ -1,5 +1,6 @@
 """What comes in over the wire about builds, checked: bodies and query parameters."""
 
+from collections.abc import Collection
 from typing import Any, cast
 
 from django.conf import settings
@@ -9,32 +10,38 @@ from rest_framework.exceptions import ErrorDetail, ValidationError
 from rest_framework.request import Request
 
 from builds.api.webhook_fields import EventsField, Moment, UrlField
+from builds.logs.entries import CURSOR_PATTERN
 from builds.models import TEST_EVENT, Delivery, EventName, PhaseName
-from builds.runtimes.catalogue import RUNTIMES, UnknownRuntime, resolve_version
+from builds.runtimes.catalogue import RUNTIMES, resolve_version
 from builds.site_names import MAX_SLUG
 from builds.verdicts.evidence import VerdictClass
 from chef.jobs.models import Status
+from chef.web.errors import refusals_as_invalid
 from projects.api.environment_fields import EnvField, SecretsField
 from projects.api.serializers import ArchiveField, CamelSerializer, StrategySerializer, UploadSerializer
 from projects.api.typed_fields import Choice, Flag, PromptField, Text, Whole
+from projects.engine.request import WRITTEN_RUNTIMES
 
 PRIORITIES = ["low", "normal", "high"]
 QUEUES = ["local", "external"]
 _WHO_BUILDS = "Whether this installation builds it, or a builder outside of it, where there is one."
 
 
-def checked_strategy(strategy: dict[str, Any]) -> dict[str, Any]:
-    """The strategy, if it names a runtime and a version that this installation has. Raises ValidationError."""
+def checked_strategy(strategy: dict[str, Any], *, among: Collection[str] = tuple(RUNTIMES)) -> dict[str, Any]:
+    """The strategy, if it names one of these runtimes and a version that this installation has.
+
+    Raises ValidationError.
+    """
     runtime = strategy.get("runtime")
+    if runtime in RUNTIMES and runtime not in among:
+        detail = f"No app can be written for the runtime {runtime!r}. Choose one of: {', '.join(among)}."
+        raise ValidationError({"runtime": [ErrorDetail(detail, code="unknown_runtime")]})
     if strategy.get("version") and not runtime:
         detail = "A version alone says little: name the runtime too."
         raise ValidationError({"runtime": [ErrorDetail(detail, code="required")]})
-    try:
-        if runtime:
+    if runtime:
+        with refusals_as_invalid():
             resolve_version(runtime, strategy.get("version"))
-    except UnknownRuntime as unknown:
-        field = "runtime" if unknown.code == "unknown_runtime" else "version"
-        raise ValidationError({field: [ErrorDetail(str(unknown), code=unknown.code)]}) from unknown
     return strategy
 
 
@@ -146,7 +153,7 @@ class NewGeneration(Prompt):
     strategy = StrategySerializer(default=dict)
 
     def validate_strategy(self, strategy: dict[str, Any]) -> dict[str, Any]:
-        return checked_strategy(strategy)
+        return checked_strategy(strategy, among=WRITTEN_RUNTIMES)
 
 
 class Retry(CamelSerializer):
@@ -262,7 +269,7 @@ class OfBuild(Query):
 
 class LogQuery(Query):
     after = serializers.RegexField(
-        "^[0-9]{1,9}\\.[0-9]{1,9}$", required=False, help_text="A `nextCursor`, or an `id` of the live stream."
+        f"^{CURSOR_PATTERN}$", required=False, help_text="A `nextCursor`, or an `id` of the live stream."
     )
     limit = serializers.IntegerField(min_value=1, max_value=1000, default=500)
     phase = serializers.ChoiceField(choices=PhaseName.choices, required=False)

@@ -1,10 +1,9 @@
-"""Doors to what belongs to nobody: health, runtimes, and what a build of some files would do."""
+"""The API's part about the installation: health, runtimes, and what a build of some files would do."""
 
 from typing import Any
 
 from django.conf import settings
 from drf_spectacular.utils import OpenApiResponse, extend_schema
-from rest_framework.exceptions import ErrorDetail, ValidationError
 from rest_framework.permissions import AllowAny
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -14,11 +13,11 @@ from builds.api.documents.builds import Detected
 from builds.api.documents.service import HealthDocument, LiveDocument, RuntimeList
 from builds.api.requests import SOURCES_EXAMPLE, Sources, uploaded
 from builds.operations import health
-from builds.runner import resolved_strategy, wish_of
+from builds.runner import resolved_strategy, strategy_request
 from builds.runtimes.catalogue import RUNTIMES
-from builds.runtimes.detection import DetectionError, detect
+from builds.runtimes.detection import detect
 from projects.api.parsers import ArchiveParser, JSONParser
-from projects.api.serializers import camel
+from projects.api.serializers import wire_names
 from projects.api.views import AnyAccept, ApiViewSet
 
 
@@ -35,13 +34,9 @@ class DetectViewSet(ApiViewSet):
         body = Sources(data=request.data)
         body.is_valid(raise_exception=True)
         data = body.validated_data
-        strategy = {camel(name): value for name, value in data["strategy"].items()}
+        strategy = wire_names(data["strategy"])
         files = {file.path: file.content for file in data["files"]}
-        try:
-            plan = detect(files, dependencies=data["dependencies"], wish=wish_of(strategy))
-        except DetectionError as error:
-            detail = f"{error.message} {error.hint}"
-            raise ValidationError({"files": [ErrorDetail(detail, code=error.code)]}) from error
+        plan = detect(files, dependencies=data["dependencies"], strategy=strategy_request(strategy))
         return Response(Detected({"strategy": resolved_strategy(plan, strategy)}).data)
 
 

@@ -14,7 +14,7 @@ from rest_framework.exceptions import AuthenticationFailed, PermissionDenied
 from rest_framework.request import Request
 
 from builds.models import Build
-from chef.web.signed_messages import NotSigned, SignedMessage, check_headers, verified
+from chef.web.signed_messages import NotSignedError, SignedMessage, check_headers, verified
 
 # Anyone may send a body, and verifying it takes several times its size in memory: large ones go one after the other.
 LARGE_BYTES = 1024**2
@@ -34,7 +34,8 @@ class SignatureAuthentication(BaseAuthentication):
         try:
             check_headers(request.headers)
             return AnonymousUser(), _verified(request)
-        except NotSigned as refusal:
+        except NotSignedError as refusal:
+            # DRF counts and answers its own exception as a failed authentication, with WWW-Authenticate.
             raise AuthenticationFailed(str(refusal), code=refusal.code) from refusal
 
     def authenticate_header(self, request: Request) -> str:
@@ -48,7 +49,7 @@ def _verified(request: Request) -> SignedMessage:
         try:
             # The bytes as they came: what a parser makes of them is another text.
             return verified(request.headers, http.body, settings.WORKER_SECRETS)
-        except NotSigned:
+        except NotSignedError:
             http._body = b""  # else it stays in memory until the answer has been sent
             raise
 

@@ -1,4 +1,7 @@
-"""What doors to live streams of events share: their form, their place in the schema, and where a reader goes on."""
+"""Logs and live events over the API: their media types, their place in the schema, and where a client goes on.
+
+builds.live has what is sent live, and says how a line gets there.
+"""
 
 import json
 import re
@@ -10,14 +13,21 @@ from django.http import HttpResponseBase
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework.decorators import action
 from rest_framework.exceptions import ErrorDetail, ValidationError
-from rest_framework.renderers import BaseRenderer
+from rest_framework.renderers import BaseRenderer, JSONRenderer
 from rest_framework.request import Request
+from rest_framework.response import Response
 
+from builds.api.documents.builds import LogPage
 from builds.api.requests import WatchQuery
-from chef.web.streaming import hand_over
+from builds.live.readers import log_stream
+from builds.logs.entries import CURSOR_PATTERN, Cursor, read_entries
+from builds.logs.text import log_text
+from builds.models import Build
+from chef.web.downloads import send
+from chef.web.streaming import stream_response
 
 
-class Stream(Protocol):
+class EventStream(Protocol):
     def __call__(self, job_id: UUID, /, *, after: int) -> AsyncGenerator[bytes]: ...
 
 
@@ -29,13 +39,13 @@ class PlainText(BaseRenderer):
         return json.dumps(data).encode()  # only errors come here, and those are given another renderer
 
 
-class EventStream(PlainText):
+class ServerSentEvents(PlainText):
     media_type = "text/event-stream"
     format = "events"
 
 
 def events(*kinds: str, description: str) -> OpenApiResponse:
-    """For the schema: what each event of a live stream is made of."""
+    """For the schema: the fields of each event of a live stream."""
     event = {
         "type": "object",
         "properties": {
@@ -49,16 +59,16 @@ def events(*kinds: str, description: str) -> OpenApiResponse:
 
 
 def last_event_id(request: Request, pattern: str) -> str:
-    """Where a reader that was cut off goes on: it counts more than the address, which stays that of the first time."""
+    """Where a client that was cut off goes on. It outweighs the address, which is still that of the first request."""
     found = request.headers.get("Last-Event-ID", "")
     if found and not re.fullmatch(pattern, found, re.ASCII):
-        detail = "This stream gave no event such an id: send the last one as it came, or leave it out."
+        detail = "This stream sent no event with such an id: send the last one as it came, or leave it out."
         raise ValidationError({"Last-Event-ID": [ErrorDetail(detail, code="invalid")]})
     return found
 
 
 def watches(operation_id: str, *kinds: str, description: str) -> Callable[[Any], Any]:
-    """Makes a method of a viewset the door to the events of one job."""
+    """Decorates the method of a view set that answers with the live events of one job."""
     schema = extend_schema(
         operation_id=operation_id,
         parameters=[
@@ -67,10 +77,43 @@ def watches(operation_id: str, *kinds: str, description: str) -> Callable[[Any],
         ],
         responses={(200, "text/event-stream"): events(*kinds, description=description)},
     )
-    return lambda door: schema(action(detail=True, renderer_classes=[EventStream])(door))
+    return lambda view: schema(action(detail=True, renderer_classes=[ServerSentEvents])(view))
 
 
-def watch(request: Request, stream: Stream, job_id: UUID) -> HttpResponseBase:
-    """The events of a job after the one that the reader names, live. Raises ValidationError and TooManyReaders."""
+def watch(request: Request, events: EventStream, job_id: UUID) -> HttpResponseBase:
+    """The events of a job after the one that the client names, live. Raises ValidationError and TooManyReadersError."""
     after = WatchQuery.of(request).get("after", 0)
-    return hand_over(request, stream(job_id, after=int(last_event_id(request, r"\d{1,18}") or after)))
+    return stream_response(request, events(job_id, after=int(last_event_id(request, r"\d{1,18}") or after)))
+
+
+# --- Logs --------------------------------------------------------------------------------------------------------
+
+LOG_RENDERERS = [JSONRenderer, PlainText, ServerSentEvents]
+LOG_RESPONSES: dict[Any, Any] = {
+    (200, "application/json"): LogPage,
+    (200, "text/plain"): OpenApiResponse(str, description="The log as text, with byte ranges and an ETag."),
+    (200, "text/event-stream"): events("log", description="Live: an event `log` for each entry."),
+}
+
+
+def answer_logs(request: Request, build: Build, query: dict[str, Any]) -> HttpResponseBase:
+    """The log of the build's current attempt, in the media type that `Accept` asks for."""
+    media_type = request.accepted_renderer.media_type
+    if media_type == PlainText.media_type:
+        return send(request, log_text(build, without_colours=query["ansi"] == "strip"))
+    phase = query.get("phase", "")
+    if media_type == ServerSentEvents.media_type:
+        after = Cursor.parse(last_event_id(request, CURSOR_PATTERN) or query.get("after", ""))
+        return stream_response(request, log_stream(build.pk, after=after, phase=phase))
+    limit = query["limit"]
+    chunks, cursor = read_entries(build, after=Cursor.parse(query.get("after", "")), phase=phase, limit=limit)
+    page = {
+        "project_id": build.project_id,
+        "job_id": build.pk,
+        "entries": chunks,
+        "next_cursor": str(cursor),
+        # The build was read first: had it ended then, no line can have come since.
+        "complete": build.is_terminal and len(chunks) < limit,
+        "truncated": build.log_truncated,
+    }
+    return Response(LogPage(page).data)

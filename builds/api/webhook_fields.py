@@ -1,4 +1,4 @@
-"""Addresses and events as they come in over the wire, and what a door has to do before it takes an address."""
+"""Addresses and events as they come in over the wire, and what a view set has to do before it takes an address."""
 
 from collections.abc import Mapping
 from datetime import UTC
@@ -10,6 +10,7 @@ from rest_framework.request import Request
 
 from builds.models import EventName
 from builds.webhooks import guard
+from chef.web.errors import refusals_as_invalid
 from projects.api.typed_fields import Choice, Text
 from projects.api.views import ApiViewSet
 
@@ -31,12 +32,10 @@ class UrlField(Text):
 
     def to_internal_value(self, data: Any) -> str:
         url = super().to_internal_value(data)
-        try:
+        with refusals_as_invalid():
             guard.parse(url)
             if refusal := self.context.get("refusal"):
                 raise refusal
-        except guard.Refused as refused:
-            raise serializers.ValidationError(str(refused), code=refused.code) from refused
         return url
 
 
@@ -71,8 +70,8 @@ class Moment(Text):
         raise serializers.ValidationError("Send a time with its zone, such as 2026-01-31T12:00:00Z.", code="invalid")
 
 
-class TakesUrl(ApiViewSet):
-    """Doors that take an address for messages. The host is looked up before the handler is called.
+class UrlViewSet(ApiViewSet):
+    """For view sets that take an address for messages. The host is looked up before the handler is called.
 
     An Idempotency-Key makes the handler a part of a transaction, which must not wait for somebody's name server.
     """
@@ -82,7 +81,7 @@ class TakesUrl(ApiViewSet):
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
-        self.refusal: guard.Refused | None = None
+        self.refusal: guard.UrlRefusedError | None = None
         if self.action in self.url_actions and isinstance(request.data, Mapping):
             url = request.data.get(self.url_name)
             if isinstance(url, str):

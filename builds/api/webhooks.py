@@ -1,18 +1,17 @@
-"""Doors to webhooks: who is told of builds, what they were sent, and sending it once more."""
+"""The API's part about webhooks: who is sent messages about builds, what they were sent, and sending it again."""
 
 from typing import Any
 
 from django.db.models import QuerySet
 from drf_spectacular.utils import OpenApiExample, OpenApiResponse, extend_schema
 from rest_framework.decorators import action
-from rest_framework.exceptions import ErrorDetail, NotFound, ValidationError
+from rest_framework.exceptions import ErrorDetail, ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from builds.api.builds import Conflict
 from builds.api.documents.webhooks import DeliveryDocument, NewWebhookDocument, Replayed, WebhookDocument
 from builds.api.requests import DeliveriesQuery, NewWebhook, Nothing, ReplayedRange, WebhookChanges, WebhooksQuery
-from builds.api.webhook_fields import TakesUrl
+from builds.api.webhook_fields import UrlViewSet
 from builds.models import Delivery, WebhookEndpoint
 from builds.webhooks import endpoints, outbox
 from projects.models import Project
@@ -36,20 +35,7 @@ def telling(response: Response, secret: str | None) -> Response:
     return response
 
 
-class WebhookDoors(TakesUrl):
-    """What doors that make webhooks share."""
-
-    def handle_exception(self, exc: Exception) -> Response:
-        if isinstance(exc, endpoints.TooManyEndpoints):
-            exc = Conflict(str(exc), code="too_many_webhooks")
-        elif isinstance(exc, endpoints.IsDisabled):
-            exc = Conflict(str(exc), code="webhook_disabled")
-        elif isinstance(exc, WebhookEndpoint.DoesNotExist):  # somebody has just deleted it
-            exc = NotFound()
-        return super().handle_exception(exc)
-
-
-class WebhookViewSet(WebhookDoors):
+class WebhookViewSet(UrlViewSet):
     """One's own webhooks. Those of the installation are not here: staff see them in the admin."""
 
     lookup_value_converter = "uuid"

@@ -1,6 +1,6 @@
-"""What live readers of a build or a generation are given: read once for all of them, and kept for a while.
+"""Feeds: what is new about a build or a generation, read once for all of its live readers, and kept for a while.
 
-A feed follows one job while anyone reads it. Readers at its tip get the same bytes out of a bounded window; one
+A feed follows one job while anyone reads it. Readers that keep up get the same bytes out of a bounded window; one
 that has fallen behind the window reads pages of its own. Knows nothing of HTTP, nor of who reads.
 """
 
@@ -21,8 +21,7 @@ from django.conf import settings
 from django.db import connection
 from django.db.models import Max
 
-from builds.logs import writer as logs
-from builds.logs.entries import entry_document
+from builds.logs.entries import Cursor, chunks_of, cursor_of, entry_document, read_entries
 from builds.models import Build, BuildEvent, LogChunk
 from chef.jobs.models import Status
 from projects.api.documents import wire_status
@@ -36,12 +35,13 @@ T = TypeVar("T")
 WINDOW_BYTES = 1024**2
 SEND_BYTES = 64 * 1024  # at most so much, or one entry, is given to a reader at once
 PAGE_ROWS = 200
-# How often a feed looks by itself: when Redis is not heard, and when it is, in case that a message was lost.
-UNTOLD_SECONDS = 1.0
-TOLD_SECONDS = 5.0
+# How often a feed polls: without a subscription, and with one, in case that a message was lost.
+POLL_SECONDS = 1.0
+SUBSCRIBED_POLL_SECONDS = 5.0
 # Readers are woken a few at a time with a pause, so that ordinary requests come in between.
 READERS_AT_ONCE = 7
 PAUSE_SECONDS = 0.002
+NOTHING_READ = Cursor(-1)
 
 # Threads of their own, few: readers must not take those of ordinary requests, nor all connections of the pool.
 _threads = ThreadPoolExecutor(max_workers=3, thread_name_prefix="live")
@@ -72,11 +72,11 @@ def _alone(read: Callable[..., T], args: Any, kwargs: Any) -> T:
         connection.close()
 
 
-# --- As they go over the wire ------------------------------------------------------------------------------------
+# --- Server-sent events ------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class EncodedEntry:
     """One log entry as an event."""
 
     sequence: int
@@ -90,13 +90,13 @@ def as_event(kind: str, document: Any, *, event_id: object = "") -> bytes:
     return head.encode() + b"data: " + orjson.dumps(document, option=orjson.OPT_UTC_Z) + b"\n\n"
 
 
-def _log_event(chunk: LogChunk) -> Entry:
-    data = as_event("log", entry_document(chunk), event_id=f"{chunk.attempt}.{chunk.sequence}")
-    return Entry(chunk.sequence, chunk.phase, data)
+def _log_event(chunk: LogChunk) -> EncodedEntry:
+    data = as_event("log", entry_document(chunk), event_id=cursor_of(chunk))
+    return EncodedEntry(chunk.sequence, chunk.phase, data)
 
 
 def _build_event(event: BuildEvent, build: Build) -> bytes:
-    """What the event says of its own time, so that it is the same whenever it is read."""
+    """The state at the event's own time, so that it is the same whenever it is read."""
     ended = event.to_status in (Status.COMPLETED, Status.FAILED, Status.CANCELLED)
     # Nothing changes after the end; before it, a change of status is also the beginning of the next phases.
     phase, progress = (build.phase, build.progress) if ended else (event.data.get("phase"), event.data.get("progress"))
@@ -117,49 +117,40 @@ def _build_event(event: BuildEvent, build: Build) -> bytes:
 
 
 @dataclass(frozen=True)
-class Position:
-    """How much of a build has been read: up to which entry of which attempt, and up to which event."""
-
-    attempt: int = -1  # none yet
-    sequence: int = 0
-    event: int = 0
-
-
-@dataclass(frozen=True)
 class Change:
-    """What is new about a build: `is_whole` when there was no more to read at that moment."""
+    """What is new about a build: `is_all` when there was no more to read at that moment."""
 
     status: str
-    attempt: int
-    since: int  # the entries are all of the attempt after this one
-    entries: list[Entry]
+    start: Cursor  # the entries are all of the attempt after this one
+    entries: list[EncodedEntry]
     events: list[tuple[int, bytes]]
-    is_whole: bool
+    is_all: bool
 
 
-def read_change(build_id: UUID, position: Position) -> Change | None:
-    """What came after a position; the end of the log when nothing was read before. None: there is no such build.
+def read_change(build_id: UUID, after: Cursor, event: int) -> Change | None:
+    """What came after a cursor and an event; the end of the log for NOTHING_READ. None: there is no such build.
 
     The build is read first: had it ended by then, nothing can have come since.
     """
     build = Build.objects.only("status", "fence", "phase", "progress").filter(pk=build_id).first()
     if build is None:
         return None
-    since = position.sequence if build.fence == position.attempt else 0
-    if position.attempt < 0:
-        last = LogChunk.objects.filter(build=build, attempt=build.fence).aggregate(last=Max("sequence"))["last"] or 0
-        since = max(last - PAGE_ROWS, 0)
-    chunks, _ = logs.read(build, after=f"{build.fence}.{since}", limit=PAGE_ROWS)
-    rows = BuildEvent.objects.filter(build=build, pk__gt=position.event).order_by("pk")[:PAGE_ROWS]
-    events = [(event.pk, _build_event(event, build)) for event in rows]
-    is_whole = len(chunks) < PAGE_ROWS and len(events) < PAGE_ROWS
-    return Change(build.status, build.fence, since, [_log_event(chunk) for chunk in chunks], events, is_whole)
+    start = after.in_attempt(build.fence)
+    if after == NOTHING_READ:
+        last = chunks_of(build).aggregate(last=Max("sequence"))["last"] or 0
+        start = Cursor(build.fence, max(last - PAGE_ROWS, 0))
+    chunks, _ = read_entries(build, after=start, limit=PAGE_ROWS)
+    rows = BuildEvent.objects.filter(build=build, pk__gt=event).order_by("pk")[:PAGE_ROWS]
+    events = [(row.pk, _build_event(row, build)) for row in rows]
+    is_all = len(chunks) < PAGE_ROWS and len(events) < PAGE_ROWS
+    return Change(build.status, start, [_log_event(chunk) for chunk in chunks], events, is_all)
 
 
-def read_page(build_id: UUID, attempt: int, after: int, phase: str) -> tuple[list[Entry], bool]:
-    """Entries of an attempt after a sequence, of bounded size, and whether those are all for now."""
-    chunks, _ = logs.read(Build(pk=build_id, fence=attempt), after=f"{attempt}.{after}", phase=phase, limit=PAGE_ROWS)
-    page: list[Entry] = []
+def read_page(build_id: UUID, after: Cursor, phase: str) -> tuple[list[EncodedEntry], bool]:
+    """Entries of the cursor's attempt after it, of bounded size, and whether those are all for now."""
+    build = Build(pk=build_id, fence=after.attempt)
+    chunks, _ = read_entries(build, after=after, phase=phase, limit=PAGE_ROWS)
+    page: list[EncodedEntry] = []
     size = 0
     for chunk in chunks:
         page.append(_log_event(chunk))
@@ -175,50 +166,55 @@ class Feed:
     def __init__(self, job_id: UUID) -> None:
         self.job_id = job_id
         self.status = ""
-        self.events: list[tuple[int, bytes]] = []
-        self.is_whole = False  # the job has ended, and all of it has been read
+        self.events: list[tuple[int, bytes]] = []  # (id, event as it is sent)
+        self.is_finished = False  # the job has ended, and all of it has been read
         self.readers = 0
         self._waiting: set[asyncio.Future[None]] = set()
-        self._rung = asyncio.Event()
+        self._woken = asyncio.Event()
 
     async def read(self) -> bool:
         """Read what is new. Returns whether that was all there was at that moment."""
         raise NotImplementedError
 
     def end_document(self) -> dict[str, Any]:
-        """What the last event of each stream tells."""
+        """The data of the event `end`, the last one of each stream."""
         raise NotImplementedError
 
-    # --- For whoever follows the job -----------------------------------------------------------------------------
+    @property
+    def last_event(self) -> int:
+        return self.events[-1][0] if self.events else 0
 
-    def ring(self) -> None:
-        """The job may have changed: look."""
-        self._rung.set()
+    # --- For the registry ----------------------------------------------------------------------------------------
 
-    async def follow(self, is_told: Callable[[], bool]) -> None:
-        """Read each change and wake the readers, until the job has ended. `is_told`: whether Redis is heard."""
-        while not self.is_whole:
-            self._rung.clear()
+    def wake_up(self) -> None:
+        """The job may have changed: read it."""
+        self._woken.set()
+
+    async def follow(self, is_subscribed: Callable[[], bool]) -> None:
+        """Read each change and wake the readers, until the job has ended. `is_subscribed`: whether changes of the job
+        come from Redis at the moment."""
+        while not self.is_finished:
+            self._woken.clear()
             try:
                 is_all = await self.read()
-            except Exception:  # whatever it is: the next look may succeed, and readers must not hang for ever
+            except Exception:  # whatever it is: the next read may succeed, and readers must not hang for ever
                 logger.warning("%s cannot be read for its live readers", self.job_id, exc_info=True)
-                await asyncio.sleep(UNTOLD_SECONDS)
+                await asyncio.sleep(POLL_SECONDS)
                 continue
-            await self._wake()
+            await self._wake_readers()
             if is_all:
-                seconds = TOLD_SECONDS if is_told() else UNTOLD_SECONDS
+                seconds = SUBSCRIBED_POLL_SECONDS if is_subscribed() else POLL_SECONDS
                 seconds = min(seconds, settings.LIVE_PING_SECONDS / 3)
-                await self._until_rung(seconds * random.uniform(0.7, 1))  # noqa: S311 -- feeds must not look in step
+                await self._until_woken(seconds * random.uniform(0.7, 1))  # noqa: S311 -- feeds must not poll in step
 
-    async def _until_rung(self, seconds: float) -> None:
+    async def _until_woken(self, seconds: float) -> None:
         try:
             async with asyncio.timeout(seconds):
-                await self._rung.wait()
+                await self._woken.wait()
         except TimeoutError:
-            pass  # then without having been told
+            pass  # then it polls
 
-    async def _wake(self) -> None:
+    async def _wake_readers(self) -> None:
         waiting, self._waiting = self._waiting, set()
         for number, reader in enumerate(waiting, 1):
             if not reader.done():
@@ -228,8 +224,8 @@ class Feed:
 
     # --- For readers ---------------------------------------------------------------------------------------------
 
-    async def look(self) -> None:
-        """Wait until the feed has looked again: at a change, or by itself, a few times in LIVE_PING_SECONDS."""
+    async def next_read(self) -> None:
+        """Wait until the job has been read again: at a change, or by polling, a few times in LIVE_PING_SECONDS."""
         reader = asyncio.get_running_loop().create_future()
         self._waiting.add(reader)
         try:
@@ -237,103 +233,100 @@ class Feed:
         finally:
             self._waiting.discard(reader)
 
+    def events_after(self, event: int) -> tuple[bytes, int]:
+        """The events after one of them, as one piece, and the last one's id."""
+        data = b"".join(data for number, data in self.events if number > event)
+        return data, self.last_event if data else event
+
 
 class BuildFeed(Feed):
     """A build's log and events."""
 
     def __init__(self, job_id: UUID) -> None:
         super().__init__(job_id)
-        self.attempt = -1  # as long as nothing has been read
-        self.tip = 0  # the last entry of the attempt, and all before it are stored
-        self._window: list[Entry] = []
-        self._window_after = 0  # the window holds every entry of the attempt after this one
+        self.newest = NOTHING_READ  # the last entry of the attempt: this one and all before it are stored
+        self._window: list[EncodedEntry] = []
+        self._window_start = 0  # the window holds every entry of the attempt after this one
         self._window_size = 0
-        self._given: dict[tuple[int, str], tuple[bytes, int]] = {}
+        self._pieces: dict[tuple[int, str], tuple[bytes, Cursor]] = {}
 
     async def read(self) -> bool:
-        change = await in_database(read_change, self.job_id, self._position())
+        change = await in_database(read_change, self.job_id, self.newest, self.last_event)
         self._apply(change)
-        return change is None or change.is_whole
+        return change is None or change.is_all
 
     def end_document(self) -> dict[str, Any]:
         return {"jobId": self.job_id, "status": self.status}
 
-    def _position(self) -> Position:
-        return Position(self.attempt, self.tip, self.events[-1][0] if self.events else 0)
-
     def _apply(self, change: Change | None) -> None:
-        self._given.clear()
+        self._pieces.clear()
         if change is None:  # deleted, with all that belongs to it
-            self.is_whole = True
+            self.is_finished = True
             return
-        if change.attempt != self.attempt:
+        if change.start.attempt != self.newest.attempt:
             # What another attempt printed is not part of the build's log any more.
-            self.attempt, self._window, self._window_size = change.attempt, [], 0
-            self._window_after = change.since
+            self._window, self._window_size, self._window_start = [], 0, change.start.sequence
         self.status = change.status
         self.events += change.events
         self._window += change.entries
         self._window_size += sum(len(entry.data) for entry in change.entries)
-        self.tip = self._window[-1].sequence if self._window else change.since
-        self.is_whole = change.is_whole and change.status not in (Status.QUEUED, Status.RUNNING)
+        last = self._window[-1].sequence if self._window else change.start.sequence
+        self.newest = Cursor(change.start.attempt, last)
+        self.is_finished = change.is_all and change.status not in (Status.QUEUED, Status.RUNNING)
         self._shorten()
 
     def _shorten(self) -> None:
-        gone = 0
-        while self._window_size > WINDOW_BYTES and gone < len(self._window) - 1:
-            self._window_size -= len(self._window[gone].data)
-            gone += 1
-        if gone:
-            self._window_after = self._window[gone - 1].sequence
-            del self._window[:gone]
+        dropped = 0
+        while self._window_size > WINDOW_BYTES and dropped < len(self._window) - 1:
+            self._window_size -= len(self._window[dropped].data)
+            dropped += 1
+        if dropped:
+            self._window_start = self._window[dropped - 1].sequence
+            del self._window[:dropped]
 
     # --- For readers ---------------------------------------------------------------------------------------------
 
-    @property
-    def has_been_read(self) -> bool:
-        return self.attempt >= 0
+    async def log_after(self, after: Cursor, phase: str) -> tuple[bytes, Cursor]:
+        """Events of log entries after a cursor, as one piece, and the cursor to go on from.
 
-    async def log_after(self, attempt: int, sequence: int, phase: str) -> tuple[bytes, int, int]:
-        """Events of log entries after a position, as one piece, and the position to go on from.
-
-        A position in another attempt starts this one from its beginning.
+        A cursor of another attempt starts this one from its beginning. Before the first read there is nothing.
         """
-        if attempt != self.attempt:
-            sequence = 0
-        attempt, tip = self.attempt, self.tip
-        if sequence >= self._window_after:
-            data, sequence = self._from_window(sequence, phase)
-            return data, attempt, sequence
-        page, is_all = await in_database(read_page, self.job_id, attempt, sequence, phase)
-        last = page[-1].sequence if page else sequence
-        # All that was stored up to the tip had been stored before the page was read.
-        return b"".join(entry.data for entry in page), attempt, max(last, tip) if is_all else last
+        newest = self.newest
+        if newest == NOTHING_READ:
+            return b"", after
+        after = after.in_attempt(newest.attempt)
+        if after.sequence >= self._window_start:
+            return self._from_window(after, phase)
+        page, is_all = await in_database(read_page, self.job_id, after, phase)
+        last = Cursor(after.attempt, page[-1].sequence) if page else after
+        # All that was stored up to the newest entry had been stored before the page was read.
+        return b"".join(entry.data for entry in page), max(last, newest) if is_all else last
 
-    def _from_window(self, after: int, phase: str) -> tuple[bytes, int]:
+    def _from_window(self, after: Cursor, phase: str) -> tuple[bytes, Cursor]:
         """Made once for all readers at the same place."""
-        if (after, phase) not in self._given:
-            pieces, size, last = [], 0, after
-            for entry in self._window[bisect_right(self._window, after, key=attrgetter("sequence")) :]:
+        key = (after.sequence, phase)
+        if key not in self._pieces:
+            data, size, last = [], 0, after.sequence
+            for entry in self._window[bisect_right(self._window, last, key=attrgetter("sequence")) :]:
                 last = entry.sequence
                 if not phase or entry.phase == phase:
-                    pieces.append(entry.data)
+                    data.append(entry.data)
                     size += len(entry.data)
                 if size > SEND_BYTES:
                     break
-            self._given[after, phase] = b"".join(pieces), last
-        return self._given[after, phase]
+            self._pieces[key] = b"".join(data), Cursor(after.attempt, last)
+        return self._pieces[key]
 
 
 class GenerationFeed(Feed):
     """A generation's events."""
 
     async def read(self) -> bool:
-        after = self.events[-1][0] if self.events else 0
-        status, events = await in_database(read_generation, self.job_id, after)
+        status, events = await in_database(read_generation, self.job_id, self.last_event)
         self.status = status
         self.events += events
         is_all = len(events) < PAGE_ROWS
-        self.is_whole = is_all and status not in (Status.QUEUED, Status.RUNNING)  # "": deleted
+        self.is_finished = is_all and status not in (Status.QUEUED, Status.RUNNING)  # "": deleted
         return is_all
 
     def end_document(self) -> dict[str, Any]:
@@ -351,7 +344,7 @@ def read_generation(generation_id: UUID, after: int) -> tuple[str, list[tuple[in
 
 
 def _generation_event(event: GenerationEvent) -> bytes:
-    told = {"generationId": event.generation_id, **event.data, "timestamp": event.created_at}
-    if "status" in told:
-        told["status"] = wire_status(told["status"])
-    return as_event(event.kind, told, event_id=event.pk)
+    document = {"generationId": event.generation_id, **event.data, "timestamp": event.created_at}
+    if "status" in document:
+        document["status"] = wire_status(document["status"])
+    return as_event(event.kind, document, event_id=event.pk)

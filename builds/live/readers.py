@@ -1,7 +1,8 @@
 """Live readers of builds and generations: logs and events as server-sent events, resumable.
 
-One listener in each web process hears which jobs have changed, and rings the feeds of those that are read. A
-reader is a generator that follows its feed. Knows nothing of HTTP: chef.web.streaming sends what it yields.
+A reader is a generator that follows the feed of its job. The feeds that anybody reads are in a registry, one in each
+web process, which subscribes to changes and wakes them up. Knows nothing of HTTP: chef.web.streaming sends what a
+reader yields.
 """
 
 import asyncio
@@ -9,35 +10,39 @@ import contextlib
 import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
-from typing import TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 from uuid import UUID
 
 from django.conf import settings
 
 from builds.live.feeds import BuildFeed, Feed, GenerationFeed, as_event
-from chef.jobs.pubsub import listen
+from builds.logs.entries import BEGINNING, CURSOR_PATTERN, Cursor
+from chef.jobs.pubsub import subscribe
 
 F = TypeVar("F", bound=Feed)
+F_contra = TypeVar("F_contra", bound=Feed, contravariant=True)
 
-RETRY = b"retry: 1000\n\n"  # a reader that was cut off comes back after a second
+RETRY = b"retry: 1000\n\n"  # a client whose connection was lost comes back after a second
 PING = b": ping\n\n"
-_ID = re.compile(rb"^id: .*\n", re.MULTILINE)  # data is JSON, which has no line breaks of its own
-_PLACE = re.compile(r"(\d{1,9}\.\d{1,9})-(\d{1,18})", re.ASCII)
+_ID_LINE = re.compile(rb"^id: .*\n", re.MULTILINE)  # data is JSON, which has no line breaks of its own
 
 
-class Hub:
-    """The feeds of one event loop, and the listener that rings them."""
+# --- Feeds -------------------------------------------------------------------------------------------------------
+
+
+class FeedRegistry:
+    """The feeds of one event loop, and the subscription that wakes them up."""
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
         self.feeds: dict[UUID, Feed] = {}
         self._followers: dict[UUID, asyncio.Task[None]] = {}
-        self._listener: asyncio.Task[None] | None = None
-        self._is_told = False
+        self._subscription: asyncio.Task[None] | None = None
+        self._is_subscribed = False
 
     @contextlib.asynccontextmanager
-    async def reading(self, kind: type[F], job_id: UUID) -> AsyncIterator[F]:
-        """The job's feed, followed for as long as anyone reads it."""
+    async def open(self, kind: type[F], job_id: UUID) -> AsyncIterator[F]:
+        """The job's feed, followed for as long as it has readers."""
         feed = self.feeds.get(job_id) or self._follow(kind(job_id))
         assert isinstance(feed, kind)
         feed.readers += 1
@@ -50,143 +55,157 @@ class Hub:
                 self._followers.pop(job_id).cancel()
 
     def _follow(self, feed: F) -> F:
-        if self._listener is None:
-            self._listener = asyncio.create_task(listen(self._on_change, self._on_link))
+        if self._subscription is None:
+            self._subscription = asyncio.create_task(subscribe(self._on_change, self._on_connection))
         self.feeds[feed.job_id] = feed
-        self._followers[feed.job_id] = asyncio.create_task(feed.follow(lambda: self._is_told))
+        self._followers[feed.job_id] = asyncio.create_task(feed.follow(lambda: self._is_subscribed))
         return feed
 
     def _on_change(self, job_id: UUID) -> None:
         if feed := self.feeds.get(job_id):
-            feed.ring()
+            feed.wake_up()
 
-    def _on_link(self, is_told: bool) -> None:
-        self._is_told = is_told
+    def _on_connection(self, is_subscribed: bool) -> None:
+        self._is_subscribed = is_subscribed
         for feed in self.feeds.values():
-            feed.ring()
+            feed.wake_up()
 
 
-_hubs: list[Hub] = []  # of the one loop that a web process has
+_registries: list[FeedRegistry] = []  # of the one loop that a web process has
 
 
-def hub() -> Hub:
-    if not _hubs or _hubs[0].loop is not asyncio.get_running_loop():
-        _hubs[:] = [Hub()]
-    return _hubs[0]
+def registry() -> FeedRegistry:
+    if not _registries or _registries[0].loop is not asyncio.get_running_loop():
+        _registries[:] = [FeedRegistry()]
+    return _registries[0]
 
 
-async def log_stream(build_id: UUID, *, after: str = "", phase: str = "") -> AsyncGenerator[bytes]:
-    """The log of the build's current attempt from a cursor of builds.logs.writer.read on, live; a last event `end`."""
-    attempt, sequence = (int(part) for part in (after or "0.0").split("."))
-    yield RETRY
-    async with hub().reading(BuildFeed, build_id) as feed:
-        quiet_until = _ping_time()
-        while True:
-            data = b""
-            if feed.has_been_read:
-                data, attempt, sequence = await feed.log_after(attempt, sequence, phase)
-            if data:
-                yield data
-                quiet_until = _ping_time()
-            elif (attempt, sequence) < (feed.attempt, feed.tip):
-                continue  # past entries of other phases, or more came while a page was read
-            elif feed.is_whole:
-                yield _end(feed)
-                return
-            elif time.monotonic() >= quiet_until:
-                yield PING
-                quiet_until = _ping_time()
-            else:
-                await feed.look()
+# --- Readers -----------------------------------------------------------------------------------------------------
 
 
-async def page_stream(build_id: UUID, *, after: str = "", event: int = 0) -> AsyncGenerator[bytes]:
-    """Both at once, for a page: the log after a cursor, and the changes after an event; a last event `end`.
+class PagePosition(NamedTuple):
+    """How much of a page's stream has been sent: its log up to a cursor, its changes up to an event."""
 
-    Each has an id that says how much of both has been sent, as `place_in_page_stream` reads it.
+    cursor: Cursor = BEGINNING
+    event: int = 0
+
+    @classmethod
+    def parse(cls, text: str) -> "PagePosition":
+        """The position in an id that `page_stream` gave. Raises ValueError for any other."""
+        match = re.fullmatch(rf"({CURSOR_PATTERN})-([0-9]{{1,18}})", text)
+        if not match:
+            raise ValueError("This stream sent no event with such an id.")
+        return cls(Cursor.parse(match[1]), int(match[2]))
+
+    def __str__(self) -> str:
+        return f"{self.cursor}-{self.event}"
+
+
+def log_stream(build_id: UUID, *, after: Cursor = BEGINNING, phase: str = "") -> AsyncGenerator[bytes]:
+    """The log of the build's current attempt from a cursor on, live; a last event `end`."""
+    return _stream(BuildFeed, build_id, _LogReader(after, phase))
+
+
+def page_stream(build_id: UUID, *, after: PagePosition = PagePosition()) -> AsyncGenerator[bytes]:  # noqa: B008
+    """Both at once, for a page: the log and the changes after a position; a last event `end`.
+
+    Each piece has an id that says how much of both has been sent, a PagePosition.
     """
-    attempt, sequence = (int(part) for part in (after or "0.0").split("."))
-    yield RETRY
-    async with hub().reading(BuildFeed, build_id) as feed:
-        quiet_until = _ping_time()
-        while True:
-            changes, event = _changes_after(feed, event)
-            data = b""
-            if feed.has_been_read:
-                data, attempt, sequence = await feed.log_after(attempt, sequence, "")
-            place = b"id: %d.%d-%d" % (attempt, sequence, event)
-            if changes or data:
-                # Whoever is cut off within a piece gets that piece again: it knows by the entries' numbers.
-                yield _ID.sub(b"", data + changes) + place + b"\n\n"
-                quiet_until = _ping_time()
-            elif (attempt, sequence) < (feed.attempt, feed.tip):
-                continue
-            elif feed.is_whole:
-                yield _end(feed)
-                return
-            elif time.monotonic() >= quiet_until:
-                yield PING
-                quiet_until = _ping_time()
-            else:
-                await feed.look()
-
-
-def place_in_page_stream(event_id: str) -> tuple[str, int]:
-    """(cursor, event) of an id that `page_stream` gave. Raises ValueError for any other."""
-    match = _PLACE.fullmatch(event_id)
-    if not match:
-        raise ValueError("This stream gave no event such an id.")
-    return match[1], int(match[2])
-
-
-def _changes_after(feed: Feed, event: int) -> tuple[bytes, int]:
-    data = b"".join(data for number, data in feed.events if number > event)
-    return data, feed.events[-1][0] if data else event
+    return _stream(BuildFeed, build_id, _PageReader(after))
 
 
 def event_stream(build_id: UUID, *, after: int = 0) -> AsyncGenerator[bytes]:
     """Changes of the build's status and phase, those after an event's id, live; a last event `end`."""
-    return _event_stream(BuildFeed, build_id, after)
+    return _stream(BuildFeed, build_id, _EventReader(after))
 
 
 def generation_stream(generation_id: UUID, *, after: int = 0) -> AsyncGenerator[bytes]:
     """Changes of a generation's status and stage, and its files, after an event's id, live; a last event `end`."""
-    return _event_stream(GenerationFeed, generation_id, after)
+    return _stream(GenerationFeed, generation_id, _EventReader(after))
 
 
-async def _event_stream(kind: type[Feed], job_id: UUID, after: int) -> AsyncGenerator[bytes]:
+class _Reader(Protocol[F_contra]):
+    """One connection's place in a feed."""
+
+    async def take(self, feed: F_contra) -> bytes:
+        """What comes next, as one piece; empty when there is nothing for this reader."""
+
+    def is_behind(self, feed: F_contra) -> bool:
+        """Whether there may be more to take at once."""
+
+
+class _LogReader:
+    def __init__(self, cursor: Cursor, phase: str) -> None:
+        self._cursor, self._phase = cursor, phase
+
+    async def take(self, feed: BuildFeed) -> bytes:
+        data, self._cursor = await feed.log_after(self._cursor, self._phase)
+        return data
+
+    def is_behind(self, feed: BuildFeed) -> bool:
+        return self._cursor < feed.newest  # past entries of other phases, or more came while a page was read
+
+
+class _EventReader:
+    def __init__(self, event: int) -> None:
+        self._event = event
+
+    async def take(self, feed: Feed) -> bytes:
+        data, self._event = feed.events_after(self._event)
+        return data
+
+    def is_behind(self, feed: Feed) -> bool:
+        return False
+
+
+class _PageReader:
+    def __init__(self, position: PagePosition) -> None:
+        self._position = position
+
+    async def take(self, feed: BuildFeed) -> bytes:
+        changes, event = feed.events_after(self._position.event)
+        data, cursor = await feed.log_after(self._position.cursor, "")
+        self._position = PagePosition(cursor, event)
+        if not changes and not data:
+            return b""
+        # A client that was cut off within a piece gets that piece again, and drops what it has by the entries' numbers.
+        return _ID_LINE.sub(b"", data + changes) + f"id: {self._position}\n\n".encode()
+
+    def is_behind(self, feed: BuildFeed) -> bool:
+        return self._position.cursor < feed.newest
+
+
+async def _stream(kind: type[F], job_id: UUID, reader: _Reader[F]) -> AsyncGenerator[bytes]:
+    """What the reader takes of the job's feed, with pings while there is nothing, until the job has ended."""
     yield RETRY
-    async with hub().reading(kind, job_id) as feed:
-        quiet_until = _ping_time()
+    async with registry().open(kind, job_id) as feed:
+        ping_at = _ping_time()
         while True:
-            data, after = _changes_after(feed, after)
-            if data:
+            if data := await reader.take(feed):
                 yield data
-                quiet_until = _ping_time()
-            elif feed.is_whole:
-                yield _end(feed)
+                ping_at = _ping_time()
+            elif reader.is_behind(feed):
+                continue
+            elif feed.is_finished:
+                yield as_event("end", feed.end_document())
                 return
-            elif time.monotonic() >= quiet_until:
+            elif time.monotonic() >= ping_at:
                 yield PING
-                quiet_until = _ping_time()
+                ping_at = _ping_time()
             else:
-                await feed.look()
+                await feed.next_read()
 
 
 def _ping_time() -> float:
-    # A feed looks at least three times in the time between two pings: this is the last look before it is over.
+    # A feed polls at least three times in the time between two pings: this is the last time before it is over.
     return time.monotonic() + settings.LIVE_PING_SECONDS * 2 / 3
-
-
-def _end(feed: Feed) -> bytes:
-    return as_event("end", feed.end_document())
 
 
 async def generation_ended(generation_id: UUID, *, seconds: float) -> bool:
     """Wait until a generation has ended; False when it has not in that time."""
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds), hub().reading(GenerationFeed, generation_id) as feed:
-            while not feed.is_whole:
-                await feed.look()
+        async with asyncio.timeout(seconds), registry().open(GenerationFeed, generation_id) as feed:
+            while not feed.is_finished:
+                await feed.next_read()
             return True
     return False

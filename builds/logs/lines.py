@@ -14,13 +14,14 @@ from itertools import accumulate
 from operator import or_
 from typing import Any
 
-from django.db.models import F, IntegerField, Q, QuerySet, Value
+from django.db.models import F, IntegerField, Q, Value
 from django.db.models.functions import Length, Replace, Right
 
-from builds.logs.ansi import PLAIN, Look, pieces, plain
+from builds.logs.entries import Cursor, chunks_of
 from builds.logs.text import ByteLength
 from builds.models import Build, LogChunk
-from builds.verdicts import evidence as verdicts
+from builds.verdicts.evidence import clean
+from chef.web.ansi import PLAIN, Look, pieces, plain
 
 _NEWLINES = Length("text", output_field=IntegerField()) - Length(Replace("text", Value("\n"), Value("")))
 _CHUNKS_AT_ONCE = 20_000
@@ -31,7 +32,7 @@ _WORD = re.compile(r"[\w.@/:-]{3,}")
 
 @dataclass(frozen=True)
 class Line:
-    """One line; `parts` are (text, look) from builds.logs.ansi."""
+    """One line; `parts` are (text, look) from chef.web.ansi."""
 
     number: int
     phase: str
@@ -68,10 +69,6 @@ class LogIndex:
         return [line for line in _lines(chunks, self._before[begin] + 1) if first <= line.number <= last]
 
 
-def chunks_of(build: Build) -> QuerySet[LogChunk]:
-    return LogChunk.objects.filter(build=build, attempt=build.fence).order_by("sequence")
-
-
 def _lines(chunks: Iterable[LogChunk], number: int) -> Iterator[Line]:
     line: Line | None = None
     look, source = PLAIN, ("", "")
@@ -91,8 +88,8 @@ def _lines(chunks: Iterable[LogChunk], number: int) -> Iterator[Line]:
 
 def find_evidence(build: Build, index: LogIndex) -> dict[str, int]:
     """The number of the first line in the log of each line of the verdict's evidence that is there: one query."""
-    told = build.verdict or {}
-    wanted = {line: word for line in told.get("evidence", []) if (word := _longest_word(line))}
+    verdict = build.verdict or {}
+    wanted = {line: word for line in verdict.get("evidence", []) if (word := _longest_word(line))}
     if not wanted:
         return {}
     rows = chunks_of(build).exclude(stream=LogChunk.Stream.SYSTEM)
@@ -113,7 +110,7 @@ class _Batch:
 
     def __init__(self, rows: list[tuple[int, str]]) -> None:
         self._sequences = [sequence for sequence, _ in rows]
-        texts = [plain(text) if "\x1b" in text else text for _, text in rows]
+        texts = [plain(text) for _, text in rows]
         self._text = "".join(texts)
         self._offsets = list(accumulate(map(len, texts), initial=0))
 
@@ -123,7 +120,7 @@ class _Batch:
         at = self._text.find(wanted)
         while at >= 0:
             begin, end = self._text.rfind("\n", 0, at) + 1, self._text.find("\n", at)
-            if verdicts.clean(self._text[begin : end if end >= 0 else None]) == line:
+            if clean(self._text[begin : end if end >= 0 else None]) == line:
                 chunk = bisect_right(self._offsets, begin) - 1
                 return self._sequences[chunk], self._text.count("\n", self._offsets[chunk], begin)
             at = self._text.find(wanted, end) if end >= 0 else -1
@@ -160,19 +157,19 @@ class Page:
     line: int
     text: str
     runs: list[tuple[int, str, str, int]]
-    cursor: str
+    cursor: Cursor
     has_more: bool
 
     def as_json(self) -> dict[str, Any]:
-        names = ("attempt", "line", "text", "runs", "cursor")
-        return {**{name: getattr(self, name) for name in names}, "more": self.has_more}
+        names = ("attempt", "line", "text", "runs")
+        return {**{name: getattr(self, name) for name in names}, "cursor": str(self.cursor), "more": self.has_more}
 
 
-def read_page(build: Build, *, after: str, most_bytes: int, kept_bytes: int, kept_lines: int) -> Page:
-    """The text after a cursor of builds.logs.writer, `most_bytes` of it. Without one, of a log that is longer than
-    `kept_bytes` or `kept_lines`, the last so many. Raises ValueError for what is no cursor."""
-    sequence = _position(after, build)
-    first, line = _beginning(build, kept_bytes, kept_lines) if not sequence else (sequence, 0)
+def read_page(build: Build, *, after: Cursor, most_bytes: int, kept_bytes: int, kept_lines: int) -> Page:
+    """The text after a cursor, `most_bytes` of it. From the beginning of a log that is longer than `kept_bytes` or
+    `kept_lines`, only the last so many."""
+    sequence = after.in_attempt(build.fence).sequence
+    first, line = (sequence, 0) if sequence else _beginning(build, kept_bytes, kept_lines)
     texts: list[str] = []
     runs: list[tuple[int, str, str, int]] = []
     size, has_more = 0, False
@@ -185,21 +182,13 @@ def read_page(build: Build, *, after: str, most_bytes: int, kept_bytes: int, kep
         runs.append((utf16_length(text), phase, stream, int(timestamp.timestamp() * 1000)))
         size, sequence = size + len(text.encode(errors="replace")), number
     has_more = has_more or len(runs) == _CHUNKS_AT_ONCE
-    return Page(build.fence, line + 1, "".join(texts), runs, f"{build.fence}.{max(sequence, first)}", has_more)
+    cursor = Cursor(build.fence, max(sequence, first))
+    return Page(build.fence, line + 1, "".join(texts), runs, cursor, has_more)
 
 
 def utf16_length(text: str) -> int:
     """How long JavaScript takes a text to be."""
     return len(text) if text.isascii() else len(text.encode("utf-16-le", "surrogatepass")) // 2
-
-
-def _position(cursor: str, build: Build) -> int:
-    if not cursor:
-        return 0
-    match = re.fullmatch(r"(\d{1,9})\.(\d{1,9})", cursor)
-    if not match:
-        raise ValueError("The cursor is not one that this log gave.")
-    return int(match[2]) if int(match[1]) == build.fence else 0
 
 
 def _beginning(build: Build, kept_bytes: int, kept_lines: int) -> tuple[int, int]:

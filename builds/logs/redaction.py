@@ -3,7 +3,7 @@
 A secret is found whole and, if it has several lines, line by line; in base64 at any alignment, in hexadecimal,
 URL-encoded, and as JSON or a quoting shell writes it; split across writes in any way, and with colours inside. What a
 build does to a secret besides (turning it around, encrypting it, printing it in parts shorter than itself) is beyond
-what reading its output can find. Works on cleaned text: see `builds.logs.writer.clean`.
+what reading its output can find. Works on cleaned text: see `chef.web.ansi.clean`.
 Knows neither projects nor the log.
 
 Every form has at least MIN_BYTES bytes, so its first seven hold one whole word of four bytes at an address that four
@@ -18,12 +18,13 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from urllib.parse import quote, quote_plus
 
+from chef.web.ansi import COLOUR_IN_BYTES
+
 MIN_BYTES = 8
 _WORD = 4
 # How the lines of `base64` and of `openssl base64` are broken.
 _WRAPPED_AT = (76, 64)
 
-_COLOUR = re.compile(rb"\x1b\[[0-9;:]*m")
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\x80-\x9f]")
 
 _Span = tuple[int, int, bytes]  # from, to, what stands there instead
@@ -102,7 +103,7 @@ class StreamRedactor:
         for start, end, mask in self._spans(raw):
             if start >= cut:
                 break
-            given += [raw.text[at:start], mask, *_COLOUR.findall(raw.text[start : min(end, cut)])]
+            given += [raw.text[at:start], mask, *COLOUR_IN_BYTES.findall(raw.text[start : min(end, cut)])]
             at, masked = min(end, cut), max(end - cut, 0)
         given.append(raw.text[at:cut])
         self._held, self._masked = raw.text[cut:], masked
@@ -133,10 +134,10 @@ class _Coloured:
             self._measure()
 
     def _measure(self) -> None:
-        for code in _COLOUR.finditer(self.text):
+        for code in COLOUR_IN_BYTES.finditer(self.text):
             self._places.append(code.start() - self._lengths[-1])
             self._lengths.append(self._lengths[-1] + len(code[0]))
-        self.plain = _COLOUR.sub(b"", self.text)
+        self.plain = COLOUR_IN_BYTES.sub(b"", self.text)
 
     def start(self, place: int) -> int:
         """Where a place without colours is in the text: behind the colours that stand there."""
@@ -162,7 +163,7 @@ def forms(value: str) -> set[bytes]:
 
 
 def _cleaned(text: str) -> str:
-    """As builds.logs.writer.clean leaves it: control characters never reach the log."""
+    """As chef.web.ansi.clean leaves it: control characters never reach the log."""
     return _CONTROLS.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
 
 

@@ -1,17 +1,17 @@
 """A log as one text, of which any part can be had, without ever holding the whole."""
 
 import hashlib
-import re
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from typing import Any
 
 from asgiref.sync import sync_to_async
-from django.db.models import Func, IntegerField, QuerySet
+from django.db.models import Func, IntegerField
 
-from builds.models import Build, LogChunk
+from builds.logs.entries import chunks_of
+from builds.models import Build
+from chef.web.ansi import plain
 from chef.web.downloads import Content
 
-_COLOURS = re.compile(r"\x1b\[[0-9;:]*m")
 _PIECE_BYTES = 256 * 1024  # read and sent at once, and the rest of the chunk that passes it
 
 
@@ -28,15 +28,15 @@ class ByteLength(Func):
 
 def log_text(build: Build, *, without_colours: bool = False) -> Content:
     """The text of the build's current attempt so far, as UTF-8. Its ETag changes with what has been written."""
-    sizes = dict(_chunks(build).values_list("sequence", ByteLength("text")))
+    sizes = dict(chunks_of(build).values_list("sequence", ByteLength("text")))
     if without_colours:  # how long the text is then, only the text itself tells
         whole = _pieces(sizes, 0, sum(sizes.values()))
-        sizes = {sequence: len(_plain(text)) for _, *place in whole for sequence, text in _texts(build, *place)}
+        sizes = {sequence: len(plain(text).encode()) for _, *place in whole for sequence, text in _texts(build, *place)}
     state = f"{build.pk} {build.fence} {max(sizes, default=0)} {without_colours}"
 
     def piece(first: int, last: int) -> bytes:
         texts = (text for _, text in _texts(build, first, last))
-        return b"".join(_plain(text) if without_colours else text.encode() for text in texts)
+        return b"".join(plain(text).encode() if without_colours else text.encode() for text in texts)
 
     async def read(start: int, length: int) -> AsyncGenerator[bytes]:
         end = start + length
@@ -66,14 +66,6 @@ def _pieces(sizes: Mapping[int, int], start: int, end: int) -> Iterator[tuple[in
         yield *begun, last
 
 
-def _chunks(build: Build) -> QuerySet[LogChunk]:
-    return LogChunk.objects.filter(build=build, attempt=build.fence).order_by("sequence")
-
-
 def _texts(build: Build, first: int, last: int) -> Iterator[tuple[int, str]]:
-    """(sequence, text) of the chunks from one sequence to another. They never change, and none comes in between."""
-    yield from _chunks(build).filter(sequence__range=(first, last)).values_list("sequence", "text")
-
-
-def _plain(text: str) -> bytes:
-    return _COLOURS.sub("", text).encode()
+    """(sequence, text) of the chunks from one sequence to another."""
+    yield from chunks_of(build).filter(sequence__range=(first, last)).values_list("sequence", "text")

@@ -1,11 +1,10 @@
-"""What a build prints: decoded, cleaned, capped, batched, stored; and read back from a cursor.
+"""What a build prints: decoded, cleaned, redacted, capped, batched and stored. builds.logs.entries reads it back.
 
 The memory of a writer is bounded whatever the build prints. The first half of a phase's budget is kept as it comes;
 past it only the last lines are remembered, and a mark says how much was left out between the two.
 """
 
 import codecs
-import re
 import threading
 import time
 from collections import deque
@@ -15,14 +14,15 @@ from datetime import datetime
 from functools import partial
 
 from django.db import connection, transaction
-from django.db.models import F, QuerySet
+from django.db.models import F
 from django.utils import timezone
 
 from builds.logs.redaction import Redaction, StreamRedactor
-from builds.models import Build, LogChunk
+from builds.models import LogChunk
 from builds.queue.claims import BuildLease
-from chef.jobs.leases import LeaseLost
-from chef.jobs.pubsub import announce
+from chef.jobs.leases import LeaseLostError
+from chef.jobs.pubsub import publish_change
+from chef.web.ansi import clean
 
 # A line is stored at once, unless something has been stored so shortly before: then with what comes until then.
 FLUSH_SECONDS = 0.09
@@ -30,25 +30,6 @@ UNFINISHED_SECONDS = 0.2  # how long text may wait for the end of its line: a pr
 CHUNK_CHARS = 32 * 1024
 LINE_CHARS = 8 * 1024  # a longer line is stored in pieces
 TAIL_BYTES = 256 * 1024
-
-# Every escape sequence but colours (CSI ... m), and every control character but newline, tab and the colours' ESC.
-_UNWANTED = re.compile(
-    r"\x1b\[[0-9;:]*m"  # kept, see _keep_colours
-    r"|\x1b\[[0-?]*[ -/]*[@-~]"  # other CSI sequences
-    r"|\x1b[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)?"  # OSC, DCS, SOS, PM, APC
-    r"|\x1b[ -/]*[0-~]?"  # two-character sequences
-    r"|[\x00-\x08\x0b-\x1f\x7f\x80-\x9f]"
-)
-_COLOUR = re.compile(r"\x1b\[[0-9;:]*m")
-
-
-def _keep_colours(match: re.Match[str]) -> str:
-    return match[0] if _COLOUR.fullmatch(match[0]) else ""
-
-
-def clean(text: str) -> str:
-    """`text` with line ends as newlines, and without control characters or escape sequences other than colours."""
-    return _UNWANTED.sub(_keep_colours, text.replace("\r\n", "\n").replace("\r", "\n"))
 
 
 @dataclass
@@ -73,7 +54,7 @@ class _LineReader:
         text = self._rest + self._decoder.decode(data)
         cut = text.rfind("\n") + 1
         if not cut and len(text) > LINE_CHARS:
-            # One endless line: give it away in pieces, but never cut an escape sequence or a CR LF pair.
+            # One endless line: pass it on in pieces, but never cut an escape sequence or a CR LF pair.
             escape = text.rfind("\x1b", len(text) - 64)
             cut = escape if escape > 0 else len(text) - text.endswith("\r")
         self._rest = text[cut:]
@@ -109,7 +90,7 @@ class LogWriter:
         self._sequence = 0
         self._pending: list[_Piece] = []
         self._on_line: Callable[[str, str], None] = lambda line, stream: None
-        self._news = threading.Event()
+        self._wake_up = threading.Event()
         self._stop = threading.Event()
         self._flusher = threading.Thread(target=self._flush_regularly, name="log-flusher", daemon=True)
         self._begin("")
@@ -120,7 +101,7 @@ class LogWriter:
 
     def __exit__(self, *exc: object) -> None:
         self._stop.set()
-        self._news.set()
+        self._wake_up.set()
         self._flusher.join(timeout=10)
 
     def _begin(self, phase: str) -> None:
@@ -131,8 +112,8 @@ class LogWriter:
         self._tail_size = self._left_out = 0
         self._partial = {"stdout": "", "stderr": ""}
 
-    def mask(self, secrets: Sequence[tuple[str, str]]) -> None:
-        """Have these (name, value) masked from the next phase on, and in `say` at once."""
+    def set_secrets(self, secrets: Sequence[tuple[str, str]]) -> None:
+        """Mask these (name, value) from the next phase on, and in `system_line` at once."""
         with self._lock:
             self._redaction = Redaction(secrets)
 
@@ -146,25 +127,25 @@ class LogWriter:
             self._on_line = on_line or (lambda line, stream: None)
 
     def write(self, stream: str, data: bytes) -> None:
-        """Take output as it came. Raises LeaseLost when the attempt may not write any more."""
+        """Take output as it came. Raises LeaseLostError when the attempt may not write any more."""
         with self._lock:
             self._keep(stream, self._readers[stream].feed(data))
             if sum(piece.size for piece in self._pending) > 4 * CHUNK_CHARS:
                 self._store()
-        self._news.set()
+        self._wake_up.set()
 
-    def say(self, text: str) -> None:
-        """A line of Chef's own, in the stream `system`."""
+    def system_line(self, text: str) -> None:
+        """Write a line of Chef's own, in the stream `system`."""
         with self._lock:
             self._pending.append(_Piece("system", timezone.now(), self.masked(text) + "\n", 0))
-        self._news.set()
+        self._wake_up.set()
 
     def end_phase(self) -> None:
         """Store all that is left of the phase; the mark and the remembered last lines, if the limit was reached."""
         with self._lock:
             for stream, reader in self._readers.items():
                 self._keep(stream, reader.drain(final=True))
-                self._tell_lines(stream, "\n" if self._partial[stream] else "")
+                self._pass_on_lines(stream, "\n" if self._partial[stream] else "")
             if self._left_out:
                 self._append_tail()
             self._store()
@@ -172,7 +153,7 @@ class LogWriter:
     def _keep(self, stream: str, text: str) -> None:
         if not text:
             return
-        self._tell_lines(stream, text)
+        self._pass_on_lines(stream, text)
         piece = _Piece(stream, timezone.now(), text, len(text.encode(errors="replace")))
         if self._budget >= piece.size:
             self._budget -= piece.size
@@ -197,16 +178,16 @@ class LogWriter:
             self._tail_size -= self._tail.popleft().size
 
     def _append_tail(self) -> None:
-        gone = self._left_out - self._tail_size
-        if gone:
-            self.say(
-                f"[chef] {gone:,} bytes of output were left out here: a phase keeps its first "
+        missing = self._left_out - self._tail_size
+        if missing:
+            self.system_line(
+                f"[chef] {missing:,} bytes of output were left out here: a phase keeps its first "
                 f"{self._phase_budget - TAIL_BYTES:,} bytes and its last {TAIL_BYTES:,}."
             )
         self._pending.extend(self._tail)
         self._tail = deque()
 
-    def _tell_lines(self, stream: str, text: str) -> None:
+    def _pass_on_lines(self, stream: str, text: str) -> None:
         *lines, rest = (self._partial[stream] + text).split("\n")
         self._partial[stream] = rest[-LINE_CHARS:]
         for line in lines:
@@ -216,17 +197,17 @@ class LogWriter:
         try:
             drained = 0.0
             while not self._stop.is_set():
-                has_news = self._news.wait(UNFINISHED_SECONDS)
-                self._news.clear()
+                is_woken = self._wake_up.wait(UNFINISHED_SECONDS)
+                self._wake_up.clear()
                 with self._lock:
-                    if not has_news or time.monotonic() - drained >= UNFINISHED_SECONDS:
+                    if not is_woken or time.monotonic() - drained >= UNFINISHED_SECONDS:
                         drained = time.monotonic()
                         for stream, reader in self._readers.items():
                             self._keep(stream, reader.drain())
                     self._store()
-                if has_news:
+                if is_woken:
                     self._stop.wait(FLUSH_SECONDS)
-        except LeaseLost:
+        except LeaseLostError:
             pass  # the lease's own event tells the runner
         finally:
             connection.close()
@@ -257,7 +238,7 @@ class LogWriter:
             changes["log_truncated"] = True  # type: ignore[assignment]
         with self._lease.writing(**changes):
             LogChunk.objects.bulk_create(rows, batch_size=500)
-            transaction.on_commit(partial(announce, self._lease.build.pk))
+            transaction.on_commit(partial(publish_change, self._lease.build.pk))
 
 
 class WholeLog(LogWriter):
@@ -273,28 +254,5 @@ class WholeLog(LogWriter):
         self._size, self._is_cut = self._size + size, self._is_cut or is_cut
 
     def record(self) -> None:
-        """Write all of it. Raises LeaseLost when the attempt may not write any more."""
+        """Write all of it. Raises LeaseLostError when the attempt may not write any more."""
         super()._write(self._rows, self._size, is_cut=self._is_cut)
-
-
-def read(build: Build, *, after: str = "", phase: str = "", limit: int = 500) -> tuple[list[LogChunk], str]:
-    """The chunks of a build's current attempt after a cursor, in order, and the cursor to go on from.
-
-    A cursor is "attempt.sequence". One of an earlier attempt starts the current attempt from its beginning, because
-    an attempt that lost its lease is not part of the build's log. Raises ValueError for anything else.
-    """
-    position = _position(after, build)
-    rows: QuerySet[LogChunk] = LogChunk.objects.filter(build=build, attempt=build.fence, sequence__gt=position)
-    if phase:
-        rows = rows.filter(phase=phase)
-    chunks = list(rows.order_by("sequence")[:limit])
-    return chunks, f"{build.fence}.{chunks[-1].sequence if chunks else position}"
-
-
-def _position(cursor: str, build: Build) -> int:
-    if not cursor:
-        return 0
-    match = re.fullmatch(r"(\d{1,9})\.(\d{1,9})", cursor)
-    if not match:
-        raise ValueError("The cursor is not one that this log gave: use `nextCursor` as it came, or leave it out.")
-    return int(match[2]) if int(match[1]) == build.fence else 0

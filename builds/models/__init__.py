@@ -1,20 +1,20 @@
-"""The durable record of all that happens to a project after its files are there."""
+"""Models of builds, releases, webhooks and operations."""
 
 from builds.models.builds import (
     HOST_SILENCE,
     PROGRESS,
     Artifact,
     Attempt,
+    BaseFairShare,
     Build,
     BuildEvent,
     BuildQuerySet,
+    ExternalFairShare,
+    FairShare,
     LogChunk,
-    OutsideTurn,
-    OwnerTurn,
     PhaseName,
     PhaseRun,
     Priority,
-    Turn,
     WorkerHost,
 )
 from builds.models.operations import Heartbeat, QueuePause
@@ -37,6 +37,7 @@ __all__ = [
     "TEST_EVENT",
     "Artifact",
     "Attempt",
+    "BaseFairShare",
     "Build",
     "BuildEvent",
     "BuildQuerySet",
@@ -44,10 +45,10 @@ __all__ = [
     "DeliveryTry",
     "EncodedArtifact",
     "EventName",
+    "ExternalFairShare",
+    "FairShare",
     "Heartbeat",
     "LogChunk",
-    "OutsideTurn",
-    "OwnerTurn",
     "PhaseName",
     "PhaseRun",
     "Preview",
@@ -56,7 +57,6 @@ __all__ = [
     "Release",
     "Site",
     "SiteName",
-    "Turn",
     "WebhookEndpoint",
     "WorkerHost",
 ]

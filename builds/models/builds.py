@@ -39,14 +39,14 @@ class Priority(models.IntegerChoices):
 
 class BuildQuerySet(JobQuerySet["Build"]):
     def with_details(self) -> "BuildQuerySet":
-        """With all that a build's document is made of, whatever the number of builds: three queries."""
+        """With everything that build documents need: three queries for any number of builds."""
         return (
             self.select_related("revision", "project").prefetch_related("attempts__phases").defer("revision__strategy")
         )
 
     def latest_of(self, projects: Iterable[Project]) -> "dict[uuid.UUID, Build]":
-        """The latest build of each project that has one, by the project's id: one query."""
-        # Looked up once for each project: asked of each build, it would go through all that the projects have.
+        """The latest build of each project that has one, by project id: one query."""
+        # One look-up per project: a window over the builds would read all that the projects have.
         last = Build.objects.filter(project=OuterRef("pk")).order_by("-number").values("pk")[:1]
         of_each = Project.objects.filter(pk__in=[project.pk for project in projects]).annotate(last=Subquery(last))
         return {build.project_id: build for build in self.filter(pk__in=of_each.values("last"))}
@@ -55,14 +55,14 @@ class BuildQuerySet(JobQuerySet["Build"]):
 class Build(Job):
     """One request to build one revision. Its id is the API's `jobId`."""
 
-    # Where `db_index` is off, another index begins with the column: one of its own would only cost each write.
+    # Where `db_index` is off, another index begins with the column; a second one would only slow writes.
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="builds", db_index=False)
     revision = models.ForeignKey(Revision, on_delete=models.PROTECT, related_name="builds")
     # The project's owner, kept here because the claim counts running builds by owner in one query.
     owner = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="builds", db_index=False)
     number = models.PositiveIntegerField()
     retry_of = models.ForeignKey("self", on_delete=models.SET_NULL, null=True, blank=True, related_name="retries")
-    # What has written the revision, if it was for that; and, where it was to mend a build, that build.
+    # The generation that wrote the revision, if any; and the build that it is meant to repair, if any.
     generation = models.ForeignKey(
         Generation, on_delete=models.SET_NULL, null=True, blank=True, related_name="builds", db_index=False
     )
@@ -70,7 +70,7 @@ class Build(Job):
         "self", on_delete=models.SET_NULL, null=True, blank=True, related_name="repairs", db_index=False
     )
     priority = models.SmallIntegerField(choices=Priority, default=Priority.NORMAL)
-    # Built by a builder outside of this system, which takes it by `builds.external`: no worker of ours ever claims it.
+    # Built by an external builder, which claims it through `builds.external`: our workers never do.
     is_external = models.BooleanField(default=False, db_default=False)
 
     phase = models.CharField(max_length=16, choices=PhaseName, blank=True)
@@ -84,7 +84,7 @@ class Build(Job):
     egress = models.JSONField(default=list)
     log_bytes = models.PositiveBigIntegerField(default=0)
     log_truncated = models.BooleanField(default=False)
-    pruned_at = models.DateTimeField(null=True, blank=True)  # its log and artifacts were removed then
+    pruned_at = models.DateTimeField(null=True, blank=True)  # when its log and artifacts were removed
 
     objects = BuildQuerySet.as_manager()
 
@@ -104,20 +104,20 @@ class Build(Job):
             models.CheckConstraint(condition=Q(progress__lte=100), name="build_progress_percent"),
         ]
         indexes = [
-            # builds.queue.claims.claim, for either queue, and builds.reaper.ring_for_waiting
+            # builds.queue.claims.in_claim_order, for either queue, and chef.jobs.reaping.wake_up_for_waiting
             models.Index(
                 fields=["is_external", "-priority", "created_at"],
                 name="build_claim_order",
                 condition=Q(status=Status.QUEUED),
             ),
-            # builds.reaper.reap_abandoned
+            # chef.jobs.reaping.reap_abandoned
             models.Index(fields=["lease_expires_at"], name="build_lease", condition=Q(status=Status.RUNNING)),
             # builds.api: an owner's builds, newest first, and with each filter
             models.Index(fields=["owner", "-created_at", "-id"], name="build_by_owner"),
             models.Index(fields=["owner", "status", "-created_at", "-id"], name="build_by_status"),
             models.Index(fields=["owner", "runtime", "-created_at", "-id"], name="build_by_runtime"),
             models.Index(fields=["owner", "verdict_class", "-created_at", "-id"], name="build_by_verdict"),
-            # The same with two filters: of many builds that match each of them, few or none may match both.
+            # The same with two filters: many builds may match each of them, and few or none both.
             models.Index(fields=["owner", "status", "runtime", "-created_at", "-id"], name="build_by_status_runtime"),
             models.Index(
                 fields=["owner", "verdict_class", "status", "-created_at", "-id"],
@@ -129,14 +129,14 @@ class Build(Job):
                 name="build_by_verdict_runtime",
                 condition=Q(verdict_class__gt=""),
             ),
-            # The same of one project. The other filters stand at the end: a project has few enough builds to go
-            # through its part of the index, but not to read each row.
+            # The same for one project. The other filters stand at the end: a project has few enough builds to scan its
+            # part of the index, but not to read each row.
             models.Index(
                 fields=["project", "-created_at", "-id", "status", "runtime", "verdict_class"],
                 name="build_by_project",
             ),
             # builds.admin and builds.operations.overview: everyone's builds, newest first. The filter columns stand at
-            # the end, as above: what few or no builds match is found without reading each row.
+            # the end, as above: rare matches are found without reading each row.
             models.Index(
                 fields=["-created_at", "-id", "status", "runtime", "verdict_class", "priority", "is_external"],
                 name="build_newest",
@@ -146,18 +146,18 @@ class Build(Job):
                 name="build_newest_by_verdict",
                 condition=Q(verdict_class__gt=""),
             ),
-            # builds.queue.forecast: how long builds took of late
+            # builds.queue.forecast: how long recent builds took
             models.Index(
                 fields=["-finished_at"],
                 name="build_finished",
                 condition=Q(status=Status.COMPLETED, is_external=False),
             ),
-            # builds.fix_loop, and what a generation's document tells of its builds; few builds have one
+            # builds.fix_loop, and the builds in a generation's document; few builds have a generation
             models.Index(
                 fields=["generation", "number"], name="build_by_generation", condition=Q(generation__isnull=False)
             ),
             models.Index(fields=["repair_of"], name="build_by_mended", condition=Q(repair_of__isnull=False)),
-            # builds.queue.claims.claim: how many builds each owner has running
+            # builds.queue.claims.in_claim_order: how many builds each owner has running
             models.Index(
                 fields=["owner", "is_external"], name="build_running_by_owner", condition=Q(status=Status.RUNNING)
             ),
@@ -197,7 +197,7 @@ class Build(Job):
 
 
 class Attempt(models.Model):
-    """One try of a build by one worker; its number is the build's fence."""
+    """One attempt at a build by one worker; its number is the build's fence."""
 
     build = models.ForeignKey(Build, on_delete=models.CASCADE, related_name="attempts")
     number = models.PositiveIntegerField()
@@ -247,7 +247,7 @@ class PhaseRun(models.Model):
 
 
 class BuildEvent(models.Model):
-    """A change of a build, written with it in one transaction. What others are told is read from here."""
+    """A change of a build, written in the same transaction. Webhooks and live readers are fed from these rows."""
 
     class Kind(models.TextChoices):
         STATUS = "status"
@@ -260,8 +260,8 @@ class BuildEvent(models.Model):
     fence = models.PositiveIntegerField()
     data = models.JSONField(default=dict)
     created_at = models.DateTimeField(default=timezone.now)
-    # Of a change of status: whether messages about it have been made, for whoever wanted to be told.
-    # The database knows the default too: what writes events may be older than this column while an update is under way.
+    # For a change of status: whether its webhook deliveries have been created.
+    # With a database default: during an update, older code that does not know the column may write events.
     is_told = models.BooleanField(default=False, db_default=False)
 
     class Meta:
@@ -276,7 +276,7 @@ class BuildEvent(models.Model):
         indexes = [
             # the events of one build, in order
             models.Index(fields=["build", "id"], name="event_by_build"),
-            # builds.webhooks.outbox: an event that is committed late has a number that is not the last
+            # builds.webhooks.outbox: an event that is committed late may not have the highest number
             models.Index(fields=["id"], name="event_untold", condition=Q(kind="status", is_told=False)),
         ]
 
@@ -290,7 +290,7 @@ class LogChunk(models.Model):
     class Stream(models.TextChoices):
         STDOUT = "stdout"
         STDERR = "stderr"
-        SYSTEM = "system"  # what Chef itself says: commands, marks
+        SYSTEM = "system"  # Chef's own lines: commands, notices
 
     build = models.ForeignKey(Build, on_delete=models.CASCADE, related_name="log_chunks", db_index=False)
     attempt = models.PositiveIntegerField()
@@ -302,7 +302,7 @@ class LogChunk(models.Model):
 
     class Meta:
         ordering = ["attempt", "sequence"]
-        # builds.logs.writer.read: the index behind the constraint serves the cursor
+        # builds.logs.entries.read_entries: the index behind the constraint serves the cursor
         constraints = [models.UniqueConstraint(fields=["build", "attempt", "sequence"], name="log_sequence_once")]
 
     def __str__(self) -> str:
@@ -328,8 +328,8 @@ class Artifact(models.Model):
         return self.name
 
 
-class Turn(models.Model):
-    """When an owner last had a build claimed: whoever has waited longest is next among equals."""
+class BaseFairShare(models.Model):
+    """When an owner last had a build claimed: among equals, the owner who has waited longest is next."""
 
     owner = models.OneToOneField(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, primary_key=True)
     claimed_at = models.DateTimeField()
@@ -341,12 +341,18 @@ class Turn(models.Model):
         return f"{self.owner_id} at {self.claimed_at}"
 
 
-class OwnerTurn(Turn):
+class FairShare(BaseFairShare):
     """Of builds that run here."""
 
+    class Meta(BaseFairShare.Meta):
+        db_table = "builds_ownerturn"  # as it was called first
 
-class OutsideTurn(Turn):
-    """Of builds that others run: they cost nobody a place here."""
+
+class ExternalFairShare(BaseFairShare):
+    """Of builds that external builders run: they cost nobody a place here."""
+
+    class Meta(BaseFairShare.Meta):
+        db_table = "builds_outsideturn"  # as it was called first
 
 
 # A host reports every few seconds; one that has not for this long is gone.
@@ -354,7 +360,7 @@ HOST_SILENCE = timedelta(seconds=35)
 
 
 class WorkerHost(models.Model):
-    """A machine that runs workers, as it last spoke of itself: what /health tells of workers and engines."""
+    """A machine that runs workers, as it last reported: the source of /health's workers and engines."""
 
     name = models.CharField(max_length=100, primary_key=True)
     workers = models.PositiveIntegerField()

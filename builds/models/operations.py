@@ -1,4 +1,4 @@
-"""What staff and the processes themselves say of how the installation runs."""
+"""Pauses of the queue, and heartbeats of processes."""
 
 from django.conf import settings
 from django.db import models
@@ -7,7 +7,7 @@ from django.utils import timezone
 
 
 class QueuePause(models.Model):
-    """While there is a row, no build is started, here or outside; what runs goes on. There is one at most."""
+    """While a row exists, no build starts, here or in an external builder; running ones continue. At most one row."""
 
     id = models.PositiveSmallIntegerField(primary_key=True, default=1, editable=False)
     reason = models.CharField(max_length=500, blank=True)
@@ -23,7 +23,7 @@ class QueuePause(models.Model):
 
 
 class Heartbeat(models.Model):
-    """When a process that others rely on last spoke, of each machine that runs it: see builds.heartbeats."""
+    """When a process last reported, for each machine that runs it: see builds.heartbeats."""
 
     class Service(models.TextChoices):
         REAPER = "reaper"

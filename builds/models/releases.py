@@ -1,4 +1,4 @@
-"""What has been published: releases that never change, the names they are found under, and which one is live."""
+"""Published builds: immutable releases, their host names, and which one is live."""
 
 import uuid
 
@@ -13,9 +13,9 @@ from projects.models import Project
 
 
 class SiteName(models.Model):
-    """A name below SITES_DOMAIN. It stays with whoever took it first, even when nothing is there any more.
+    """A name below SITES_DOMAIN. It stays with its first owner, even when nothing is served there any more.
 
-    Browsers keep service workers, storage and caches of a host: somebody else's site must not come to the same one.
+    Browsers keep service workers, storage and caches per host, so another owner's site must never get the same one.
     """
 
     slug = models.CharField(max_length=40, primary_key=True)
@@ -28,13 +28,13 @@ class SiteName(models.Model):
 
 
 class Published(models.Model):
-    """The output of a build as it is served: a folder of its artifacts, and what is said of how."""
+    """A build's output as a site: a folder of its artifacts, and how it is served."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
-    # Of the artifacts, those below this folder are the site; empty: all of them.
+    # The artifacts below this folder are the site; empty: all of them.
     root = models.CharField(max_length=1024, blank=True)
-    single_page = models.BooleanField()  # what is no file is a route of the page's own
-    rules = models.JSONField(default=dict)  # what _headers and _redirects say: see builds.sites.rules
+    single_page = models.BooleanField()  # unknown paths are client-side routes
+    rules = models.JSONField(default=dict)  # from _headers and _redirects: see builds.sites.rules
     created_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, related_name="+")
     created_at = models.DateTimeField(default=timezone.now)
 
@@ -43,7 +43,7 @@ class Published(models.Model):
 
 
 class Release(Published):
-    """One published build of a project, numbered and never changed; it is live or not, see Site."""
+    """One published build of a project, numbered and immutable. Site says which one is live."""
 
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="releases", db_index=False)
     number = models.PositiveIntegerField()
@@ -59,7 +59,7 @@ class Release(Published):
     def __str__(self) -> str:
         return f"{self.project.name} release {self.number}"
 
-    # Both ask for the project's site: to be read with it, of several.
+    # Both need the project's site: select it along for several releases.
 
     @property
     def is_live(self) -> bool:
@@ -67,12 +67,12 @@ class Release(Published):
 
     @property
     def address(self) -> str:
-        """Where it is and stays, live or not."""
+        """Its permanent URL, whether live or not."""
         return address(release_label(self.project.site.name_id, self.number))
 
 
 class Preview(Published):
-    """A build's output on a name that nobody can guess, for a while."""
+    """A build's output under an unguessable name, for a limited time."""
 
     build = models.ForeignKey(Build, on_delete=models.CASCADE, related_name="previews")
     token = models.CharField(max_length=40, unique=True)
@@ -86,10 +86,10 @@ class Preview(Published):
 
 
 class Site(models.Model):
-    """Where a project is published. Which release is live is one column of one row, so that it changes at once."""
+    """A project's site. The live release is one column of one row, so that switching is atomic."""
 
     project = models.OneToOneField(Project, on_delete=models.CASCADE, primary_key=True, related_name="site")
-    name = models.OneToOneField(SiteName, on_delete=models.PROTECT, related_name="site")  # the one that links carry
+    name = models.OneToOneField(SiteName, on_delete=models.PROTECT, related_name="site")  # the name used in links
     live = models.ForeignKey(Release, on_delete=models.SET_NULL, null=True, related_name="+")
     changed_at = models.DateTimeField(auto_now=True)
 
@@ -98,12 +98,12 @@ class Site(models.Model):
 
     @property
     def address(self) -> str:
-        """Where the live release is, whichever that is."""
+        """The URL of the live release."""
         return address(self.name_id)
 
 
 class EncodedArtifact(models.Model):
-    """An artifact's bytes as they go over the wire, compressed once."""
+    """An artifact's compressed bytes, made once."""
 
     class Encoding(models.TextChoices):
         BROTLI = "br"

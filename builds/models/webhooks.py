@@ -1,4 +1,4 @@
-"""Webhooks: who is told of builds, each message to each of them, and every try of sending it."""
+"""Webhooks: endpoints, each message to each of them, and every try to send it."""
 
 import uuid
 from collections.abc import Collection, Mapping
@@ -16,7 +16,7 @@ from projects.models import Project
 
 
 class EventName(models.TextChoices):
-    """What an endpoint can be told of."""
+    """The events that an endpoint can subscribe to."""
 
     QUEUED = "build.queued"
     RUNNING = "build.running"
@@ -27,7 +27,7 @@ class EventName(models.TextChoices):
 
 EVENT_NAMES: Mapping[str, EventName] = {status: EventName(f"build.{status}") for status in Status}
 RESULT_EVENTS = tuple(EVENT_NAMES[status] for status in Status if status in TERMINAL)
-TEST_EVENT = "webhook.test"  # the message that an owner asks for; nobody subscribes to it
+TEST_EVENT = "webhook.test"  # sent on request only; it cannot be subscribed to
 
 
 class EndpointQuerySet(models.QuerySet["WebhookEndpoint"]):
@@ -35,15 +35,15 @@ class EndpointQuerySet(models.QuerySet["WebhookEndpoint"]):
         return self.filter(disabled_at=None)
 
     def locked(self, pk: uuid.UUID, *, skip: bool = False) -> "WebhookEndpoint | None":
-        """The endpoint, for this transaction alone; None when it is gone, or, with `skip`, in other hands.
+        """The endpoint, locked for this transaction; None when it is gone, or, with `skip`, locked elsewhere.
 
-        Whoever changes deliveries that are not his alone holds this first. New deliveries do not wait for it.
+        Take this lock before changing shared deliveries. Creating deliveries does not need it.
         """
         return self.select_for_update(no_key=True, skip_locked=skip).filter(pk=pk).first()
 
 
 class WebhookEndpoint(models.Model):
-    """An address that is told of builds: of one project, of all of an owner's, or, without an owner, of everyone's."""
+    """A URL that receives events: of one project, of all of an owner's, or, without an owner, of everyone's."""
 
     class Origin(models.TextChoices):
         API = "api"
@@ -52,7 +52,7 @@ class WebhookEndpoint(models.Model):
         SETTING = "setting"  # CONVEX_URL
 
     class Reason(models.TextChoices):
-        """Why an endpoint is switched off."""
+        """Why an endpoint is disabled."""
 
         OWNER = "owner", "its owner has switched it off"
         STAFF = "staff", "staff have switched it off"
@@ -75,7 +75,7 @@ class WebhookEndpoint(models.Model):
     url = models.CharField(max_length=2000)
     events = models.JSONField()  # a list of EventName
     sealed_secret = models.TextField()  # see chef.storage.sealing
-    # The secret of before, which signs too until then.
+    # The previous secret, which also signs until then.
     previous_sealed_secret = models.TextField(blank=True)
     previous_valid_until = models.DateTimeField(null=True, blank=True)
     disabled_at = models.DateTimeField(null=True, blank=True)
@@ -110,7 +110,7 @@ class WebhookEndpoint(models.Model):
             models.UniqueConstraint(fields=["project"], condition=Q(origin="project"), name="webhook_of_project_once"),
         ]
         indexes = [
-            # builds.api.webhooks: an owner's endpoints, newest first; and builds.webhooks.outbox: those to be told
+            # builds.api.webhooks: an owner's endpoints, newest first; and builds.webhooks.outbox: subscribers
             models.Index(fields=["owner", "-created_at", "-id"], name="webhook_by_owner"),
         ]
 
@@ -122,7 +122,7 @@ class WebhookEndpoint(models.Model):
         return self.disabled_at is None
 
     def wants(self, event: BuildEvent) -> bool:
-        """Whether it is to be told of a change of a build's status. What was before it, it is not told."""
+        """Whether it is subscribed to a change of status. Events older than the endpoint are not sent."""
         build = event.build
         return (
             self.owner_id in (None, build.owner_id)
@@ -134,13 +134,13 @@ class WebhookEndpoint(models.Model):
 
 class DeliveryQuerySet(models.QuerySet["Delivery"]):
     def due(self, now: datetime) -> Self:
-        """To be sent now: waiting, or taken by a sender that has not been heard of since its lease ran out."""
+        """Due now: waiting, or claimed by a sender whose lease has expired."""
         return self.filter(status=Delivery.Status.PENDING, next_try_at__lte=now).filter(
             Q(lease_expires_at=None) | Q(lease_expires_at__lt=now)
         )
 
     def first_to_wait_for(self, endpoint: WebhookEndpoint, jobs: Collection[uuid.UUID]) -> dict[uuid.UUID, int]:
-        """For each of these builds, the first position that those after it wait for: untried, or under way."""
+        """For each of these builds, the first untried or running position, which later ones wait for."""
         waited_for = self.filter(endpoint=endpoint, job_id__in=jobs, status=Delivery.Status.PENDING).filter(
             Q(is_untried=True) | Q(lease_expires_at__isnull=False)
         )
@@ -148,28 +148,28 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
 
 
 class Delivery(models.Model):
-    """One message to one endpoint. Its id is the message's `webhook-id`, however often it is sent."""
+    """One message to one endpoint. Its id is the `webhook-id` of every try."""
 
     class Status(models.TextChoices):
         PENDING = "pending"
         DELIVERED = "delivered"
-        FAILED = "failed"  # given up: its time was over, or its endpoint was switched off
+        FAILED = "failed"  # given up: it expired, or its endpoint was disabled
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     # Where `db_index` is off, another index begins with the column.
     endpoint = models.ForeignKey(WebhookEndpoint, on_delete=models.CASCADE, related_name="deliveries", db_index=False)
     name = models.CharField(max_length=20)  # an EventName, or TEST_EVENT
-    # No foreign keys: a message is sent although its build has been deleted, and that deletion waits for no sender.
+    # No foreign keys: messages are sent even if the build is deleted, and deleting does not wait for a sender.
     job_id = models.UUIDField(null=True, blank=True)
-    position = models.BigIntegerField(default=0)  # the event's number, which orders those of one build; 0: a test
-    body = models.BinaryField()  # the very bytes that are signed and sent
+    position = models.BigIntegerField(default=0)  # the event's number, which orders a build's events; 0: a test
+    body = models.BinaryField()  # the exact bytes that are signed and sent
     status = models.CharField(max_length=9, choices=Status, default=Status.PENDING)
-    is_untried = models.BooleanField(default=True)  # since it was made, or asked for again
+    is_untried = models.BooleanField(default=True)  # since it was created, or replayed
     tries = models.PositiveIntegerField(default=0)
     fence = models.PositiveIntegerField(default=0)
     next_try_at = models.DateTimeField(default=timezone.now)
     give_up_at = models.DateTimeField()
-    lease_expires_at = models.DateTimeField(null=True, blank=True)  # set while a sender has it
+    lease_expires_at = models.DateTimeField(null=True, blank=True)  # set while a sender holds it
     created_at = models.DateTimeField(default=timezone.now)
     finished_at = models.DateTimeField(null=True, blank=True)
 
@@ -190,7 +190,7 @@ class Delivery(models.Model):
             ),
         ]
         indexes = [
-            # builds.webhooks.deliveries.claim: what is due, and what goes before it
+            # builds.webhooks.deliveries.claim: due deliveries, and those that come before them
             models.Index(fields=["endpoint", "next_try_at"], name="delivery_due", condition=Q(status="pending")),
             models.Index(
                 fields=["endpoint", "job_id", "position"], name="delivery_in_turn", condition=Q(status="pending")
@@ -209,7 +209,7 @@ class Delivery(models.Model):
 
 
 class DeliveryTry(models.Model):
-    """One try of sending a message, written before it is sent."""
+    """One try to send a message, recorded before it is sent."""
 
     delivery = models.ForeignKey(Delivery, on_delete=models.CASCADE, related_name="log", db_index=False)
     number = models.PositiveIntegerField()

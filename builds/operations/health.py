@@ -1,4 +1,4 @@
-"""Whether the installation can do its work, told in under a second even when something that it needs hangs."""
+"""Whether the installation can work: answers in under a second even when a dependency hangs."""
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -21,12 +21,12 @@ from chef.jobs.models import Status
 
 ANSWER_SECONDS = 0.8
 
-# Deliveries that are due wait for their endpoint's turn; for longer than this only where nobody sends. Of very many,
-# how many there are exactly is not worth the time.
+# Due deliveries wait for their endpoint's turn; a longer wait than this means that no sender runs. Beyond
+# MOST_COUNTED, an exact count is not worth the time.
 DELIVERY_LATE_SECONDS = 60
 MOST_COUNTED = 10_000
 
-# One for each check: a hung one keeps its thread until its own time-out, and no other check waits for it.
+# One thread per check: a hanging check keeps its thread until its own time-out, and no other check waits for it.
 _pool = ThreadPoolExecutor(max_workers=8, thread_name_prefix="health")
 _under_way: dict[str, Future[Any]] = {}
 _lock = Lock()
@@ -48,7 +48,7 @@ def report() -> tuple[str, dict[str, Any]]:
 
 
 def _asked(name: str) -> "Future[Any]":
-    """A check under way: one that hangs is waited for again, and takes no second thread."""
+    """The running check: a hanging one is waited for again and takes no second thread."""
     with _lock:
         if name not in _under_way or _under_way[name].done():
             _under_way[name] = _pool.submit(_apart, _CHECKS[name])
@@ -93,7 +93,7 @@ def _storage() -> str:
 def _hosts() -> dict[str, Any]:
     now = timezone.now()
     hosts = list(WorkerHost.objects.filter(seen_at__gt=now - HOST_SILENCE))
-    ours = Build.objects.filter(is_external=False)  # what waits for others, and what they run, is no matter of this
+    ours = Build.objects.filter(is_external=False)  # builds of the external queue do not count
     queued = ours.filter(status=Status.QUEUED).aggregate(depth=Count("*"), oldest=Min("created_at"))
     oldest = queued["oldest"]
     faults = [host.engine_fault for host in hosts if host.engine_fault]
@@ -112,7 +112,7 @@ def _hosts() -> dict[str, Any]:
 
 
 def _deliveries() -> dict[str, Any]:
-    """What waits to be sent: how many, for how many seconds the first has been due, whether nobody is there to send."""
+    """Waiting deliveries: how many, how many seconds the oldest is overdue, and whether no sender runs."""
     now = timezone.now()
     pending = Delivery.objects.filter(status=Delivery.Status.PENDING)
     due = Delivery.objects.due(now).aggregate(oldest=Min("next_try_at"))["oldest"]

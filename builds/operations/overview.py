@@ -1,6 +1,6 @@
-"""How the installation runs, for whoever looks after it: who works, what waits, what failed of late, what is full.
+"""How the installation runs, for operators: workers, queue, recent failures, disk space.
 
-A handful of queries, each bounded: of the past, the newest SAMPLE builds of a week are looked at, and no more.
+A handful of bounded queries: statistics use at most the newest SAMPLE builds of a week.
 """
 
 import shutil
@@ -21,10 +21,10 @@ from django.db.models.fields.json import KT
 from builds.heartbeats import SILENCE
 from builds.models import HOST_SILENCE, Build, Delivery, Heartbeat, Priority, WebhookEndpoint, WorkerHost
 from builds.operations.health import MOST_COUNTED
-from builds.queue import claims as queue
+from builds.queue.claims import LOCAL_BUILDS
 from chef.jobs.models import TERMINAL, Status
-from chef.jobs.wakeups import Doorbell
-from projects.generations.actions import bell as generators_bell
+from chef.jobs.wakeups import WorkerQueue
+from projects.generations.queue import GENERATIONS
 from projects.models import Generation, Quarantine
 
 SAMPLE = 20_000
@@ -36,35 +36,35 @@ MOST_WAITING = 10_000
 
 
 class Line(NamedTuple):
-    """A queue's part: what waits of one priority and one owner, and since when the first of it does."""
+    """The waiting builds of one priority and owner, and since when the oldest waits."""
 
     priority: str
     owner: str
     is_external: bool
     waiting: int
     oldest: datetime
-    held: int  # of projects in quarantine
+    held: int  # in quarantined projects
 
 
 @dataclass(frozen=True)
 class Present:
-    """What runs, the one whose lease ends first at the head; and what waits, in the order of priority."""
+    """Running builds, earliest lease expiry first, and waiting builds by priority."""
 
     running: Sequence[Mapping[str, Any]]
     waiting: Sequence[Line]
     depth: int
     held: int
     oldest: datetime | None
-    is_cut: bool  # there are more than MOST_WAITING: what waits is told of so many
+    is_cut: bool  # there are more than MOST_WAITING: only so many are counted
 
     @property
     def abandoned(self) -> Sequence[Mapping[str, Any]]:
-        """Whose lease has run out: the reaper should have taken them."""
+        """Builds whose lease has expired: the reaper should have taken them."""
         return [row for row in self.running if row["lease_left"] < 0]
 
     @property
     def reaper_lag(self) -> float:
-        """For how many seconds the reaper should have taken what is abandoned."""
+        """How many seconds the reaper is late for abandoned builds."""
         return max((-row["lease_left"] for row in self.abandoned), default=0.0)
 
 
@@ -117,7 +117,7 @@ def _lines(queued: Iterable[Mapping[str, Any]]) -> list[Line]:
 
 
 class Seconds(Func):
-    """A time as seconds since 1970: of thousands of rows, these are read several times as fast as times."""
+    """A time as seconds since 1970: reading these is several times as fast for thousands of rows."""
 
     output_field = FloatField()
 
@@ -130,7 +130,7 @@ class Seconds(Func):
 
 
 class Past(NamedTuple):
-    """A build that has ended; times are seconds since 1970."""
+    """A finished build; times are seconds since 1970."""
 
     status: str
     verdict_class: str
@@ -142,13 +142,13 @@ class Past(NamedTuple):
 
 @dataclass(frozen=True)
 class Span:
-    """Builds of a time: how many ended how, what they failed of, and how long they waited and took, in seconds."""
+    """Builds of a period: how many ended how, why they failed, and how long they waited and ran, in seconds."""
 
     name: str
     counts: Mapping[str, int]
     classes: Sequence[tuple[str, int]]
     codes: Sequence[tuple[str, str, int]]
-    waited: tuple[float, float] | None  # the median, and what 95 of 100 stay within
+    waited: tuple[float, float] | None  # the median and the 95th percentile
     took: tuple[float, float] | None
 
     @property
@@ -162,7 +162,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Bar:
-    """What ended within one hour or day."""
+    """Builds that ended within one hour or day."""
 
     label: str
     counts: Mapping[str, int]
@@ -174,7 +174,7 @@ class Lately:
     week: Span
     hours: Sequence[Bar]
     days: Sequence[Bar]
-    is_cut: bool  # there were more than SAMPLE: what is told of the week begins at `since`
+    is_cut: bool  # there were more than SAMPLE: the week's figures begin at `since`
     since: datetime | None = field(default=None)
 
 
@@ -218,7 +218,7 @@ def _percentiles(seconds: Iterable[float]) -> tuple[float, float] | None:
 
 
 def _bars(rows: Iterable[Past], now: datetime, width: timedelta, count: int, label: str) -> list[Bar]:
-    """The last `count` full or begun hours or days, the oldest first."""
+    """The last `count` hours or days, oldest first, the current one included."""
     start = now.replace(hour=now.hour if width < DAY else 0, minute=0, second=0, microsecond=0)
     first = start - (count - 1) * width
     found: list[Counter[str]] = [Counter() for _ in range(count)]
@@ -238,7 +238,7 @@ def hosts(now: datetime) -> list[dict[str, Any]]:
 
 
 def services(now: datetime) -> list[dict[str, Any]]:
-    """The reaper and the sender: on which machines, and whether they are there. Two lines at least."""
+    """The reaper and the sender: on which machines, and whether they are alive. At least one row each."""
     seen = list(Heartbeat.objects.order_by("service", "-seen_at"))
     told: list[dict[str, Any]] = [{"name": beat.service, "host": beat.host, "seen_at": beat.seen_at} for beat in seen]
     missing = {service.value for service in Heartbeat.Service} - {beat.service for beat in seen}
@@ -247,7 +247,7 @@ def services(now: datetime) -> list[dict[str, Any]]:
 
 
 def deliveries(now: datetime) -> dict[str, Any]:
-    """What waits to be sent, and when something was last sent. Two queries."""
+    """Waiting deliveries, and when one was last sent. Two queries."""
     pending = Delivery.objects.filter(status=Delivery.Status.PENDING).order_by()
     is_due = Q(next_try_at__lte=now)
     waiting = pending[:MOST_COUNTED].aggregate(
@@ -270,31 +270,32 @@ def generations() -> dict[str, Any]:
     )
 
 
-def doorbells() -> dict[str, Any]:
-    """Redis as it answers: `fault`, or how long it took, what it holds, and of each queue the rings and the workers."""
+def redis_queues() -> dict[str, Any]:
+    """Redis as it answers: `fault`, or how long it took, what it holds, and each queue's wake-ups and workers."""
+    served = [queue.workers for queue in (LOCAL_BUILDS, GENERATIONS) if queue.workers]
     began = time.perf_counter()
     try:
-        info: dict[str, Any] = queue.bell.rq.connection.info()
+        info: dict[str, Any] = served[0].rq.connection.info()
         took = time.perf_counter() - began
-        bells = [_bell(bell) for bell in (queue.bell, generators_bell)]
+        queues = [_redis_queue(queue) for queue in served]
     except redis.RedisError as fault:
         return {"fault": f"{type(fault).__name__}: {fault}"[:300]}
     told = {"version": info.get("redis_version"), "memory": info.get("used_memory")}
-    return {"fault": "", "milliseconds": round(1000 * took, 1), "bells": bells, **told}
+    return {"fault": "", "milliseconds": round(1000 * took, 1), "queues": queues, **told}
 
 
-def _bell(bell: Doorbell) -> dict[str, Any]:
-    return {"name": bell.queue, "rings": bell.waiting(), "workers": rq.Worker.count(queue=bell.rq)}
+def _redis_queue(queue: WorkerQueue) -> dict[str, Any]:
+    return {"name": queue.name, "pending": queue.pending(), "workers": rq.Worker.count(queue=queue.rq)}
 
 
 def disks() -> list[dict[str, Any]]:
-    """The file systems that this process writes to, each once: what is free, in bytes."""
+    """The file systems that this process writes to, each once, with free bytes."""
     seen: dict[int, dict[str, Any]] = {}
     for name, folder in (("Data folder", settings.DATA_DIR), ("Artifacts", settings.ARTIFACTS_DIR)):
         try:
             usage, device = shutil.disk_usage(folder), folder.stat().st_dev
         except OSError:
-            continue  # it is made when something is first kept there
+            continue  # it is created when something is first stored there
         row = {"name": name, "free": usage.free, "total": usage.total, "share": round(100 * usage.used / usage.total)}
         seen.setdefault(device, row)
     return list(seen.values())

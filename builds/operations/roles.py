@@ -1,7 +1,7 @@
-"""The three roles of staff, as groups: who sees, who acts, who may do everything.
+"""The three staff roles, as groups: view, operate, administer.
 
-A migration makes them. What each may do is set anew whenever the database is migrated, so that they hold the
-permissions of models that are new; other mixtures are groups of one's own.
+A migration creates them. Their permissions are set again whenever the database is migrated, so that they include those
+of new models; for other combinations, make your own groups.
 """
 
 from typing import Any
@@ -10,11 +10,11 @@ from django.contrib.auth.models import Group, Permission
 
 _APPS = ("projects", "builds", "auth", "admin")
 _OPERATE = ("operate_build", "operate_queue", "operate_generation", "operate_delivery")
-# Nobody edits history, whatever a group says: pages of records are read-only. Sessions and types are nobody's.
+# Nobody edits history, whatever a group allows: record pages are read-only. Sessions and content types are excluded.
 
 
 def set_roles(**_: Any) -> None:
-    """For post_migrate, after the permissions have been made. A role that is missing is made again."""
+    """For post_migrate, after the permissions exist. Creates missing roles."""
     known = list(Permission.objects.filter(content_type__app_label__in=_APPS))
     seeing = [each for each in known if each.codename.startswith("view_")]
     acting = [each for each in known if each.codename in _OPERATE]

@@ -1,4 +1,4 @@
-"""What a build has used of what it may: time, memory, processor, outputs and log."""
+"""What a build used of its limits: time, memory, CPU, outputs and log."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -11,7 +11,7 @@ from builds.models import Build
 
 @dataclass(frozen=True)
 class Used:
-    """One resource, in seconds or bytes. `used` is None where it was not measured, `limit` where there is none."""
+    """One resource, in seconds or bytes. `used` is None if not measured, `limit` if there is none."""
 
     label: str
     kind: Literal["seconds", "bytes"]
@@ -20,7 +20,7 @@ class Used:
 
     @property
     def share(self) -> float | None:
-        """Per cent of the limit."""
+        """Percentage of the limit."""
         return min(round(100 * self.used / self.limit, 1), 100.0) if self.used is not None and self.limit else None
 
 

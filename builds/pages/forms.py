@@ -1,6 +1,6 @@
 """What people fill in about a project, checked by the same rules as the API's bodies. Reads the database nowhere."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from django import forms
@@ -13,20 +13,21 @@ from builds.runtimes.catalogue import RUNTIMES
 from builds.site_names import MAX_SLUG
 from builds.webhooks.guard import MAX_URL_CHARS
 from projects.api.serializers import MAX_COMMAND_CHARS, StrategySerializer
+from projects.engine.request import WRITTEN_RUNTIMES
 from projects.environment import MAX_NAME_CHARS, EnvironmentFault, Secret, environment_faults, name_fault
 from projects.models import ApiToken
 from projects.tokens import MAX_NAME_CHARS as MAX_TOKEN_NAME
 
-TITLES = {"node": "Node", "python": "Python", "static": "Static site"}
 _FIELD_OF = {"version": "runtime", "installCommand": "install_command", "buildCommand": "build_command"}
 _FIELD_OF |= {"rootDir": "root_dir"}
 
 
-def runtime_choices() -> list[tuple[str, str]]:
-    """Each runtime with each of its versions, the latest first."""
+def runtime_choices(among: Collection[str] = tuple(RUNTIMES)) -> list[tuple[str, str]]:
+    """Each of these runtimes with each of its versions, the latest first."""
     return [
-        (f"{runtime.name}/{version}", TITLES[runtime.name] if name == "static" else f"{TITLES[name]} {version}")
-        for name, runtime in RUNTIMES.items()
+        (f"{runtime.name}/{version}", runtime.label(version))
+        for runtime in RUNTIMES.values()
+        if runtime.name in among
         for version in reversed(runtime.versions)
     ]
 
@@ -63,7 +64,8 @@ class PromptForm(forms.Form):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.fields["runtime"].choices = [("", "Whatever fits"), *runtime_choices()]  # type: ignore[attr-defined]
+        choices = [("", "Whatever fits"), *runtime_choices(WRITTEN_RUNTIMES)]
+        self.fields["runtime"].choices = choices  # type: ignore[attr-defined]
 
     def strategy(self) -> dict[str, Any]:
         return _pair(self.cleaned_data["runtime"])

@@ -17,7 +17,7 @@ from django.views.decorators.http import require_POST
 
 from builds.models import Build
 from builds.pages.access import visible_generations
-from builds.pages.refusals import told
+from builds.pages.refusals import refusals_shown
 from chef.jobs.models import Status
 from projects.engine.repairs.fix_loop import MEANING, Ending
 from projects.generations import actions as generations
@@ -104,14 +104,13 @@ def cancel(request: HttpRequest, pk: UUID) -> HttpResponse:
 
 @login_required
 @require_POST
+@refusals_shown("generation-page")
 def retry(request: HttpRequest, pk: UUID) -> HttpResponse:
     """Go on with a generation of one's own that came to nothing; what it has written stays written."""
     generation = get_object_or_404(Generation, pk=pk, owner=request.user.pk)
-    with told(request):
-        again = generations.retry_generation(generation, by=cast(User, request.user))
-        messages.success(request, "It goes on where it stopped, as a new generation.")
-        return redirect("generation-page", again.pk)
-    return redirect("generation-page", pk)
+    again = generations.retry_generation(generation, by=cast(User, request.user))
+    messages.success(request, "It goes on where it stopped, as a new generation.")
+    return redirect("generation-page", again.pk)
 
 
 # --- Its versions ------------------------------------------------------------------------------------------------

@@ -1,41 +1,66 @@
-"""What the actions refuse, told at the top of the page that comes next. Their texts say what to do."""
+"""What the actions refuse, shown to people: at the top of the page that comes next, or in the form that was sent."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
+from typing import Any
 
+from django import forms
 from django.contrib import messages
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.shortcuts import redirect
 
-from builds.actions import NoOutsideBuilder, NotFinished, NothingToBuild
-from builds.sites.publishing import NotServable, SlugRefused
-from builds.webhooks.endpoints import IsDisabled, TooManyEndpoints
-from chef.jobs.models import OwnerQueueFull, QueueFull
-from projects.environment import EnvironmentRefused
-from projects.files.limits import UploadRefused
-from projects.generations.actions import DayIsSpent, GenerationUnderWay, NoModel, NotEnded, NothingToEdit
-from projects.quarantine import InQuarantine
+from chef.refusals import RefusalError
 
-REFUSALS = (
-    *(OwnerQueueFull, QueueFull, NotFinished, NothingToBuild, NoOutsideBuilder, NotServable, SlugRefused),
-    *(DayIsSpent, NoModel, GenerationUnderWay, NothingToEdit, IsDisabled, TooManyEndpoints),
-    *(EnvironmentRefused, InQuarantine, NotEnded, UploadRefused),
-)
+View = Callable[..., HttpResponseBase]
 
 
-def reasons(refused: Exception) -> list[str]:
-    """The sentences that a refusal is made of."""
-    if isinstance(refused, UploadRefused):
-        return [f"{fault.path}: {fault.detail}" if fault.path else fault.detail for fault in refused.faults]
-    if isinstance(refused, EnvironmentRefused):
-        return [f"{fault.name}: {fault.detail}" if fault.name else fault.detail for fault in refused.faults]
-    return [str(refused)]
+def refusals_shown(page: str = "") -> Callable[[View], View]:
+    """For a view of POSTs: what its action refuses is shown at the top of a page that the answer leads to.
+
+    `page` is the name of an address that takes what the view's takes; by default, the view's own.
+    """
+
+    def decorate(view: View) -> View:
+        @wraps(view)
+        def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+            try:
+                return view(request, *args, **kwargs)
+            except RefusalError as refused:
+                show_refusal(request, refused)
+                return redirect(page, *args, **kwargs) if page else redirect(request.path)
+
+        return guarded
+
+    return decorate
+
+
+def show_refusal(request: HttpRequest, refused: RefusalError) -> None:
+    """Have the next page say why."""
+    for reason in refused.reasons:
+        messages.error(request, str(reason))
 
 
 @contextmanager
-def told(request: HttpRequest) -> Iterator[None]:
-    """Tells a refusal of what is done within, instead of raising it."""
+def refusals_in(form: forms.Form, field: str | None = None) -> Iterator[None]:
+    """What is refused inside becomes an error of the form: at its field of that name, else at `field` or the form."""
     try:
         yield
-    except REFUSALS as refused:
-        for reason in reasons(refused):
-            messages.error(request, reason)
+    except RefusalError as refused:
+        for reason in refused.reasons:
+            named = reason.attr[0] if reason.attr else ""
+            form.add_error(named if named in form.fields else field, str(reason))
+
+
+def refusals_as_text(view: View) -> View:
+    """For a view that a script or a download asks: a refusal is its status, headers and text."""
+
+    @wraps(view)
+    def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        try:
+            return view(request, *args, **kwargs)
+        except RefusalError as refused:
+            headers = dict(refused.headers)
+            return HttpResponse(str(refused), status=refused.status, content_type="text/plain", headers=headers)
+
+    return guarded

@@ -44,8 +44,8 @@ def queue_documents(builds: Iterable[Build]) -> dict[UUID, dict[str, Any]]:
 
     `position` is 1 + how many are expected to be claimed before it. `etaSeconds` until it starts is None while no
     worker is alive or the queue is paused, and as long as no build has ever completed here: there is nothing to reckon
-    with. Of builds for others, nobody here knows when they are taken: they are placed by priority and age alone. Those
-    of projects in quarantine come after all others.
+    with. When external builders take theirs, nobody here knows: those are placed by priority and age alone. Those of
+    projects in quarantine come after all others.
     """
     queued = [build for build in builds if build.status == Status.QUEUED]
     if not queued:
@@ -70,7 +70,7 @@ class Outlook:
 
     taken_at: datetime
     documents: Mapping[UUID, dict[str, Any]]
-    outside: Mapping[UUID, dict[str, Any]]  # the same of those that builders outside of this system take
+    external: Mapping[UUID, dict[str, Any]]  # the same of those that external builders take
     queued: Mapping[tuple[int, int], int]  # how many, by (priority, owner)
     next_start_of: Mapping[int, float]  # the owner's next, in seconds
     next_start: float | None
@@ -79,11 +79,11 @@ class Outlook:
 
     def of(self, build: Build) -> dict[str, Any]:
         if build.is_external:
-            return self.outside.get(build.pk) or _outside_document(len(self.outside) + 1, self._pause)
+            return self.external.get(build.pk) or _external_document(len(self.external) + 1, self._pause)
         return self.documents.get(build.pk) or self._of_unseen(build)
 
     def knows(self, pk: UUID) -> bool:
-        return pk in self.documents or pk in self.outside
+        return pk in self.documents or pk in self.external
 
     @property
     def _pause(self) -> str | None:
@@ -93,7 +93,7 @@ class Outlook:
         """For a build that was not among the queued: it has since been claimed, or has come in since."""
         if max(build.created_at, build.available_at) < self.taken_at:
             return {"position": 1, "etaSeconds": {"p50": 0, "p90": 0}, "blockedBy": None}
-        # By turns, whoever was served last: the next reading, within a second, knows better.
+        # As if nobody had been served yet: the next reading, within a second, knows better.
         own = self.queued.get((build.priority, build.owner_id), 0)
         position = 1 + sum(
             count if priority > build.priority else min(count, own)
@@ -149,7 +149,7 @@ def look_ahead() -> Outlook:
             for row in rows
         ],
         running=_running(now, history),
-        turns=_ranked({row.owner: row.turn for row in rows if row.turn}),
+        served=_ranked({row.owner: row.served_at for row in rows if row.served_at}),
         workers=max(workers, 1),  # the order is worth telling even while nobody works
         owner_limit=settings.OWNER_MAX_RUNNING,
     )
@@ -161,8 +161,8 @@ def look_ahead() -> Outlook:
     return Outlook(
         taken_at=now,
         documents=_documents([row.pk for row in rows], scene, predictions, blocks, has_eta=has_eta)
-        | {row.pk: _outside_document(place, "quarantined") for place, row in enumerate(held, len(rows) + 1)},
-        outside=_outside_documents([row for row in waiting if row.is_external], now, is_paused=is_paused),
+        | {row.pk: _external_document(place, "quarantined") for place, row in enumerate(held, len(rows) + 1)},
+        external=_external_documents([row for row in waiting if row.is_external], now, is_paused=is_paused),
         queued=Counter((build.priority, build.owner) for build in scene.waiting),
         next_start_of=first,
         next_start=min(first.values(), default=None),
@@ -184,15 +184,15 @@ def _documents(
     }
 
 
-def _outside_documents(rows: Sequence["_Queued"], now: datetime, *, is_paused: bool) -> dict[UUID, dict[str, Any]]:
+def _external_documents(rows: Sequence["_Queued"], now: datetime, *, is_paused: bool) -> dict[UUID, dict[str, Any]]:
     # The oldest come first among equals.
     ordered = sorted(rows, key=lambda row: (row.is_quarantined, -row.priority))
     return {
-        row.pk: _outside_document(place, _outside_block(row, now, is_paused)) for place, row in enumerate(ordered, 1)
+        row.pk: _external_document(place, _external_block(row, now, is_paused)) for place, row in enumerate(ordered, 1)
     }
 
 
-def _outside_block(row: "_Queued", now: datetime, is_paused: bool) -> str | None:
+def _external_block(row: "_Queued", now: datetime, is_paused: bool) -> str | None:
     if row.is_quarantined:
         return "quarantined"
     if is_paused:
@@ -200,7 +200,7 @@ def _outside_block(row: "_Queued", now: datetime, is_paused: bool) -> str | None
     return "backoff" if row.available_at > now else None
 
 
-def _outside_document(place: int, block: str | None) -> dict[str, Any]:
+def _external_document(place: int, block: str | None) -> dict[str, Any]:
     return {"position": place, "etaSeconds": None, "blockedBy": block}
 
 
@@ -223,14 +223,14 @@ class _Queued(NamedTuple):
     priority: int
     available_at: datetime
     is_external: bool
-    turn: datetime | None
+    served_at: datetime | None  # when the owner last was
     is_quarantined: bool
     is_paused: bool  # as all are, or none
 
 
 def _queued() -> tuple[list[_Queued], bool]:
     """All that is queued, for our workers and for others, the oldest first; and whether the queue is paused."""
-    columns = ("pk", "owner", "project", "priority", "available_at", "is_external", "owner__ownerturn__claimed_at")
+    columns = ("pk", "owner", "project", "priority", "available_at", "is_external", "owner__fairshare__claimed_at")
     queued = Build.objects.filter(status=Status.QUEUED).order_by("created_at", "pk")
     queued = queued.annotate(
         is_quarantined=Exists(Quarantine.objects.filter(project=OuterRef("project"))),
@@ -244,8 +244,8 @@ def _workers_alive(now: datetime) -> int:
     return WorkerHost.objects.filter(seen_at__gt=now - HOST_SILENCE).aggregate(sum=Sum("workers"))["sum"] or 0
 
 
-def _ranked(turns: Mapping[int, datetime]) -> dict[int, int]:
-    return {owner: rank for rank, owner in enumerate(sorted(turns, key=turns.__getitem__), 1)}
+def _ranked(served: Mapping[int, datetime]) -> dict[int, int]:
+    return {owner: rank for rank, owner in enumerate(sorted(served, key=served.__getitem__), 1)}
 
 
 def _running(now: datetime, history: "_History") -> list[Running]:

@@ -1,16 +1,14 @@
-"""Pausing the queue: no build is started, here or outside, until it is resumed; what runs goes on.
+"""Pausing the queue: no build is started, here or by external builders, until it is resumed; what runs goes on.
 
-A row of the database says so, and `builds.queue.claims.claim` heeds it: no process has to be told, and none forgets.
+A row of the database says so, and every claim reads it, see builds.queue.claims: no process has to be notified, and
+none forgets.
 """
 
-from functools import partial
-
-from django.conf import settings
 from django.contrib.auth.models import User
 from django.db import transaction
 
-from builds.models import Build, QueuePause
-from builds.queue.claims import bell
+from builds.models import QueuePause
+from builds.queue.claims import LOCAL_BUILDS
 from chef.jobs.models import Status
 
 
@@ -23,9 +21,8 @@ def resume_queue() -> bool:
     """False when the queue was not paused."""
     with transaction.atomic():
         resumed = bool(QueuePause.objects.all().delete()[0])
-        waiting = Build.objects.filter(status=Status.QUEUED, is_external=False).count()
-        if resumed and waiting:
-            transaction.on_commit(partial(bell.ring, min(waiting, settings.WORKER_CONCURRENCY)))
+        if resumed:
+            LOCAL_BUILDS.wake_up_on_commit(LOCAL_BUILDS.jobs().filter(status=Status.QUEUED).count())
     return resumed
 
 

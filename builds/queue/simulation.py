@@ -1,8 +1,8 @@
 """The queue played forward in plain Python: who is claimed after whom, and when. Knows no database and no clock.
 
-The order is that of builds.queue.claims.in_claim_order. One play with mean durations gives everybody's position; for
-when, the first claims are played many times with drawn durations, and what lies further out is extrapolated from there:
-sums of many builds are predictable, and a play of the whole queue costs as much as all those short ones.
+The order is that of builds.queue.claims. One play with mean durations gives everybody's position; for when, the first
+claims are played many times with drawn durations, and what lies further out is extrapolated from there: sums of many
+builds are predictable, and a play of the whole queue costs as much as all those short ones.
 """
 
 import random
@@ -52,7 +52,7 @@ class Running(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """Its place among the queued, from 1, and the seconds until it starts: as often less as more, and 9 of 10 times."""
+    """Its place among the queued, from 1, and the seconds until it starts: the median, and what 9 of 10 stay within."""
 
     position: int
     p50: float
@@ -65,14 +65,15 @@ class Prediction(NamedTuple):
 
 @dataclass(frozen=True)
 class Scene:
-    """What is known at one moment. `waiting` is in the order of age; `turns` ranks owners by their last turn, from 1.
+    """What is known at one moment. `waiting` is in the order of age.
 
-    There is at least one worker. An `owner_limit` of 0 is none.
+    `served` ranks owners from 1, the one served longest ago first; owners who were never served are not in it. There is
+    at least one worker. An `owner_limit` of 0 is none.
     """
 
     waiting: Sequence[Waiting]
     running: Sequence[Running]
-    turns: Mapping[int, int]
+    served: Mapping[int, int]
     workers: int
     owner_limit: int = 0
 
@@ -98,14 +99,14 @@ class Scene:
 
     @cached_property
     def offers(self) -> Mapping[int, list[tuple[int, int, int, int]]]:
-        """For each priority, the highest first, a heap of what owners offer: (running, turn, index, owner)."""
+        """For each priority, the highest first, a heap of what owners offer: (running, rank, index, owner)."""
         offers: dict[int, list[tuple[int, int, int, int]]] = {
             priority: [] for priority in sorted({build.priority for build in self.waiting}, reverse=True)
         }
         for (priority, owner), lane in self.lanes.items():
             running = self.running_of[owner]
             if not self.owner_limit or running < self.owner_limit:
-                offers[priority].append((running, self.turns.get(owner, 0), lane[-1], owner))
+                offers[priority].append((running, self.served.get(owner, 0), lane[-1], owner))
         for heap in offers.values():
             heapify(heap)
         return offers
@@ -120,8 +121,8 @@ class Play:
         self._now = 0.0
         self._lanes: dict[tuple[int, int], list[int]] = {}  # those that this play has touched
         self._returning = scene.returning[:]
-        self._turns = dict(scene.turns)
-        self._turn = len(scene.turns)
+        self._served = dict(scene.served)
+        self._last_rank = len(scene.served)
         self._running = scene.running_of.copy()
         self._busy = [(draw(build.remaining), build.owner) for build in scene.running]
         heapify(self._busy)
@@ -138,18 +139,18 @@ class Play:
     def _claim(self) -> int | None:
         for priority, offers in self._offers.items():
             while offers:
-                running, turn, index, owner = heappop(offers)
+                running, rank, index, owner = heappop(offers)
                 lane = self._lane(priority, owner)
                 still_holds = lane and lane[-1] == index and running == self._running[owner]
                 # What no longer holds has stayed in the heap: something newer of the owner is there too.
-                if still_holds and turn == self._turns.get(owner, 0):
+                if still_holds and rank == self._served.get(owner, 0):
                     self._start(lane.pop(), owner)
                     return index
         return None
 
     def _start(self, index: int, owner: int) -> None:
-        self._turn += 1
-        self._turns[owner] = self._turn
+        self._last_rank += 1
+        self._served[owner] = self._last_rank
         self._running[owner] += 1
         heappush(self._busy, (self._now + self._draw(self._scene.waiting[index].durations), owner))
         self._offer(owner)
@@ -160,7 +161,7 @@ class Play:
             return  # offered again when one of its builds ends
         for priority, offers in self._offers.items():
             if lane := self._lane(priority, owner):
-                heappush(offers, (running, self._turns.get(owner, 0), lane[-1], owner))
+                heappush(offers, (running, self._served.get(owner, 0), lane[-1], owner))
 
     def _lane(self, priority: int, owner: int) -> list[int]:
         lane = self._lanes.get((priority, owner))

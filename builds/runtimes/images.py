@@ -15,31 +15,20 @@ from typing import Literal
 from django.conf import settings
 
 from builds.runtimes.catalogue import RUNTIMES, find_runtime, resolve_version, runtime_tag
-from builds.runtimes.registries import PIP_DEFAULT, discover
-from builds.runtimes.rootfs import Unbuildable, Workshop, without_credentials
+from builds.runtimes.registries import discover
+from builds.runtimes.rootfs import UnbuildableError, Workshop, without_credentials
+from builds.runtimes.runtime import Runtime
 from builds.sandbox.contract import EngineFault, Registries
 from builds.sandbox.images import ImageNotOffered, ImageStore, RegistryUnreachable, TrialFailed
 
 TAGS = "chef-runtime/*"
 # Two cores and one disk are the usual machine; more at once only wait for each other.
 _BUILDS_AT_ONCE = 2
-# What an image must print when it is tried out: the script, and how its first line starts.
-_TRIALS = {
-    "node": ("node --version && npm --version", "v{version}."),
-    "python": ("python --version && python -m pip --version", "Python {version}."),
-    "static": ("cat /etc/debian_version", "{version}."),
-}
-
-# What prints the URLs of the registries that a runtime's package managers use when nothing else is set.
-_REGISTRIES = {
-    "node": "npm config get registry; yarn config get registry || true",
-    "python": f'python -c "{PIP_DEFAULT}"',
-}
 
 Report = Callable[[str], None]
 
 
-class PreparationFailed(Exception):
+class PreparationError(Exception):
     """Some images could be had neither way. The text has a line for each cause, with what to do."""
 
 
@@ -78,7 +67,10 @@ class Prepared:
 
 
 def runtime_images(names: Sequence[str] = ()) -> list[RuntimeImage]:
-    """The images by names such as `node:20` or `node` (every version); all without a name. Raises UnknownRuntime."""
+    """The images by names such as `node:20` or `node` (every version); all without a name.
+
+    Raises UnknownRuntimeError.
+    """
     found: dict[RuntimeImage, None] = {}  # a set that keeps its order
     for name in names or tuple(RUNTIMES):
         runtime, _, version = name.partition(":")
@@ -92,7 +84,7 @@ def prepare(
 ) -> list[Prepared]:
     """Make every image ready, telling `report` a line for each, and return them in the order they became so.
 
-    Those present are left alone unless `force`. Raises PreparationFailed after all were tried, and EngineFault.
+    Those present are left alone unless `force`. Raises PreparationError after all were tried, and EngineFault.
     """
     present = {} if force else store.ids(TAGS)
     ready = [Prepared(image, "present", present[image.tag]) for image in images if image.tag in present]
@@ -114,11 +106,12 @@ def discover_registries(*, store: ImageStore, fresh: bool = False) -> Registries
 
     Asks the images once, and this machine's package managers only if `fresh` or first: see `registries.discover`.
     """
-    return discover(
-        npm_default=partial(_default_registries, "node", store),
-        pip_default=partial(_default_registries, "python", store),
-        fresh=fresh,
-    )
+    defaults = {
+        runtime.package_index.name: partial(_default_registries, runtime, store)
+        for runtime in RUNTIMES.values()
+        if runtime.package_index and runtime.index_query
+    }
+    return discover(defaults=defaults, fresh=fresh)
 
 
 def _without(images: Sequence[RuntimeImage], ready: Sequence[Prepared]) -> list[RuntimeImage]:
@@ -164,9 +157,9 @@ def _pull_one(image: RuntimeImage, store: ImageStore) -> Prepared:
 def _build(
     images: Sequence[RuntimeImage], store: ImageStore, reasons: dict[RuntimeImage, str], report: Report
 ) -> list[Prepared]:
-    """Build images from packages, a few at a time. Raises PreparationFailed when all have ended."""
+    """Build images from packages, a few at a time. Raises PreparationError when all have ended."""
     built: list[Prepared] = []
-    failures: dict[str, list[str]] = {}  # what went wrong → the images it befell, often all of them
+    failures: dict[str, list[str]] = {}  # what went wrong → the images concerned, often all of them
     if not images:
         return built
     with (
@@ -180,20 +173,20 @@ def _build(
                 try:
                     built.append(done.result())
                     report(str(built[-1]))
-                except (Unbuildable, TrialFailed, EngineFault, OSError) as fault:
+                except (UnbuildableError, TrialFailed, EngineFault, OSError) as fault:
                     why = f"not pulled ({reasons[image]}) and not built: {fault}"
                     failures.setdefault(why, []).append(image.name)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)  # interrupted: what has not started need not
             raise
     if failures:
-        raise PreparationFailed("\n".join(f"{', '.join(sorted(names))}: {why}" for why, names in failures.items()))
+        raise PreparationError("\n".join(f"{', '.join(sorted(names))}: {why}" for why, names in failures.items()))
     return built
 
 
 def _build_one(image: RuntimeImage, workshop: Workshop, store: ImageStore) -> Prepared:
     started = time.monotonic()
-    root = workshop.make(image.runtime, image.version)
+    root = workshop.make(find_runtime(image.runtime).lay_out, image.version)
     image_id = store.import_tar(root.stream(), name=f"{image.runtime}:{image.version}", environment=root.environment)
     try:
         _adopt(image_id, image, store)
@@ -205,9 +198,9 @@ def _build_one(image: RuntimeImage, workshop: Workshop, store: ImageStore) -> Pr
 
 def _adopt(candidate: str, image: RuntimeImage, store: ImageStore) -> None:
     """Give an image our tag once it has run its own tools. Raises TrialFailed. The image before it goes, if unused."""
-    script, start = _TRIALS[image.runtime]
-    said = store.try_out(candidate, script)
-    if not said.startswith(start.format(version=image.version)):
+    runtime = find_runtime(image.runtime)
+    said = store.try_out(candidate, runtime.trial)
+    if not said.startswith(runtime.trial_start.format(version=image.version)):
         raise TrialFailed(f"{said.splitlines()[0] if said else 'nothing'} is not {image.name}")
     before = store.find(image.tag)
     store.tag(candidate, image.tag)
@@ -220,10 +213,10 @@ def _registry_prefix() -> str:
     return f"{registry}/" if registry else ""
 
 
-def _default_registries(runtime: str, store: ImageStore) -> list[str]:
+def _default_registries(runtime: Runtime, store: ImageStore) -> list[str]:
     """The registries' URLs that a runtime's image uses by itself, the index first; none when there is no such image."""
-    tag = runtime_tag(runtime, "")
+    tag = runtime_tag(runtime.name, "")
     try:
-        return store.try_out(tag, _REGISTRIES[runtime]).split() if store.find(tag) else []
+        return store.try_out(tag, runtime.index_query).split() if store.find(tag) else []
     except TrialFailed:
         return []

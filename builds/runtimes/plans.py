@@ -1,22 +1,26 @@
-"""What a build will do, and the words that its planning needs: the wish, the plan, the source tree, the refusal.
+"""What a build will do, and what its planning is made of: the user's strategy, the plan, the source tree, the error.
 
-Pure data. The planners in `node_projects`, `python_projects` and `detection` make plans of it.
+Pure data. `detection` and the runtimes make plans of it.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from builds.runtimes.catalogue import RUNTIMES, UnknownRuntime, resolve_version
+from builds.sandbox.contract import TOOLBOX_DIR, WORKSPACE
 from builds.verdicts.evidence import Verdict, verdict
+from chef.refusals import Reason, RefusalError
 
-TOOLS = "/workspace/tools"  # what installation adds beside the project; its commands are on the PATH of both phases
-TOOLBOX = "/workspace/.chef"  # the scripts of builds/toolbox, read-only
+TOOLS = f"{WORKSPACE}/tools"  # what installation adds beside the project; its commands are on the PATH of both phases
+TOOLBOX = TOOLBOX_DIR  # the runtime's own scripts, read-only
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wish:
-    """The user's strategy. What is None or empty is detected; a command that is the empty text means: none."""
+class StrategyRequest:
+    """The strategy that the user asks for.
+
+    What is None or empty is detected; a command that is the empty text means: none.
+    """
 
     runtime: str | None = None
     version: str | None = None
@@ -63,13 +67,16 @@ class Plan:
         }
 
 
-class DetectionError(Exception):
+class DetectionError(RefusalError):
     """The files, or the wish, do not make a plan. `verdict` says why and what to do."""
 
+    status = 400
+
     def __init__(self, verdict: Verdict) -> None:
-        super().__init__(verdict.message)
+        reason = Reason(verdict.code, f"{verdict.message} {verdict.hint}", ("files",))
+        super().__init__(verdict.message, code=verdict.code, reasons=[reason])
         self.verdict = verdict
-        self.code, self.message, self.hint = verdict.code, verdict.message, verdict.hint
+        self.message, self.hint = verdict.message, verdict.hint
         self.evidence = verdict.evidence
 
 
@@ -131,27 +138,12 @@ class SourceTree:
         return self.invalid(path, f"{problem} at line {line}, column {column}", evidence=evidence)
 
 
-def known_version(runtime: str, wanted: str, *, source: str) -> str:
-    """Our version for the one that `source` asks for. Raises DetectionError, which names ours, when we have none."""
-    try:
-        return resolve_version(runtime, wanted)
-    except UnknownRuntime as fault:
-        raise unsupported_version(runtime, wanted, source=source) from fault
+def command(asked: str | None, detected: str | None) -> str | None:
+    """The command that was asked for, else the detected one; asking for an empty one means none."""
+    return detected if asked is None else asked.strip() or None
 
 
-def unsupported_version(runtime: str, wanted: str, *, source: str) -> DetectionError:
-    available = ", ".join(RUNTIMES[runtime].versions)
-    evidence = [f"{source}: {wanted}"]
-    return refusal(
-        "unsupported_runtime_version",
-        evidence=evidence,
-        source=source,
-        runtime=runtime,
-        wanted=wanted,
-        available=available,
-    )
-
-
-def command(wish: str | None, detected: str | None) -> str | None:
-    """The wished command, the detected one without a wish; an empty wish is a wish for none."""
-    return detected if wish is None else wish.strip() or None
+def first_line(text: str) -> str:
+    """The first line that says something, without its comment; empty when there is none."""
+    lines = (line.partition("#")[0].strip() for line in text.splitlines())
+    return next((line for line in lines if line), "")

@@ -8,7 +8,17 @@ from typing import Any
 
 from django.conf import settings
 
-from builds.sandbox.contract import APP_DIR, TOOLBOX_DIR, WORKSPACE, Command, EngineFault, Limits
+from builds.sandbox.chef_init import NAME, first_process
+from builds.sandbox.contract import (
+    APP_DIR,
+    SYSTEM_PATH,
+    TOOLBOX_DIR,
+    WORKSPACE,
+    Command,
+    EngineFault,
+    Limits,
+    Registries,
+)
 from builds.sandbox.engine import APIClient, APIError, LogConfig, Mount, NotFound, Ulimit
 
 EGRESS_DIR = "/chef/egress"
@@ -16,13 +26,6 @@ PROXY_PORT = 3128
 UID = 10001  # fixed and unprivileged; nothing on the host has it
 # Beyond the worker's own deadline: it is for the case that the worker is dead.
 DEADLINE_SLACK_SECONDS = 10
-
-# The forwarder in whichever language the image speaks. An image with neither has no package manager to serve.
-_FORWARDED = f"""
-if command -v python3 >/dev/null; then exec python3 -I {TOOLBOX_DIR}/forward.py "$@"; fi
-if command -v node >/dev/null; then exec node {TOOLBOX_DIR}/forward.mjs "$@"; fi
-shift 3; exec "$@"
-"""
 
 
 @dataclass(frozen=True)
@@ -81,10 +84,14 @@ def remove(client: APIClient, container: str) -> None:
 def argv_of(command: Command, seconds: float, *, forwarded: bool) -> list[str]:
     """The command under a deadline of its own, and behind the forwarder where registries may be reached."""
     # The deadline inside outlives a dead worker: nobody may spin for ever.
-    argv = ["timeout", "-s", "KILL", f"{seconds + DEADLINE_SLACK_SECONDS:.1f}", "/bin/sh", "-c", command.script]
-    if not forwarded:
-        return argv
-    return ["/bin/sh", "-c", _FORWARDED, "forward", f"{EGRESS_DIR}/proxy.sock", str(PROXY_PORT), "--", *argv]
+    return shell_argv(command.script, max(seconds, 0) + DEADLINE_SLACK_SECONDS, forwarded=forwarded)
+
+
+def shell_argv(script: str, seconds: float, *, forwarded: bool = False) -> list[str]:
+    """A shell script as the first process's command. It takes the toolbox, in the workspace."""
+    forward = ["--forward", f"{EGRESS_DIR}/proxy.sock:{PROXY_PORT}"] if forwarded else []
+    # Absolute paths: what an installation put into the folders on the PATH is for the project's command alone.
+    return [f"{TOOLBOX_DIR}/{NAME}", "--deadline", f"{seconds:.1f}", *forward, "--", "/bin/sh", "-c", script]
 
 
 def folder_of(command: Command) -> str:
@@ -119,7 +126,7 @@ def _host_config(client: APIClient, limits: Limits, mounts: list[Any]) -> Any:
         shm_size=16 * 1024**2,
         ipc_mode="private",
         cgroupns="private",  # the host's cgroup paths stay out of sight
-        init=True,  # reaps what the build orphans, so that zombies do not eat the PID limit
+        init=not first_process().reaps,  # somebody must reap orphans, or zombies eat the PID limit
         oom_score_adj=500,  # when the host is short, builds go before services
         log_config=LogConfig(type="none"),  # we read the stream; nothing piles up in the engine
         runtime=settings.DOCKER_RUNTIME or None,
@@ -145,37 +152,21 @@ def _verify(client: APIClient, container: str, limits: Limits) -> None:
 
 
 def base_environment() -> dict[str, str]:
-    """What every phase finds in its environment."""
-    tools, system = f"{WORKSPACE}/tools", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    """What every phase finds in its environment; the runtime's own comes on top."""
     return {
         "HOME": f"{WORKSPACE}/home",
         "TMPDIR": f"{WORKSPACE}/tmp",  # noqa: S108  on disk: what is in /tmp counts as memory
-        "PATH": f"{tools}/node_modules/.bin:{tools}/python/bin:{system}",
+        "PATH": SYSTEM_PATH,
         "LANG": "C.UTF-8",
         "CI": "true",  # tools neither ask nor draw
-        "npm_config_update_notifier": "false",
-        "npm_config_fund": "false",
-        "npm_config_audit": "false",
-        "PYTHONUSERBASE": f"{tools}/python",
-        "PIP_USER": "1",
-        "PIP_BREAK_SYSTEM_PACKAGES": "1",
-        "PIP_NO_CACHE_DIR": "1",
-        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
-        "PIP_ROOT_USER_ACTION": "ignore",
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "PYTHONUNBUFFERED": "1",
     }
 
 
-def egress_environment(registries: Mapping[str, str]) -> dict[str, str]:
+def egress_environment(registries: Registries) -> dict[str, str]:
     """What an installation needs besides, to find the registries and to trust them."""
     proxy = f"http://127.0.0.1:{PROXY_PORT}"
-    proxies = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), proxy)
-    # Yarn from version 2 on reads its own names alone.
-    proxies |= {"YARN_HTTP_PROXY": proxy, "YARN_HTTPS_PROXY": proxy}
-    environment = {**registries, **proxies, "no_proxy": "", "NO_PROXY": ""}
+    names = ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", *registries.proxy_variables)
+    environment = {**registries.environment, **dict.fromkeys(names, proxy), "no_proxy": "", "NO_PROXY": ""}
     if settings.CA_BUNDLE:
-        bundle = f"{TOOLBOX_DIR}/ca.pem"
-        names = ("SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS", "PIP_CERT", "REQUESTS_CA_BUNDLE", "npm_config_cafile")
-        environment |= dict.fromkeys(names, bundle)
+        environment |= dict.fromkeys(("SSL_CERT_FILE", *registries.ca_variables), f"{TOOLBOX_DIR}/ca.pem")
     return environment

@@ -14,6 +14,7 @@ from uuid import UUID
 WORKSPACE = "/workspace"
 APP_DIR = f"{WORKSPACE}/app"
 TOOLBOX_DIR = f"{WORKSPACE}/.chef"
+SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 class EngineFault(Exception):
@@ -72,11 +73,14 @@ class Command:
 class Registries:
     """Pairs of host and port that installations may reach, and the environment that sends package managers there.
 
-    `environment` may hold credentials; `hosts` never does.
+    `environment` may hold credentials; `hosts` never does. `proxy_variables` and `ca_variables` are further names by
+    which package managers read their proxy, and their bundle of certificate authorities.
     """
 
     hosts: frozenset[tuple[str, int]]
     environment: dict[str, str] = field(repr=False)
+    proxy_variables: tuple[str, ...] = ()
+    ca_variables: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -127,8 +131,8 @@ class Watch:
 class Workspace(Protocol):
     """The files of one attempt, and the containers that work on them. Every call may raise EngineFault."""
 
-    def put(self, files: Iterable[InputFile]) -> None:
-        """Lay the project's files, and the toolbox beside them."""
+    def put(self, files: Iterable[InputFile], tools: Mapping[str, bytes]) -> None:
+        """Lay the project's files and, read-only beside them, the toolbox: the runtime's scripts by name, and ours."""
 
     def run(self, command: Command, watch: Watch) -> Outcome:
         """Run to the end, to the limit, or until told to stop; the container is gone when this returns."""

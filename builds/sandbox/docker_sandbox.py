@@ -12,6 +12,7 @@ from uuid import UUID
 from django.conf import settings
 
 from builds.sandbox import container, tar
+from builds.sandbox.chef_init import first_process
 from builds.sandbox.contract import (
     APP_DIR,
     WORKSPACE,
@@ -30,7 +31,7 @@ from builds.sandbox.contract import (
     Watch,
 )
 from builds.sandbox.egress import EgressProxy
-from builds.sandbox.engine import FAULTS, APIClient, ImageNotFound, NotFound, guarded, new_client
+from builds.sandbox.engine import FAULTS, APIClient, ImageNotFound, NotFound, architecture, guarded, new_client
 from builds.sandbox.execution import Execution
 
 # Go's os.FileMode bits, as the engine reports them for a path
@@ -43,6 +44,7 @@ class DockerSandbox:
 
     @guarded
     def __init__(self, registries: Callable[[], Registries]) -> None:
+        first_process().require(architecture())
         self._client, self._registries = new_client(), registries
 
     @guarded
@@ -124,8 +126,8 @@ class DockerWorkspace:
         self._holder = container.create(client, self._blueprint, ["/bin/true"], environment={})
 
     @guarded
-    def put(self, files: Iterable[InputFile]) -> None:
-        self._client.put_archive(self._holder, WORKSPACE, tar.workspace_stream(files, uid=container.UID))
+    def put(self, files: Iterable[InputFile], tools: Mapping[str, bytes]) -> None:
+        self._client.put_archive(self._holder, WORKSPACE, tar.workspace_stream(files, tools, uid=container.UID))
 
     @contextlib.contextmanager
     def take(self, path: str) -> Iterator[Output]:
@@ -165,9 +167,7 @@ class DockerWorkspace:
         registries = self._registries()
         folder = settings.BUILD_DIR / f"{self._identity.build.hex[:12]}-{self._identity.fence}"
         with EgressProxy(folder=folder, allowed=registries.hosts) as proxy:
-            outcome = self._run(
-                command, watch, egress_folder=folder, extra=container.egress_environment(registries.environment)
-            )
+            outcome = self._run(command, watch, egress_folder=folder, extra=container.egress_environment(registries))
             outcome.egress = [Egress(e.host, e.port, e.allowed, e.count) for e in proxy.report()]
         return outcome
 

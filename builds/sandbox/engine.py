@@ -27,6 +27,7 @@ __all__ = [
     "NotFound",
     "Ulimit",
     "api_version",
+    "architecture",
     "get_config_header",
     "guarded",
     "new_client",
@@ -58,15 +59,25 @@ def guarded(call: Callable[P, R]) -> Callable[P, R]:
     return wrapper
 
 
-@functools.cache
 def api_version() -> str:
     """The version that the engine speaks. Raises one of FAULTS."""
+    return _facts()[0]
+
+
+def architecture() -> str:
+    """The engine's processor in Debian's words: `amd64`, `arm64`. Raises one of FAULTS."""
+    return _facts()[1]
+
+
+@functools.cache
+def _facts() -> tuple[str, str]:
     # Asked once per process, not once per client. The engine is not cached: clients must not cross a fork.
-    client = APIClient(base_url=settings.DOCKER_HOST, version="auto", timeout=10)
+    client = APIClient(base_url=settings.DOCKER_HOST, timeout=10)
     try:
-        return str(client.api_version)
+        said = client.version(api_version=False)
     finally:
         client.close()
+    return str(said["ApiVersion"]), str(said["Arch"])
 
 
 def new_client() -> APIClient:

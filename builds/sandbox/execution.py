@@ -55,6 +55,9 @@ class Execution:
                 continue
             self._kill()
             return
+        # A worker that slept through the deadline finds that the first process has kept it. By our own clock and not
+        # by the exit code, which the command could have chosen itself.
+        self._outcome.timed_out = self._exit_code != 0 and self._watch.seconds_left() <= 0
 
     def _kill(self) -> None:
         # No SIGTERM first: what runs here is not trusted to end by itself.

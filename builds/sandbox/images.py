@@ -11,12 +11,16 @@ from typing import Any, Self
 
 import requests
 
-from builds.sandbox.container import UID
-from builds.sandbox.contract import EngineFault
+from builds.sandbox import tar
+from builds.sandbox.chef_init import first_process
+from builds.sandbox.container import UID, shell_argv
+from builds.sandbox.contract import WORKSPACE, EngineFault
 from builds.sandbox.engine import (
     FAULTS,
     APIError,
     ImageNotFound,
+    Mount,
+    architecture,
     get_config_header,
     new_client,
     parse_repository_tag,
@@ -54,6 +58,7 @@ class ImageStore:
 
     def __init__(self) -> None:
         with _engine_faults("be reached"):
+            first_process().require(architecture())
             self._api = new_client()
 
     def __enter__(self) -> Self:
@@ -64,8 +69,7 @@ class ImageStore:
 
     def architecture(self) -> str:
         """The engine's processor in Debian's words: `amd64`, `arm64`."""
-        with _engine_faults("tell its version"):
-            return str(self._api.version(api_version=False)["Arch"])
+        return architecture()
 
     def ids(self, pattern: str) -> dict[str, str]:
         """The image id (`sha256:...`) behind each tag whose repository matches, e.g. `chef-runtime/*`."""
@@ -160,16 +164,17 @@ class ImageStore:
     def try_out(self, image: str, script: str) -> str:
         """What a shell script prints in the image, run as builds are: unprivileged, read-only root, no network.
 
-        Raises TrialFailed when the script fails or is not done after `TRIAL_SECONDS`.
+        Raises TrialFailed when the script fails or is not done after `TRIAL_SECONDS`; an image without /bin/sh fails.
         """
         with _engine_faults(f"try out {image}"):
             container = self._create_trial(image, script)["Id"]
             try:
+                self._api.put_archive(container, WORKSPACE, tar.workspace_stream([], {}, uid=UID))
                 self._api.start(container)
                 code = self._api.wait(container, timeout=2 * TRIAL_SECONDS)["StatusCode"]
                 said = self._api.logs(container, stdout=True, stderr=code != 0).decode(errors="replace").strip()
             except APIError as fault:
-                # An image without a shell, or of another processor, fails here: the image's fault, not the engine's.
+                # An image that no container can be made of fails here: the image's fault, not the engine's.
                 raise TrialFailed(fault.explanation or str(fault)) from fault
             finally:
                 self._api.remove_container(container, force=True, v=True)
@@ -181,10 +186,13 @@ class ImageStore:
         """Remove what a preparation that was killed has left: an image it never tagged, a container that ended."""
         with _engine_faults("remove what an earlier run has left"):
             self._api.prune_containers(filters={"label": [TRIAL_LABEL], "until": _REMAINS_AFTER})
+            self._api.prune_volumes(filters={"label": [TRIAL_LABEL]})  # those of containers that are there are in use
             self._api.prune_images(filters={"dangling": True, "label": [IMAGE_LABEL], "until": _REMAINS_AFTER})
 
     def _create_trial(self, image: str, script: str) -> dict[str, Any]:
         limits = self._api.create_host_config(
+            # Without a name, so that it goes with its container.
+            mounts=[Mount(WORKSPACE, None, type="volume", labels={TRIAL_LABEL: "1"})],
             network_mode="none",
             read_only=True,
             tmpfs={_TRIAL_FOLDER: "size=64m,mode=1777"},
@@ -192,13 +200,13 @@ class ImageStore:
             security_opt=["no-new-privileges"],
             mem_limit="512m",
             pids_limit=128,
-            init=True,
+            init=not first_process().reaps,
         )
         container: dict[str, Any] = self._api.create_container(
             image,
-            # Inside, so that the deadline outlives us; and it takes the place of the image's own entry point.
-            entrypoint=["timeout", "-k", "1", str(TRIAL_SECONDS)],
-            command=["sh", "-c", script],
+            # In place of the image's own entry point, and as builds are started. The deadline outlives us.
+            entrypoint=shell_argv(script, TRIAL_SECONDS),
+            command=[],
             user=f"{UID}:{UID}",
             working_dir=_TRIAL_FOLDER,
             environment={"HOME": _TRIAL_FOLDER},

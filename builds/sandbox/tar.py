@@ -4,39 +4,32 @@ import functools
 import io
 import tarfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 from django.conf import settings
 
+from builds.sandbox.chef_init import NAME, first_process
 from builds.sandbox.contract import InputFile
-
-_HERE = Path(__file__).resolve().parent
-_TOOLS = (_HERE / "inside", _HERE.parent / "runtimes" / "toolbox")
 
 
 @functools.cache
 def toolbox() -> tuple[tuple[str, bytes], ...]:
-    """(name, content) of the helper scripts, and the certificate bundle when the installation has one of its own."""
-    files = [
-        (file.name, file.read_bytes())
-        for folder in _TOOLS
-        for file in sorted(folder.glob("*"))
-        if file.suffix in {".py", ".mjs"} and file.name != "__init__.py"
-    ]
+    """(name, content) of what every build finds: the first process, and the installation's own certificate bundle."""
+    files = list(first_process().files.items())
     if settings.CA_BUNDLE:
         files.append(("ca.pem", Path(settings.CA_BUNDLE).read_bytes()))
     return tuple(files)
 
 
-def workspace_stream(files: Iterable[InputFile], *, uid: int) -> Iterator[bytes]:
+def workspace_stream(files: Iterable[InputFile], tools: Mapping[str, bytes], *, uid: int) -> Iterator[bytes]:
     """A tar in pieces. The workspace itself and the toolbox stay root's; the rest belongs to the build's user."""
     yield _folder(".", 0, 0o755)
     for name in ("app", "home", "tmp", "tools"):
         yield _folder(name, uid, 0o755)
     yield _folder(".chef", 0, 0o755)
-    for name, content in toolbox():
-        yield _file(f".chef/{name}", content, 0, 0o444)
+    for name, content in (*tools.items(), *toolbox()):
+        yield _file(f".chef/{name}", content, 0, 0o555 if name == NAME else 0o444)
     made: set[PurePosixPath] = set()
     for file in files:
         path = PurePosixPath("app", file.path)

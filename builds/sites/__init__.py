@@ -1,1 +1,1 @@
-"""Published sites: their names, what their files say of headers and redirects, and how they are served."""
+"""Published sites: publishing, headers and redirects from the site's own files, and serving."""

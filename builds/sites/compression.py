@@ -1,4 +1,4 @@
-"""What a site's files weigh on the wire: each that is worth it is compressed once, when it is published."""
+"""Compresses a site's files once, when it is published."""
 
 import gzip
 import logging
@@ -14,9 +14,9 @@ from chef.storage.deletion import discard_keys
 logger = logging.getLogger(__name__)
 
 LEAST_BYTES, MOST_BYTES = 512, 10 * 1024**2
-# In one go, so that publishing takes seconds at most; what is beyond it is served as it is.
+# The most that is compressed, so that publishing takes seconds at most; other files are served uncompressed.
 MOST_TOGETHER = 64 * 1024**2
-# The more there is, the less time each byte gets: up to so many bytes, such a quality of brotli.
+# The larger the site, the lower the quality: (up to this many bytes, brotli quality).
 _QUALITIES = ((1024**2, 11), (8 * 1024**2, 9), (MOST_TOGETHER, 5))
 _WORTH_IT = 0.95
 _KINDS = frozenset(
@@ -26,7 +26,7 @@ _KINDS = frozenset(
 
 
 def compress(artifacts: Iterable[Artifact]) -> None:
-    """Store the compressed forms of what has none yet. One that cannot be kept is left out: it only costs bytes."""
+    """Store compressed forms of files that have none yet. A form that cannot be stored is left out."""
     todo = list(_worth_trying(artifacts))
     total = sum(artifact.size for artifact in todo)
     quality = next(quality for most, quality in _QUALITIES if total <= most)
@@ -50,7 +50,7 @@ def _compress(artifact: Artifact, quality: int) -> None:
         _keep(artifact, EncodedArtifact.Encoding.BROTLI, brotli.compress(data, quality=quality))
         _keep(artifact, EncodedArtifact.Encoding.GZIP, gzip.compress(data, 9, mtime=0))
     except OSError as fault:
-        logger.warning("%s of build %s stays as it is: %s", artifact.name, artifact.build_id, fault)
+        logger.warning("%s of build %s is served uncompressed: %s", artifact.name, artifact.build_id, fault)
 
 
 def _keep(artifact: Artifact, encoding: EncodedArtifact.Encoding, data: bytes) -> None:
@@ -60,5 +60,5 @@ def _keep(artifact: Artifact, encoding: EncodedArtifact.Encoding, data: bytes) -
     _, is_new = EncodedArtifact.objects.get_or_create(
         artifact=artifact, encoding=encoding, defaults={"size": len(data), "storage_key": key}
     )
-    if not is_new:  # somebody else publishes the same build
+    if not is_new:  # another request publishes the same build
         discard_keys([key])

@@ -1,7 +1,7 @@
-"""What a host name and a path stand for, as the database has it: read in threads, and kept for a while.
+"""Resolves a host name and a path from the database, in threads, with a cache.
 
-A release never changes, and neither does what a path of it leads to. Which release is live may change at any moment:
-that is asked anew after LIVE_SECONDS, and at once in the process that changes it.
+A release never changes, so resolved paths are cached. Which release is live may change at any moment: that is read
+again after LIVE_SECONDS, and at once in the process that changes it.
 """
 
 import threading
@@ -18,8 +18,7 @@ from whitenoise.media_types import MediaTypes
 
 from builds.models import Artifact, Preview, Release, SiteName
 from builds.site_names import Kind, Name
-from builds.sites import rules
-from chef.web import ready
+from builds.sites import ready_answers, rules
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -41,12 +40,12 @@ class Served:
     root: str
     single_page: bool
     rules: rules.Rules
-    until: float  # by the monotonic clock: then it has to be asked again whether it is so
+    until: float  # monotonic clock: when to read it again
 
 
 @dataclass(frozen=True)
 class Form:
-    """Bytes in the store that can be sent for a file; `encoding` is that of HTTP, empty for the file itself."""
+    """Stored bytes that can be sent for a file; `encoding` is the HTTP content coding, empty for the file itself."""
 
     encoding: str
     key: str
@@ -58,12 +57,12 @@ class File:
     name: str  # within the site
     media_type: str
     sha256: str
-    forms: tuple[Form, ...]  # the file itself is the last
+    forms: tuple[Form, ...]  # the uncompressed file comes last
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a path leads to: a file, or another address. Neither: there is nothing, and no page that says so."""
+    """What a path resolves to: a file or a redirect. Neither: not found, and the site has no 404 page."""
 
     status: int
     file: File | None = None
@@ -72,7 +71,7 @@ class Answer:
 
 
 class _Kept(Generic[K, V]):
-    """The latest used of what was looked up."""
+    """A cache of the most recently used look-ups."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -98,20 +97,20 @@ class _Kept(Generic[K, V]):
 
 
 _sites: _Kept[Name, Served] = _Kept(MAX_SITES)
-_changes = 0  # seen by this process: what was asked before one is not kept after it
+_changes = 0  # in this process: a result read before a change is not cached after it
 _answers: _Kept[tuple[UUID, str, bool], Answer] = _Kept(MAX_ANSWERS)
 
 
 def forget_sites() -> None:
-    """What names lead to has changed. Other processes see it within LIVE_SECONDS."""
+    """Note that names resolve differently now. Other processes see it within LIVE_SECONDS."""
     global _changes
     _changes += 1
     _sites.clear()
-    ready.forget()
+    ready_answers.forget()
 
 
 def known_site(name: Name) -> Served | None:
-    """What is known to be served under a name, without asking the database."""
+    """What is served under a name, from the cache only."""
     found = _sites.get(name)
     return found if found and time.monotonic() < found.until else None
 
@@ -121,7 +120,7 @@ def known_answer(site: Served, path: str, *, is_page: bool) -> Answer | None:
 
 
 def find_site(name: Name) -> Served | None:
-    """What is served under a name just now; None: nothing is."""
+    """What is served under a name now; None: nothing."""
     asked_at, changes = time.monotonic(), _changes
     row = _row_of(name)
     if row is None:
@@ -145,7 +144,7 @@ def _row_of(name: Name) -> Any:
 
 
 def find_answer(site: Served, path: str, *, is_page: bool) -> Answer:
-    """What a path leads to, as _redirects, files and _headers say; `is_page`: whoever asks would take a page."""
+    """What a path resolves to by _redirects, files and _headers; `is_page`: the client accepts HTML."""
     answer = _answer(site, path, is_page=is_page)
     headers = rules.headers_of(site.rules, path)
     answer = Answer(answer.status, answer.file, answer.location, tuple(headers))
@@ -181,12 +180,12 @@ def _at(site: Served, path: str) -> Answer | None:
         return Answer(200, file) if file else None
     file = _file(site, [name, f"{name}.html", f"{name}/{INDEX}"])
     if file and file.name == f"{name}/{INDEX}":
-        return Answer(301, location=_address(f"{path}/"))  # else the page's relative links would lead elsewhere
+        return Answer(301, location=_address(f"{path}/"))  # otherwise the page's relative links would break
     return Answer(200, file) if file else None
 
 
 def _file(site: Served, names: Sequence[str]) -> File | None:
-    """The first of the names that is a file: one query."""
+    """The first name that is a file: one query."""
     wanted = [f"{site.root}/{name}" if site.root else name for name in names if name not in _OWN]
     rows = Artifact.objects.filter(build=site.build, attempt=site.attempt, name__in=wanted)
     found = {row.name: row for row in rows.prefetch_related("encoded")}
@@ -210,7 +209,7 @@ def _media_type(row: Artifact) -> str:
 
 
 def _address(target: str) -> str:
-    """As a header takes it. A path stays one of this host, whatever stood for its parts."""
+    """The value for a Location header. A path always stays on this host, whatever its placeholders held."""
     if target.startswith("/"):
         target = "/" + target.lstrip("/\\")
     return quote(target, safe="/:?#[]@!$&'()*+,;=%~-._")

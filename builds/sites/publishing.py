@@ -1,4 +1,4 @@
-"""The verbs on sites: publish a build, make another release live, take a site down, show a build for a while."""
+"""Actions on sites: publish a build, make another release live, take a site down, preview a build."""
 
 import re
 import secrets
@@ -21,24 +21,38 @@ from builds.sites import rules
 from builds.sites.compression import compress
 from builds.sites.lookup import forget_sites
 from chef.jobs.models import Status
+from chef.refusals import Reason, RefusalError
 from chef.storage.deletion import discard_keys
 from projects.models import Project
 
 _INDEX = "index.html"
 _MOST_PAGES = 20_000
-_MOST_OF_NAME = MAX_SLUG - 13  # of a project's: what tells it from others of its name has room behind it
+_MOST_OF_NAME = MAX_SLUG - 13  # of a project's name: leaves room for a suffix that makes it unique
 
 
-class NotServable(Exception):
+class NotServableError(RefusalError):
     """The build has nothing that could be opened in a browser; the text says what to do."""
 
+    code = "not_servable"
 
-class SlugRefused(Exception):
-    """The site cannot be called so. `is_taken`: another site has the name."""
 
-    def __init__(self, reason: str, *, is_taken: bool) -> None:
-        super().__init__(reason)
-        self.is_taken = is_taken
+class InvalidSlugError(RefusalError):
+    """A site cannot have this name."""
+
+    code, status = "invalid_slug", 400
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail, reasons=[Reason(self.code, detail, ("slug",))])
+
+
+class SlugTakenError(RefusalError):
+    """Another site has the name, or had it."""
+
+    code = "slug_taken"
+
+    def __init__(self, slug: str) -> None:
+        detail = f"Another site is called {slug!r}, or was: choose another name."
+        super().__init__(detail, reasons=[Reason(self.code, detail, ("slug",))])
 
 
 @dataclass(frozen=True)
@@ -57,17 +71,17 @@ class _Output:
 def publish_build(
     build: Build, *, by: User, slug: str = "", single_page: bool | None = None
 ) -> tuple[Release, list[str]]:
-    """Make a release of a completed build, and make it live: (release, what of its rules could not be used).
+    """Make a release of a completed build, and make it live. Returns (release, warnings about its rules).
 
-    Raises NotServable and SlugRefused; nothing is changed then.
+    Raises NotServableError, InvalidSlugError and SlugTakenError; nothing is changed then.
     """
     if slug and (fault := slug_fault(slug)):
-        raise SlugRefused(fault, is_taken=False)
+        raise InvalidSlugError(fault)
     output = _output_of(build, single_page)
     compress(_below(build, output.root).filter(encoded=None))
     with transaction.atomic():
         project = Project.objects.select_for_update().get(pk=build.project_id)
-        _refuse_pruned(Build.objects.only("pruned_at").get(pk=build.pk))  # it may have been since we looked
+        _refuse_pruned(Build.objects.only("pruned_at").get(pk=build.pk))  # it may have been pruned since we looked
         site = Site.objects.filter(project=project).select_related("name").first()
         name = site.name if site and slug in ("", site.name_id) else _take_name(project, slug)
         last = project.releases.aggregate(last=Max("number"))["last"] or 0
@@ -80,29 +94,29 @@ def publish_build(
 
 
 def build_to_publish(project: Project) -> Build:
-    """The last build of a project that has completed. Raises NotServable when there is none."""
+    """The project's last completed build. Raises NotServableError when there is none."""
     build = project.builds.filter(status=Status.COMPLETED).order_by("-number").first()
     if build is None:
-        raise NotServable("The project has no completed build yet: wait for one, then publish it.")
+        raise NotServableError("The project has no completed build yet: wait for one, then publish it.")
     return build
 
 
 def activate_release(release: Release) -> None:
-    """Make a release the live one: one switch, forth or back. Doing it again changes nothing."""
+    """Make a release live, newer or older. Idempotent."""
     with transaction.atomic():
         Site.objects.filter(project=release.project_id).update(live=release, changed_at=timezone.now())
         transaction.on_commit(forget_sites)
 
 
 def take_down(project: Project) -> None:
-    """Have no release live. The releases stay, and so do their own names. Where none is, nothing changes."""
+    """Take the site down. The releases and their permanent names stay. Idempotent."""
     with transaction.atomic():
         Site.objects.filter(project=project).update(live=None, changed_at=timezone.now())
         transaction.on_commit(forget_sites)
 
 
 def make_preview(build: Build, *, by: User, seconds: int, single_page: bool | None = None) -> Preview:
-    """Serve a completed build's output on a name that nobody can guess, for so long. Raises NotServable."""
+    """Serve a completed build's output under an unguessable name for a limited time. Raises NotServableError."""
     output = _output_of(build, single_page)
     expires_at = timezone.now() + timedelta(seconds=seconds)
     return Preview.objects.create(
@@ -111,7 +125,7 @@ def make_preview(build: Build, *, by: User, seconds: int, single_page: bool | No
 
 
 def forget_old_previews() -> int:
-    """Remove the previews that have expired. Returns how many."""
+    """Delete expired previews. Returns how many."""
     return Preview.objects.filter(expires_at__lt=timezone.now()).delete()[0]
 
 
@@ -122,7 +136,7 @@ def stored_keys(project: Project) -> list[str]:
 
 
 def delete_releases(project: Project) -> None:
-    """With the stored bytes that only sites need. To be called in the transaction that deletes the project."""
+    """Delete the project's sites with the stored bytes that only they need. Call it in the deleting transaction."""
     transaction.on_commit(partial(discard_keys, stored_keys(project)))
     transaction.on_commit(forget_sites)
     Site.objects.filter(project=project).delete()
@@ -134,7 +148,7 @@ def delete_releases(project: Project) -> None:
 
 def _output_of(build: Build, single_page: bool | None) -> _Output:
     if build.status != Status.COMPLETED:
-        raise NotServable(f"The build is {build.status}: only a completed build can be opened in a browser.")
+        raise NotServableError(f"The build is {build.status}: only a completed build can be opened in a browser.")
     _refuse_pruned(build)
     root = _root_of(build)
     found, warnings = rules.parse(
@@ -145,24 +159,24 @@ def _output_of(build: Build, single_page: bool | None) -> _Output:
 
 def _refuse_pruned(build: Build) -> None:
     if build.pruned_at:
-        raise NotServable("The operator has removed this build's artifacts: build the revision again.")
+        raise NotServableError("The operator has removed this build's artifacts: build the revision again.")
 
 
 def _root_of(build: Build) -> str:
-    """The folder of the first output that has a page; where none has one itself, the uppermost folder that does."""
+    """The first output folder with an index page; if there is none, the topmost folder that has one."""
     outputs = [output.strip("/") for output in (build.plan or {}).get("outputs", [])]
     pages = list(_artifacts(build).filter(name__endswith=_INDEX).values_list("name", flat=True)[:_MOST_PAGES])
     folders = [page.removesuffix(_INDEX).rstrip("/") for page in pages if page.rpartition("/")[2] == _INDEX]
     if not folders:
-        raise NotServable(
-            f"The build's output has no {_INDEX}: have the build write one, and name its folder in `outputs`."
+        raise NotServableError(
+            f"The build's output has no {_INDEX}: make the build write one, and name its folder in `outputs`."
         )
     by_output = [output for output in ("" if each == "." else each for each in outputs) if output in folders]
     return by_output[0] if by_output else min(folders, key=lambda folder: (folder.count("/"), folder))
 
 
 def _is_single_page(build: Build, root: str) -> bool:
-    """It looks like one: a single page that loads a script, and no page for what is not found."""
+    """Whether it looks like one: a single page that loads a script, and no 404 page."""
     pages = list(_below(build, root).filter(name__endswith=".html").values_list("name", flat=True)[:2])
     page = _content(build, root, _INDEX) or b""
     return len(pages) == 1 and b"<script" in page
@@ -193,11 +207,11 @@ def _join(folder: str, name: str) -> str:
 
 
 def _take_name(project: Project, slug: str) -> SiteName:
-    """The name that was asked for, or one made of the project's. Raises SlugRefused."""
+    """The requested slug, or one made from the project's name. Raises SlugTakenError."""
     for candidate in [slug] if slug else _candidates(project):
         if name := _taken(project, candidate):
             return name
-    raise SlugRefused(f"Another site is called {slug!r}, or was: choose another name.", is_taken=True)
+    raise SlugTakenError(slug)
 
 
 def _candidates(project: Project) -> Sequence[str]:
@@ -209,11 +223,11 @@ def _candidates(project: Project) -> Sequence[str]:
 
 
 def _taken(project: Project, slug: str) -> SiteName | None:
-    """The name, when the project has it or can have it; None when it is somebody else's."""
+    """The name, if the project has it or can take it; None if it belongs to another project."""
     name, _ = SiteName.objects.select_for_update().get_or_create(
         slug=slug, defaults={"owner_id": project.owner_id, "project": project}
     )
-    if name.project_id is None and name.owner_id == project.owner_id:  # of a project that its owner has deleted
+    if name.project_id is None and name.owner_id == project.owner_id:  # of a deleted project of the same owner
         name.project = project
         name.save(update_fields=["project"])
     return name if name.project_id == project.pk else None

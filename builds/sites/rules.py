@@ -1,6 +1,6 @@
-"""What a site's own files `_headers` and `_redirects` say: the plain part of what Netlify and others read in them.
+"""Rules from a site's own files `_headers` and `_redirects`: the common subset of what Netlify and others support.
 
-Parsed once, when the site is published; what cannot be read is told then, and left out. Pure functions.
+Parsed once, when the site is published; invalid rules are reported as warnings and left out. Pure functions.
 """
 
 import re
@@ -15,7 +15,7 @@ MAX_HEADERS = 30  # of one path
 MAX_LINE = 2_000
 MAX_TOLD = 20
 STATUSES = frozenset({200, 301, 302, 303, 307, 308, 404})
-# The server's own, or such as reach beyond the site: cookies for other hosts.
+# Set by the server, or with effects beyond the site, such as cookies for other hosts.
 RESERVED_HEADERS = frozenset(
     [
         "accept-ranges",
@@ -53,15 +53,15 @@ Rules = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Redirect:
-    """Where a path leads to: with status 200 or 404 another file of the site is shown in its place."""
+    """A redirect of a path; with status 200 or 404 it is a rewrite to another file of the site."""
 
     target: str
     status: int
-    is_forced: bool  # also where there is a file
+    is_forced: bool  # even if there is a file at the path
 
 
 def parse(headers: bytes | None, redirects: bytes | None) -> tuple[dict[str, Any], list[str]]:
-    """(rules as they are stored, what could not be used and why) of the two files; None: there is no such file."""
+    """(rules in stored form, warnings about unusable ones) from the two files; None for a missing file."""
     warnings: list[str] = []
     rules: dict[str, Any] = {}
     if redirects is not None:
@@ -74,9 +74,9 @@ def parse(headers: bytes | None, redirects: bytes | None) -> tuple[dict[str, Any
 
 
 def _lines(content: bytes, name: str, warnings: list[str]) -> Iterator[tuple[str, str]]:
-    """Each line with where it is; without comments."""
+    """Each line with its place, without comments."""
     if len(content) > MAX_BYTES:
-        warnings.append(f"{name} is longer than {MAX_BYTES:,} bytes: none of it is used.")
+        warnings.append(f"{name} is longer than {MAX_BYTES:,} bytes: it is ignored.")
         return
     for number, line in enumerate(content.decode("utf-8", "replace").splitlines(), 1):
         if line.strip() and not line.lstrip().startswith("#"):
@@ -100,16 +100,16 @@ def _parse_redirects(lines: Iterator[tuple[str, str]], warnings: list[str]) -> l
 
 def _redirect_fault(parts: Sequence[str]) -> str:
     if not 2 <= len(parts) <= 3:
-        return "a redirect is a path, where it leads to, and perhaps a status; no conditions."
+        return "a redirect is a path, a target and an optional status; conditions are not supported."
     source, target, status = parts[0], parts[1], parts[2].rstrip("!") if len(parts) > 2 else "301"
     if not _PATTERN.fullmatch(source):
-        return "the path begins with / and has a * only at its end."
+        return "the path must begin with / and may have a * only at its end."
     if not _TARGET.fullmatch(target) or target.startswith("//"):
-        return "it leads to a path of the site, or to an address with http:// or https://."
+        return "the target must be a path of the site, or a URL with http:// or https://."
     if not status.isdecimal() or int(status) not in STATUSES:
-        return f"the status is one of {', '.join(map(str, sorted(STATUSES)))}."
+        return f"the status must be one of {', '.join(map(str, sorted(STATUSES)))}."
     if int(status) in (200, 404) and not target.startswith("/"):
-        return "what another server says is not shown in its place: use a status of 301 to 308."
+        return "rewriting to another server is not supported: use a status from 301 to 308."
     return ""
 
 
@@ -122,7 +122,7 @@ def _parse_headers(lines: Iterator[tuple[str, str]], warnings: list[str]) -> lis
                 break
             is_path = _PATTERN.fullmatch(line.strip()) is not None
             if not is_path:
-                warnings.append(f"{place}: the path begins with / and has a * only at its end.")
+                warnings.append(f"{place}: the path must begin with / and may have a * only at its end.")
             found.append([line.strip() if is_path else "", []])
             continue
         name, _, value = (part.strip() for part in line.partition(":"))
@@ -135,12 +135,12 @@ def _parse_headers(lines: Iterator[tuple[str, str]], warnings: list[str]) -> lis
 
 def _header_fault(name: str, value: str, found: Sequence[Sequence[Any]]) -> str:
     if not found:
-        return "a header stands below the path that it is for."
+        return "a header must follow the path that it is for."
     if not _NAME.fullmatch(name) or not value or not _VALUE.fullmatch(value):
-        return "a header is a name, a colon, and a value of visible ASCII characters."
+        return "a header must be a name, a colon, and a value of visible ASCII characters."
     if name.lower() in RESERVED_HEADERS:
-        return f"{name} is the server's own to set."
-    return f"a path has at most {MAX_HEADERS} headers." if len(found[-1][1]) >= MAX_HEADERS else ""
+        return f"{name} can only be set by the server."
+    return f"a path may have at most {MAX_HEADERS} headers." if len(found[-1][1]) >= MAX_HEADERS else ""
 
 
 def redirect_of(rules: Rules, path: str) -> Redirect | None:
@@ -153,7 +153,7 @@ def redirect_of(rules: Rules, path: str) -> Redirect | None:
 
 
 def headers_of(rules: Rules, path: str) -> list[tuple[str, str]]:
-    """The headers of all rules that a path matches; those of one name with commas between them."""
+    """The headers of all rules that match a path; values of one name are joined by commas."""
     found: dict[str, tuple[str, str]] = {}
     for source, headers in rules.get("headers", ()):
         if _match(source, path) is None:
@@ -165,13 +165,13 @@ def headers_of(rules: Rules, path: str) -> list[tuple[str, str]]:
 
 
 def _match(pattern: str, path: str) -> dict[str, str] | None:
-    """What the placeholders and the * of a pattern stand for in a path; None where it does not match."""
+    """The values of a pattern's placeholders and * in a path; None if it does not match."""
     wanted, there = pattern.rstrip("*").split("/"), path.split("/")
     has_splat = pattern.endswith("*")
     if has_splat and wanted[-1] == "":
         wanted.pop()
     elif not has_splat and wanted[-1] == "" and len(wanted) > 2:
-        wanted.pop()  # /docs/ is /docs
+        wanted.pop()  # /docs/ is the same as /docs
     if not has_splat and there[-1] == "" and len(there) > 2:
         there.pop()
     if len(there) < len(wanted) or (len(there) > len(wanted) and not has_splat):
@@ -181,7 +181,7 @@ def _match(pattern: str, path: str) -> dict[str, str] | None:
         if name := _PLACEHOLDER.fullmatch(one):
             found[name[1]] = other
         elif has_splat and index == len(wanted) - 1 and pattern[:-1].rpartition("/")[2] and other.startswith(one):
-            continue  # /blog* takes /blogs too
+            continue  # /blog* also matches /blogs
         elif one != other:
             return None
     if has_splat:

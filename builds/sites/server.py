@@ -1,6 +1,6 @@
-"""Published sites over HTTP: an ASGI application of its own, beside Django and without its cookies, users and views.
+"""Serves published sites over HTTP: a separate ASGI application beside Django, without its cookies, users and views.
 
-Most of what is asked for is small and asked for often: it is answered from memory. The rest is sent as it is read.
+Small files are cached in memory; the rest is streamed as it is read.
 """
 
 import asyncio
@@ -16,6 +16,7 @@ from django.core.files.storage import default_storage
 from django.db import connection
 
 from builds import site_names as names
+from builds.sites import ready_answers
 from builds.sites.lookup import (
     LIVE_SECONDS,
     Answer,
@@ -28,8 +29,7 @@ from builds.sites.lookup import (
     known_site,
 )
 from chef.storage.errors import StoreFault
-from chef.web import ready
-from chef.web.downloads import RangeNotSatisfiable, part_of
+from chef.web.downloads import RangeNotSatisfiableError, part_of
 from chef.web.reading import file_pieces, in_threads
 from chef.web.streaming import send_body
 
@@ -42,7 +42,7 @@ Send = Callable[[Message], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
 KEPT_BYTES, KEPT_FILE_BYTES = 32 * 1024**2, 256 * 1024
-# A name with a hash in it, as bundlers write them: its content never changes.
+# A file name with a hash, as bundlers write them: its content never changes.
 _HASHED = re.compile(r"[.\-_](?=[A-Za-z_-]*[0-9])[A-Za-z0-9_-]{8,}\.[a-z0-9.]{1,12}$")
 _FOR_EVER, _ASK_AGAIN = b"public, max-age=31536000, immutable", b"public, max-age=0, must-revalidate"
 _PAGE = """<!doctype html>
@@ -52,7 +52,7 @@ _PAGE = """<!doctype html>
 @media(prefers-color-scheme:dark){{body{{background:#111;color:#ddd}}}}</style>
 <h1>{title}</h1><p>{text}</p></html>
 """
-# Few, and none of Django's: a store or a database that hangs must not take those of the application.
+# A small pool apart from Django's: a hanging store or database must not block the application's threads.
 _threads = ThreadPoolExecutor(max_workers=3, thread_name_prefix="sites")
 _streams = 0
 
@@ -62,15 +62,20 @@ async def serve(scope: Message, receive: Receive, send: Send) -> None:
     asked = _Request(scope)
     if scope["method"] not in ("GET", "HEAD"):
         await _say(
-            asked, send, 405, "Only to be read", "A published site answers GET and HEAD.", [(b"allow", b"GET, HEAD")]
+            asked,
+            send,
+            405,
+            "Method not allowed",
+            "A published site answers only GET and HEAD requests.",
+            [(b"allow", b"GET, HEAD")],
         )
         return
     if settings.HTTPS and not asked.is_secure:
-        await _say(asked, send, 301, "Moved", "This site is at https.", [(b"location", asked.secure_address)])
+        await _say(asked, send, 301, "Moved", "This site is served over HTTPS.", [(b"location", asked.secure_address)])
         return
     site = await _site_of(asked.host)
     if site is None:
-        await _say(asked, send, 404, "Nothing is published here", "The site does not exist, or has been taken down.")
+        await _say(asked, send, 404, "Site not found", "The site does not exist, or has been taken down.")
         return
     answer = known_answer(site, asked.path, is_page=asked.is_page)
     if answer is None:
@@ -78,7 +83,7 @@ async def serve(scope: Message, receive: Receive, send: Send) -> None:
     headers = _own_headers(site, answer)
     if answer.location:
         headers.append((b"location", answer.location.encode()))
-        await _say(asked, send, answer.status, "Moved", "This is at another address.", headers)
+        await _say(asked, send, answer.status, "Moved", "This page has moved.", headers)
     elif answer.file is None:
         await _say(asked, send, 404, "Page not found", "This site has no such page.", headers)
     else:
@@ -86,7 +91,7 @@ async def serve(scope: Message, receive: Receive, send: Send) -> None:
 
 
 class _Request:
-    """What of a request matters here."""
+    """The parts of a request that matter here."""
 
     def __init__(self, scope: Message) -> None:
         self._scope = scope
@@ -100,13 +105,15 @@ class _Request:
 
     @property
     def is_page(self) -> bool:
-        """Whether whoever asks would take a page for what is no file: not so for a script that is missing."""
+        """Whether the client accepts HTML, so that a page may answer a missing path; false for a missing script."""
         return b"text/html" in self.headers.get(b"accept", b"") or "." not in self.path.rpartition("/")[2]
 
     @property
-    def key(self) -> ready.Key | None:
-        """Under which the answer can be kept; addresses with a query are too many for that."""
-        return None if self._scope["query_string"] else ready.key_of(self._scope["headers"], self._scope["raw_path"])
+    def key(self) -> ready_answers.Key | None:
+        """The cache key of the answer; URLs with a query are not cached, since there are too many."""
+        if self._scope["query_string"]:
+            return None
+        return ready_answers.key_of(self._scope["headers"], self._scope["raw_path"])
 
     @property
     def is_secure(self) -> bool:
@@ -128,24 +135,24 @@ async def _site_of(host: str) -> Served | None:
 
 
 def _own_headers(site: Served, answer: Answer) -> Headers:
-    """What is said with every answer of a site; its own `_headers` come first."""
+    """Headers of every answer of a site; its own `_headers` come first."""
     headers = [(name.lower().encode(), value.encode()) for name, value in answer.headers]
     said = {name for name, _ in headers}
     ours = [(b"x-content-type-options", b"nosniff"), (b"origin-agent-cluster", b"?1")]
-    if site.name.kind == names.Kind.PREVIEW:  # its name is its key
+    if site.name.kind == names.Kind.PREVIEW:  # the URL contains the secret: it must not leak as a referrer
         ours += [(b"referrer-policy", b"no-referrer"), (b"x-robots-tag", b"noindex")]
     return headers + [one for one in ours if one[0] not in said]
 
 
 class _File:
-    """One file as the answer to one request: whole, in part, or not at all."""
+    """One file as the answer to a request: complete, partial, or not modified."""
 
     def __init__(self, asked: _Request, site: Served, status: int, file: File, headers: Headers) -> None:
         self._asked, self._site, self._status, self._file, self._headers = asked, site, status, file, headers
         self._form = self._form_to_send()
 
     def _form_to_send(self) -> Form:
-        """The smallest form that the client takes; a part is always one of the file itself."""
+        """The smallest form that the client accepts; ranges always refer to the uncompressed file."""
         if self._asked.get(b"range"):
             return self._file.forms[-1]
         taken = _encodings(self._asked.get(b"accept-encoding"))
@@ -160,9 +167,11 @@ class _File:
             return
         try:
             start, length, status = self._part(etag)
-        except RangeNotSatisfiable as beyond:
+        except RangeNotSatisfiableError as beyond:
             told = [(b"content-range", beyond.headers["Content-Range"].encode())]
-            await _say(self._asked, send, 416, "No such part", "The file is shorter than that.", told)
+            await _say(
+                self._asked, send, 416, "No such part", "The requested range is beyond the end of the file.", told
+            )
             return
         if status == 206:
             whole = f"bytes {start}-{start + length - 1}/{self._form.size}"
@@ -185,14 +194,14 @@ class _File:
             await self._without_store(send, fault)
             return
         if settings.SITES_ACCEL_PREFIX and status == 200 and self._is_for_all:
-            headers.append((b"x-accel-expires", str(int(LIVE_SECONDS)).encode()))  # nginx may send it again
+            headers.append((b"x-accel-expires", str(int(LIVE_SECONDS)).encode()))  # nginx may send the header again
         self._keep_ready(status, headers, data)
         await _head(send, status, headers)
         await send({"type": "http.response.body", "body": data[start : start + length]})
 
     async def _without_store(self, send: Send, fault: StoreFault) -> None:
-        logger.error("%s of %s cannot be had", self._form.key, self._asked.host, exc_info=fault)
-        await _say(self._asked, send, 503, "Not now", "Come back in a moment.", [(b"retry-after", b"10")])
+        logger.error("%s of %s cannot be read", self._form.key, self._asked.host, exc_info=fault)
+        await _say(self._asked, send, 503, "Not now", "Try again in a moment.", [(b"retry-after", b"10")])
 
     def _described(self, etag: str) -> Headers:
         said = {name for name, _ in self._headers}
@@ -209,7 +218,7 @@ class _File:
         return headers
 
     def _part(self, etag: str) -> tuple[int, int, int]:
-        """(start, length, status). Raises RangeNotSatisfiable."""
+        """(start, length, status). Raises RangeNotSatisfiableError."""
         wanted = "" if self._asked.is_head or self._status != 200 else self._asked.get(b"range")
         part = part_of(wanted, self._asked.get(b"if-range"), self._form.size, etag)
         return (*part, 206) if part else (0, self._form.size, self._status)
@@ -217,16 +226,16 @@ class _File:
     def _keep_ready(self, status: int, headers: Headers, data: bytes) -> None:
         is_still_so = known_site(self._site.name) is self._site
         if status == 200 and is_still_so and (key := self._asked.key):
-            ready.keep(key, headers, data, until=self._site.until)
+            ready_answers.keep(key, headers, data, until=self._site.until)
 
     @property
     def _is_for_all(self) -> bool:
-        """Whether the path leads here whatever a client takes, as it does not where a page stands in for a file."""
+        """Whether the answer is the same for all clients; it is not where a page replaces a missing file."""
         path = self._asked.path
         return "." not in path.rpartition("/")[2] or path.lstrip("/") == self._file.name
 
     async def _by_proxy(self, send: Send, headers: Headers) -> None:
-        """nginx sends a large file, and sees to ranges itself."""
+        """Have nginx send a large file; it handles ranges itself."""
         kept = [one for one in headers if one[0] not in (b"content-length", b"content-range")]
         inside = f"{settings.SITES_ACCEL_PREFIX}/{self._form.key}".encode()
         headers = [*kept, (b"x-accel-redirect", inside), (b"content-length", b"0")]
@@ -239,7 +248,7 @@ class _File:
     ) -> None:
         global _streams
         if _streams >= settings.MAX_LIVE_READERS:
-            await _say(self._asked, send, 503, "Busy", "Come back in a moment.", [(b"retry-after", b"5")])
+            await _say(self._asked, send, 503, "Busy", "Try again in a moment.", [(b"retry-after", b"5")])
             return
         _streams += 1
         try:
@@ -261,7 +270,7 @@ _kept_bytes = 0
 
 
 async def _bytes_of(form: Form) -> bytes:
-    """A small file's bytes. Those of a key never change."""
+    """A small file's bytes. The bytes of a key never change."""
     global _kept_bytes
     if (data := _kept.get(form.key)) is not None:
         _kept.move_to_end(form.key)
@@ -294,7 +303,7 @@ async def _in_database(read: Callable[P, T], *args: P.args, **kwargs: P.kwargs) 
 
 
 def _encodings(accepted: str) -> set[str]:
-    """The content codings that a client takes: RFC 9110, section 12.5.3."""
+    """The content codings that a client accepts: RFC 9110, section 12.5.3."""
     taken = set()
     for part in accepted.lower().split(","):
         coding, _, weight = part.partition(";")
@@ -314,7 +323,7 @@ async def _head(send: Send, status: int, headers: Headers) -> None:
 
 
 async def _say(asked: _Request, send: Send, status: int, title: str, text: str, headers: Headers | None = None) -> None:
-    """A page of our own."""
+    """An error page of the server."""
     page = _PAGE.format(title=title, text=text).encode()
     about = [(b"content-type", b"text/html; charset=utf-8"), (b"cache-control", b"no-store")]
     mine = [*about, (b"content-length", str(len(page)).encode()), (b"content-security-policy", _POLICY)]

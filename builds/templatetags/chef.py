@@ -1,5 +1,6 @@
 """What templates say: icons, durations and times, numbers, and the texts of others, in which nothing is hidden."""
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -10,6 +11,7 @@ from django.utils.html import escape, format_html
 from django.utils.safestring import SafeString
 
 from builds.logs.lines import Line
+from builds.runtimes.catalogue import RUNTIMES
 from chef.jobs.models import Job
 from chef.web.hidden_characters import marked, spelled
 from chef.web.source_text import html_line
@@ -50,6 +52,14 @@ _ICONS = {
 def icon(name: str) -> SafeString:
     """A picture that says nothing on its own: a text beside it does."""
     return format_html('<svg class="icon" viewBox="0 0 24 24" aria-hidden="true"><path d="{}"/></svg>', _ICONS[name])
+
+
+@register.filter
+def runtime_of(plan: Mapping[str, Any]) -> str:
+    """The runtime of a plan as people know it: `node 22`, `static`."""
+    name, version = str(plan.get("runtime", "")), str(plan.get("version", ""))
+    known = RUNTIMES.get(name)
+    return f"{name} {version}" if version and (known is None or known.shows_version) else name
 
 
 @register.filter

@@ -125,9 +125,8 @@ CATALOGUE: Mapping[str, Entry] = {
     "no_runtime_detected": Entry(
         _BUILD,
         "The files do not say how to build them{detail}.",
-        "Add a package.json (Node), a pyproject.toml or requirements.txt (Python) or an index.html (a static site) "
-        "at the top, or set `strategy.runtime`; for a project in a folder, set `strategy.rootDir`.",
-        facts={"detail": ""},
+        "Add {suggestions} at the top, or set `strategy.runtime`; for a project in a folder, set `strategy.rootDir`.",
+        facts={"detail": "", "suggestions": "a manifest"},
     ),
     "unsupported_runtime_version": Entry(
         _BUILD,
@@ -144,9 +143,9 @@ CATALOGUE: Mapping[str, Entry] = {
     "missing_script": Entry(
         _BUILD,
         "There is no script `{script}`.",
-        "Add `scripts.{script}` to package.json, or say what to do with `strategy.buildCommand` or, when there is "
+        "Add `scripts.{script}` to {manifest}, or say what to do with `strategy.buildCommand` or, when there is "
         "nothing to build, `strategy.outputs`.",
-        facts={"script": "build"},
+        facts={"script": "build", "manifest": "the manifest"},
     ),
     # --- Dependencies --------------------------------------------------------------------------------------------
     "dependency_not_found": Entry(
@@ -180,7 +179,10 @@ CATALOGUE: Mapping[str, Entry] = {
     ),
     # --- The code ------------------------------------------------------------------------------------------------
     "type_error": Entry(
-        _BUILD, "TypeScript refuses the code{at}.", "Correct the types that the evidence names.", facts={"at": ""}
+        _BUILD,
+        "{checker} refuses the code{at}.",
+        "Correct the types that the evidence names.",
+        facts={"checker": "The type checker", "at": ""},
     ),
     "module_not_found": Entry(
         _BUILD,

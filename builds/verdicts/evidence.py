@@ -1,10 +1,9 @@
 """Why a build ended otherwise than completed, and the way from a failed command's output to that.
 
-The codes and their texts are in `verdict_catalogue`, what tools print in `symptoms`. Knows neither the database nor the
-sandbox.
+The codes and their texts are in `catalogue`, how lines of tools are read in `patterns`. Knows neither the database nor
+the sandbox.
 """
 
-import re
 import signal
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,17 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from builds.verdicts.catalogue import CATALOGUE, VerdictClass
-from builds.verdicts.patterns import (
-    FETCH_FAILED,
-    NETWORK_ERROR,
-    PRECEDENCE,
-    Sign,
-    is_error_like,
-    is_noise,
-    is_suspect,
-    place,
-    signs,
-)
+from builds.verdicts.patterns import COMMON, FETCH_FAILED, NETWORK_ERROR, PRECEDENCE, Patterns, Sign, Symptom
+from chef.web.ansi import printable
 
 __all__ = ["CATALOGUE", "EvidenceCollector", "Verdict", "VerdictClass", "clean", "verdict"]
 
@@ -88,16 +78,10 @@ def verdict(
     )
 
 
-# CSI, OSC and the like, other escapes, and every control character but the tab.
-_ESCAPES = re.compile(
-    r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[ -/]*[0-~]?|[\x00-\x08\x0a-\x1f\x7f-\x9f]"
-)
-
-
 def clean(text: str) -> str:
     """One line for people and for every database: within bounds, without escape sequences, control characters and
-    halves of characters."""
-    line = _ESCAPES.sub("", text[: 10 * MAX_LINE_CHARS]).rstrip().encode(errors="replace").decode()
+    invalid Unicode (lone surrogates)."""
+    line = printable(text[: 10 * MAX_LINE_CHARS]).rstrip().encode(errors="replace").decode()
     return line if len(line) <= MAX_LINE_CHARS else line[: MAX_LINE_CHARS - 1] + "…"
 
 
@@ -105,24 +89,27 @@ def clean(text: str) -> str:
 class _Sighting:
     """One line that shows a symptom, the lines that belong to it, and how many of those are still to come."""
 
+    symptom: Symptom
     lines: list[str]
     facts: dict[str, str]
     to_come: int
 
-    def add(self, line: str) -> None:
+    def add(self, line: str, place: dict[str, str]) -> None:
         self.lines.append(line)
         if "file" not in self.facts:
-            self.facts |= place(line)
+            self.facts |= place
 
 
 class EvidenceCollector:
     """Reads the lines of one command as they come, and says in the end what went wrong.
 
+    `patterns` are what the command's tools print.
     Memory is bounded: the last 40 lines, the first 20 that look like errors, and the first 10 sightings of each code.
     Lines must already be free of secrets: some of them become the verdict's evidence.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, patterns: Patterns = COMMON) -> None:
+        self._patterns = patterns
         self._last: deque[str] = deque(maxlen=40)
         self._errors: list[str] = []
         self._sightings: dict[str, list[_Sighting]] = {}
@@ -137,7 +124,7 @@ class EvidenceCollector:
         self._continue(text)
         if self._last and text == self._last[-1]:
             return  # a line that repeats itself says nothing new, and there may be millions of it
-        if self._readings_left and is_suspect(text):
+        if self._readings_left and self._patterns.is_suspect(text):
             self._readings_left -= 1
             self._read_closely(text)
         self._last.append(text)
@@ -192,14 +179,14 @@ class EvidenceCollector:
 
     def _continue(self, text: str) -> None:
         for sighting in self._open:
-            sighting.add(text)
+            sighting.add(text, self._patterns.place(text))
             sighting.to_come -= 1
         self._open = [sighting for sighting in self._open if sighting.to_come > 0]
 
     def _read_closely(self, text: str) -> None:
-        for sign in signs(text):
+        for sign in self._patterns.signs(text):
             self._note(sign, text)
-        if len(self._errors) < 20 and is_error_like(text):
+        if len(self._errors) < 20 and self._patterns.is_error_like(text):
             self._errors.append(text)
 
     def _note(self, sign: Sign, text: str) -> None:
@@ -209,11 +196,11 @@ class EvidenceCollector:
             same.facts = sign.facts | same.facts
         if same or len(known) >= MAX_EVIDENCE_LINES:
             return
-        sighting = _Sighting([text], sign.facts, sign.symptom.after)
+        sighting = _Sighting(sign.symptom, [text], sign.facts, sign.symptom.after)
         known.append(sighting)
         before = list(self._last)[-sign.symptom.before :] if sign.symptom.before else []
         for line in reversed(before):  # the place that is nearest to the error is the error's
-            sighting.add(line)
+            sighting.add(line, self._patterns.place(line))
         sighting.lines[1:] = before
         if sighting.to_come:
             self._open.append(sighting)
@@ -226,9 +213,8 @@ class EvidenceCollector:
             return None
         named = [line for line in (*self._errors, *self._last) if any(host in line for host in blocked_hosts)]
         failed = self._lines_of(FETCH_FAILED) + self._lines_of(NETWORK_ERROR)
-        # pip says of an index that it cannot reach only that the index has no versions.
-        empty_index = [line for line in self._lines_of("dependency_not_found") if "(from versions: none)" in line]
-        evidence = list(dict.fromkeys((*named, *failed, *empty_index)))
+        hiding = [each.lines[0] for seen in self._sightings.values() for each in seen if each.symptom.hides_block]
+        evidence = list(dict.fromkeys((*named, *failed, *hiding)))
         if not evidence:
             return None
         host = next((host for host in blocked_hosts if any(host in line for line in named)), blocked_hosts[0])
@@ -253,7 +239,7 @@ class EvidenceCollector:
 
     def _unrecognised(self, phase: str, exit_code: int | None) -> Verdict:
         code = "install_failed" if phase == "installation" else "build_failed"
-        last = [line for line in self._last if not is_noise(line)] or list(self._last)
+        last = [line for line in self._last if not self._patterns.is_noise(line)] or list(self._last)
         evidence = list(dict.fromkeys((*self._errors[:5], *last[-5:])))
         return verdict(code, phase=phase, evidence=evidence, exit_code=exit_code, ending=_ending(exit_code))
 
@@ -266,7 +252,7 @@ class EvidenceCollector:
         """Each fact from the first line that tells it, and `at`, the place in the code."""
         facts: dict[str, str] = {}
         for sighting in self._sightings[code]:
-            facts = sighting.facts | facts
+            facts = {**sighting.symptom.constants, **sighting.facts} | facts
         first = next((each.facts for each in self._sightings[code] if "file" in each.facts), None)
         if first:
             facts["at"] = f" in {first['file']}" + (f", line {first['line']}" if "line" in first else "")

@@ -1,1 +1,1 @@
-"""Telling others of builds: endpoints, messages, where they may go, the outbox, and the process that sends."""
+"""Webhooks: endpoints, messages, the guard on destinations, the outbox, and the sender process."""

@@ -1,7 +1,7 @@
-"""Which delivery is sent next, and what becomes of it: claims, leases, retries. The database is the queue.
+"""Which delivery is sent next, and its claims, leases and retries. The database is the queue.
 
-A claim raises the delivery's fence, takes a lease and writes the try down, and is committed before anything is sent. A
-sender that dies leaves a lease that runs out, and its delivery is sent again: at least once, not at most.
+A claim raises the delivery's fence, takes a lease and records the try; it is committed before anything is sent. If a
+sender dies, its lease expires and the delivery is sent again: delivery is at least once.
 """
 
 import email.utils
@@ -24,7 +24,7 @@ from builds.webhooks.transport import Answer
 from chef.storage.sealing import Unreadable
 
 GONE = 410
-# Of the sender's threads, those that have trouble, and those of one owner, get at most this part.
+# The largest share of the sender's threads for failing endpoints, and for one owner's endpoints.
 SHARE = 0.5
 _JITTER = 0.25
 _PART = 200
@@ -32,7 +32,7 @@ _PART = 200
 
 @dataclass(frozen=True)
 class Outgoing:
-    """A delivery that is ours to send: all that sending needs, so that it needs no database."""
+    """A claimed delivery, with all that sending needs, so that the sending threads need no database."""
 
     id: UUID
     endpoint_id: UUID
@@ -43,17 +43,17 @@ class Outgoing:
     is_ours: bool  # see guard.parse
     has_trouble: bool
     body: bytes = field(repr=False)
-    keys: list[str] | None = field(repr=False)  # None: no key of this installation opens the secret
+    keys: list[str] | None = field(repr=False)  # None: the secret cannot be decrypted with this installation's keys
 
 
 # --- Claiming ----------------------------------------------------------------------------------------------------
 
 
 def claim(room: int, under_way: Collection[Outgoing] = ()) -> list[Outgoing]:
-    """Take up to `room` deliveries that are due, `under_way` being what this sender has already.
+    """Claim up to `room` deliveries that are due; `under_way` are those this sender has already.
 
-    Endpoints take turns: who was served longest ago is next. Those that have trouble, and those of one owner, never
-    have more than their share of the sender, so that they hold up nobody else.
+    Endpoints take turns: the one served longest ago is next. Failing endpoints, and those of one owner, never get more
+    than their share of the sender, so that they do not delay others.
     """
     taken: list[Outgoing] = []
     seen: set[UUID] = set()
@@ -73,7 +73,7 @@ def claim(room: int, under_way: Collection[Outgoing] = ()) -> list[Outgoing]:
 def _endpoints_due(
     has_trouble: bool, under_way: Sequence[Outgoing], seen: Collection[UUID], most: int
 ) -> list[WebhookEndpoint]:
-    """Endpoints for which something is due, if only in its turn, and that have not all that they may have at once."""
+    """Endpoints with something due that are below their limit of concurrent deliveries."""
     share = _share()
     if has_trouble and sum(outgoing.has_trouble for outgoing in under_way) >= share:
         return []
@@ -100,7 +100,7 @@ def _share_left(endpoint: WebhookEndpoint, under_way: Sequence[Outgoing]) -> int
 
 def _claim_of(endpoint_id: UUID, most: int) -> list[Outgoing]:
     with transaction.atomic():
-        # Locked, so that senders beside each other together keep to the endpoint's limit.
+        # Locked, so that several senders together keep to the endpoint's limit.
         endpoint = WebhookEndpoint.objects.locked(endpoint_id, skip=True)
         if endpoint is None or not endpoint.is_active:
             return []
@@ -113,10 +113,10 @@ def _claim_of(endpoint_id: UUID, most: int) -> list[Outgoing]:
 
 
 def _next_of(endpoint: WebhookEndpoint, now: datetime, most: int) -> list[Delivery]:
-    """Those that are due, in their order, and one of each build: those after it wait for what becomes of it."""
+    """The due deliveries in order, at most one per build: later ones wait for its result."""
     due = Delivery.objects.due(now).filter(endpoint=endpoint).order_by("next_try_at", "position")
-    chosen: dict[UUID, UUID] = {}  # by what they wait for: the build, or nobody
-    # Looked at in parts, and not in one query: without statistics, PostgreSQL compares each with each.
+    chosen: dict[UUID, UUID] = {}  # by what they wait for: a build, or nothing
+    # In batches, not in one query: without statistics, PostgreSQL compares all pairs.
     start, is_more = 0, most > 0
     while is_more and len(chosen) < most:
         part = list(due.values_list("pk", "job_id", "position")[start : start + _PART])
@@ -136,11 +136,13 @@ def _take(endpoint: WebhookEndpoint, rows: Sequence[Delivery], now: datetime) ->
         fence=F("fence") + 1,
         tries=F("tries") + 1,
         is_untried=False,
-        # Longer than a try may take, by as much as a process may be silent.
+        # Longer than a try may take, plus the time a process may be silent.
         lease_expires_at=now + timedelta(seconds=settings.WEBHOOK_TIMEOUT + settings.LEASE_SECONDS),
     )
     unfinished = DeliveryTry.objects.filter(delivery__in=pks, is_over=False)
-    unfinished.update(is_over=True, error="interrupted", detail="The sender has died, or was cut off.")
+    unfinished.update(
+        is_over=True, error="interrupted", detail="The sender died, or lost its connection to the database."
+    )
     DeliveryTry.objects.bulk_create(DeliveryTry(delivery=row, number=row.tries + 1, started_at=now) for row in rows)
     WebhookEndpoint.objects.filter(pk=endpoint.pk).update(served_at=now)
 
@@ -169,7 +171,7 @@ def _outgoing(endpoint: WebhookEndpoint, row: Delivery) -> Outgoing:
 
 @dataclass(frozen=True)
 class Done:
-    """What was sent, and what came of it, from when to when by the monotonic clock."""
+    """A sent delivery and its result, with start and end by the monotonic clock."""
 
     outgoing: Outgoing
     answer: Answer
@@ -178,12 +180,12 @@ class Done:
 
     @property
     def is_too_late(self) -> bool:
-        """Whether its lease has run out, so that it may be sent again whatever we write."""
+        """Whether its lease has expired, so that it may be sent again whatever we write."""
         return time.monotonic() - self.began > settings.WEBHOOK_TIMEOUT + settings.LEASE_SECONDS
 
 
 def settle(endpoint_id: UUID, all_done: Sequence[Done]) -> int:
-    """Write down what became of tries of one endpoint. Returns of how many: the others are not ours any more."""
+    """Record the results of tries of one endpoint. Returns how many: the others are no longer ours."""
     with transaction.atomic():
         # In the order in which claims lock.
         endpoint = WebhookEndpoint.objects.locked(endpoint_id)
@@ -220,7 +222,7 @@ def _settle_one(endpoint: WebhookEndpoint, delivery: Delivery, done: Done) -> No
 
 
 def _put_off(delivery: Delivery, endpoint: WebhookEndpoint, answer: Answer, now: datetime) -> None:
-    """The next try, or none when the delivery's time is over, or its endpoint has just been switched off."""
+    """When to try next; none when the delivery has expired, or its endpoint has been switched off."""
     if now >= delivery.give_up_at or not endpoint.is_active:
         delivery.status, delivery.finished_at = Delivery.Status.FAILED, now
     else:
@@ -228,17 +230,17 @@ def _put_off(delivery: Delivery, endpoint: WebhookEndpoint, answer: Answer, now:
 
 
 def wait_after(tries: int, answer: Answer, now: datetime) -> timedelta:
-    """How long a delivery waits after its n-th try: twice as long each time, about, and as long as it was asked to."""
+    """How long a delivery waits after its n-th try: about twice as long each time, at least what Retry-After asks."""
     most = settings.WEBHOOK_RETRY_MAX_SECONDS
-    # So many doublings are beyond any limit; more would be beyond any number.
+    # More doublings than any limit needs; yet more would overflow.
     wait = min(most, settings.WEBHOOK_RETRY_SECONDS * 2.0 ** min(tries - 1, 40))
-    # Apart, so that those that failed together do not all come back together.
+    # Jitter, so that deliveries that failed together are not retried together.
     wait *= random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311
     return timedelta(seconds=max(wait, min(_asked_wait(answer.retry_after, now), most)))
 
 
 def _asked_wait(retry_after: str, now: datetime) -> float:
-    """Retry-After in seconds, which it gives by themselves or as a date; 0 when there is none that can be read."""
+    """Retry-After in seconds, given as a number or a date; 0 when it is missing or invalid."""
     if retry_after.isascii() and retry_after.isdigit():
         return float(retry_after[:9])
     try:
@@ -249,7 +251,7 @@ def _asked_wait(retry_after: str, now: datetime) -> float:
 
 
 def _note(endpoint: WebhookEndpoint, answer: Answer, now: datetime) -> None:
-    """What the answer says of the endpoint as a whole, which is locked."""
+    """Update the (locked) endpoint's own state from an answer."""
     if not endpoint.is_active or (answer.is_good and endpoint.failing_since is None):
         return
     if answer.is_good:

@@ -1,4 +1,4 @@
-"""The verbs on endpoints: make, change, rotate, switch off and on. API, admin and the sender all call these."""
+"""Actions on endpoints: create, change, rotate, disable and enable. API, pages, admin and the sender call these."""
 
 import logging
 from datetime import timedelta
@@ -13,6 +13,7 @@ from django.utils import timezone
 
 from builds.models import RESULT_EVENTS, Delivery, WebhookEndpoint
 from builds.webhooks.messages import new_secret
+from chef.refusals import RefusalError
 from chef.storage.sealing import WEBHOOKS, Unreadable, seal, unseal
 from projects.models import Project
 
@@ -22,8 +23,10 @@ Origin, Reason = WebhookEndpoint.Origin, WebhookEndpoint.Reason
 BOTH_VALID = timedelta(hours=24)
 
 
-class TooManyEndpoints(Exception):
+class TooManyEndpointsError(RefusalError):
     """The owner has as many endpoints as one may."""
+
+    code = "too_many_webhooks"
 
     def __init__(self) -> None:
         super().__init__(
@@ -32,8 +35,19 @@ class TooManyEndpoints(Exception):
         )
 
 
-class IsDisabled(Exception):
+class UnknownEndpointError(RefusalError):
+    """The endpoint has just been deleted."""
+
+    code, status = "not_found", 404
+
+    def __init__(self) -> None:
+        super().__init__("There is no such webhook.")
+
+
+class EndpointDisabledError(RefusalError):
     """The endpoint is switched off: nothing is sent to it."""
+
+    code = "webhook_disabled"
 
     def __init__(self, endpoint: WebhookEndpoint) -> None:
         why = endpoint.get_disabled_reason_display()
@@ -41,14 +55,14 @@ class IsDisabled(Exception):
 
 
 def create_endpoint(*, by: User, url: str, events: list[str], project: Project | None) -> tuple[WebhookEndpoint, str]:
-    """A new endpoint of an owner, and its secret, which is not told again. Raises TooManyEndpoints."""
+    """A new endpoint of an owner, and its secret, which is not shown again. Raises TooManyEndpointsError."""
     with transaction.atomic():
         _make_sure_of_room(by)
         return _create(owner=by, project=project, origin=Origin.API, url=url, events=events)
 
 
 def create_for_installation(*, url: str, events: list[str]) -> tuple[WebhookEndpoint, str]:
-    """An endpoint that gets the events of everyone's builds, and its secret."""
+    """A new endpoint for the events of all owners' builds, and its secret."""
     return _create(origin=Origin.STAFF, url=url, events=events)
 
 
@@ -58,16 +72,16 @@ def _create(**columns: Any) -> tuple[WebhookEndpoint, str]:
 
 
 def _make_sure_of_room(owner: User) -> None:
-    User.objects.select_for_update(no_key=True).only("pk").get(pk=owner.pk)  # for two requests at once
+    User.objects.select_for_update(no_key=True).only("pk").get(pk=owner.pk)  # against two concurrent requests
     if WebhookEndpoint.objects.filter(owner=owner).count() >= settings.OWNER_MAX_WEBHOOKS:
-        raise TooManyEndpoints
+        raise TooManyEndpointsError
 
 
 def set_project_webhook(project: Project, url: str | None) -> str | None:
-    """Have a project's `webhookUrl` told of results, or nobody any more. Returns the secret if there is a new one.
+    """Set or remove a project's `webhookUrl`, which gets results. Returns the secret if there is a new one.
 
-    Another address keeps the secret and what the endpoint is told of; one that was switched off is switched on again.
-    Raises TooManyEndpoints.
+    Changing the URL keeps the secret and the events; a disabled endpoint is enabled again.
+    Raises TooManyEndpointsError.
     """
     with transaction.atomic():
         owner = Project.objects.select_for_update().select_related("owner").get(pk=project.pk).owner
@@ -91,11 +105,11 @@ def change_endpoint(
     active: bool | None = None,
     reason: WebhookEndpoint.Reason = Reason.OWNER,
 ) -> WebhookEndpoint:
-    """Change what is given. `reason`: why it is switched off, if it is."""
+    """Change the given fields. `reason`: why it is disabled, if it is."""
     with transaction.atomic():
         locked = _locked(endpoint)
         if url is not None and url != locked.url:
-            locked.url, locked.failing_since = url, None  # another receiver has failed for nothing yet
+            locked.url, locked.failing_since = url, None  # a new receiver has no failures yet
         locked.events = events if events is not None else locked.events
         if active is False:
             switch_off(locked, reason)
@@ -106,7 +120,7 @@ def change_endpoint(
 
 
 def rotate_secret(endpoint: WebhookEndpoint, *, secret: str | None = None) -> tuple[WebhookEndpoint, str]:
-    """A new secret, made or given; for a day the one of before signs too, so that receivers can change over."""
+    """Set a new secret, generated or given. The old one also signs for a day, so that receivers can switch over."""
     with transaction.atomic():
         locked = _locked(endpoint)
         locked.previous_sealed_secret = locked.sealed_secret
@@ -123,21 +137,21 @@ def delete_endpoint(endpoint: WebhookEndpoint) -> None:
 
 
 def delete_endpoints_of(project: Project) -> None:
-    """Those that are told of this project alone, each in the order in which senders lock."""
+    """Endpoints of this project only, in the order in which senders lock."""
     for endpoint in project.webhooks.order_by("pk"):
         delete_endpoint(endpoint)
 
 
 def _locked(endpoint: WebhookEndpoint) -> WebhookEndpoint:
-    """The endpoint as it is now. Raises DoesNotExist when it is gone."""
+    """The endpoint, read again and locked. Raises UnknownEndpointError when it is gone."""
     locked = WebhookEndpoint.objects.locked(endpoint.pk)
     if locked is None:
-        raise WebhookEndpoint.DoesNotExist
+        raise UnknownEndpointError
     return locked
 
 
 def keys_of(endpoint: WebhookEndpoint) -> list[str]:
-    """What signs its messages now. Raises Unreadable."""
+    """The secrets that sign its messages now. Raises Unreadable."""
     sealed = [endpoint.sealed_secret]
     if endpoint.previous_valid_until and endpoint.previous_valid_until > timezone.now():
         sealed.append(endpoint.previous_sealed_secret)
@@ -148,9 +162,9 @@ def keys_of(endpoint: WebhookEndpoint) -> list[str]:
 
 
 def switch_off(endpoint: WebhookEndpoint, reason: WebhookEndpoint.Reason) -> None:
-    """Send nothing more to an endpoint that is locked and will be saved; its owner is told, unless he has done it.
+    """Disable an endpoint, which the caller has locked and will save; its owner is notified unless they did it.
 
-    What waits is given up; it can be replayed when the endpoint is on again.
+    Waiting deliveries are given up; they can be replayed once the endpoint is enabled again.
     """
     if not endpoint.is_active:
         return
@@ -158,28 +172,28 @@ def switch_off(endpoint: WebhookEndpoint, reason: WebhookEndpoint.Reason) -> Non
     endpoint.disabled_at, endpoint.disabled_reason = now, reason
     waiting = Delivery.objects.filter(endpoint=endpoint, status=Delivery.Status.PENDING)
     waiting.update(status=Delivery.Status.FAILED, finished_at=now, lease_expires_at=None)
-    logger.warning("webhook %s is switched off: %s", endpoint.pk, reason.label)
+    logger.warning("webhook %s is disabled: %s", endpoint.pk, reason.label)
     if reason != Reason.OWNER and endpoint.owner and endpoint.owner.email:
         transaction.on_commit(partial(_tell_owner, endpoint.owner.email, endpoint.url, reason))
 
 
 def _tell_owner(address: str, url: str, reason: WebhookEndpoint.Reason) -> None:
     text = (
-        f"Chef sends no more messages to your webhook\n\n    {url}\n\nbecause {reason.label}.\n\n"
-        'When it is well again, switch it on with PATCH /v1/webhooks/{id} and {"active": true}. What it has missed '
-        "in the meantime is then sent by POST /v1/webhooks/{id}/replay.\n"
+        f"Chef no longer sends messages to your webhook\n\n    {url}\n\nbecause {reason.label}.\n\n"
+        'Once it works again, enable it with PATCH /v1/webhooks/{id} and {"active": true}. To send what it has '
+        "missed, call POST /v1/webhooks/{id}/replay.\n"
     )
     try:
-        send_mail("Your webhook has been switched off", text, None, [address])
+        send_mail("Your webhook has been disabled", text, None, [address])
     except OSError as fault:  # smtplib's exceptions are OSErrors too
-        logger.warning("the owner of a webhook could not be told: %s", fault)
+        logger.warning("the owner of a webhook could not be notified: %s", fault)
 
 
 # --- The endpoint that is made from settings -----------------------------------------------------------------------
 
 
 def follow_settings() -> None:
-    """Have the endpoint of CONVEX_URL be as the settings say. Any number of processes may do so at once."""
+    """Create or update the endpoint of CONVEX_URL from the settings. Safe in concurrent processes."""
     try:
         with transaction.atomic():
             known = WebhookEndpoint.objects.filter(origin=Origin.SETTING).first()
@@ -209,7 +223,7 @@ def _adapt(endpoint: WebhookEndpoint) -> None:
             return
         if _secret_of(locked) != settings.CONVEX_WEBHOOK_SECRET:
             rotate_secret(locked, secret=settings.CONVEX_WEBHOOK_SECRET)
-        # One that staff or its receiver has switched off stays so, until it is another one.
+        # If staff or its receiver disabled it, it stays disabled until the URL changes.
         is_other = locked.url != settings.CONVEX_URL or locked.disabled_reason == Reason.SETTING
         if is_other:
             change_endpoint(locked, url=settings.CONVEX_URL, active=True)

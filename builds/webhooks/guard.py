@@ -1,8 +1,7 @@
-"""Where messages may go: nowhere inside. Addresses are judged when they are saved, and again each time before a send.
+"""Where messages may be sent: public addresses only. URLs are checked when saved, and again before every send.
 
-Users choose where Chef sends. Without a guard, they could have it knock at what only this machine or its network can
-reach: databases, the Docker Engine, a cloud's metadata. Knows how addresses are written and what they stand for, and
-nothing of messages.
+Users choose where Chef sends requests. Without a guard they could reach what only this machine or its network can:
+databases, the Docker Engine, a cloud's metadata service (SSRF). Knows URLs and addresses, nothing of messages.
 """
 
 import contextlib
@@ -17,95 +16,98 @@ from urllib.parse import urlsplit
 
 from django.conf import settings
 
+from chef.refusals import Reason, RefusalError
+
 MAX_URL_CHARS = 2000
-Resolver = Callable[[str, int], list[str]]  # a name and a port, to all addresses of it; raises OSError
+Resolver = Callable[[str, int], list[str]]  # resolves a name and port to all of its addresses; raises OSError
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-_CHARS = re.compile(r"[!#-;=?-\[\]_a-z~%]+")  # what an address on the web is written with; no blanks, quotes or "\"
+_CHARS = re.compile(r"[!#-;=?-\[\]_a-z~%]+")  # the characters of a URL; no spaces, quotes or "\"
 _NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)*")
-# By the rules of browsers and of C's inet_aton, such a name is a number: 2130706433, 0x7f.1, 127.1, 0177.0.0.1.
+# Browsers and inet_aton read such a name as an IPv4 address: 2130706433, 0x7f.1, 127.1, 0177.0.0.1.
 _NUMBER = re.compile(r"(.*\.)?([0-9]+|0x[0-9a-f]*)")
 _LOCAL = re.compile(r"(.*\.)?localhost")
-# The lowest port that is nobody's by convention: below, only the web's own two are for messages.
+# The lowest unprivileged port: below it, only 80 and 443 are allowed.
 _FIRST_FREE_PORT = 1024
-_SAVE_SECONDS = 3.0  # how long a request waits for a name server
+_SAVE_SECONDS = 3.0  # the time limit for a DNS look-up in a request
 
-# All that is no address of a single host on the public internet: IANA's registries of special-purpose addresses.
+# Everything that is not a public unicast address: IANA's registries of special-purpose addresses.
 _NOT_PUBLIC_4 = [
     ipaddress.IPv4Network(network)
     for network in (
         "0.0.0.0/8",  # this host
         "10.0.0.0/8",
-        "100.64.0.0/10",  # carriers' own
+        "100.64.0.0/10",  # carrier-grade NAT
         "127.0.0.0/8",
-        "169.254.0.0/16",  # link-local, with the clouds' metadata
+        "169.254.0.0/16",  # link-local, with cloud metadata services
         "172.16.0.0/12",
         "192.0.0.0/24",
         "192.0.2.0/24",  # documentation
         "192.31.196.0/24",
         "192.52.193.0/24",
-        "192.88.99.0/24",  # relays of 6to4
+        "192.88.99.0/24",  # 6to4 relays
         "192.168.0.0/16",
         "192.175.48.0/24",
         "198.18.0.0/15",  # benchmarks
         "198.51.100.0/24",
         "203.0.113.0/24",
         "224.0.0.0/4",  # multicast
-        "240.0.0.0/4",  # reserved, and broadcast
+        "240.0.0.0/4",  # reserved, broadcast
     )
 ]
-# Of IPv6, only this is given out; mapped addresses (::ffff:0:0/96) and those of NAT64 (64:ff9b::/96) lie outside.
+# The only allocated IPv6 range; mapped (::ffff:0:0/96) and NAT64 (64:ff9b::/96) addresses lie outside it.
 _PUBLIC_6 = ipaddress.IPv6Network("2000::/3")
 _NOT_PUBLIC_6 = [
     ipaddress.IPv6Network(network)
     for network in (
-        "2001::/23",  # protocols' own, such as Teredo, which has an IPv4 address within
+        "2001::/23",  # protocol assignments such as Teredo, which embeds an IPv4 address
         "2001:db8::/32",  # documentation
-        "2002::/16",  # 6to4, which has an IPv4 address within
+        "2002::/16",  # 6to4, which embeds an IPv4 address
         "2620:4f:8000::/48",
         "3fff::/20",  # documentation
     )
 ]
-_ISATAP = {0x0000_5EFE, 0x0200_5EFE}  # the middle of an address that has an IPv4 address within
+_ISATAP = {0x0000_5EFE, 0x0200_5EFE}  # the middle of an address that embeds an IPv4 address
 
 
-class Refused(ValueError):
+class UrlRefusedError(RefusalError):
     """Chef does not send there. `code` is stable, the text says what to write instead."""
 
+    code, status = "invalid_url", 400
+
     def __init__(self, code: str, detail: str) -> None:
-        super().__init__(detail)
-        self.code = code
+        super().__init__(detail, code=code, reasons=[Reason(code, detail, ("url",))])
 
 
 class Unresolved(Exception):
-    """The name has no address, or none was told in time."""
+    """The name has no address, or was not resolved in time."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """An address in parts. `is_trusted`: the installation itself says that it may lie inside."""
+    """A parsed URL. `is_trusted`: the installation allows it to be internal."""
 
     scheme: str
-    host: str  # as in a Host header, without the port: an address of IPv6 has its brackets
+    host: str  # as in a Host header, without the port: IPv6 in brackets
     port: int
     path: str
     is_trusted: bool = False
 
     @property
     def address(self) -> Address | None:
-        """The host, if it is an address and no name."""
+        """The host, if it is an address and not a name."""
         with contextlib.suppress(ValueError):
             return ipaddress.ip_address(self.host.strip("[]"))
         return None
 
 
 def parse(url: str, *, is_ours: bool = False) -> Target:
-    """The parts of an address to which messages may go, as far as can be told without asking for its host's addresses.
+    """Parse a URL and check everything that needs no DNS look-up.
 
-    `is_ours`: staff have set it; it may be plain HTTP, and lie inside. Raises Refused.
+    `is_ours`: staff set it, so it may be plain HTTP and internal. Raises UrlRefusedError.
     """
     if not _CHARS.fullmatch(url.lower()) or len(url) > MAX_URL_CHARS:
-        raise Refused(
+        raise UrlRefusedError(
             "invalid_url",
             f"Send an address of at most {MAX_URL_CHARS:,} ASCII characters, such as https://example.com/hooks/chef; "
             "write a name in other letters in its xn-- form.",
@@ -114,9 +116,9 @@ def parse(url: str, *, is_ours: bool = False) -> Target:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        raise Refused("invalid_url", "The address cannot be read: its host or port is malformed.") from None
+        raise UrlRefusedError("invalid_url", "The URL is malformed: check its host and port.") from None
     if "#" in url:
-        raise Refused("invalid_url", "Leave out what comes after the #: it is never sent.")
+        raise UrlRefusedError("invalid_url", "Remove the fragment (#…): it is never sent.")
     _check_form(parts.scheme, parts.netloc, is_ours)
     host = _checked_host(parts.hostname or "")
     port = port if port is not None else {"http": 80, "https": 443}[parts.scheme]
@@ -131,29 +133,30 @@ def parse(url: str, *, is_ours: bool = False) -> Target:
 
 def _check_form(scheme: str, netloc: str, is_ours: bool) -> None:
     if scheme not in ("https", "http"):
-        raise Refused("invalid_url", "The address begins with https://.")
+        raise UrlRefusedError("invalid_url", "The URL must begin with https://.")
     if scheme == "http" and not (is_ours or settings.WEBHOOK_ALLOW_HTTP):
-        raise Refused("https_only", "Messages are sent over https:// only: on plain HTTP, anybody can read them.")
+        detail = "Messages are sent over https:// only: anyone could read them over plain HTTP."
+        raise UrlRefusedError("https_only", detail)
     if "@" in netloc:
-        detail = "Leave the user's name and password out of the address: a message proves by its signature who sent it."
-        raise Refused("invalid_url", detail)
+        detail = "Remove the user name and password from the URL: messages are authenticated by their signature."
+        raise UrlRefusedError("invalid_url", detail)
 
 
 def _checked_host(text: str) -> str:
-    """The host in the one form that is compared and looked up. Raises Refused."""
+    """The host in normalised form. Raises UrlRefusedError."""
     host = text.removesuffix(".")
     if ":" in host:
         with contextlib.suppress(ValueError):
             address = ipaddress.IPv6Address(host)
             if not address.scope_id:
                 return f"[{address}]"
-        raise Refused("invalid_url", "This is no address of IPv6.")
+        raise UrlRefusedError("invalid_url", "This is not a valid IPv6 address.")
     if _NUMBER.fullmatch(host):
         with contextlib.suppress(ValueError):
             return str(ipaddress.IPv4Address(host))
-        raise Refused("invalid_url", "Write an address of IPv4 as four decimal numbers without leading zeros.")
+        raise UrlRefusedError("invalid_url", "Write an IPv4 address as four decimal numbers without leading zeros.")
     if not _NAME.fullmatch(host):
-        raise Refused("invalid_url", "The address has no host, or not the name of one.")
+        raise UrlRefusedError("invalid_url", "The URL has no valid host name.")
     return host
 
 
@@ -165,7 +168,9 @@ def is_allowed(host: str, port: int) -> bool:
 
 def _check_port(port: int, is_trusted: bool) -> None:
     if not (port in (80, 443) or port >= _FIRST_FREE_PORT or (is_trusted and port)):
-        raise Refused("invalid_url", f"Use port 443, 80, or one from {_FIRST_FREE_PORT} on: others are not the web's.")
+        raise UrlRefusedError(
+            "invalid_url", f"Use port 443, 80, or any from {_FIRST_FREE_PORT}: lower ports belong to other services."
+        )
 
 
 def _check_literal(target: Target) -> None:
@@ -175,15 +180,15 @@ def _check_literal(target: Target) -> None:
         raise _inward(target.host)
 
 
-def _inward(what: str) -> Refused:
-    return Refused("inward_url", f"{what} is not on the public internet: Chef sends no messages there.")
+def _inward(what: str) -> UrlRefusedError:
+    return UrlRefusedError("inward_url", f"{what} is not on the public internet, so messages cannot be sent there.")
 
 
 # --- What a host stands for --------------------------------------------------------------------------------------
 
 
 def is_public(address: Address) -> bool:
-    """Whether it is the address of a single host on the public internet."""
+    """Whether it is a public unicast address."""
     if isinstance(address, ipaddress.IPv4Address):
         return not any(address in network for network in _NOT_PUBLIC_4)
     if address not in _PUBLIC_6 or any(address in network for network in _NOT_PUBLIC_6):
@@ -192,12 +197,12 @@ def is_public(address: Address) -> bool:
 
 
 def check_addresses(addresses: list[str]) -> None:
-    """Raises Refused when any of them is not public: which of them is used is not ours to say."""
+    """Raises UrlRefusedError when any of them is not public, since any of them may be used."""
     for text in addresses:
         try:
             is_good = is_public(ipaddress.ip_address(text))
         except ValueError:
-            is_good = False  # such as one with a zone
+            is_good = False  # such as an address with a zone
         if not is_good:
             raise _inward(text)
 
@@ -208,9 +213,9 @@ def system_resolver(host: str, port: int) -> list[str]:
 
 
 def addresses_of(target: Target, *, seconds: float, resolver: Resolver | None = None) -> list[str]:
-    """All addresses of the target, looked up now, and checked. Raises Refused, or Unresolved.
+    """All addresses of the target, resolved now and checked. Raises UrlRefusedError or Unresolved.
 
-    Whoever connects has to use these, and not the name once more: a second look-up may bring other ones.
+    Connect to these, not to the name: a second look-up may return other addresses (DNS rebinding).
     """
     if target.address is not None:
         addresses = [str(target.address)]
@@ -221,11 +226,11 @@ def addresses_of(target: Target, *, seconds: float, resolver: Resolver | None = 
     return addresses
 
 
-def refusal_when_saved(url: str) -> Refused | None:
-    """What speaks against keeping an address. A name without addresses is kept: it is asked again before each send."""
+def refusal_when_saved(url: str) -> UrlRefusedError | None:
+    """Why a URL cannot be saved; empty if it can. A name that does not resolve is accepted: each send checks again."""
     try:
         addresses_of(parse(url), seconds=_SAVE_SECONDS)
-    except Refused as refused:
+    except UrlRefusedError as refused:
         return refused
     except Unresolved:
         pass
@@ -233,7 +238,7 @@ def refusal_when_saved(url: str) -> Refused | None:
 
 
 def _looked_up(target: Target, seconds: float, resolver: Resolver) -> list[str]:
-    """A look-up cannot be given a time-out, so it has a thread of its own, which may outlive our patience."""
+    """getaddrinfo has no time-out, so it runs in its own thread, which may outlive ours."""
     answers: queue.SimpleQueue[list[str] | Exception] = queue.SimpleQueue()
 
     def look_up() -> None:

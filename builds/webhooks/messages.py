@@ -1,4 +1,4 @@
-"""What a message says, and how it is signed: Standard Webhooks. Knows nothing of who gets it, or how it is sent."""
+"""The content of messages and their signatures: Standard Webhooks. Knows no receivers and no HTTP."""
 
 import base64
 import json
@@ -24,7 +24,7 @@ def new_secret() -> str:
 
 
 def body_of(event: BuildEvent) -> bytes:
-    """The message about a change of a build's status; what the build has become since is not told."""
+    """The message about one change of a build's status, as of that change."""
     build, told = event.build, event.created_at
     is_over = event.to_status in TERMINAL
     data = {
@@ -53,7 +53,7 @@ def test_body(endpoint_id: UUID) -> bytes:
 
 
 def headers_of(delivery_id: UUID, body: bytes, keys: list[str], *, now: datetime) -> dict[str, str]:
-    """With a signature by each key; a receiver that knows one of them takes the message."""
+    """Signature headers with one signature per key; a receiver needs to know only one of the keys."""
     signatures = [Webhook(key).sign(str(delivery_id), now, body.decode()) for key in keys]
     return {
         "Content-Type": "application/json",
@@ -70,7 +70,7 @@ def _packed(name: str, moment: datetime, data: dict[str, Any]) -> bytes:
 
 
 def _links(build_id: UUID, project_id: UUID) -> dict[str, str]:
-    """There is no request whose host could be taken: without CHEF_URL, these are paths."""
+    """Links from CHEF_URL; without it they are paths, because there is no request to take a host from."""
     query = f"?jobId={build_id}"
     return {
         "self": settings.CHEF_URL + reverse("build-detail", args=[build_id]),

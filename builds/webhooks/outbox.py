@@ -1,7 +1,7 @@
-"""From what has happened to what is to be sent: each change of a build's status becomes a delivery to each endpoint.
+"""The outbox: each change of a build's status becomes a delivery to each subscribed endpoint.
 
-An event is marked as told, and its deliveries are made, in one transaction: it is told once, whoever dies when. Which
-events are untold is asked of the mark, not of a last number: PostgreSQL commits numbers in any order.
+An event is marked and its deliveries are created in one transaction, so a crash neither loses nor repeats it. Unmarked
+events are found by the mark, not by the last number: PostgreSQL may commit numbers out of order.
 """
 
 from collections import defaultdict
@@ -15,9 +15,9 @@ from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.utils import timezone
 
 from builds.models import EVENT_NAMES, TEST_EVENT, BuildEvent, Delivery, WebhookEndpoint
-from builds.webhooks.endpoints import IsDisabled
+from builds.webhooks.endpoints import EndpointDisabledError
 from builds.webhooks.messages import body_of, test_body
-from chef.jobs.pubsub import announce
+from chef.jobs.pubsub import publish_change
 from projects.models import Project
 
 AT_ONCE = 200
@@ -26,7 +26,7 @@ _FORGOTTEN_AT_ONCE = 1_000
 
 
 def tell_events() -> int:
-    """Make the deliveries of events that have none yet. Returns how many events: AT_ONCE when there may be more."""
+    """Create deliveries for new events. Returns how many events: AT_ONCE when there may be more."""
     untold = BuildEvent.objects.filter(kind=BuildEvent.Kind.STATUS, is_told=False)
     if not untold.exists():
         return 0
@@ -34,15 +34,15 @@ def tell_events() -> int:
 
 
 def tell_of(project: Project) -> None:
-    """The same at once for a project whose builds are about to be deleted, in the caller's transaction."""
+    """The same, immediately, for a project whose builds are about to be deleted, in the caller's transaction."""
     while _tell(BuildEvent.objects.filter(kind=BuildEvent.Kind.STATUS, is_told=False, build__project=project)):
         pass
 
 
 @transaction.atomic
 def _tell(untold: QuerySet[BuildEvent]) -> int:
-    # In the order of their numbers, and waiting for each other, so that of one build's events none comes before one
-    # that another process is just telling of.
+    # Locked in order of their numbers, so that one build's events cannot overtake one that another process is
+    # handling.
     events = list(_with_builds(untold.select_for_update(of=("self",))).order_by("pk")[:AT_ONCE])
     Delivery.objects.bulk_create(_deliveries(events), ignore_conflicts=True)
     BuildEvent.objects.filter(pk__in=[event.pk for event in events]).update(is_told=True)
@@ -90,20 +90,20 @@ def give_up_time(now: datetime) -> datetime:
 
 
 def send_test(endpoint: WebhookEndpoint) -> Delivery:
-    """A message that says nothing of a build. Raises IsDisabled."""
+    """A test message. Raises EndpointDisabledError."""
     if not endpoint.is_active:
-        raise IsDisabled(endpoint)
+        raise EndpointDisabledError(endpoint)
     delivery = Delivery.objects.create(
         endpoint=endpoint, name=TEST_EVENT, body=test_body(endpoint.pk), give_up_at=give_up_time(timezone.now())
     )
-    transaction.on_commit(partial(announce, delivery.pk))
+    transaction.on_commit(partial(publish_change, delivery.pk))
     return delivery
 
 
 def replay(endpoint: WebhookEndpoint, deliveries: QuerySet[Delivery]) -> int:
-    """Send these of the endpoint's deliveries once more: the same ids, the same bytes, all their time anew.
+    """Send these of the endpoint's deliveries again: same ids, same bytes, with a fresh time limit.
 
-    Those that a sender has just now are left to it. Returns how many. Raises IsDisabled.
+    Deliveries that a sender is sending right now are skipped. Returns how many. Raises EndpointDisabledError.
     """
     with transaction.atomic():
         locked, now = _active(endpoint), timezone.now()
@@ -114,15 +114,15 @@ def replay(endpoint: WebhookEndpoint, deliveries: QuerySet[Delivery]) -> int:
             give_up_at=give_up_time(now),
             finished_at=None,
         )
-        transaction.on_commit(partial(announce, endpoint.pk))
+        transaction.on_commit(partial(publish_change, endpoint.pk))
     return count
 
 
 def tell_missed(endpoint: WebhookEndpoint, begin: datetime, end: datetime) -> int:
-    """Make the deliveries of a time in which the endpoint was switched off, or not told of what it wants now.
+    """Create the deliveries of a period in which the endpoint was disabled or not subscribed.
 
-    Of what it once had, nothing is made again: that is replayed. Returns how many: MISSED_AT_ONCE when there may be
-    more. Raises IsDisabled.
+    Existing deliveries are not created again: they can be replayed. Returns how many: MISSED_AT_ONCE when there may
+    be more. Raises EndpointDisabledError.
     """
     kept_since = timezone.now() - timedelta(days=settings.WEBHOOK_KEEP_DAYS)
     had = Delivery.objects.filter(endpoint=endpoint, position__gt=0, position=OuterRef("pk"))
@@ -150,20 +150,20 @@ def _tell_some(endpoint: WebhookEndpoint, missed: QuerySet[BuildEvent]) -> int:
         events, now = list(_with_builds(missed).order_by("pk")[:AT_ONCE]), timezone.now()
         made = [_delivery(endpoint, event, body_of(event), now) for event in events]
         Delivery.objects.bulk_create(made, ignore_conflicts=True)
-        transaction.on_commit(partial(announce, endpoint.pk))
+        transaction.on_commit(partial(publish_change, endpoint.pk))
     return len(made)
 
 
 def _active(endpoint: WebhookEndpoint) -> WebhookEndpoint:
-    """The endpoint, locked, so that it cannot be switched off just now. Raises IsDisabled."""
+    """The endpoint, locked so that it cannot be disabled meanwhile. Raises EndpointDisabledError."""
     locked = WebhookEndpoint.objects.locked(endpoint.pk)
     if locked is None or not locked.is_active:
-        raise IsDisabled(locked or endpoint)
+        raise EndpointDisabledError(locked or endpoint)
     return locked
 
 
 def forget_old() -> int:
-    """Remove deliveries that have ended long ago, with the log of their tries. Returns how many, of many only some."""
+    """Delete old finished deliveries and their tries, a batch at a time. Returns how many."""
     oldest = timezone.now() - timedelta(days=settings.WEBHOOK_KEEP_DAYS)
     old = Delivery.objects.filter(finished_at__lt=oldest).order_by("finished_at").values("pk")[:_FORGOTTEN_AT_ONCE]
     return Delivery.objects.filter(pk__in=list(old.values_list("pk", flat=True))).delete()[0]

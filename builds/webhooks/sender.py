@@ -1,7 +1,7 @@
-"""The process that sends: one thread asks the database what there is to do, others speak HTTP and know no database.
+"""The sender process: one thread reads the database, the others speak HTTP and know no database.
 
-The database is the truth: Redis only says that looking may be worth while, and without it, a look each second does. So
-any number of senders may run, and each may be killed at any moment.
+The database is the truth: Redis only wakes the sender, and without Redis it polls every second. Any number of senders
+may run, and each may be killed at any moment.
 """
 
 import asyncio
@@ -24,12 +24,12 @@ from builds.webhooks.deliveries import Done, Outgoing, claim, settle
 from builds.webhooks.endpoints import follow_settings
 from builds.webhooks.messages import headers_of
 from builds.webhooks.transport import Answer, post
-from chef.jobs.pubsub import listen
+from chef.jobs.pubsub import subscribe
 
 logger = logging.getLogger(__name__)
 
 LOOK_SECONDS = 1.0
-# However often it is rung: what was announced while we looked is found by the next look.
+# The least time between polls, however often it is woken.
 _REST_SECONDS = 0.02
 _CLEAN_SECONDS = 60.0
 
@@ -39,34 +39,34 @@ Post = Callable[..., Answer]
 class Sender:
     def __init__(self) -> None:
         self._is_stopping = False
-        self._ring = threading.Event()
+        self._wake_up = threading.Event()
         self._under_way: dict[UUID, Outgoing] = {}
         self._done: collections.deque[Done] = collections.deque()  # from the threads that send
-        self._unsettled: dict[UUID, Done] = {}  # not yet written down
+        self._unsettled: dict[UUID, Done] = {}  # not yet recorded
         self._follows_settings = False
         self._cleaned_at = float("-inf")
         self._beat = Beat(Heartbeat.Service.SENDER)
 
     def stop(self) -> None:
-        """Take nothing more; run() returns when what is under way has been sent, or its time is over.
+        """Claim nothing more; run() returns when the current deliveries are sent or have timed out.
 
-        For a handler of signals, which must take no lock: run() sees it within a second.
+        For signal handlers, so it takes no lock: run() notices within a second.
         """
         self._is_stopping = True
 
     def run(self) -> None:
-        threading.Thread(target=self._listen, name="listener", daemon=True).start()
+        threading.Thread(target=self._subscribe, name="subscriber", daemon=True).start()
         with ThreadPoolExecutor(settings.WEBHOOK_CONCURRENCY, thread_name_prefix="sender") as pool:
             while not self._is_stopping:
-                self._ring.clear()
+                self._wake_up.clear()
                 self._look_and_survive(pool)
-                self._ring.wait(LOOK_SECONDS)
+                self._wake_up.wait(LOOK_SECONDS)
                 time.sleep(_REST_SECONDS)
         self._settle_the_last()
 
-    def _listen(self) -> None:
-        """Ring when a build has changed, and when Redis is heard or not heard any more."""
-        asyncio.run(listen(lambda _: self._ring.set(), lambda _: self._ring.set()))
+    def _subscribe(self) -> None:
+        """Wake up when a build has changed, and when the subscription stands or is lost."""
+        asyncio.run(subscribe(lambda _: self._wake_up.set(), lambda _: self._wake_up.set()))
 
     def _look_and_survive(self, pool: ThreadPoolExecutor) -> None:
         try:
@@ -75,17 +75,17 @@ class Sender:
             logger.warning("the database does not answer: %s", fault)
             close_old_connections()
         except Exception:
-            logger.exception("the sender stumbled and goes on")
+            logger.exception("the sender failed once and continues")
 
     def look(self, pool: ThreadPoolExecutor) -> None:
-        """All that there is to do now, once."""
+        """Do everything that is due now, once."""
         self._beat.tell()
         if not self._follows_settings:
             follow_settings()
             self._follows_settings = True
         self._settle_done()
         if outbox.tell_events() == outbox.AT_ONCE:
-            self._ring.set()
+            self._wake_up.set()
         for outgoing in claim(settings.WEBHOOK_CONCURRENCY - len(self._under_way), list(self._under_way.values())):
             self._under_way[outgoing.id] = outgoing
             pool.submit(self._send, outgoing)
@@ -97,11 +97,11 @@ class Sender:
         began = time.monotonic()
         try:
             answer = send(outgoing)
-        except Exception as fault:  # a mistake of ours, which is not to cost a thread
+        except Exception as fault:  # a bug must not cost a thread
             logger.exception("a message could not be sent")
             answer = Answer(error="sender_fault", detail=f"{type(fault).__name__}: see the sender's log.")
         self._done.append(Done(outgoing, answer, began, time.monotonic()))
-        self._ring.set()
+        self._wake_up.set()
 
     def _settle_done(self) -> None:
         while self._done:
@@ -112,7 +112,9 @@ class Sender:
             by_endpoint[done.outgoing.endpoint_id].append(done)
         for endpoint_id, all_done in by_endpoint.items():
             if settle(endpoint_id, [done for done in all_done if not done.is_too_late]) < len(all_done):
-                logger.warning("webhook %s: something was sent too late to be noted, and is sent again", endpoint_id)
+                logger.warning(
+                    "webhook %s: a delivery was sent after its lease had expired, and is sent again", endpoint_id
+                )
             # Only after the commit: a database that does not answer is asked again.
             for done in all_done:
                 del self._unsettled[done.outgoing.id], self._under_way[done.outgoing.id]

@@ -1,4 +1,4 @@
-"""One message over HTTP, to an address that was checked, within a time; and what was answered. Knows no database."""
+"""Sends one message over HTTP to a checked address within a time limit. Knows no database."""
 
 import contextlib
 import ssl
@@ -19,7 +19,7 @@ _PIECE_BYTES = 16_384
 
 @dataclass(frozen=True)
 class Answer:
-    """What a receiver said, or, with `status` None, why it said nothing: `error` is a stable word for that."""
+    """A receiver's answer, or, with `status` None, why there was none: `error` is a stable code."""
 
     status: int | None = None
     text: str = ""
@@ -44,13 +44,13 @@ def post(
 ) -> Answer:
     """Send a message once. Follows no redirects, uses no proxy, and never raises for what the receiver does.
 
-    `seconds` are for all of it, the look-up of the name included. `is_ours`: see guard.parse.
+    `seconds` limits the whole call, DNS included. `is_ours`: see guard.parse.
     """
     deadline = time.monotonic() + seconds
     try:
         target = guard.parse(url, is_ours=is_ours)
         addresses = guard.addresses_of(target, seconds=min(CONNECT_SECONDS, seconds), resolver=resolver)
-    except guard.Refused as refused:
+    except guard.UrlRefusedError as refused:
         return Answer(error=refused.code, detail=str(refused))
     except guard.Unresolved as fault:
         return Answer(error="name_not_found", detail=str(fault))
@@ -69,7 +69,7 @@ def _exchange(
     url = httpcore2.URL(scheme=scheme, host=host, port=target.port, target=path)
     default = {"http": 80, "https": 443}[target.scheme]
     place = target.host + ("" if target.port == default else f":{target.port}")
-    # A list, because its order is the order on the wire: Host comes first.
+    # A list keeps the order on the wire: Host comes first.
     sent: list[tuple[str, str]] = [("Host", place), *headers.items(), ("Connection", "close")]
     with (
         httpcore2.ConnectionPool(ssl_context=tls, network_backend=network, max_connections=1) as pool,
@@ -81,7 +81,7 @@ def _exchange(
 
 
 def _beginning(pieces: Iterable[bytes]) -> bytes:
-    """The first kilobyte; the rest, which may be endless, is not read. The status counts even if this fails."""
+    """The first kilobyte; the rest may be endless and is not read. The status counts even if this fails."""
     found = b""
     with contextlib.suppress(httpcore2.TimeoutException, httpcore2.NetworkError, httpcore2.ProtocolError):
         for piece in pieces:
@@ -92,7 +92,7 @@ def _beginning(pieces: Iterable[bytes]) -> bytes:
 
 
 def _kind_of(fault: Exception) -> str:
-    """Why there was no answer, in a word; empty for what is no fault of the receiver or the network."""
+    """A code for why there was no answer; empty if neither the receiver nor the network is the cause."""
     if isinstance(fault, httpcore2.ConnectTimeout):
         return "connect_timeout"
     if isinstance(fault, httpcore2.TimeoutException):
@@ -114,9 +114,9 @@ def _tls() -> ssl.SSLContext:
 
 
 class _Pinned(httpcore2.NetworkBackend):
-    """Connects to addresses that were checked, whatever the name in the URL would be resolved to by now.
+    """Connects to the checked addresses, whatever the name in the URL resolves to by now.
 
-    The name is still what the certificate has to be for, and what Host says.
+    The name is still used for the certificate and the Host header.
     """
 
     def __init__(self, addresses: list[str], deadline: float) -> None:
@@ -143,7 +143,7 @@ class _Pinned(httpcore2.NetworkBackend):
 
 
 class _Hurried(httpcore2.NetworkStream):
-    """A stream that has until a deadline in all: a receiver that sends a byte now and then gets no further."""
+    """A stream with a total deadline, so that a receiver cannot hold it open by sending a byte now and then."""
 
     def __init__(self, stream: httpcore2.NetworkStream, deadline: float) -> None:
         self._stream, self._deadline = stream, deadline
@@ -170,5 +170,5 @@ class _Hurried(httpcore2.NetworkStream):
     def _left(self, kind: type[Exception]) -> float:
         left = self._deadline - time.monotonic()
         if left <= 0:
-            raise kind("its time is over")
+            raise kind("the deadline has passed")
         return left

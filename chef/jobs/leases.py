@@ -12,15 +12,18 @@ from django.db import DatabaseError, close_old_connections, connection, transact
 from django.db.models import QuerySet
 from django.utils import timezone
 
-from chef.jobs.models import Job, JobQuerySet, Status, TransitionRefused
+from chef.jobs.models import Job, JobQuerySet, Status, TransitionRefusedError
+from chef.refusals import RefusalError
 
 logger = logging.getLogger(__name__)
 
 J = TypeVar("J", bound=Job)
 
 
-class LeaseLost(Exception):
-    """The job is no longer this worker's: undo what is yours alone, such as a container, and leave, writing nothing."""
+class LeaseLostError(RefusalError):
+    """This worker no longer holds the job: it removes what is its own, such as a container, and writes nothing more."""
+
+    code = "stale_fence"
 
 
 class Lease(Generic[J]):
@@ -47,7 +50,7 @@ class Lease(Generic[J]):
 
     @contextlib.contextmanager
     def writing(self, **changes: Any) -> Iterator[None]:
-        """A transaction in which this worker may write. Raises LeaseLost, and writes nothing, when it may not.
+        """A transaction in which this worker may write. Raises LeaseLostError, and writes nothing, when it may not.
 
         The update of the job's own row is the check and the lock at once: no claim or transition can come between it
         and what is written inside.
@@ -56,16 +59,16 @@ class Lease(Generic[J]):
             changes.setdefault("fence", self.fence)
             if not self._held().update(**changes):
                 self.lost.set()
-                raise LeaseLost(f"{self} is no longer held under fence {self.fence}")
+                raise LeaseLostError(f"{self} is no longer held under fence {self.fence}")
             yield
 
     def end(self, status: Status, *, outcome: str = "", **changes: Any) -> None:
-        """The last write: give the job its next status. Raises LeaseLost when it is not ours any more."""
+        """The last write: give the job its next status. Raises LeaseLostError when it is not ours any more."""
         try:
             self.job.transition_to(status, outcome=outcome, **changes)
-        except TransitionRefused as refusal:
+        except TransitionRefusedError as refusal:
             self.lost.set()
-            raise LeaseLost(str(refusal)) from refusal
+            raise LeaseLostError(str(refusal)) from refusal
 
     @contextlib.contextmanager
     def kept_alive(self, *, should_hand_back: Callable[[], bool] = lambda: False) -> Iterator[Self]:

@@ -1,7 +1,7 @@
 """What a build and a generation have in common: a durable record that says who may work on it, and how far it is.
 
-The database is the queue. Whoever claims a job raises its fence and takes a lease; every later write goes through
-`held`, so that whoever has lost a job cannot write about it. The status changes in one place, `Job.transition_to`.
+The database is the queue. Claiming a job raises its fence and takes a lease; every later write goes through `held`, so
+that a worker which has lost its job cannot write about it. The status changes in one place, `Job.transition_to`.
 """
 
 import uuid
@@ -15,7 +15,8 @@ from django.db import models, transaction
 from django.db.models import Q
 from django.utils import timezone
 
-from chef.jobs.pubsub import announce
+from chef.jobs.pubsub import publish_change
+from chef.refusals import RefusalError
 
 
 class Status(models.TextChoices):
@@ -37,30 +38,8 @@ TRANSITIONS: Mapping[Status, frozenset[Status]] = {
 }
 
 
-class TransitionRefused(Exception):
+class TransitionRefusedError(RefusalError):
     """The job is not in the state, or not under the fence, that the writer believed: someone was first."""
-
-
-class QueueFull(Exception):
-    """The installation has as many queued jobs as it takes. `retry_after`: seconds until there may be room."""
-
-    def __init__(self, jobs: str, *, retry_after: int) -> None:
-        super().__init__(
-            f"The queue is full: {settings.MAX_QUEUED:,} {jobs} wait, as many as this installation takes. "
-            f"Nothing has been kept of this request: send it again in {retry_after} s."
-        )
-        self.retry_after = retry_after
-
-
-class OwnerQueueFull(Exception):
-    """The owner has as many queued jobs as one may. `retry_after`: seconds until there may be room."""
-
-    def __init__(self, jobs: str, *, retry_after: int) -> None:
-        super().__init__(
-            f"You have {settings.OWNER_MAX_QUEUED:,} {jobs} waiting, as many as one owner may. Nothing has been kept "
-            f"of this request: cancel {jobs} that you no longer need, or send it again in {retry_after} s."
-        )
-        self.retry_after = retry_after
 
 
 J = TypeVar("J", bound="Job")
@@ -75,7 +54,7 @@ class JobQuerySet(models.QuerySet[J]):
         return self.filter(status=Status.QUEUED, available_at__lte=now)
 
     def abandoned(self, now: datetime) -> Self:
-        """Running, but not heard of since its lease ran out."""
+        """Running, though its lease has run out: its worker is taken for dead."""
         return self.filter(status=Status.RUNNING, lease_expires_at__lt=now)
 
     def held(self, job_id: uuid.UUID, fence: int) -> Self:
@@ -115,13 +94,13 @@ class Job(models.Model):
 
         The row must still have the status and fence that this instance was read with. `changes` are further columns
         of the same write; `outcome` is what the ending attempt is remembered by, by default the new status. Raises
-        TransitionRefused when the table does not allow the change or when another writer was first; nothing is
+        TransitionRefusedError when the table does not allow the change or when another writer was first; nothing is
         written then.
         """
         kind = self._meta.verbose_name
         before, now = Status(self.status), timezone.now()
         if status not in TRANSITIONS[before]:
-            raise TransitionRefused(f"{kind} {self.pk} is {before} and cannot become {status}")
+            raise TransitionRefusedError(f"{kind} {self.pk} is {before} and cannot become {status}")
         changes |= {"status": status, "finished_at": now if status in TERMINAL else None}
         if status != Status.RUNNING:
             changes["lease_expires_at"] = None
@@ -129,14 +108,14 @@ class Job(models.Model):
             # The old status and fence stand in the WHERE clause: no row means that someone was first.
             rows = type(self)._default_manager.filter(pk=self.pk, status=before, fence=self.fence)
             if not rows.update(**changes):
-                raise TransitionRefused(f"{kind} {self.pk} is no longer {before} under fence {self.fence}")
+                raise TransitionRefusedError(f"{kind} {self.pk} is no longer {before} under fence {self.fence}")
             self.record_transition(before, status, outcome or str(status), changes, now)
-            transaction.on_commit(partial(announce, self.pk))
+            transaction.on_commit(partial(publish_change, self.pk))
         for name, value in changes.items():
             setattr(self, name, value)
 
     def start(self, worker: str, **changes: Any) -> None:
-        """Claim the job: it runs under a new fence and a lease. Raises TransitionRefused."""
+        """Claim the job: it runs under a new fence and a lease. Raises TransitionRefusedError."""
         now = timezone.now()
         self.transition_to(
             Status.RUNNING,
@@ -169,8 +148,3 @@ def job_constraints(kind: str) -> list[models.BaseConstraint]:
             name=f"{kind}_running_iff_leased",
         ),
     ]
-
-
-def backoff(faults: int) -> timedelta:
-    """How long a job waits after its n-th infra fault: 2 s, 4 s, 8 s, ..."""
-    return timedelta(seconds=2 ** max(1, faults))

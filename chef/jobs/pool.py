@@ -7,6 +7,7 @@ import logging
 import multiprocessing
 import os
 import signal
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
@@ -15,7 +16,7 @@ from django.db import connections
 from rq import Worker
 from rq.worker_pool import WorkerPool
 
-from chef.jobs.wakeups import Doorbell
+from chef.jobs.wakeups import WorkerQueue
 
 logger = logging.getLogger(__name__)
 
@@ -34,14 +35,14 @@ class JobWorker(Worker):
         return super().work(*args, **kwargs)
 
     def handle_warm_shutdown_request(self) -> None:
-        """Tell the process that does a job: it may finish within the grace, else it hands the job back."""
+        """Pass SIGTERM on to the process that runs a job: it may finish within the grace, else hands the job back."""
         if self.horse_pid:
             # By its own id: before it leads a group of its own, its group is still ours.
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.horse_pid, signal.SIGTERM)
 
     def request_force_stop(self, signum: int, frame: FrameType | None) -> None:
-        """Told again. RQ would kill the running job now; it has its grace, so only an idle worker leaves at once."""
+        """A second signal. RQ would kill the running job now; it has its grace, so only an idle worker ends at once."""
         if self.horse_pid:
             self.handle_warm_shutdown_request()
         else:
@@ -49,7 +50,7 @@ class JobWorker(Worker):
 
 
 class JobPool(WorkerPool):
-    """RQ's pool, which tells its workers to stop once. Code that they are just in may swallow that: tell them again."""
+    """RQ's pool asks its workers to stop once. Code that they are just in may swallow the signal: ask again."""
 
     def all_workers_have_stopped(self) -> bool:
         stopped = bool(super().all_workers_have_stopped())
@@ -70,16 +71,49 @@ def die_with_parent(sig: signal.Signals) -> None:
         os._exit(1)
 
 
-def before_forks() -> None:
-    """To be called when all is loaded that the processes forked for each job will need."""
+def run_pool(
+    queue: WorkerQueue,
+    count: int,
+    *,
+    warm_up: Callable[[], object],
+    companion: Callable[[int], object] | None = None,
+) -> None:
+    """Run `count` workers of a queue until SIGTERM or SIGINT; then wait for the jobs that they run.
+
+    `warm_up` does, once, what each process that is forked for a job would otherwise do for itself. `companion` is
+    called with `count` in a process of its own beside the workers; it runs for ever, and is ended with them.
+    """
+    warm_up()
+    _before_forks()
+    with _beside(companion, count):
+        connection = django_rq.get_connection(queue.name)
+        pool = JobPool([queue.name], connection=connection, num_workers=count, worker_class=JobWorker)
+        pool.start(logging_level="WARNING")
+
+
+def _before_forks() -> None:
+    """When all is loaded that the processes forked for each job will need."""
     gc.collect()
     gc.freeze()  # a collection in a forked process would copy every page that it looks at
     connections.close_all()  # a connection must not cross a fork
 
 
-def run_pool(bell: Doorbell, count: int) -> None:
-    """Run `count` workers that answer a bell, until SIGTERM or SIGINT; then wait for what they do."""
-    pool = JobPool(
-        [bell.queue], connection=django_rq.get_connection(bell.queue), num_workers=count, worker_class=JobWorker
-    )
-    pool.start(logging_level="WARNING")
+@contextlib.contextmanager
+def _beside(companion: Callable[[int], object] | None, count: int) -> Iterator[None]:
+    if companion is None:
+        yield
+        return
+    fork = multiprocessing.get_context("fork")
+    process = fork.Process(target=_accompany, args=(companion, count), name="companion", daemon=True)
+    process.start()
+    try:
+        yield
+    finally:
+        process.terminate()
+
+
+def _accompany(companion: Callable[[int], object], count: int) -> None:
+    die_with_parent(signal.SIGTERM)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the pool ends this process
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    companion(count)

@@ -1,7 +1,7 @@
-"""Live updates are a doorbell too: Redis carries "build X has changed", and whoever hears it reads the database.
+"""Publish and subscribe: Redis carries "job X has changed", and subscribers read the database to see what.
 
-A message that is lost loses nothing, for listeners also look by themselves. So telling may fail, but must not wait:
-a Redis that is down or hangs costs a build one short time-out in a pause. Knows nothing of builds but their ids.
+A message that is lost loses nothing, because subscribers also poll. So publishing may fail, but must not wait: a Redis
+that is down or hangs costs a build one short time-out in a pause. Knows nothing of jobs but their ids.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 SEND_SECONDS = 0.1
 PAUSE_SECONDS = 5.0
-# A listener asks whether Redis is still there when it has heard nothing for so long, and goes by the silence.
+# A subscriber that has received nothing for so long sends a ping; without an answer, the connection counts as lost.
 QUIET_SECONDS = 1.0
 RECONNECT_SECONDS = 1.0
 
@@ -33,76 +33,77 @@ def channel() -> str:
     return f"{settings.INSTALLATION}:builds"
 
 
-class _Speaker:
-    """Tells, and leaves Redis alone for a while when it does not answer."""
+class _Publisher:
+    """Sends messages, and leaves Redis alone for a while when it does not answer."""
 
     def __init__(self, url: str) -> None:
         self._client = redis.Redis.from_url(
             url, socket_connect_timeout=SEND_SECONDS, socket_timeout=SEND_SECONDS, retry=Retry(NoBackoff(), 0)
         )
-        self._silent_until = 0.0
+        self._paused_until = 0.0
 
-    def tell(self, build_id: UUID) -> None:
-        if time.monotonic() < self._silent_until:
+    def publish(self, job_id: UUID) -> None:
+        if time.monotonic() < self._paused_until:
             return
         try:
-            self._client.publish(channel(), str(build_id))
-        except redis.RedisError as fault:
-            self._silent_until = time.monotonic() + PAUSE_SECONDS
-            logger.warning("live readers are not told (%s); for %g s they look by themselves", fault, PAUSE_SECONDS)
+            self._client.publish(channel(), str(job_id))
+        except redis.RedisError as error:
+            self._paused_until = time.monotonic() + PAUSE_SECONDS
+            logger.warning("changes are not published (%s); for %g s subscribers only poll", error, PAUSE_SECONDS)
 
 
 @cache
-def _speaker(url: str) -> _Speaker:
-    return _Speaker(url)
+def _publisher(url: str) -> _Publisher:
+    return _Publisher(url)
 
 
-def announce(build_id: UUID) -> None:
-    """Tell every web process that a build has changed. To be called after the commit; never raises, hardly waits."""
-    _speaker(settings.REDIS_URL).tell(build_id)
+def publish_change(job_id: UUID) -> None:
+    """Send every subscriber the id of a job that has changed. Call it after the commit; never raises, hardly waits."""
+    _publisher(settings.REDIS_URL).publish(job_id)
 
 
-async def listen(on_change: Callable[[UUID], None], on_link: Callable[[bool], None]) -> Never:
-    """Give the id of each build that has changed, for ever, and say each time when Redis is heard and when not.
+async def subscribe(on_change: Callable[[UUID], None], on_connection: Callable[[bool], None]) -> Never:
+    """Call `on_change` with the id of each job that has changed, for ever, reconnecting whenever Redis was lost.
 
-    What was told while Redis was not heard is lost: on `on_link(True)`, anything may have changed.
+    `on_connection` is called with True when the subscription stands, and with False when it is lost. What was published
+    in between has not been received: on `on_connection(True)`, anything may have changed.
     """
     while True:
         try:
-            await _listen_once(on_change, on_link)
-        except (redis.RedisError, OSError, TimeoutError) as fault:
-            logger.warning("Redis is not heard (%s); live readers look by themselves", fault)
-            on_link(False)
+            await _subscribe_once(on_change, on_connection)
+        except (redis.RedisError, OSError, TimeoutError) as error:
+            logger.warning("the subscription to Redis is lost (%s); live readers poll", error)
+            on_connection(False)
         _stop_if_cancelled()
         await asyncio.sleep(RECONNECT_SECONDS)
 
 
 def _stop_if_cancelled() -> None:
-    """A cancellation may be swallowed by the client, which cancels itself to end its waiting: look whether one came."""
+    """The client cancels itself to end its waiting, and may swallow another's cancellation: look whether one came."""
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise asyncio.CancelledError
 
 
-async def _listen_once(on_change: Callable[[UUID], None], on_link: Callable[[bool], None]) -> Never:
+async def _subscribe_once(on_change: Callable[[UUID], None], on_connection: Callable[[bool], None]) -> Never:
     client = redis.asyncio.Redis.from_url(
         settings.REDIS_URL, socket_connect_timeout=2, socket_timeout=2, retry=AsyncRetry(NoBackoff(), 0)
     )
-    async with client, client.pubsub() as ears:
-        await ears.subscribe(channel())
-        heard = time.monotonic()
+    async with client, client.pubsub() as subscription:
+        await subscription.subscribe(channel())
+        received_at = time.monotonic()
         while True:
-            message = await ears.get_message(timeout=QUIET_SECONDS)
+            message = await subscription.get_message(timeout=QUIET_SECONDS)
             _stop_if_cancelled()
             if message is None:
-                # One that is stopped in its tracks closes no connection: only a missing answer tells.
-                if time.monotonic() - heard > 3 * QUIET_SECONDS:
+                # A Redis that is stopped (SIGSTOP) closes no connection: only a missing answer shows it.
+                if time.monotonic() - received_at > 3 * QUIET_SECONDS:
                     raise TimeoutError(f"no answer for {3 * QUIET_SECONDS:g} s")
-                await ears.ping()
+                await subscription.ping()
                 continue
-            heard = time.monotonic()
+            received_at = time.monotonic()
             if message["type"] == "subscribe":
-                on_link(True)
+                on_connection(True)
             elif message["type"] == "message":
-                with contextlib.suppress(ValueError):  # somebody else's words on our channel
+                with contextlib.suppress(ValueError):  # a message that is no id: another program uses our channel
                     on_change(UUID(message["data"].decode()))

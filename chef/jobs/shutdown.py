@@ -1,4 +1,4 @@
-"""How a process that does a job knows that it has to end."""
+"""How a process that runs a job learns that it has to end."""
 
 import os
 import signal
@@ -15,19 +15,24 @@ def worker_name() -> str:
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
-class StopSignal:
-    """Whether this process should give its job back: the grace after SIGTERM is over, or its worker is dead."""
+class GracefulShutdown:
+    """Whether this process has to give its job back: the grace after SIGTERM is over, or its parent worker is dead.
+
+    To be made in the main thread, where it takes over SIGTERM; elsewhere only the parent counts.
+    """
 
     def __init__(self) -> None:
         self._parent = os.getppid()
-        self._told_at: float | None = None
+        self._requested_at: float | None = None
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self._note)
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
-        self._told_at = self._told_at or time.monotonic()
+        self._requested_at = self._requested_at or time.monotonic()
 
     def is_due(self) -> bool:
         if os.getppid() != self._parent:
             return True
-        return self._told_at is not None and time.monotonic() - self._told_at >= settings.SHUTDOWN_GRACE_SECONDS
+        return (
+            self._requested_at is not None and time.monotonic() - self._requested_at >= settings.SHUTDOWN_GRACE_SECONDS
+        )

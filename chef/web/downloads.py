@@ -5,29 +5,31 @@ What needs no database is sent when Django is done with the request: else a thre
 """
 
 import re
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from dataclasses import dataclass
 from functools import partial
 
 from asgiref.sync import sync_to_async
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
 from django.utils.http import content_disposition_header, parse_etags
-from rest_framework.exceptions import APIException
 
+from chef.refusals import RefusalError
 from chef.web.reading import made_in_threads
-from chef.web.streaming import hand_over_download
+from chef.web.streaming import stream_download
 
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
 
 
-class RangeNotSatisfiable(APIException):
-    status_code = 416
-    default_detail = "The range lies beyond the end: ask for one that starts within the content."
-    default_code = "range_not_satisfiable"
+class RangeNotSatisfiableError(RefusalError):
+    code, status = "range_not_satisfiable", 416
 
     def __init__(self, size: int) -> None:
-        super().__init__()
-        self.headers = {"Content-Range": f"bytes */{size}"}
+        super().__init__("The range lies beyond the end: ask for one that starts within the content.")
+        self._size = size
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return {"Content-Range": f"bytes */{self._size}"}
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,8 @@ class Content:
 def send(request: HttpRequest, content: Content, *, file_name: str = "") -> HttpResponseBase:
     """The answer to a GET or HEAD. With a file name it is an attachment, which no browser shows on our own origin.
 
-    Several ranges at once are answered with the whole, as RFC 9110 allows. Raises RangeNotSatisfiable, TooManyReaders,
-    and what `content.read` raises before its first piece is asked for.
+    Several ranges at once are answered with the whole, as RFC 9110 allows. Raises RangeNotSatisfiableError,
+    TooManyReadersError, and what `content.read` raises before its first piece is asked for.
     """
     etag = f'"{content.etag}"'
     headers = {
@@ -76,7 +78,7 @@ def send(request: HttpRequest, content: Content, *, file_name: str = "") -> Http
     status = 206 if part else 200
     body = partial(content.read, start, length)
     if content.outlives_request:
-        return hand_over_download(request, body, headers, status=status)
+        return stream_download(request, body, headers, status=status)
     return StreamingHttpResponse(body(), status=status, headers=headers)
 
 
@@ -85,13 +87,13 @@ def send_made(
 ) -> HttpResponseBase:
     """An attachment of so many bytes that is made while it is sent, without the request's thread and its database.
 
-    Raises TooManyReaders.
+    Raises TooManyReadersError.
     """
     headers = {**_attached(media_type, file_name), "Content-Length": str(size)}
     if request.method == "HEAD":
         pieces.close()
         return HttpResponse(headers=headers)
-    return hand_over_download(request, partial(made_in_threads, pieces), headers)
+    return stream_download(request, partial(made_in_threads, pieces), headers)
 
 
 def send_stream(request: HttpRequest, pieces: Generator[bytes], *, media_type: str, file_name: str) -> HttpResponseBase:
@@ -124,7 +126,7 @@ async def _in_thread(pieces: Generator[bytes]) -> AsyncGenerator[bytes]:
 def part_of(wanted: str, if_range: str, size: int, etag: str) -> tuple[int, int] | None:
     """(start, length) of what a Range header asks for, None for the whole; `etag` with its quotes.
 
-    Raises RangeNotSatisfiable.
+    Raises RangeNotSatisfiableError.
     """
     match = _RANGE.fullmatch(wanted.strip())
     if not match or match.groups() == ("", "") or (if_range or etag) != etag:
@@ -137,5 +139,5 @@ def part_of(wanted: str, if_range: str, size: int, etag: str) -> tuple[int, int]
         if last and int(last) < int(first):
             return None
     if start >= size or start >= end:
-        raise RangeNotSatisfiable(size)
+        raise RangeNotSatisfiableError(size)
     return start, end - start

@@ -1,5 +1,7 @@
 """Every error in one shape: those that views raise, and on the API's paths those that no view answers."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -13,12 +15,15 @@ from django.views import defaults
 from django.views.decorators.csrf import csrf_exempt
 from drf_standardized_errors.formatter import ExceptionFormatter
 from drf_standardized_errors.handler import ExceptionHandler
-from rest_framework.exceptions import APIException, ParseError
+from rest_framework.exceptions import APIException, ErrorDetail, ParseError, ValidationError
 from rest_framework.response import Response
 
+from chef.refusals import Reason, RefusalError
 from chef.storage.errors import StoreFault
 
 R = TypeVar("R", bound=HttpResponseBase)
+
+MAX_NAME_CHARS = 240  # of what an error repeats of a name
 
 
 def error_response(status: int, kind: str, code: str, detail: str) -> JsonResponse:
@@ -29,21 +34,62 @@ def _is_for_programs(request: HttpRequest) -> bool:
     return request.path.startswith(("/v1/", "/health"))
 
 
-class StorageUnavailable(APIException):
-    status_code = 503
-    default_code = "storage_unavailable"
-    default_detail = "The store of artifacts does not answer, or not as it should: come back later."
-    wait = 10
+class StorageUnavailableError(RefusalError):
+    code, status, retry_after = "storage_unavailable", 503, 10
+
+    def __init__(self) -> None:
+        super().__init__("The store of artifacts does not answer, or not as it should: come back later.")
+
+
+class _ApiRefusalError(APIException):
+    """A refusal with its own status and headers."""
+
+    def __init__(self, refused: RefusalError) -> None:
+        super().__init__(str(refused), code=refused.code)
+        self.status_code, self.headers = refused.status, refused.headers
+
+
+def as_api_exception(refused: RefusalError) -> APIException:
+    """What the API answers a refusal with: by field when the request is at fault, else as one error."""
+    if refused.status == 400:
+        return ValidationError(_by_name([(reason, reason.attr) for reason in refused.reasons]))
+    return _ApiRefusalError(refused)
+
+
+@contextmanager
+def refusals_as_invalid() -> Iterator[None]:
+    """For a serializer or field: what is refused inside becomes its ValidationError, with the names below its own."""
+    try:
+        yield
+    except RefusalError as refused:
+        raise ValidationError(field_errors(refused)) from refused
+
+
+def field_errors(refused: RefusalError) -> Any:
+    """The reasons as the errors of one field, whose own name is left out: a list, or lists by the names below it."""
+    return _by_name([(reason, reason.attr[1:]) for reason in refused.reasons])
+
+
+def _by_name(reasons: Sequence[tuple[Reason, Sequence[str]]]) -> Any:
+    """As DRF nests errors. What is about a field as a whole, beside errors of its parts, has the empty name."""
+    if not any(attr for _, attr in reasons):
+        return [ErrorDetail(reason.detail, code=reason.code) for reason, _ in reasons]
+    found: dict[str, list[tuple[Reason, Sequence[str]]]] = {}
+    for reason, attr in reasons:
+        found.setdefault(attr[0][:MAX_NAME_CHARS] if attr else "", []).append((reason, attr[1:]))
+    return {name: _by_name(below) for name, below in found.items()}
 
 
 class ApiExceptionHandler(ExceptionHandler):
     """The library's shape, with a next step in every text and the headers that go with a status."""
 
     def convert_known_exceptions(self, exc: Exception) -> Exception:
+        if isinstance(exc, RefusalError):
+            return as_api_exception(exc)
         if isinstance(exc, SuspiciousOperation):
             return ParseError("The request cannot be read: check its headers and its address.")
         if isinstance(exc, StoreFault):
-            return StorageUnavailable()
+            return as_api_exception(StorageUnavailableError())
         return super().convert_known_exceptions(exc)
 
     def convert_unhandled_exceptions(self, exc: Exception) -> APIException:
@@ -52,7 +98,8 @@ class ApiExceptionHandler(ExceptionHandler):
         return APIException("The server made a mistake; it has been written to its log. Try again.")
 
     def report_exception(self, exc: APIException, response: Response) -> None:
-        if exc is not self.exc or exc.status_code == 500:  # 503s that we raise ourselves are no mistake of the server
+        is_ours = isinstance(self.exc, APIException | RefusalError)
+        if not is_ours or exc.status_code == 500:  # 503s that we raise ourselves are no mistake of the server
             super().report_exception(exc, response)
 
     def get_headers(self, exc: APIException) -> dict[str, Any]:

@@ -11,18 +11,18 @@ from dataclasses import dataclass, field
 
 from standardwebhooks import Webhook, WebhookVerificationError
 
+from chef.refusals import RefusalError
+
 # The library's own tolerance, to either side.
 TOLERANCE_SECONDS = 5 * 60
 HEADERS = ("webhook-id", "webhook-timestamp", "webhook-signature")
 _ID = re.compile(r"[!-~]{1,255}")
 
 
-class NotSigned(Exception):
-    """The message is not one that a holder of the secret has sent just now. `code` is the API's."""
+class NotSignedError(RefusalError):
+    """The message is not one that a holder of the secret has sent just now."""
 
-    def __init__(self, code: str, detail: str) -> None:
-        super().__init__(detail)
-        self.code = code
+    code, status = "unsigned_message", 401
 
 
 @dataclass(frozen=True)
@@ -40,27 +40,25 @@ class SignedMessage:
 
 
 def check_headers(headers: Mapping[str, str]) -> None:
-    """Raise NotSigned where the headers alone show that it is no message of this moment: no body need be read then."""
+    """Raise NotSignedError where the headers alone show that it is not signed just now: no body need be read then."""
     given = [headers.get(name, "") for name in HEADERS]
     if not all(given) or not _ID.fullmatch(given[0]):
-        raise NotSigned(
-            "unsigned_message", f"Sign the message, and send {', '.join(HEADERS)}: see standardwebhooks.com."
-        )
+        raise NotSignedError(f"Sign the message, and send {', '.join(HEADERS)}: see standardwebhooks.com.")
     if not _is_fresh(given[1]):
         detail = (
             f"The webhook-timestamp is not within {TOLERANCE_SECONDS} s of this server's clock: set the clock, and "
             "sign the message anew."
         )
-        raise NotSigned("message_too_old", detail)
+        raise NotSignedError(detail, code="message_too_old")
 
 
 def verified(headers: Mapping[str, str], body: bytes, secrets: Sequence[str]) -> SignedMessage:
-    """The message, if one of the secrets has signed it within the last five minutes. Raises NotSigned."""
+    """The message, if one of the secrets has signed it within the last five minutes. Raises NotSignedError."""
     check_headers(headers)
     given = {name: headers[name] for name in HEADERS}
     if not any(_is_signed(given, body, secret) for secret in secrets):
         detail = "No secret here has signed these bytes with this id and time: sign exactly what is sent."
-        raise NotSigned("invalid_signature", detail)
+        raise NotSignedError(detail, code="invalid_signature")
     return SignedMessage(given["webhook-id"], body)
 
 

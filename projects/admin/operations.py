@@ -20,6 +20,8 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 
+from chef.refusals import RefusalError
+
 M = TypeVar("M", bound=Model)
 
 MOST_AT_ONCE = 100
@@ -27,16 +29,12 @@ MAX_REASON = 500
 _TOLD = 20  # results that are told one by one
 
 
-class Refused(Exception):
-    """It could not be done; the text says why, for whoever asked for it."""
-
-
 @dataclass(frozen=True)
 class Operation(Generic[M]):
     """`explain` says what will happen to each. `why_not` says of one thing why it cannot be done; empty when it can.
 
     `do` does it for somebody, with a reason that may be empty, and says what was done, as the log will tell it. It
-    raises Refused. Where it is not `atomic`, it stores or sends things that a transaction must not wait for.
+    raises RefusalError. Where it is not `atomic`, it stores or sends things that a transaction must not wait for.
     """
 
     name: str
@@ -166,7 +164,7 @@ class Operates(Generic[M]):
                 LogEntry.objects.log_actions(
                     by.pk, [row], DELETION if is_gone else CHANGE, change_message=told, single_object=True
                 )
-        except Refused as refused:
+        except RefusalError as refused:
             return f"{name}: {refused}", messages.WARNING
         return f"{name}: {what}", messages.SUCCESS
 

@@ -13,12 +13,12 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from rest_framework_api_key.models import APIKey
 
-from chef.jobs.models import OwnerQueueFull, QueueFull, Status
+from chef.jobs.models import Status
+from chef.refusals import RefusalError
 from projects.admin.lists import LargeList, ReadOnly, RecordsInline, chip, meant_by_name, preformatted
-from projects.admin.operations import Operates, Operation, Refused
-from projects.generations.actions import DayIsSpent, GenerationUnderWay, NotEnded, cancel_generation, retry_generation
+from projects.admin.operations import Operates, Operation
+from projects.generations.actions import cancel_generation, retry_generation
 from projects.models import ApiToken, Exchange, Generation, GenerationEvent, Project, Revision
-from projects.quarantine import InQuarantine
 from projects.tokens import revoke_token
 
 
@@ -72,15 +72,12 @@ class ApiTokenAdmin(Operates[ApiToken], ReadOnly, admin.ModelAdmin[ApiToken]):
 
 def _cancel(generation: Generation, by: User, reason: str) -> str:
     if not cancel_generation(generation, by=by):
-        raise Refused(f"It has ended meanwhile: it is {generation.status}.")
+        raise RefusalError(f"It has ended meanwhile: it is {generation.status}.")
     return "Cancelled."
 
 
 def _retry(generation: Generation, by: User, reason: str) -> str:
-    try:
-        again = retry_generation(generation, by=by)
-    except (NotEnded, GenerationUnderWay, DayIsSpent, QueueFull, OwnerQueueFull, InQuarantine) as refusal:
-        raise Refused(str(refusal)) from refusal
+    again = retry_generation(generation, by=by)
     return f"It goes on as {again.pk}."
 
 

@@ -1,11 +1,11 @@
 """`env` and `secrets` as they come in over the wire, with all that is wrong told at once. A value is never echoed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from rest_framework import serializers
-from rest_framework.exceptions import ErrorDetail
 
+from chef.web.errors import field_errors
 from projects.api.described import Described
 from projects.environment import (
     MAX_NAME_CHARS,
@@ -14,31 +14,12 @@ from projects.environment import (
     MIN_SECRET_CHARS,
     NAME_PATTERN,
     EnvironmentFault,
-    EnvironmentRefused,
+    InvalidEnvironmentError,
     Secret,
     environment_faults,
 )
 
-CODE = "invalid_environment"
 _SECRET = {"type": "string", "minLength": MIN_SECRET_CHARS, "maxLength": MAX_VALUE_BYTES}
-
-
-def details(faults: Sequence[EnvironmentFault]) -> Any:
-    """Faults of one field as DRF tells them: by name, or as a list when they are the field's as a whole."""
-    if not any(fault.name for fault in faults):
-        return [ErrorDetail(fault.detail, code=CODE) for fault in faults]
-    found: dict[str, list[ErrorDetail]] = {}
-    for fault in faults:
-        found.setdefault(fault.name[:MAX_NAME_CHARS], []).append(ErrorDetail(fault.detail, code=CODE))
-    return found
-
-
-def as_validation_error(refused: EnvironmentRefused) -> serializers.ValidationError:
-    """The refusal of an action, as the error of a request."""
-    places = dict.fromkeys(fault.where for fault in refused.faults)
-    return serializers.ValidationError(
-        {where: details([fault for fault in refused.faults if fault.where == where]) for where in places}
-    )
 
 
 class _ByName(Described, serializers.DictField):
@@ -72,7 +53,7 @@ class _ByName(Described, serializers.DictField):
                 faults.append(EnvironmentFault(self.where, str(name), str(fault)))
         faults += self.faults_of(values)
         if faults:
-            raise serializers.ValidationError(details(faults))
+            raise serializers.ValidationError(field_errors(InvalidEnvironmentError(faults)))
         return values
 
     def read(self, value: Any) -> Any:

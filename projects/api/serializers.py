@@ -12,11 +12,12 @@ from rest_framework import serializers
 from rest_framework.exceptions import ErrorDetail
 from rest_framework.fields import Field
 
+from chef.web.errors import field_errors, refusals_as_invalid
 from chef.web.units import parse_bytes
 from projects.api.described import Described
 from projects.api.typed_fields import Real, Text, Whole
 from projects.files.archives import unpack
-from projects.files.limits import UploadRefused, limit_faults
+from projects.files.limits import InvalidUploadError, limit_faults
 from projects.files.paths import Fault, NewFile, path_fault, too_many_files
 
 MAX_COMMAND_CHARS = 4000
@@ -24,7 +25,6 @@ LEAST_MEMORY = 16 * 1024**2
 MAX_DEPENDENCIES = 500
 MAX_DEPENDENCY_CHARS = 214
 MAX_UNKNOWN_TOLD = 20
-MAX_NAME_CHARS = 240  # of what an error repeats of a path
 # npm's own rule for names, with a scope; PyPI's names are a part of it.
 _DEPENDENCY_NAME = re.compile(r"(@[a-z0-9~-][a-z0-9._~-]*/)?[A-Za-z0-9~_-][A-Za-z0-9._~-]*")
 
@@ -32,6 +32,11 @@ _DEPENDENCY_NAME = re.compile(r"(@[a-z0-9~-][a-z0-9._~-]*/)?[A-Za-z0-9~_-][A-Za-
 def camel(name: str) -> str:
     head, *rest = name.split("_")
     return head + "".join(part.capitalize() for part in rest)
+
+
+def wire_names(data: Mapping[str, Any]) -> dict[str, Any]:
+    """What a CamelSerializer has read, by the names that it has on the wire."""
+    return {camel(name): value for name, value in data.items()}
 
 
 class CamelSerializer(serializers.Serializer[Any]):
@@ -176,7 +181,7 @@ class FilesField(Described, serializers.Field[list[NewFile], Any, None, None]):
         if len(data) > settings.MAX_FILES:
             faults.append(too_many_files(len(data), settings.MAX_FILES))
         if faults:
-            raise serializers.ValidationError(faults_by_path(UploadRefused(faults)))
+            raise serializers.ValidationError(field_errors(InvalidUploadError(faults)))
         return files
 
 
@@ -218,19 +223,8 @@ class ArchiveField(Described, serializers.Field[list[NewFile], Any, None, None])
         if not isinstance(data, UploadedFile):
             detail = "An archive is a file of a form (multipart/form-data); in JSON, send `files`."
             raise serializers.ValidationError(detail, code="shape")
-        try:
-            with data:
-                return unpack(cast("BinaryIO", data))
-        except UploadRefused as refused:
-            raise serializers.ValidationError(faults_by_path(refused)) from refused
-
-
-def faults_by_path(refused: UploadRefused) -> Any:
-    """The faults as details of one field: of the field itself, or by the path of the file."""
-    faults: dict[str, list[ErrorDetail]] = {}
-    for fault in refused.faults:
-        faults.setdefault(fault.path[:MAX_NAME_CHARS], []).append(ErrorDetail(fault.detail, code=fault.code))
-    return faults
+        with refusals_as_invalid(), data:
+            return unpack(cast("BinaryIO", data))
 
 
 class DependenciesField(Described, serializers.DictField):

@@ -1,4 +1,4 @@
-"""The API's doors to projects and their revisions. Knows nothing of builds: `builds.api` adds those."""
+"""What all of the API's view sets share, and the revisions of projects. Knows nothing of builds."""
 
 from collections.abc import AsyncIterator
 from typing import Any, cast
@@ -17,10 +17,10 @@ from rest_framework.response import Response
 from rest_framework.viewsets import GenericViewSet
 
 from chef.web.downloads import Content, send, send_stream
+from chef.web.idempotency import IdempotentMixin
 from chef.web.pagination import HighestNumberFirst, NewestFirst
 from chef.web.rate_limits import RateLimitedMixin
 from projects.api.documents import RevisionDetail, RevisionDocument
-from projects.api.idempotency import IdempotentMixin
 from projects.files.archives import pack
 from projects.models import Project, Revision
 
@@ -37,7 +37,7 @@ class AnyAccept(DefaultContentNegotiation):
 
 
 class ApiViewSet(IdempotentMixin, RateLimitedMixin, GenericViewSet[Any]):
-    """What all doors share: whose request it is, how often one may ask, POSTs that may be sent twice, lists by cursor.
+    """What all view sets share: the user, rate limits, POSTs that may be sent twice, lists by cursor.
 
     Every error is JSON, whatever was asked for.
     """
@@ -69,17 +69,21 @@ class ApiViewSet(IdempotentMixin, RateLimitedMixin, GenericViewSet[Any]):
         return row
 
 
-class RevisionDoors(ApiViewSet):
+def projects_of(request: Request) -> QuerySet[Project]:
+    """All projects of the user."""
+    return Project.objects.filter(owner=request.user.pk)
+
+
+class RevisionViewSet(ApiViewSet):
     """Snapshots of a project's source files, which never change."""
 
-    def projects(self) -> QuerySet[Project]:
-        return Project.objects.filter(owner=self.user.pk)
+    lookup_value_converter = "uuid"
 
     @extend_schema(operation_id="listRevisions", responses=RevisionDocument(many=True))
     @action(detail=True, url_name="revisions", pagination_class=HighestNumberFirst)
     def revisions(self, request: Request, pk: Any) -> Response:
         """The project's revisions, newest first."""
-        project = self.one(self.projects(), pk=pk)
+        project = self.one(projects_of(request), pk=pk)
         return self.page(Revision.objects.filter(project=project), RevisionDocument)
 
     @extend_schema(operation_id="getRevision", responses=RevisionDetail)
@@ -108,7 +112,10 @@ class RevisionDoors(ApiViewSet):
     def _revision(self, pk: Any, number: int) -> Revision:
         if number > 2**31 - 1:  # more than the column holds
             raise Http404
-        return cast(Revision, self.one(Revision.objects.filter(project__in=self.projects(), project=pk), number=number))
+        return cast(
+            Revision,
+            self.one(Revision.objects.filter(project__in=projects_of(self.request), project=pk), number=number),
+        )
 
 
 def send_archive(request: HttpRequest, revision: Revision) -> HttpResponseBase:

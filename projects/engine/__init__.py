@@ -1,1 +1,1 @@
-"""The AI engine: it turns a prompt into the files of a project. What becomes of them is not its business."""
+"""The AI engine: turns a prompt into the files of a project. It does not know what happens to them next."""

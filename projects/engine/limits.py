@@ -1,19 +1,19 @@
-"""What the engine may produce: the same limits that an upload has, given in by whoever calls it."""
+"""What the engine may produce: the same limits as an upload has, passed in by the caller."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from projects.engine.errors import EngineError
-from projects.files.paths import MAX_DEPTH, MAX_PATH_BYTES, Fault, told, upload_faults
+from projects.files.paths import MAX_DEPTH, MAX_PATH_BYTES, Fault, shortened, upload_faults
 
-MAX_TOLD = 10  # of what is wrong, to a model or a person
+MAX_REPORTED = 10  # of error messages, to a model or a person
 
 Files = Mapping[str, bytes]
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How many files, and how large in bytes; the defaults are the API's own."""
+    """How many files, and how large in bytes; the defaults are the API's."""
 
     max_files: int = 1_000
     max_file: int = 1024**2
@@ -40,4 +40,4 @@ class Limits:
 
 def sentences(faults: list[Fault]) -> str:
     """The first faults of a list as text."""
-    return " ".join(f"{fault.path[:100] or 'files'}: {fault.detail}" for fault in told(faults)[:MAX_TOLD])
+    return " ".join(f"{fault.path[:100] or 'files'}: {fault.detail}" for fault in shortened(faults)[:MAX_REPORTED])

@@ -1,7 +1,8 @@
-"""From a prompt to an app's files: the stages in order. What is there already is not asked for again.
+"""From a prompt to an app's files: the stages in order. A resumed generation does not repeat finished stages.
 
-Reading on from here: `intent`, `plan`, `code` and `suite` are the stages, each with its prompt in `prompts/`; `asking`
-takes their questions to the model and back; `edit` and `repair` change files that are there.
+Where to read on: `stages.intent`, `stages.plan`, `stages.code` and `stages.tests`, each with its prompt in
+`model/prompts/`; `model.asking` sends their questions to the model; `repairs.edit` and `repairs.repair` change
+existing files.
 """
 
 from collections.abc import Callable
@@ -20,17 +21,17 @@ from projects.engine.stages.plan import make_plan
 from projects.engine.stages.state import State
 from projects.engine.stages.tests import write_suite
 
-NO_RUNNER = "A static site has nothing that could run tests."
+NO_RUNNER = "A static site has no way to run tests."
 
 Progress = Callable[[State], None]
 
 
 @dataclass(frozen=True)
 class Generated:
-    """What a generation came to.
+    """The result of a generation.
 
-    `complete`: all needed files are there, so that the files can be built; only then are `files` more than what was
-    written so far. `stopped` is the end of the budget or of the owner's day, when that is why it is over.
+    `complete`: all needed files were written, so the app can be built; otherwise `files` is what was written so far.
+    `stopped` is set when the budget or the owner's daily limit ended the generation.
     """
 
     files: dict[str, bytes]
@@ -49,10 +50,10 @@ def generate(
     state: State | None = None,
     files_at_once: int = FILES_AT_ONCE,
 ) -> Generated:
-    """Write an app. `state` is an earlier run's, to go on from; `on_progress` gets it whenever it has grown.
+    """Write an app. `state` is that of an earlier run, to resume; `on_progress` gets it each time it has grown.
 
-    An exhausted budget ends it with what there is. Raises EngineError for everything else; the last state that was told
-    is then as far as it came.
+    An exhausted budget ends it with what there is. Raises EngineError for everything else; the last state passed to
+    `on_progress` is then how far it got.
     """
     begun = state.model_copy(deep=True) if state else State(request=request)
     run = _Run(asker, limits, begun, on_progress, files_at_once)
@@ -60,7 +61,7 @@ def generate(
     try:
         run.all_stages()
     except EngineError as error:
-        run.tell()  # what the failed request has used
+        run.report_progress()  # include what the failed request used
         if error.code not in ("budget_reached", "day_spent"):
             raise
         stopped = error
@@ -82,12 +83,12 @@ class _Run:
             state.plan = make_plan(asker, state.request, state.intent, limits)
         if state.missing():
             self.enter(Stage.CODE)
-            write_files(asker, state, limits, at_once=self._files_at_once, on_change=self.tell)
+            write_files(asker, state, limits, at_once=self._files_at_once, on_change=self.report_progress)
         limits.check(self.files())
         if state.request.tests and not state.suite and not state.tests_left_out:
             self.enter(Stage.TESTS)
             self.write_tests()
-        self.tell()
+        self.report_progress()
 
     def write_tests(self) -> None:
         state = self._state
@@ -105,10 +106,10 @@ class _Run:
 
     def enter(self, stage: Stage) -> None:
         self._state.stage = stage.value
-        self.tell()
+        self.report_progress()
 
-    def tell(self) -> None:
-        """Tell how far it has come, as a copy: the next change is not this one's."""
+    def report_progress(self) -> None:
+        """Report progress with a copy of the state, because the state goes on changing."""
         self._state.used = self._asker.used
         self._on_progress(self._state.model_copy(deep=True))
 

@@ -1,14 +1,14 @@
-"""The starters: small, finished projects. A prompt's words choose one, and its text fills it; no model is asked.
+"""The starters: small, finished projects. The words of a prompt choose one and fill it in; no model is used.
 
-Each is a folder of real files in `starter_files/`. Where they need something of the prompt, they have a placeholder,
-`%%title:html%%`: which text, and how to escape it for the place. Placeholders stand only inside strings and running
-text, so that an unfilled file is as well formed as a filled one. The texts are `title`, `description` and `package`;
+Each is a folder of real files in `starter_files/`. Where they need text from the prompt, they have a placeholder,
+`%%title:html%%`: which text, and how to escape it there. Placeholders occur only inside strings and running text, so
+that a template is as well formed as a filled-in file. The texts are `title`, `description` and `package`;
 the escapings are those of `_ESCAPES`.
 
-A lock file is renewed in a filled copy, by `npm install --package-lock-only`. It keeps every `integrity` and loses
-every `resolved`, which would name a registry; `name` becomes the placeholder of the package.json again.
+To update a lock file, run `npm install --package-lock-only` in a filled-in copy. Keep every `integrity`, remove every
+`resolved` (it names a registry), and set `name` to the placeholder of package.json again.
 
-All of this is pure: it knows no settings and no database, and reads nothing but its own files.
+Pure: no settings, no database; reads only its own files.
 """
 
 import html
@@ -31,9 +31,9 @@ _FILES = Path(__file__).parent / "starter_files"
 
 @dataclass(frozen=True, kw_only=True)
 class Starter:
-    """`title` completes "this is a …". `words` weigh what a prompt may say; a higher sum wins.
+    """`title` completes "this is a …". `words` are the weights of words in a prompt; the highest sum wins.
 
-    The defaults are for what neither prompt nor name gives.
+    The defaults are used where neither prompt nor name gives a text.
     """
 
     key: str
@@ -47,13 +47,13 @@ class Starter:
 
 @dataclass(frozen=True)
 class Choice:
-    """A starter, and one sentence for the user that says why it is this one."""
+    """A starter, and one sentence for the user that says why it was chosen."""
 
     starter: Starter
     because: str
 
 
-# A language or framework by its name decides, whatever else is said; the rest is a matter of more and less.
+# Naming a language or framework decides; all other words add up.
 _NAMED = 100
 _TODO = MappingProxyType(
     {
@@ -136,7 +136,7 @@ _BY_KEY = {starter.key: starter for starter in STARTERS}
 
 
 def choose(prompt: str, *, runtime: str | None = None) -> Choice:
-    """The starter for a prompt, among those of the runtime if one is given. Raises ValueError for one without any."""
+    """The starter for a prompt, among those of the runtime if one is given. Raises ValueError if it has none."""
     candidates = [starter for starter in STARTERS if runtime in {None, starter.runtime}]
     if not candidates:
         raise ValueError(f"there is no starter for the runtime {runtime!r}")
@@ -159,7 +159,7 @@ def _said(prompt: str) -> Iterator[str]:
 
 
 def _score(starter: Starter, said: list[str]) -> tuple[int, int]:
-    """The weight of what was said; among equals, who was spoken of first."""
+    """The sum of the weights; among equals, the one mentioned first."""
     places = [place for place, word in enumerate(said) if word in starter.words]
     return sum(starter.words[said[place]] for place in places), -min(places, default=len(said))
 
@@ -169,7 +169,7 @@ def _because(starter: Starter, runtime: str | None, deciding: list[str], *, is_o
     if deciding and not is_only:
         said = f"the prompt says {_listed(deciding)}"
     else:
-        said = "" if is_only else "no word of the prompt points to one of the starters"
+        said = "" if is_only else "no word of the prompt matches a starter"
     reason = " and ".join(part for part in (asked, said) if part)
     return f"{reason[:1].upper()}{reason[1:]}, so this is a {starter.title}."
 
@@ -182,27 +182,27 @@ def _listed(words: list[str]) -> str:
 # --- Filling -------------------------------------------------------------------------------------------------------
 
 _PLACEHOLDER = re.compile(r"%%(\w+):(\w+)%%")
-# How prompts begin before they come to the point: "Please build me a simple …".
+# How prompts begin: "Please build me a simple …".
 _LEAD = re.compile(
     r"^(?:please )?(?:(?:can|could|would|will) you (?:please )?|(?:i|we)(?: want| need|['\u2019]d like| would like)"
     r"(?: you)?(?: to)?(?: have)? )?(?:(?:build|create|make|write|generate|design|develop|implement|code|give)"
     r"(?: me| us)? )?(?:(?:an?|the|my|our|some) )?",
     re.IGNORECASE,
 )
-# A page is named for what it is about: "Modern landing page for a …".
+# A page is named after its subject: "Modern landing page for a …".
 _PAGE_FOR = re.compile(
     r"^(?:(?!with |that |and )[\w-]+ ){0,3}?(?:(?:landing |web ?|home ?)?page|(?:web ?)?site|portfolio) "
     r"(?:for|about|of) (?:(?:an?|the|my|our) )?",
     re.IGNORECASE,
 )
-# What follows is detail.
+# What follows these is detail.
 _TITLE_END = re.compile(r" (?:with|using|which|where|and has) |[.,;:!?](?: |$)", re.IGNORECASE)
-# Joiners make one sign of several, in emoji and in some scripts. All else that cannot be seen only misleads.
+# Joiners combine characters in emoji and some scripts; other invisible characters only mislead.
 _JOINERS = "\u200c\u200d"
 
 
 def fill(starter: Starter, *, prompt: str, name: str) -> list[NewFile]:
-    """The starter's files, with what the prompt and the project's name give; either may be empty or strange."""
+    """The starter's files, filled in from the prompt and the project's name; either may be empty or odd."""
     texts = _texts(starter, prompt, name)
 
     def text(match: re.Match[str]) -> str:
@@ -213,20 +213,20 @@ def fill(starter: Starter, *, prompt: str, name: str) -> list[NewFile]:
 
 @cache
 def _template(key: str) -> Mapping[str, str]:
-    """The unfilled files, by path."""
+    """The template files, by path."""
     folder = _FILES / key
     paths = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
-    # The image's build compiles all Python there is, these files too.
+    # Building the image compiles all Python files, these too.
     sources = [path for path in paths if "__pycache__" not in path.parts]
     return MappingProxyType({path.as_posix(): (folder / path).read_text("utf-8") for path in sources})
 
 
 def _texts(starter: Starter, prompt: str, name: str) -> dict[str, str]:
-    """What the placeholders stand for: single lines of visible text, never empty."""
+    """The values of the placeholders: single lines of visible text, never empty."""
     subject = _LEAD.sub("", _visible(prompt), count=1)
     about = _PAGE_FOR.sub("", subject, count=1)
     title = _spaced(_visible(name)) or _TITLE_END.split(about, maxsplit=1)[0]
-    # They stand beside each other, so the description is to say more than the title if the prompt does.
+    # They are shown together, so the description should say more than the title if the prompt does.
     description = about if len(about.rstrip(" .!")) > len(title) else subject
     title = _shortened(_capitalised(title), MAX_TITLE)
     return {
@@ -237,7 +237,7 @@ def _texts(starter: Starter, prompt: str, name: str) -> dict[str, str]:
 
 
 def _visible(text: str) -> str:
-    """The text on one line, without control characters, marks of direction and broken surrogates."""
+    """The text on one line, without control characters, direction marks and unpaired surrogates."""
     kept = (char for char in " ".join(text.split()) if char in _JOINERS or not _is_hidden(char))
     return " ".join("".join(kept).split()).strip(f" {_JOINERS}")
 
@@ -247,7 +247,7 @@ def _is_hidden(char: str) -> bool:
 
 
 def _spaced(name: str) -> str:
-    """A name that is written as one word, for programs, as one for people."""
+    """A human-readable name from one written for programs, as one word."""
     return name if " " in name else re.sub("[-_]+", " ", name).strip()
 
 
@@ -264,7 +264,7 @@ def _shortened(text: str, most: int) -> str:
 
 
 def _package(title: str) -> str:
-    """The title as a name that npm and Python's index both allow; empty when nothing of it can be kept."""
+    """The title as a package name that npm and PyPI both allow; empty when no character can be kept."""
     plain = unicodedata.normalize("NFKD", title).encode("ascii", "ignore").decode().lower()
     return "-".join(re.findall(r"[a-z0-9]+", plain))[:MAX_PACKAGE].strip("-")
 
@@ -273,22 +273,22 @@ def _package(title: str) -> str:
 
 
 def _quoted(text: str) -> str:
-    """For within double quotes in JSON, TOML and Python, which agree on visible characters; for docstrings too."""
+    """For double-quoted strings in JSON, TOML and Python, and for docstrings."""
     return json.dumps(text, ensure_ascii=False)[1:-1]
 
 
 def _script(text: str) -> str:
-    """For within double quotes in JavaScript, also where that stands in HTML: nothing there ends the script."""
+    """For double-quoted strings in JavaScript, also inside HTML: nothing can end the script element."""
     return _quoted(text).replace("<", "\\u003c")
 
 
 def _markup(text: str) -> str:
-    """For HTML's text and quoted attributes. Vite puts variables of the environment where it finds `%NAME%`."""
+    """For HTML text and quoted attributes. Vite replaces `%NAME%` with environment variables, so % is escaped too."""
     return html.escape(text).replace("%", "&#37;")
 
 
 def _markdown(text: str) -> str:
-    """For a line of Markdown: all that could be markup, or a link by itself, is plain text."""
+    """For a line of Markdown: anything that could be markup or an automatic link becomes plain text."""
     text = re.sub(r"[\\`*_{}\[\]<>#|~&$@:!^=]", r"\\\g<0>", text)
     text = re.sub(r"\b(www)\.", r"\1\\.", text, flags=re.IGNORECASE)
     return re.sub(r"^([+-]|\d+(?=[.)]))", lambda found: _list_mark(found[0]), text)

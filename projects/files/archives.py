@@ -1,9 +1,9 @@
 """Archives in and out: a tar, tar.gz or zip → source files within the limits; source files → a tar.gz.
 
-What an archive is, its content says and never its name. Nothing is extracted to disk, and nothing that is read is
-believed before it has been counted: an archive that unpacks to more than a project may hold costs no more than one
-that just fits. Folders are passed over, since files make their own. So is what macOS adds by itself: `__MACOSX/`,
-`.DS_Store` and `._name`. Knows nothing of requests.
+The format is detected from the content, never from the name. Nothing is extracted to disk, and declared sizes are not
+trusted: an archive that unpacks to more than a project may hold costs no more than one that just fits. Folder entries
+are skipped, since files imply them, and so are `__MACOSX/`, `.DS_Store` and `._name`, which macOS adds. Knows nothing
+of requests.
 """
 
 import io
@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Generator, Iterable
 from typing import BinaryIO, cast
 
-from projects.files.ignore_rules import Sieve
+from projects.files.ignore_rules import IgnoreRules
 from projects.files.intake import Intake, Unreadable
 from projects.files.paths import NewFile
 from projects.files.tar_members import BLOCK, CUT_OFF, is_tar, read_tar
@@ -20,23 +20,22 @@ from projects.files.zip_members import is_zip, read_zip
 from projects.models import SourceFile
 
 PIECE_BYTES = 64 * 1024
-# Parallel compressors write a tar in many gzip members; each costs a start.
+# Parallel compressors write a tar as many gzip members; each has a start-up cost.
 MAX_GZIP_MEMBERS = 4000
 GZIP = zlib.MAX_WBITS + 16
-# Of each packed file, so that packing again gives the same bytes. Zip files, and so wheels, know no earlier time.
+# The time of each packed file, so that packing again gives the same bytes. The earliest that zip files allow.
 PACKED_AT = 315_532_800  # 1980-01-01
 
 
-def unpack(upload: BinaryIO, sieve: Sieve | None = None) -> list[NewFile]:
-    """The files of an archive, in its order; `upload` can seek. An archive without files gives none.
+def unpack(upload: BinaryIO, ignore_rules: IgnoreRules | None = None) -> list[NewFile]:
+    """The files of an archive, in its order; `upload` must be seekable. An empty archive gives no files.
 
-    What the sieve holds back is passed over, whatever it is.
+    Members that match the ignore rules are skipped, whatever their type.
 
-    Raises UploadRefused with all that is wrong: what a file may not be or be called has the codes of
-    `projects.files.paths` and `unsafe_member`; `invalid_archive` is one that cannot be
-    read, or that says of itself what is not so.
+    Raises InvalidUploadError with all errors: those of `projects.files.paths`, `unsafe_member` for members that are not
+    plain files, and `invalid_archive` for an archive that cannot be read or contradicts itself.
     """
-    intake = Intake(sieve)
+    intake = Intake(ignore_rules)
     try:
         _read(upload, intake)
     except Unreadable as fault:
@@ -55,11 +54,11 @@ def _read(upload: BinaryIO, intake: Intake) -> None:
     elif is_tar(head):
         read_tar(upload, intake)
     else:
-        raise Unreadable("This is neither a tar, a tar.gz nor a zip: pack the files as one of these.")
+        raise Unreadable("The file is not a tar, tar.gz or zip archive: send one of these.")
 
 
 class _Gunzip(io.RawIOBase):
-    """What a gzip file holds, checked against its sums. Raises Unreadable when it is damaged or cut off."""
+    """The content of a gzip file, verified by its checksums. Raises Unreadable when it is damaged or truncated."""
 
     def __init__(self, source: BinaryIO) -> None:
         self._source = source
@@ -74,7 +73,7 @@ class _Gunzip(io.RawIOBase):
         try:
             piece = self._piece(len(buffer))
         except zlib.error as fault:
-            raise Unreadable("The gzip file is damaged: pack it anew.") from fault
+            raise Unreadable("The gzip file is damaged: create it again.") from fault
         buffer[: len(piece)] = piece
         return len(piece)
 
@@ -92,21 +91,21 @@ class _Gunzip(io.RawIOBase):
         return b""
 
     def _next(self, rest: bytes) -> "zlib._Decompress | None":
-        """Another gzip member may follow, and so may zeros that fill a tape's last block."""
+        """Another gzip member may follow, or zero bytes that pad the last block."""
         while not (rest := rest.lstrip(b"\0")):
             if not (rest := self._source.read(PIECE_BYTES)):
                 return None
         self._waiting = rest
         self._members += 1
         if not rest.startswith(b"\x1f") or self._members > MAX_GZIP_MEMBERS:
-            raise Unreadable("There is more after the archive's end: send one archive, and nothing behind it.")
+            raise Unreadable("There is data after the end of the archive: send a single archive.")
         return zlib.decompressobj(GZIP)
 
 
 def pack(files: Iterable[SourceFile | NewFile]) -> Generator[bytes]:
-    """A tar.gz of the files in the order given, in pieces: never more than one file is in memory.
+    """A tar.gz of the files in the order given, in chunks: only one file is in memory at a time.
 
-    The same files give the same bytes: owners, times and the gzip header say nothing.
+    The same files give the same bytes: owners, times and the gzip header are constant.
     """
     deflater = zlib.compressobj(wbits=GZIP)
     for file in files:

@@ -1,6 +1,6 @@
-"""What people's folders hold besides sources: version control, installed packages, caches, and what builds have made.
+"""Ignore rules: what folders hold besides sources, such as version control, installed packages, caches, build outputs.
 
-Left out where a person drops a folder; a program that sends such files by the API is told of them instead.
+They apply where a person drops a folder or an archive; the API does not drop files silently and reports them instead.
 """
 
 from collections import Counter
@@ -15,24 +15,24 @@ FOLDERS = frozenset(
     ]
 )
 FILES = frozenset([".DS_Store", "Thumbs.db", "desktop.ini"])
-# What a build makes anew; in a folder without a manifest it is the site itself.
+# A build creates it again; in a folder without a manifest it is the site itself.
 _OUTPUTS, _MANIFEST = frozenset(["dist"]), "package.json"
 
 
-class Sieve:
-    """Says of each path whether it is left out, and counts those by what they were left out for."""
+class IgnoreRules:
+    """Decides for each path whether it is ignored, and counts the ignored ones by rule."""
 
     def __init__(self) -> None:
         self.left_out: Counter[str] = Counter()
 
-    def holds_back(self, path: str) -> bool:
-        reason = noise_in(path)
+    def ignores(self, path: str) -> bool:
+        reason = ignored_name(path)
         if reason:
             self.left_out[reason] += 1
         return bool(reason)
 
     def without_outputs(self, files: Iterable[NewFile]) -> list[NewFile]:
-        """The files without those that stand in a `dist` beside a package.json."""
+        """The files without those in a `dist` beside a package.json."""
         files = list(files)
         projects = {file.path.removesuffix(_MANIFEST) for file in files if file.path.split("/")[-1] == _MANIFEST}
         outputs = {f"{project}{name}": name for project in projects for name in _OUTPUTS}
@@ -46,7 +46,7 @@ class Sieve:
         return kept
 
 
-def noise_in(path: str) -> str:
-    """The folder or file that makes a path noise; empty when it is none."""
+def ignored_name(path: str) -> str:
+    """The folder or file name by which a path is ignored; empty when it is not."""
     *folders, name = path.split("/")
     return next((folder for folder in folders if folder in FOLDERS), name if name in FILES else "")

@@ -1,22 +1,22 @@
-"""Where the members of an archive go: what is kept of them, and all that is wrong with them.
+"""Collects the members of an archive: the files that are kept, and all errors.
 
-Knows the limits of the installation and no archive format. Names come in as text decoded with `surrogateescape`, so
-that one that is no UTF-8 can be told apart, and told.
+Knows the installation's limits and no archive format. Names arrive decoded with `surrogateescape`, so that
+invalid UTF-8 can be recognised and reported.
 """
 
 from django.conf import settings
 
-from projects.files.ignore_rules import Sieve, noise_in
-from projects.files.limits import UploadRefused, limit_faults
+from projects.files.ignore_rules import IgnoreRules, ignored_name
+from projects.files.limits import InvalidUploadError, limit_faults
 from projects.files.paths import Fault, NewFile, path_fault
 
 
 class Unreadable(Exception):
-    """Nothing more can be read from the archive; the text says why and what to do."""
+    """The rest of the archive cannot be read; the text says why and what to do."""
 
 
 def most_headers() -> int:
-    """How many headers an archive may have: of files, of folders, and of those that belong to another."""
+    """How many headers an archive may have: for files, folders, and extended headers."""
     return int(8 * settings.MAX_FILES + 1000)
 
 
@@ -25,10 +25,10 @@ def text_of(raw: bytes) -> str:
 
 
 class Intake:
-    """Members are put in as they are met; `result` gives the files, or raises with every fault at once."""
+    """Members are added as they are read; `result` returns the files, or raises with every error at once."""
 
-    def __init__(self, sieve: Sieve | None = None) -> None:
-        self._sieve = sieve
+    def __init__(self, ignore_rules: IgnoreRules | None = None) -> None:
+        self._ignore_rules = ignore_rules
         self._files: list[NewFile] = []
         self._sizes: list[tuple[str, int]] = []
         self._faults: list[Fault] = []
@@ -43,8 +43,8 @@ class Intake:
         self.refuse("unsafe_member", name, f"This is {kind}: an archive may hold only plain files and folders.")
 
     def folder(self, name: str) -> None:
-        """Folders are made as the files need them: only a name that points elsewhere is of interest."""
-        if self._sieve and noise_in(f"{name}/"):  # not counted: what is in it is
+        """Folders follow from the files: only an unsafe name matters."""
+        if self._ignore_rules and ignored_name(f"{name}/"):  # not counted: its content is
             return
         if self._is_utf8(name):
             reason = path_fault(name, max_bytes=settings.MAX_PATH_BYTES, max_depth=settings.MAX_PATH_DEPTH)
@@ -52,7 +52,7 @@ class Intake:
                 self.refuse("invalid_path", name, reason)
 
     def wants(self, name: str, size: int) -> bool:
-        """Note a plain file. False: its content need not be read, because it will not be kept."""
+        """Add a plain file. Returns False when its content need not be read, because it will not be kept."""
         if self._is_held_back(name) or _is_left_out(name) or not self._is_utf8(name):
             return False
         self._sizes.append((name, size))
@@ -67,22 +67,26 @@ class Intake:
         self._files.append(NewFile(name, content, executable))
 
     def check(self) -> None:
-        """Raise UploadRefused if anything is wrong up to here."""
+        """Raise InvalidUploadError if there are errors so far."""
         if faults := self._faults + limit_faults(self._sizes):
             self._files.clear()
-            raise UploadRefused(faults)
+            raise InvalidUploadError(faults)
 
     def result(self) -> list[NewFile]:
         self.check()
         return self._files
 
     def _is_held_back(self, name: str) -> bool:
-        return self._sieve is not None and self._sieve.holds_back(name)
+        return self._ignore_rules is not None and self._ignore_rules.ignores(name)
 
     def _is_utf8(self, name: str) -> bool:
         if name.isascii() or _shown(name) == name:
             return True
-        self.refuse("invalid_path", name, "The name is not UTF-8: rename the file, or pack it with another program.")
+        self.refuse(
+            "invalid_path",
+            name,
+            "The name is not valid UTF-8: rename the file, or create the archive with another program.",
+        )
         return False
 
 
@@ -91,6 +95,6 @@ def _shown(name: str) -> str:
 
 
 def _is_left_out(name: str) -> bool:
-    """What macOS adds to archives by itself."""
+    """Files that macOS adds to archives."""
     top, last = name.partition("/")[0], name.rpartition("/")[2]
     return top == "__MACOSX" or last == ".DS_Store" or last.startswith("._")

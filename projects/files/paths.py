@@ -1,7 +1,7 @@
-"""Safe relative paths and size limits: pure functions, the one gate that every source file passes.
+"""Safe relative paths and size limits: pure functions that check every source file.
 
-A path is refused, never repaired: a repaired name is a file that the user did not ask for. Knows no settings: what an
-installation allows is passed in.
+An invalid path is refused, never repaired: a repaired name would be a file that the user did not send. Knows no
+settings: the limits are passed in.
 """
 
 import re
@@ -11,18 +11,18 @@ from dataclasses import dataclass
 
 MAX_PATH_BYTES = 240
 MAX_DEPTH = 20
-MAX_NAME_BYTES = 255  # of one part of a path: what file systems allow
-MAX_TOLD = 100
+MAX_NAME_BYTES = 255  # of one part of a path: the limit of most file systems
+MAX_REPORTED = 100
 
 # Directional and zero-width characters make one name look like another (Unicode TR 36).
 _INVISIBLE = re.compile("[\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
-# Version control folders hold hooks that tools run by themselves, wherever in a project they are.
+# Version control folders hold hooks that tools run automatically, wherever in a project they are.
 _CONTROL_FOLDERS = {".git", ".hg", ".svn"}
 
 
 @dataclass(frozen=True)
 class NewFile:
-    """A source file on its way in: path, bytes, and whether it may be executed."""
+    """An incoming source file: path, bytes, and whether it is executable."""
 
     path: str
     content: bytes
@@ -31,7 +31,7 @@ class NewFile:
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that is wrong with an upload: a stable code, the path, and what to do about it."""
+    """One error in an upload: a stable code, the path, and what to do about it."""
 
     code: str
     path: str
@@ -39,14 +39,14 @@ class Fault:
 
 
 def path_fault(path: str, *, max_bytes: int = MAX_PATH_BYTES, max_depth: int = MAX_DEPTH) -> str | None:
-    """Why `path` cannot name a source file, as a sentence that says what to do; None when it can."""
+    """Why `path` is invalid, as a sentence that says what to do; None when it is valid."""
     if not path:
         return "A file's path is empty: give each file a name."
-    # First, because all that follows takes longer the longer a path is.
+    # First, because the cost of all other checks grows with the path's length.
     if len(path.encode("utf-8", "surrogatepass")) > max_bytes:
         return f"The path is longer than {max_bytes} bytes: shorten it."
     if any(unicodedata.category(char) in {"Cc", "Cs"} for char in path) or _INVISIBLE.search(path):
-        return "The path holds control or invisible characters: use plain characters."
+        return "The path contains control or invisible characters: use plain characters."
     if "\\" in path or re.match(r"[A-Za-z]:", path):
         return "Write the path with forward slashes and without a drive letter."
     if path.startswith("/"):
@@ -55,13 +55,13 @@ def path_fault(path: str, *, max_bytes: int = MAX_PATH_BYTES, max_depth: int = M
     if ".." in parts:
         return "The path leaves the project's folder: remove the '..'."
     if "." in parts or "" in parts:
-        return "The path has an empty or '.' part: write it in its shortest form."
+        return "The path has an empty or '.' part: remove it."
     if any(len(part.encode()) > MAX_NAME_BYTES for part in parts):
         return f"A name in the path is longer than {MAX_NAME_BYTES} bytes: shorten it."
     if len(parts) > max_depth:
         return f"The path is deeper than {max_depth} levels: flatten the folders."
     if folder := next((part for part in parts if part.lower() in _CONTROL_FOLDERS), None):
-        return f"Files in {folder} are version control's own: leave that folder out."
+        return f"Files in {folder} belong to version control: leave that folder out."
     return None
 
 
@@ -74,9 +74,9 @@ def upload_faults(
     max_path_bytes: int = MAX_PATH_BYTES,
     max_depth: int = MAX_DEPTH,
 ) -> list[Fault]:
-    """All that is wrong with a set of (path, size in bytes) pairs, in the order given; [] when it can be kept.
+    """All errors in a set of (path, size in bytes) pairs, in the order given; [] when there are none.
 
-    Of more files than are allowed, those beyond the limit are only counted: millions of names cost no more than that.
+    Files beyond the limit are only counted, so that millions of names cost little.
     """
     faults: list[Fault] = []
     seen: dict[str, str] = {}
@@ -93,7 +93,7 @@ def upload_faults(
                 f"The file has {size:,} bytes, more than the {max_file:,} allowed: make it smaller or leave it out."
             )
             faults.append(Fault("file_too_large", path, detail))
-        # Two names that differ only in case, or in how an accent is coded, are one file on many machines.
+        # Names that differ only in case, or in how an accent is encoded, are one file on many machines.
         folded = unicodedata.normalize("NFC", path).casefold()
         if folded in seen:
             faults.append(Fault("duplicate_path", path, f"The path clashes with {seen[folded]!r}: rename one of them."))
@@ -111,17 +111,17 @@ def too_many_files(count: int, most: int) -> Fault:
     return Fault("too_many_files", "", f"{count:,} files, more than the {most:,} allowed: leave some out.")
 
 
-def told(faults: Sequence[Fault]) -> tuple[Fault, ...]:
-    """What a user can read of a long list of faults: the upload's own first, and how many more there are."""
-    if len(faults) <= MAX_TOLD:
+def shortened(faults: Sequence[Fault]) -> tuple[Fault, ...]:
+    """A long list of errors in readable length: those of the upload as a whole first, and how many more there are."""
+    if len(faults) <= MAX_REPORTED:
         return tuple(faults)
     ordered = sorted(faults, key=lambda fault: fault.path != "")
-    detail = f"There are {len(faults) - MAX_TOLD:,} more faults: mend these first."
-    return (*ordered[:MAX_TOLD], Fault("more_faults", "", detail))
+    detail = f"There are {len(faults) - MAX_REPORTED:,} more errors: fix these first."
+    return (*ordered[:MAX_REPORTED], Fault("more_faults", "", detail))
 
 
 def _folder_clashes(seen: dict[str, str]) -> list[Fault]:
-    """A name cannot be a file and a folder at once."""
+    """The same name cannot be both a file and a folder."""
     faults = []
     for folded, path in seen.items():
         parts = folded.split("/")

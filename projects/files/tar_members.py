@@ -1,7 +1,7 @@
-"""A tar, header by header: plain files are read, links and devices and whatever else are refused.
+"""Reads a tar header by header: plain files are kept; links, devices and all else are refused.
 
-Nothing is ever extracted. The standard library decodes single headers; the walk is made here, because the library's
-own reads extended headers of any length and passes over what it does not understand.
+Nothing is ever extracted. The standard library decodes single headers; the iteration is done here, because the
+library's own reads extended headers of any length and skips what it does not understand.
 """
 
 import tarfile
@@ -14,12 +14,12 @@ from projects.files.intake import Intake, Unreadable, most_headers, text_of
 
 BLOCK = tarfile.BLOCKSIZE
 PIECE_BYTES = 64 * 1024
-CUT_OFF = "The archive ends in the middle: send it whole."
-DAMAGED = "The archive is damaged, or holds something else than a tar: pack it anew."
+CUT_OFF = "The archive is truncated: send the whole file."
+DAMAGED = "The archive is damaged, or is not a tar: create it again."
 
 _PLAIN = {tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE}
 _PAX = {tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE}
-# Of a pax header's records, these alone are kept: a header of a few megabytes can hold hundreds of thousands.
+# The only pax records that are kept: a header of a few megabytes can hold hundreds of thousands.
 _PATH, _SIZE, _SPARSE = b"path", b"size", b"GNU.sparse."
 _KINDS: Mapping[bytes, str] = {
     tarfile.SYMTYPE: "a symbolic link",
@@ -31,14 +31,14 @@ _KINDS: Mapping[bytes, str] = {
 
 
 def is_tar(block: bytes) -> bool:
-    """Whether a tar may start with this block: a header, or the end of an empty one."""
+    """Whether a tar can start with this block: a header, or the end mark of an empty tar."""
     return len(block) == BLOCK and (not any(block) or _is_header(block))
 
 
 def read_tar(stream: BinaryIO, intake: Intake) -> None:
-    """Put all members into the intake. Raises Unreadable; what was read until then is in the intake."""
+    """Add all members to the intake. Raises Unreadable; members read before that are in the intake."""
     tape = _Tape(stream)
-    long: dict[bytes, bytes] = {}  # what extended headers say about the member after them
+    long: dict[bytes, bytes] = {}  # records of extended headers about the member that follows
     for _ in range(most_headers()):
         block = tape.read(BLOCK)
         if not any(block):
@@ -52,16 +52,16 @@ def read_tar(stream: BinaryIO, intake: Intake) -> None:
         elif header.type == tarfile.GNUTYPE_LONGNAME:
             long[_PATH] = tape.read_extension(header.size).partition(b"\0")[0]
         elif header.type in {tarfile.GNUTYPE_LONGLINK, tarfile.XGLTYPE}:
-            tape.read_extension(header.size)  # only links have long link names; git's comment is of no interest
+            tape.read_extension(header.size)  # only links have long link names; git's comment does not matter
         elif not _take(tape, header, long, intake):
-            return  # the limits are passed already: they are what is told
+            return  # the limits are exceeded already: report those
         else:
             long = {}
     raise Unreadable(f"The archive has more than {most_headers():,} entries: leave some out.")
 
 
 class _Tape:
-    """The tar from front to back, and not more of it than a project within the limits can need."""
+    """The tar from start to end, but no more of it than a project within the limits can need."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
@@ -76,16 +76,16 @@ class _Tape:
         return data
 
     def read_padded(self, size: int) -> bytes:
-        """A member's content; the rest of its last block is passed over."""
+        """A member's content; the padding of its last block is skipped."""
         content = self.read(size)
         self.read(-size % BLOCK)
         return content
 
     def read_extension(self, size: int) -> bytes:
-        """An extended header. Counted apart, because each byte of it costs more than one of content."""
+        """An extended header. Counted separately, because each byte of it costs more than one of content."""
         self._extensions_left -= size
         if size < 0 or self._extensions_left < 0:
-            raise Unreadable("The archive's extended headers are too long: pack it without extended attributes.")
+            raise Unreadable("The archive's extended headers are too long: create it without extended attributes.")
         return self.read_padded(size)
 
     def skip(self, size: int) -> None:
@@ -94,11 +94,11 @@ class _Tape:
             size -= len(self.read(min(size, PIECE_BYTES)))
 
     def read_to_end(self) -> None:
-        """What follows the end mark is padding. Were it another tar, half of the upload would be lost unseen."""
+        """Only padding may follow the end mark: a second tar would be lost silently."""
         while data := self._stream.read(PIECE_BYTES):
             self._spend(len(data))
             if data.count(0) < len(data):
-                raise Unreadable("There is more after the archive's end: send one archive, and nothing behind it.")
+                raise Unreadable("There is data after the end of the archive: send a single archive.")
 
     def _spend(self, size: int) -> None:
         self._left -= size
@@ -107,14 +107,14 @@ class _Tape:
 
 
 def _take(tape: _Tape, header: tarfile.TarInfo, long: Mapping[bytes, bytes], intake: Intake) -> bool:
-    """One member. False when there is no use in reading on."""
+    """Read one member. Returns False when reading on is pointless."""
     name, size = _named(header, long), _sized(header, long)
     if header.type == tarfile.DIRTYPE:
         if name not in {"", "."}:
             intake.folder(name.removesuffix("/"))
     elif header.type == tarfile.GNUTYPE_SPARSE or _SPARSE in long:
         intake.refuse_kind(name, "a sparse file")
-        return False  # the headers that follow it are of many kinds
+        return False  # it is followed by headers of various kinds
     elif header.type not in _PLAIN:
         intake.refuse_kind(name, _KINDS.get(header.type, "of an unknown kind"))
         if header.type not in _KINDS:
@@ -129,16 +129,16 @@ def _take(tape: _Tape, header: tarfile.TarInfo, long: Mapping[bytes, bytes], int
 
 
 def _named(header: tarfile.TarInfo, long: Mapping[bytes, bytes]) -> str:
-    """`tar -c .` writes `./` before each name; there it means nothing."""
+    """The name without the `./` that `tar -c .` puts before it."""
     name = text_of(long[_PATH]) if _PATH in long else header.name
     return name.removeprefix("./")
 
 
 def _sized(header: tarfile.TarInfo, long: Mapping[bytes, bytes]) -> int:
-    told = long.get(_SIZE)
-    if told is not None and (not told.isdigit() or len(told) > 20):
+    declared = long.get(_SIZE)
+    if declared is not None and (not declared.isdigit() or len(declared) > 20):
         raise Unreadable(DAMAGED)
-    size = header.size if told is None else int(told)
+    size = header.size if declared is None else int(declared)
     if size < 0:
         raise Unreadable(DAMAGED)
     return size
@@ -159,7 +159,7 @@ def _is_header(block: bytes) -> bool:
 
 
 def _records(data: bytes) -> dict[bytes, bytes]:
-    """The records of a pax header, `length key=value` each, that say something about the member."""
+    """The records of a pax header (`length key=value`) that concern the member."""
     records: dict[bytes, bytes] = {}
     at = 0
     while at < len(data):

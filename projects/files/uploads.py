@@ -1,8 +1,8 @@
-"""Files that came through a page, for a new project or one that there is, kept until it is said how to build them.
+"""Files uploaded through a page, for a new or an existing project, kept until the user has chosen how to build them.
 
-They are kept on the server, because a browser cannot send a chosen folder a second time by itself, and not as a
-revision, because nothing is a part of a project before it is to be built. One row, packed; what is not built within
-two hours is forgotten, and of one owner only the latest few are kept.
+They are kept on the server, because a browser cannot send a chosen folder again by itself, and not as a revision,
+because the user may still leave. One packed row; deleted when not built within two hours, and only the latest few of
+each owner are kept.
 """
 
 import io
@@ -26,7 +26,7 @@ KEPT_OF_OWNER = 5
 def keep_upload(
     *, by: User, project: Project | None, name: str, files: Sequence[NewFile], left_out: Mapping[str, int]
 ) -> Upload:
-    """`left_out`: how many files were left out, by the folder they were in. Raises UploadRefused."""
+    """`left_out`: how many files were ignored, by folder. Raises InvalidUploadError."""
     check_files(files)
     upload = Upload.objects.create(
         owner=by,
@@ -47,5 +47,5 @@ def files_of(upload: Upload) -> list[NewFile]:
 
 
 def forget_old_uploads() -> int:
-    """Remove what was not built in time. Returns how many uploads."""
+    """Delete uploads that were not built in time. Returns how many."""
     return Upload.objects.filter(created_at__lte=timezone.now() - KEPT).delete()[0]

@@ -1,7 +1,7 @@
-"""A zip by its directory: every entry is judged before the first is unpacked, and then held to what it said.
+"""Reads a zip by its directory: every entry is checked before the first is unpacked, and must match its declared size.
 
-The standard library's reader takes a directory of any length into memory and believes its sizes; this one reads the
-little that is needed of the format (APPNOTE.TXT, sections 4.3 to 4.5) and refuses what it does not know.
+The standard library's reader loads a directory of any length into memory and trusts its sizes. This one implements the
+small part of the format that is needed (APPNOTE.TXT, sections 4.3 to 4.5) and refuses anything else.
 """
 
 import stat
@@ -13,8 +13,8 @@ from typing import BinaryIO
 
 from projects.files.intake import Intake, Unreadable, most_headers, text_of
 
-CUT_OFF = "The archive ends in the middle, or its directory is damaged: send it whole."
-OVERLAP = "The file overlaps with what comes after it: pack the archive anew."
+CUT_OFF = "The archive is truncated, or its directory is damaged: send the whole file."
+OVERLAP = "The file overlaps the next entry: create the archive again."
 STORED, DEFLATED = 0, 8
 
 _END = struct.Struct("<4s4H2LH")
@@ -23,7 +23,7 @@ _LOCATOR_64 = struct.Struct("<4sLQL")
 _ENTRY = struct.Struct("<4s6H3L5H2L")
 _LOCAL = struct.Struct("<4s5H3L2H")
 _MOST_COMMENT = 0xFFFF
-_ENTRY_BYTES = 1024  # of the directory, on average, at most
+_ENTRY_BYTES = 1024  # the most bytes per entry of the directory, on average
 _ENCRYPTED = 1 << 0 | 1 << 6 | 1 << 13
 _SIZES_FOLLOW = 1 << 3
 _IS_64 = 0xFFFFFFFF
@@ -31,7 +31,7 @@ _IS_64 = 0xFFFFFFFF
 
 @dataclass(frozen=True)
 class _Entry:
-    """One line of the directory. `mode` is 0 where the archive was not made on Unix."""
+    """One directory entry. `mode` is 0 if the archive was not made on Unix."""
 
     raw_name: bytes
     flags: int
@@ -53,7 +53,7 @@ def is_zip(head: bytes) -> bool:
 
 
 def read_zip(stream: BinaryIO, intake: Intake) -> None:
-    """Put all members into the intake. Raises Unreadable, or UploadRefused before anything is unpacked."""
+    """Add all members to the intake. Raises Unreadable, or InvalidUploadError before anything is unpacked."""
     directory_at, entries = _directory(stream)
     wanted = [entry for entry in entries if _is_wanted(entry, intake)]
     intake.check()
@@ -67,12 +67,12 @@ def read_zip(stream: BinaryIO, intake: Intake) -> None:
 
 
 def _is_wanted(entry: _Entry, intake: Intake) -> bool:
-    """Judge an entry by what the directory says of it."""
+    """Check an entry by its directory record."""
     kind = stat.S_IFMT(entry.mode)
     if entry.is_folder or kind == stat.S_IFDIR:
         intake.folder(entry.name.removesuffix("/"))
         if entry.size:
-            intake.refuse("invalid_archive", entry.name, "This folder holds data: pack the archive anew.")
+            intake.refuse("invalid_archive", entry.name, "This folder entry has data: create the archive again.")
     elif kind == stat.S_IFLNK:
         intake.refuse_kind(entry.name, "a symbolic link")
     elif kind not in {0, stat.S_IFREG}:
@@ -80,7 +80,7 @@ def _is_wanted(entry: _Entry, intake: Intake) -> bool:
     elif entry.flags & _ENCRYPTED:
         intake.refuse("invalid_archive", entry.name, "The file is encrypted: pack it without a password.")
     elif entry.method not in {STORED, DEFLATED}:
-        detail = "The file is compressed in an unusual way: pack it with deflate, as zip programs do by default."
+        detail = "The compression method is not supported: use deflate, the default of zip programs."
         intake.refuse("invalid_archive", entry.name, detail)
     else:
         return intake.wants(entry.name, entry.size)
@@ -91,20 +91,20 @@ def _is_wanted(entry: _Entry, intake: Intake) -> bool:
 
 
 def _content(stream: BinaryIO, entry: _Entry, most: int, intake: Intake) -> bytes:
-    """The entry's content; b"" with a fault in the intake when it is not what the directory says."""
+    """The entry's content; b"" with an error in the intake when it does not match the directory."""
     try:
         content = _unpacked(entry, _packed(stream, entry, most))
         if len(content) != entry.size or zlib.crc32(content) != entry.crc:
-            raise Unreadable("The file's content is not what the archive says of it: pack the archive anew.")
+            raise Unreadable("The file's content does not match its checksum: create the archive again.")
     except (Unreadable, zlib.error) as fault:
-        detail = str(fault) if isinstance(fault, Unreadable) else "The file is damaged: pack the archive anew."
+        detail = str(fault) if isinstance(fault, Unreadable) else "The file is damaged: create the archive again."
         intake.refuse("invalid_archive", entry.name, detail)
         return b""
     return content
 
 
 def _packed(stream: BinaryIO, entry: _Entry, most: int) -> bytes:
-    """The entry's bytes as they are in the archive; they end before `most`, where the next entry starts."""
+    """The entry's compressed bytes; they must end before `most`, where the next entry starts."""
     if entry.offset + _LOCAL.size > most:
         raise Unreadable(OVERLAP)
     stream.seek(entry.offset)
@@ -113,10 +113,10 @@ def _packed(stream: BinaryIO, entry: _Entry, most: int) -> bytes:
         raise Unreadable(CUT_OFF)
     magic, _, flags, method, _, _, crc, packed, size, name_length, extra_length = _LOCAL.unpack(head)
     if magic != b"PK\3\4" or stream.read(name_length) != entry.raw_name or method != entry.method:
-        raise Unreadable("The archive's directory and the file's own header do not agree: pack it anew.")
+        raise Unreadable("The archive's directory and the file's own header disagree: create it again.")
     tells_sizes = not flags & _SIZES_FOLLOW and _IS_64 not in (packed, size)
     if tells_sizes and (crc, packed, size) != (entry.crc, entry.packed, entry.size):
-        raise Unreadable("The archive's directory and the file's own header do not agree: pack it anew.")
+        raise Unreadable("The archive's directory and the file's own header disagree: create it again.")
     start = entry.offset + _LOCAL.size + name_length + extra_length
     if start + entry.packed > most:
         raise Unreadable(OVERLAP)
@@ -128,9 +128,9 @@ def _unpacked(entry: _Entry, packed: bytes) -> bytes:
     if entry.method == STORED:
         return packed
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    content = inflater.decompress(packed, entry.size + 1)  # one more than it said tells a lie
+    content = inflater.decompress(packed, entry.size + 1)  # one more byte than declared shows a wrong size
     if not inflater.eof or inflater.unused_data:
-        raise Unreadable("The file is longer or shorter than the archive says: pack the archive anew.")
+        raise Unreadable("The file's size differs from the one in the archive: create the archive again.")
     return content
 
 
@@ -148,13 +148,11 @@ class _End:
 
 
 def _directory(stream: BinaryIO) -> tuple[int, list[_Entry]]:
-    """Where the directory starts, and its entries. Its size is judged before it is read."""
+    """Where the directory starts, and its entries. Its size is checked before it is read."""
     end = _end(stream)
     most = most_headers()
     if end.entries > most:
-        raise Unreadable(
-            f"The archive has {end.entries:,} entries, more than the {most:,} that are read: leave some out."
-        )
+        raise Unreadable(f"The archive has {end.entries:,} entries, more than the {most:,} allowed: leave some out.")
     if end.offset + end.size != end.at or end.size > most * _ENTRY_BYTES:
         raise Unreadable(CUT_OFF)
     stream.seek(end.offset)
@@ -162,7 +160,7 @@ def _directory(stream: BinaryIO) -> tuple[int, list[_Entry]]:
 
 
 def _end(stream: BinaryIO) -> _End:
-    """The end record: the last thing in the file but for a comment, which is as long as the record says."""
+    """The end record: last in the file except for a comment of the length that it states."""
     length = stream.seek(0, 2)
     tail_at = stream.seek(max(0, length - _END.size - _MOST_COMMENT))
     tail = stream.read()
@@ -173,13 +171,13 @@ def _end(stream: BinaryIO) -> _End:
             if at + _END.size + comment == len(tail):
                 end = _End(tail_at + at, entries, size, offset)
                 if disk != first_disk or here != entries:
-                    raise Unreadable("The archive is one part of several: pack all of it into one file.")
+                    raise Unreadable("The archive is one part of a multi-part archive: pack everything into one file.")
                 return _end_64(stream, end)
     raise Unreadable(CUT_OFF)
 
 
 def _end_64(stream: BinaryIO, end: _End) -> _End:
-    """The end record's larger form, where there is one."""
+    """The ZIP64 end record, if there is one."""
     at = end.at - _LOCATOR_64.size
     if at < _END_64.size:
         return end
@@ -204,11 +202,11 @@ def _entries(directory: bytes, count: int) -> Iterator[_Entry]:
         entry, extra, at = _entry(directory, at)
         yield _wide(entry, extra)
     if at != len(directory):
-        raise Unreadable("The archive has more entries than it says: pack it anew.")
+        raise Unreadable("The archive has more entries than it declares: create it again.")
 
 
 def _entry(directory: bytes, at: int) -> tuple[_Entry, bytes, int]:
-    """The entry at a place in the directory, its extra fields, and where the next one is."""
+    """The entry at an offset in the directory, its extra fields, and the offset of the next one."""
     (
         magic, made_by, _, flags, method, _, _, crc, packed, size,
         name_length, extra_length, comment_length, disk, _, attributes, offset,
@@ -219,7 +217,7 @@ def _entry(directory: bytes, at: int) -> tuple[_Entry, bytes, int]:
     if magic != b"PK\1\2" or disk or following > len(directory):
         raise Unreadable(CUT_OFF)
     name = directory[name_at:extra_at]
-    # Only on Unix (3) and macOS (19) are the upper half of the attributes a mode.
+    # The upper half of the attributes is a mode only on Unix (3) and macOS (19).
     mode = attributes >> 16 if made_by >> 8 in {3, 19} else 0
     is_folder = name.endswith(b"/") or bool(made_by >> 8 == 0 and attributes & 0x10)
     entry = _Entry(name, flags, method, crc, packed, size, offset, mode, is_folder)
@@ -227,7 +225,7 @@ def _entry(directory: bytes, at: int) -> tuple[_Entry, bytes, int]:
 
 
 def _wide(entry: _Entry, extra: bytes) -> _Entry:
-    """The entry with the numbers that did not fit into 32 bits: extra field 1 has them, in this order."""
+    """The entry with its 64-bit numbers from extra field 1, in this order."""
     missing = [name for name in ("size", "packed", "offset") if getattr(entry, name) == _IS_64]
     while missing and len(extra) >= 4:
         kind, length = struct.unpack_from("<2H", extra)

@@ -1,4 +1,4 @@
-"""The verbs on generations. Doors call these; who does the work is in `generation_queue` and `generator`."""
+"""The verbs on generations. API, pages and admin call these; what does the work is in `queue` and `runner`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -11,22 +11,22 @@ from django.db import IntegrityError, transaction
 from django.db.models import Sum
 from django.utils import timezone
 
-from chef.jobs.models import OwnerQueueFull, QueueFull, Status, TransitionRefused
-from chef.jobs.wakeups import Doorbell
+from chef.jobs.capacity import make_sure_of_room
+from chef.jobs.models import Status, TransitionRefusedError
+from chef.refusals import RefusalError
 from projects.actions import create_project
 from projects.engine.errors import Cancelled
+from projects.generations.queue import GENERATIONS
 from projects.models import DraftFile, Generation, GenerationEvent, Project, Revision, TokensUsed
 from projects.quarantine import refuse_in_quarantine
 
-# Rings where the task that answers is: it knows of builds, this does not.
-bell = Doorbell("generations", "builds.generations.generate_next")
-
-RETRY_AFTER_SECONDS = 30
 MAX_NAME_CHARS = 100
 
 
-class NoModel(Exception):
+class NoModelError(RefusalError):
     """What is asked for needs a language model, and this installation has none."""
+
+    code, status = "no_model", 422
 
     def __init__(self) -> None:
         super().__init__(
@@ -35,15 +35,19 @@ class NoModel(Exception):
         )
 
 
-class NothingToEdit(Exception):
+class NothingToEditError(RefusalError):
     """The project has no files that could be changed."""
+
+    code = "nothing_to_edit"
 
     def __init__(self) -> None:
         super().__init__("The project has no files yet: generate a new project, or send files as a revision.")
 
 
-class GenerationUnderWay(Exception):
+class GenerationUnderWayError(RefusalError):
     """Another generation changes the project already."""
+
+    code = "generation_under_way"
 
     def __init__(self) -> None:
         super().__init__(
@@ -51,19 +55,23 @@ class GenerationUnderWay(Exception):
         )
 
 
-class DayIsSpent(Exception):
+class DailyTokensSpentError(RefusalError):
     """The owner's generations have used the tokens of a day. `retry_after`: seconds until the next one."""
 
+    code, status = "day_spent", 429
+
     def __init__(self) -> None:
-        self.retry_after = round((_midnight() - timezone.now()).total_seconds()) + 1
         super().__init__(
             f"Your generations have used the {settings.AI_OWNER_TOKENS_PER_DAY:,} tokens of today (UTC): "
-            "come back tomorrow, or ask the operator for more."
+            "come back tomorrow, or ask the operator for more.",
+            retry_after=round((_midnight() - timezone.now()).total_seconds()) + 1,
         )
 
 
-class NotEnded(Exception):
-    """Only a generation that failed or was cancelled can be gone on with."""
+class GenerationNotEndedError(RefusalError):
+    """Only a generation that failed or was cancelled can be continued."""
+
+    code = "generation_not_ended"
 
     def __init__(self, generation: Generation) -> None:
         wait = "it has made its files" if generation.status == Status.COMPLETED else "wait for its end, or cancel it"
@@ -89,11 +97,16 @@ class Failed:
     tried: Sequence[str] = ()
 
 
+def has_model() -> bool:
+    """Whether a language model writes files here: without one, new projects are made from the starters."""
+    return bool(settings.AI_PROVIDER != "starter")
+
+
 @transaction.atomic
 def request_generation(
     *, by: User, prompt: str, name: str = "", strategy: Mapping[str, Any], wishes: Wishes
 ) -> Generation:
-    """A new project whose files are written from a prompt. Raises QueueFull, OwnerQueueFull and DayIsSpent."""
+    """A new project, written from a prompt. Raises QueueFullError, OwnerQueueFullError and DailyTokensSpentError."""
     project = create_project(by=by, name=name or _name_of(prompt))
     generation = _prepared(project, Generation.Kind.NEW, prompt, wishes)
     generation.strategy = {**strategy}
@@ -104,14 +117,15 @@ def request_generation(
 def request_edit(project: Project, *, by: User, prompt: str, wishes: Wishes) -> Generation:
     """A new revision on top of the project's last one, as a prompt wants it.
 
-    Raises NoModel, NothingToEdit, GenerationUnderWay, InQuarantine, QueueFull, OwnerQueueFull and DayIsSpent.
+    Raises NoModelError, NothingToEditError, GenerationUnderWayError, QuarantinedError, QueueFullError,
+    OwnerQueueFullError and DailyTokensSpentError.
     """
     refuse_in_quarantine(project)
-    if settings.AI_PROVIDER == "starter":
-        raise NoModel
+    if not has_model():
+        raise NoModelError
     base = project.revisions.order_by("-number").first()
     if base is None:
-        raise NothingToEdit
+        raise NothingToEditError
     generation = _prepared(project, Generation.Kind.EDIT, prompt, wishes)
     generation.base, generation.strategy = base, base.strategy
     return _queued(generation, by=by)
@@ -121,11 +135,11 @@ def request_edit(project: Project, *, by: User, prompt: str, wishes: Wishes) -> 
 def retry_generation(generation: Generation, *, by: User, wishes: Wishes | None = None) -> Generation:
     """Go on with what a failed or cancelled generation has, as a new one. `wishes` None: as they were.
 
-    Raises NotEnded, and what request_generation raises; GenerationUnderWay and InQuarantine.
+    Raises GenerationNotEndedError, and what request_generation raises; GenerationUnderWayError and QuarantinedError.
     """
     refuse_in_quarantine(generation.project)
     if generation.status not in (Status.FAILED, Status.CANCELLED) or generation.kind == Generation.Kind.REPAIR:
-        raise NotEnded(generation)
+        raise GenerationNotEndedError(generation)
     wishes = wishes or Wishes(generation.analysis, generation.tests, generation.auto_fix, generation.max_tokens)
     again = _prepared(generation.project, Generation.Kind(generation.kind), generation.prompt, wishes)
     again.strategy, again.state, again.stage = generation.strategy, generation.state, generation.stage
@@ -141,7 +155,7 @@ def retry_generation(generation: Generation, *, by: User, wishes: Wishes | None 
 
 @transaction.atomic
 def request_repair(root: Generation, base: Revision, failed: Failed) -> Generation:
-    """A new revision on top of one whose build has failed. Raises GenerationUnderWay. Never refused for its number."""
+    """A new revision on top of one whose build failed. Raises GenerationUnderWayError. However full the queue is."""
     generation = Generation(
         project=root.project,
         owner=root.owner,
@@ -173,7 +187,9 @@ def _prepared(project: Project, kind: Generation.Kind, prompt: str, wishes: Wish
 
 
 def _queued(generation: Generation, *, by: User) -> Generation:
-    _make_sure_of_room(generation.owner_id)
+    if tokens_left_today(generation.owner_id) == 0:
+        raise DailyTokensSpentError
+    make_sure_of_room(GENERATIONS, generation.owner_id)
     return _saved(generation, {"status": Status.QUEUED, "by": by.get_username()})
 
 
@@ -183,23 +199,11 @@ def _saved(generation: Generation, told: dict[str, Any]) -> Generation:
             generation.save(force_insert=True)
     except IntegrityError as error:
         if Generation.objects.active().filter(project=generation.project).exists():
-            raise GenerationUnderWay from error
+            raise GenerationUnderWayError from error
         raise
     generation.events.create(kind=GenerationEvent.Kind.STATUS, data=told)
-    transaction.on_commit(bell.ring)
+    GENERATIONS.wake_up_on_commit()
     return generation
-
-
-def _make_sure_of_room(owner: int) -> None:
-    """Refuse when the queue is full: exactly for the owner; for all, give or take what is being queued just now."""
-    User.objects.select_for_update(no_key=True).only("pk").get(pk=owner)
-    if tokens_left_today(owner) == 0:
-        raise DayIsSpent
-    queued = Generation.objects.filter(status=Status.QUEUED)
-    if queued.filter(owner=owner).count() >= settings.OWNER_MAX_QUEUED:
-        raise OwnerQueueFull("generations", retry_after=RETRY_AFTER_SECONDS)
-    if queued.count() >= settings.MAX_QUEUED:
-        raise QueueFull("generations", retry_after=RETRY_AFTER_SECONDS)
 
 
 def _name_of(prompt: str) -> str:
@@ -219,7 +223,7 @@ def cancel_generation(generation: Generation, *, by: User) -> bool:
         error = Cancelled(f"Cancelled by {by.get_username()}.").as_json()
         try:
             generation.transition_to(Status.CANCELLED, error=error)
-        except TransitionRefused:
+        except TransitionRefusedError:
             generation.refresh_from_db()
         else:
             return True

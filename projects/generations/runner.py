@@ -19,9 +19,11 @@ from django.db import transaction
 from django.db.models import F
 from django.utils import timezone
 
-from chef.jobs.leases import Lease, LeaseLost
+from chef.jobs.leases import Lease, LeaseLostError
 from chef.jobs.models import Status
-from chef.jobs.pubsub import announce
+from chef.jobs.pubsub import publish_change
+from chef.jobs.queues import Fault
+from chef.jobs.reaping import after_fault
 from projects.actions import add_revision
 from projects.engine.errors import EngineError
 from projects.engine.limits import Limits
@@ -34,14 +36,14 @@ from projects.engine.repairs.edit import edit
 from projects.engine.repairs.fingerprints import Failure
 from projects.engine.repairs.patches import Patched
 from projects.engine.repairs.repair import repair
-from projects.engine.request import Request
+from projects.engine.request import WRITTEN_RUNTIMES, Request
 from projects.engine.stages.state import State
 from projects.engine.starters import choose, fill
 from projects.environment import EnvironmentUnreadable, environment_for
-from projects.files.limits import UploadRefused
+from projects.files.limits import InvalidUploadError
 from projects.files.paths import NewFile
-from projects.generations.actions import bell, tokens_left, tokens_left_today
-from projects.generations.queue import after_fault
+from projects.generations.actions import tokens_left, tokens_left_today
+from projects.generations.queue import GENERATIONS
 from projects.models import DraftFile, Exchange, Generation, GenerationEvent, Project, Revision, TokensUsed
 
 logger = logging.getLogger(__name__)
@@ -69,7 +71,10 @@ class Run:
         self.is_by_starter = settings.AI_PROVIDER == STARTER
 
     def execute(self) -> None:
-        """Write the files to a terminal status, or give the generation back. Raises LeaseLost when it is not ours."""
+        """Write the files to a terminal status, or give the generation back.
+
+        Raises LeaseLostError when it is not ours any more.
+        """
         try:
             model = "" if self.is_by_starter else settings.AI_MODEL
             with self.lease.writing(provider=settings.AI_PROVIDER, model=model):
@@ -77,7 +82,7 @@ class Run:
             self.finish(self.by_starter() if self.is_by_starter else self.by_model())
         except EngineError as error:
             self.fail(error)
-        except LeaseLost:
+        except LeaseLostError:
             raise
         except Exception as fault:
             self.retry_later(fault)
@@ -124,7 +129,7 @@ class Run:
                     return self.new_app(asker)
                 return self.changed_app(asker)
             finally:
-                asker.tell()  # what came of requests that were under way when something ended it
+                asker.run_queued_calls()  # results of requests that were running when something ended it
 
     def new_app(self, asker: Asker) -> Made:
         drafts = _Drafts(self.lease)
@@ -171,11 +176,13 @@ class Run:
 
     def request(self) -> Request:
         generation = self.generation
+        runtime = generation.strategy.get("runtime")
+        is_written = runtime in WRITTEN_RUNTIMES  # a project that is edited may be of another runtime
         return Request(
             prompt=generation.prompt,
             name=generation.project.name,
-            runtime=generation.strategy.get("runtime"),
-            version=generation.strategy.get("version"),
+            runtime=runtime if is_written else None,
+            version=generation.strategy.get("version") if is_written else None,
             analysis=generation.analysis,
             tests=generation.tests,
         )
@@ -232,16 +239,16 @@ class Run:
                 strategy=generation.strategy,
                 origin=Revision.Origin.REPAIR if is_repair else Revision.Origin.GENERATION,
             )
-        except UploadRefused as refused:
+        except InvalidUploadError as refused:
             raise EngineError("files_refused", str(refused)) from refused
 
     def fail(self, error: EngineError) -> None:
         if self.lease.lost.is_set():
-            raise LeaseLost(f"{self.lease} is no longer ours") from error
+            raise LeaseLostError(f"{self.lease} is no longer ours") from error
         if self.lease.interrupted.is_set():
             # This worker is stopping: the generation goes on elsewhere, and no attempt is counted against it.
             self.lease.end(Status.QUEUED, available_at=timezone.now())
-            bell.ring()
+            GENERATIONS.wake_up()
             return
         self.lease.end(Status.FAILED, error=error.as_json())
 
@@ -249,7 +256,7 @@ class Run:
         """A fault of ours: the generation is tried again, by itself, until its attempts are spent."""
         logger.warning("%s: attempt %s faulted", self.lease, self.lease.fence, exc_info=fault)
         self.generation.refresh_from_db()  # a transaction that failed has left its changes on the instance
-        status, changes = after_fault(self.generation, type(fault).__name__)
+        status, changes = after_fault(GENERATIONS, self.generation, Fault("internal_error", type(fault).__name__))
         self.lease.end(status, **changes)
 
 
@@ -310,7 +317,7 @@ class _Drafts:
             )
             GenerationEvent.objects.bulk_create(events)
             if events:
-                transaction.on_commit(partial(announce, self._generation.pk))
+                transaction.on_commit(partial(publish_change, self._generation.pk))
         self._kept.update(new)
         self._stage = state.stage
 
@@ -326,7 +333,7 @@ class _Book:
     _opened: dict[Any, tuple[Told, date]] = field(default_factory=dict)
 
     def open(self, told: Told) -> None:
-        """Before a request is sent. Raises LeaseLost, and EngineError when the owner's day is spent."""
+        """Before a request is sent. Raises LeaseLostError, and EngineError when the owner's day is spent."""
         generation = self.lease.job
         if tokens_left_today(generation.owner_id) == 0:
             raise EngineError("day_spent")

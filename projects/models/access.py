@@ -8,16 +8,16 @@ from rest_framework_api_key.models import AbstractAPIKey
 
 
 class IdempotencyKey(models.Model):
-    """A POST that may be sent twice: what was asked, and, once it was done, what was answered."""
+    """A POST that may be sent twice: its fingerprint and, once it is done, its answer."""
 
-    # Null where a signature is the authority: the key is the message's id then.
+    # Null for signed messages: the key is the message's id then.
     owner = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.CASCADE, null=True, blank=True, related_name="idempotency_keys"
     )
     key = models.CharField(max_length=255)
     fingerprint = models.CharField(max_length=64)  # of method, path and body
     created_at = models.DateTimeField(default=timezone.now)
-    # Until when the request that came first may be under way; afterwards its process is taken for dead.
+    # How long the first request may run; after that its process is taken for dead.
     locked_until = models.DateTimeField(null=True, blank=True)
     status_code = models.PositiveSmallIntegerField(null=True, blank=True)
     answer = models.BinaryField(default=b"")
@@ -32,7 +32,7 @@ class IdempotencyKey(models.Model):
                 name="idempotency_answered_iff_unlocked",
             ),
         ]
-        # projects.api.idempotency: those that are too old
+        # chef.web.idempotency: expired keys
         indexes = [models.Index(fields=["created_at"], name="idempotency_by_age")]
 
     def __str__(self) -> str:
@@ -40,7 +40,7 @@ class IdempotencyKey(models.Model):
 
 
 class ApiToken(AbstractAPIKey):
-    """A bearer token: kept as a hash, named, expiring, revocable, bound to its owner and a scope."""
+    """A bearer token: stored as a hash; has a name, an owner, a scope and an expiry; can be revoked."""
 
     class Scope(models.TextChoices):
         # Each includes the one before.

@@ -19,7 +19,7 @@ class Generation(Job):
     class Kind(models.TextChoices):
         NEW = "new"  # a project from a prompt
         EDIT = "edit"  # a change to a project, from a prompt
-        REPAIR = "repair"  # a change that shall make a failed build succeed
+        REPAIR = "repair"  # a change meant to fix a failed build
 
     # Where `db_index` is off, another index begins with the column.
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="generations")
@@ -28,13 +28,13 @@ class Generation(Job):
     )
     kind = models.CharField(max_length=8, choices=Kind)
     prompt = models.TextField()
-    # What the user asked for, in the API's own words, like a revision's.
+    # The strategy request in the API's form, like a revision's.
     strategy = models.JSONField(default=dict)
     analysis = models.BooleanField(default=True)
     tests = models.BooleanField(default=True)
     auto_fix = models.BooleanField(default=True)
-    max_tokens = models.PositiveIntegerField()  # repairs draw on those of their root
-    base = models.ForeignKey(Revision, on_delete=models.CASCADE, null=True, related_name="+")  # what is changed
+    max_tokens = models.PositiveIntegerField()  # repairs share the limit of their root
+    base = models.ForeignKey(Revision, on_delete=models.CASCADE, null=True, related_name="+")  # the revision to change
     retry_of = models.ForeignKey("self", on_delete=models.SET_NULL, null=True, related_name="retries")
     # Of a repair: the generation whose app it repairs, and why its build failed: projects.generations.actions.Failed.
     root = models.ForeignKey("self", on_delete=models.CASCADE, null=True, related_name="repairs")
@@ -52,7 +52,7 @@ class Generation(Job):
     message = models.TextField(blank=True)
     diff = models.TextField(blank=True)
     error = models.JSONField(null=True)  # see projects.engine.errors
-    # Of a root whose builds are repaired: why there is no further try, and the revision that came furthest.
+    # For a root whose builds are repaired: why repairs stopped, and the best revision.
     fix_ending = models.CharField(max_length=20, blank=True)
     best = models.ForeignKey(Revision, on_delete=models.CASCADE, null=True, related_name="+")
 
@@ -78,7 +78,7 @@ class Generation(Job):
                 | (~Q(kind="repair") & Q(root__isnull=True, failed__isnull=True)),
                 name="generation_repair_iff_rooted",
             ),
-            # Two at once would both change what the other has not seen.
+            # Two at once would overwrite each other's changes.
             models.UniqueConstraint(
                 fields=["project"], condition=Q(status__in=["queued", "running"]), name="generation_one_at_a_time"
             ),
@@ -113,7 +113,7 @@ class Generation(Job):
 
 
 class GenerationEvent(models.Model):
-    """A change of a generation, written with it in one transaction."""
+    """A change of a generation, written in the same transaction."""
 
     class Kind(models.TextChoices):
         STATUS = "status"
@@ -135,7 +135,7 @@ class GenerationEvent(models.Model):
 
 
 class DraftFile(models.Model):
-    """A file that a generation has written, until it is a part of a revision."""
+    """A file that a generation has written, until it becomes part of a revision."""
 
     generation = models.ForeignKey(Generation, on_delete=models.CASCADE, related_name="drafts", db_index=False)
     path = models.CharField(max_length=1000)
@@ -151,7 +151,7 @@ class DraftFile(models.Model):
 
 
 class Exchange(models.Model):
-    """A request to a model and what came of it, without secrets. Written before it is sent: see projects.engine."""
+    """A request to a model and its result, without secrets. Written before it is sent."""
 
     id = models.UUIDField(primary_key=True, editable=False)
     generation = models.ForeignKey(Generation, on_delete=models.CASCADE, related_name="exchanges", db_index=False)
@@ -165,7 +165,7 @@ class Exchange(models.Model):
     output_tokens = models.PositiveBigIntegerField(default=0)
     is_estimated = models.BooleanField()
     cost = models.DecimalField(max_digits=20, decimal_places=10, default=0)
-    seconds = models.FloatField(null=True)  # None: nothing has come of it, or its worker has died before it did
+    seconds = models.FloatField(null=True)  # None: it is running, or its worker died
     error = models.CharField(max_length=40, blank=True)
     detail = models.CharField(max_length=1000, blank=True)
     created_at = models.DateTimeField(default=timezone.now)
@@ -180,7 +180,7 @@ class Exchange(models.Model):
 
 
 class TokensUsed(models.Model):
-    """What an owner's generations have used on one day (UTC), whatever has become of them."""
+    """The tokens that an owner's generations used on one day (UTC), whatever their result."""
 
     owner = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="tokens_used", db_index=False

@@ -27,7 +27,7 @@ class Project(models.Model):
 
 
 class Quarantine(models.Model):
-    """Of a project: nothing of it is built or generated until staff release it. No row, no quarantine."""
+    """A project in quarantine: nothing of it is built or generated until staff release it."""
 
     project = models.OneToOneField(Project, on_delete=models.CASCADE, primary_key=True, related_name="quarantine")
     reason = models.CharField(max_length=500)
@@ -39,7 +39,7 @@ class Quarantine(models.Model):
 
 
 class Revision(models.Model):
-    """A snapshot of source files with the wishes for building them; never changed once made."""
+    """An immutable snapshot of source files, with the strategy request for building them."""
 
     class Origin(models.TextChoices):
         UPLOAD = "upload"
@@ -49,7 +49,7 @@ class Revision(models.Model):
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="revisions")
     number = models.PositiveIntegerField()
     origin = models.CharField(max_length=16, choices=Origin, default=Origin.UPLOAD)
-    # What the user asked for, in the API's own words (installCommand, outputs, ...); absent means detected.
+    # The strategy request in the API's form (installCommand, outputs, ...); what is absent is detected.
     strategy = models.JSONField(default=dict)
     dependencies = models.JSONField(default=dict)
     file_count = models.PositiveIntegerField()
@@ -85,17 +85,17 @@ class SourceFile(models.Model):
 
 
 class Upload(models.Model):
-    """Files that came through a page and are not a part of a project yet: see projects.files.uploads."""
+    """Files uploaded through a page that are not part of a project yet: see projects.files.uploads."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     owner = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="uploads")
-    # Whose next revision they are to be; None: a new project's first.
+    # The project whose next revision they become; None: a new project.
     project = models.ForeignKey(Project, on_delete=models.CASCADE, null=True, related_name="uploads")
-    name = models.CharField(max_length=100)  # what a new project may be called
+    name = models.CharField(max_length=100)  # suggested name of a new project
     packed = models.BinaryField()  # a tar.gz of the files
     file_count = models.PositiveIntegerField()
     total_bytes = models.PositiveBigIntegerField()
-    left_out = models.JSONField(default=dict)  # how many files were left out, by the folder they were in
+    left_out = models.JSONField(default=dict)  # how many files were ignored, by folder
     created_at = models.DateTimeField(default=timezone.now)
 
     class Meta:
@@ -107,13 +107,13 @@ class Upload(models.Model):
 
 
 class EnvironmentVariable(models.Model):
-    """A variable that the project's builds are given. A secret's value is never shown again, and is masked in logs."""
+    """An environment variable of the project's builds. A secret's value is never shown again and is masked in logs."""
 
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="variables")
     name = models.CharField(max_length=100)
     sealed_value = models.TextField()  # see chef.storage.sealing
     is_secret = models.BooleanField(default=False)
-    # Plain variables are given to both phases, a secret to installation only where it was asked for by name.
+    # Plain variables go to both phases; a secret goes to installation only if that was requested.
     for_installation = models.BooleanField(default=False)
 
     class Meta:

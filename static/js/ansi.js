@@ -1,4 +1,5 @@
-// Colours of terminals as classes of a stylesheet, as builds/logs/ansi.py has them: whoever changes one changes the other.
+// The one parser of terminals' escape sequences in the browser. It does what chef/web/ansi.py does with stored logs,
+// which have colours and no other sequences: change both together.
 "use strict";
 
 const Ansi = (() => {
@@ -16,7 +17,7 @@ const Ansi = (() => {
     return [ink && `f${ink}`, ground && `b${ground}`, look.bold && "bo", look.dim && "di", look.italic && "it", look.underlined && "un", look.struck && "st"].filter(Boolean).join(" ");
   }
 
-  // [[text without sequences, its look], …], from a look on; the last look is that of whatever comes next.
+  // [[text without colours, its look], …], starting with a look; the last look is that of the text that follows.
   function pieces(text, look = PLAIN) {
     const found = [];
     let end = 0;
@@ -35,17 +36,17 @@ const Ansi = (() => {
     for (let at = 0; at < numbers.length;) {
       const number = numbers[at++];
       if (number === 38 || number === 48) {
-        const [colour, taken] = long(numbers.slice(at));
+        const [colour, taken] = extended(numbers.slice(at));
         at += taken;
         look = { ...look, [number === 38 ? "ink" : "ground"]: colour };
       } else {
-        look = simple(look, number);
+        look = basic(look, number);
       }
     }
     return look;
   }
 
-  function simple(look, number) {
+  function basic(look, number) {
     if (number === 0) return PLAIN;
     if (number in SWITCHES) return { ...look, ...SWITCHES[number] };
     const tens = Math.floor(number / 10), one = number % 10;
@@ -55,23 +56,23 @@ const Ansi = (() => {
     return number === 49 ? { ...look, ground: "" } : look;
   }
 
-  function long(numbers) {
-    if (numbers[0] === 5 && numbers.length >= 2) return [ofPalette(numbers[1]), 2];
-    if (numbers[0] === 2 && numbers.length >= 4) return [ofLight(numbers[1], numbers[2], numbers[3]), 4];
+  function extended(numbers) {
+    if (numbers[0] === 5 && numbers.length >= 2) return [fromPalette(numbers[1]), 2];
+    if (numbers[0] === 2 && numbers.length >= 4) return [fromRgb(numbers[1], numbers[2], numbers[3]), 4];
     return ["", numbers.length];
   }
 
-  function ofPalette(number) {
+  function fromPalette(number) {
     if (number < 16) return number === 8 ? "g" : BASIC[number % 8];
     if (number < 232) {
       const rest = (number - 16) % 36;
-      return ofLight(LEVELS[Math.floor((number - 16) / 36)], LEVELS[Math.floor(rest / 6)], LEVELS[rest % 6]);
+      return fromRgb(LEVELS[Math.floor((number - 16) / 36)], LEVELS[Math.floor(rest / 6)], LEVELS[rest % 6]);
     }
     const grey = 8 + 10 * (number - 232);
-    return number < 256 ? ofLight(grey, grey, grey) : "";
+    return number < 256 ? fromRgb(grey, grey, grey) : "";
   }
 
-  function ofLight(red, green, blue) {
+  function fromRgb(red, green, blue) {
     const most = Math.max(red, green, blue), chroma = most - Math.min(red, green, blue);
     if (chroma < 40) return most >= 60 && most <= 180 ? "g" : "";
     let hue;

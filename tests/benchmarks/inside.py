@@ -87,15 +87,16 @@ def _work(name: str) -> Callable[[], Any]:
     from django.utils import timezone
 
     from builds import reaper
-    from builds.queue import claims as queue
     from builds.queue import forecast
-    from projects.api.idempotency import forget_old_keys
+    from builds.queue.claims import LOCAL_BUILDS, claim
+    from chef.web.idempotency import forget_old_keys
 
+    concurrency = settings.WORKER_CONCURRENCY
     return {
-        "claim": lambda: queue.claim("benchmark"),
+        "claim": lambda: claim("benchmark"),
         "reaper: abandoned builds": reaper.reap_abandoned,
-        # Its bells would be heard by nobody: only what it asks the database.
-        "reaper: builds that wait": lambda: queue.in_claim_order(timezone.now())[: settings.WORKER_CONCURRENCY].count(),
+        # Nobody takes its wake-ups here: only what it asks the database.
+        "reaper: builds that wait": lambda: LOCAL_BUILDS.in_claim_order(timezone.now())[:concurrency].count(),
         "reaper: old keys": forget_old_keys,
         "outlook of the queue": forecast.look_ahead,
     }[name]

@@ -9,6 +9,7 @@ from typing import Any
 
 from django.conf import settings
 
+from builds.runtimes.catalogue import find_runtime
 from builds.runtimes.registries import discover
 from builds.sandbox import container, tar
 from builds.sandbox.contract import APP_DIR, Command
@@ -55,15 +56,16 @@ def recipe_of(workload: Workload, build: Mapping[str, Any]) -> Recipe:
     """
     strategy, out = build["strategy"], workload.reaches_registries
     registries = discover()
-    extra = container.egress_environment(registries.environment) if out else {}
+    extra = container.egress_environment(registries) if out else {}
+    runtime = find_runtime(strategy["runtime"])
     root = strategy["rootDir"]
     return Recipe(
         image=build["image"],
         limits=_limits(),
         files=workload.files,
-        tools=dict(tar.toolbox()) if out else {},
-        install=_step(strategy["installCommand"], root, forwarded=out, environment=extra),
-        build=_step(strategy["buildCommand"], root, forwarded=False, environment={}),
+        tools={**runtime.toolbox, **dict(tar.toolbox())} if out else {},
+        install=_step(strategy["installCommand"], root, forwarded=out, environment={**runtime.environment, **extra}),
+        build=_step(strategy["buildCommand"], root, forwarded=False, environment=runtime.environment),
         output="/".join(part for part in (APP_DIR, root, strategy["outputs"][0]) if part),
         reachable=registries.hosts if out else frozenset(),
     )

@@ -134,9 +134,9 @@ def bombs() -> Iterator[Upload]:
     lies = {"status": 400, "code": "invalid_archive"}
     yield _form("zip, one file of 10 GB", zip_bomb(BOMB_MIB), **refused)
     yield _form("zip, ten files of 1 GB", zip_bomb(BOMB_MIB // 10, entries=10), **refused)
-    yield _form("zip, 100 files over each other", overlapping_zip_bomb(100, told=100 * MIB, entries=100), **refused)
-    yield _form("zip, that says 1,000 bytes", zip_bomb(BOMB_MIB, told=1_000), **lies)
-    yield _form("zip, 20 over each other, 1 MB each", overlapping_zip_bomb(100, told=MIB, entries=20), **lies)
+    yield _form("zip, 100 files over each other", overlapping_zip_bomb(100, declared=100 * MIB, entries=100), **refused)
+    yield _form("zip, that says 1,000 bytes", zip_bomb(BOMB_MIB, declared=1_000), **lies)
+    yield _form("zip, 20 over each other, 1 MB each", overlapping_zip_bomb(100, declared=MIB, entries=20), **lies)
     yield _form("tar.gz, one file of 10 GB", gzip_bomb(BOMB_MIB, member_size=large), **refused)
     yield _form("tar.gz, that says 1,000 bytes", gzip_bomb(BOMB_MIB, member_size=1_000), **lies)
     # Small when unpacked, and yet much to read.

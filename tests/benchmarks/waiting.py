@@ -175,13 +175,13 @@ class Bench:
         self._installation, self._client, self._model = installation, client, model
         self._web = psutil.Process(installation.processes["web"].pid)
         self._path = self._ended_project()
-        self._bells = redis.Redis(port=installation.redis_port)
+        self._redis = redis.Redis(port=installation.redis_port)
         self._calls = 0
 
     def run(self, result: Result, *, rounds: int, seconds: float) -> None:
         """Fill the result. What the first use of all this loads, and keeps, is idle memory."""
         spawn = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(1, mp_context=spawn) as self._pool, contextlib.closing(self._bells):
+        with ProcessPoolExecutor(1, mp_context=spawn) as self._pool, contextlib.closing(self._redis):
             self.result = Result(1, result.generators)
             self.all_wait(1)
             self.result = result
@@ -335,10 +335,10 @@ class Bench:
         self._until_quiet()
 
     def _until_quiet(self) -> None:
-        """Until all generators wait for work: each ring is answered, even where there is nothing left to do."""
+        """Until all generators wait for work: each wake-up is taken, even where there is nothing left to do."""
 
         def is_quiet() -> bool:
-            return not (self._active() or self._bells.llen("rq:queue:generations") or self._model.busy)
+            return not (self._active() or self._redis.llen("rq:queue:generations") or self._model.busy)
 
         until(is_quiet, seconds=300, what="all is done", every=0.3)
         time.sleep(SETTLING_SECONDS)

@@ -129,7 +129,6 @@ class Yardstick:
             shm_size=16 * 1024**2,
             ipc_mode="private",
             cgroupns="private",
-            init=True,
             oom_score_adj=500,
             log_config=docker.types.LogConfig(type="none"),
         )
@@ -145,7 +144,7 @@ class Yardstick:
 
 
 def _workspace(recipe: Recipe) -> bytes:
-    """The tar that fills the volume: the project's files, and the way out when there is one."""
+    """The tar that fills the volume: the project's files, and what runs its commands."""
     files = {f"app/{path}": content for path, content in recipe.files.items()}
     files |= {f".chef/{name}": content for name, content in recipe.tools.items()}
     stream = io.BytesIO()
@@ -153,7 +152,7 @@ def _workspace(recipe: Recipe) -> bytes:
         for folder in ("app", "home", "tmp", "tools", *_folders(files)):
             archive.addfile(_entry(folder, kind=tarfile.DIRTYPE, mode=0o755))
         for path, content in files.items():
-            archive.addfile(_entry(path, size=len(content)), io.BytesIO(content))
+            archive.addfile(_entry(path, size=len(content), mode=0o755), io.BytesIO(content))
     return stream.getvalue()
 
 

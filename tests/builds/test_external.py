@@ -1,4 +1,4 @@
-"""Two queues beside each other: what is for builders outside is never claimed here, and takes nobody's place."""
+"""Two queues beside each other: what is for external builders is never claimed here, and takes nobody's place."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -11,12 +11,14 @@ from pytest_django import Settings
 from rest_framework.test import APIClient
 
 from builds import actions
-from builds.models import Build, OutsideTurn, OwnerTurn, Priority
+from builds.models import Build, ExternalFairShare, FairShare, Priority
 from builds.operations import health
 from builds.queue import forecast
-from builds.queue.claims import BuildLease, bell, claim
-from builds.reaper import reap_abandoned, ring_for_waiting
-from chef.jobs.models import OwnerQueueFull, QueueFull, Status
+from builds.queue.claims import EXTERNAL_BUILDS, LOCAL_BUILDS, BuildLease, claim
+from builds.reaper import reap_abandoned
+from chef.jobs.capacity import OwnerQueueFullError, QueueFullError
+from chef.jobs.models import Status
+from chef.jobs.reaping import wake_up_for_waiting
 from tests.builds.signing import SECRET
 
 QueueBuild = Callable[..., Build]
@@ -34,7 +36,7 @@ def client(owner: User, make_client: Callable[..., APIClient]) -> APIClient:
 
 
 def take() -> BuildLease | None:
-    return claim("outside", is_external=True)
+    return claim("external", is_external=True)
 
 
 def end(lease: BuildLease | None, build: Build) -> None:
@@ -62,34 +64,35 @@ def test_others_are_given_external_builds_alone(queue_build: QueueBuild) -> None
     lease = take()
 
     assert lease
-    assert (lease.build, lease.fence, lease.build.worker) == (external, 1, "outside")
+    assert (lease.build, lease.fence, lease.build.worker) == (external, 1, "external")
     assert take() is None
 
 
-def test_no_bell_rings_for_what_no_worker_of_ours_claims(
+def test_no_worker_is_woken_up_for_what_no_worker_of_ours_claims(
     queue_build: QueueBuild, django_capture_on_commit_callbacks: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rung: list[int] = []
+    woken: list[int] = []
 
-    def ring(times: int = 1) -> bool:
-        rung.append(times)
+    def wake_up(times: int = 1) -> bool:
+        woken.append(times)
         return True
 
-    monkeypatch.setattr(bell, "ring", ring)
-    monkeypatch.setattr(bell, "waiting", lambda: 0)
+    monkeypatch.setattr(LOCAL_BUILDS.workers, "wake_up", wake_up)
+    monkeypatch.setattr(LOCAL_BUILDS.workers, "pending", lambda: 0)
 
     with django_capture_on_commit_callbacks(execute=True):
         queue_build(is_external=True)
-    ring_for_waiting()
-    assert rung == []
+    for queue in (LOCAL_BUILDS, EXTERNAL_BUILDS):
+        wake_up_for_waiting(queue)
+    assert woken == []
 
     with django_capture_on_commit_callbacks(execute=True):
         queue_build()
-    ring_for_waiting()
-    assert rung == [1, 1]
+    wake_up_for_waiting(LOCAL_BUILDS)
+    assert woken == [1, 1]
 
 
-def test_the_order_outside_is_that_of_here(queue_build: QueueBuild, owner: User, other: User) -> None:
+def test_the_order_of_the_external_queue_is_that_of_here(queue_build: QueueBuild, owner: User, other: User) -> None:
     first = queue_build(is_external=True)
     second = actions.queue_build(first.revision, by=owner, is_external=True)
     theirs = queue_build(by=other, is_external=True)
@@ -105,13 +108,13 @@ def test_owners_take_turns_in_each_queue_by_itself(queue_build: QueueBuild, owne
     theirs, external = queue_build(by=other), queue_build(is_external=True)
     end(take(), external)
 
-    # Had the turn outside counted here, the other owner would be first.
+    # Had the external build counted here, the other owner would be first.
     end(claim("w"), mine[0])
     end(claim("w"), theirs)
     end(claim("w"), mine[1])
 
-    assert OwnerTurn.objects.count() == 2
-    assert OutsideTurn.objects.get().owner == owner
+    assert FairShare.objects.count() == 2
+    assert ExternalFairShare.objects.get().owner == owner
 
 
 def test_what_runs_elsewhere_counts_for_nothing_here(queue_build: QueueBuild, other: User, settings: Settings) -> None:
@@ -126,10 +129,10 @@ def test_what_runs_elsewhere_counts_for_nothing_here(queue_build: QueueBuild, ot
 
     assert here
     assert here.build == mine
-    assert there is None  # the limit holds outside too
+    assert there is None  # the limit holds for external builds too
 
 
-def test_an_outside_lease_is_longer_and_is_reaped_like_any(queue_build: QueueBuild, settings: Settings) -> None:
+def test_an_external_lease_is_longer_and_is_reaped_like_any(queue_build: QueueBuild, settings: Settings) -> None:
     settings.LEASE_SECONDS, settings.OUTSIDE_LEASE_SECONDS = 10, 600
     build = queue_build(is_external=True)
     lease = take()
@@ -149,7 +152,7 @@ def test_an_outside_lease_is_longer_and_is_reaped_like_any(queue_build: QueueBui
 # --- What is told of it ------------------------------------------------------------------------------------------
 
 
-def test_the_forecast_of_here_is_the_same_with_builds_outside(queue_build: QueueBuild, other: User) -> None:
+def test_the_forecast_of_here_is_the_same_with_external_builds(queue_build: QueueBuild, other: User) -> None:
     local = [queue_build(), queue_build(by=other), queue_build(priority=Priority.HIGH)]
     before = forecast.queue_documents(local)
     for _ in range(3):
@@ -160,7 +163,7 @@ def test_the_forecast_of_here_is_the_same_with_builds_outside(queue_build: Queue
     assert forecast.queue_documents(local) == before
 
 
-def test_builds_outside_are_placed_by_priority_and_age(queue_build: QueueBuild, owner: User) -> None:
+def test_external_builds_are_placed_by_priority_and_age(queue_build: QueueBuild, owner: User) -> None:
     first, second = queue_build(is_external=True), queue_build(is_external=True)
     urgent = queue_build(is_external=True, priority=Priority.HIGH)
     waiting = queue_build(is_external=True)
@@ -192,10 +195,10 @@ def test_each_queue_has_its_own_limits(queue_build: QueueBuild, other: User, set
     settings.OWNER_MAX_QUEUED = 1
     queue_build(is_external=True)
     queue_build()
-    with pytest.raises(OwnerQueueFull) as of_owner:
+    with pytest.raises(OwnerQueueFullError) as of_owner:
         queue_build(is_external=True)
     settings.MAX_QUEUED = 1
-    with pytest.raises(QueueFull):
+    with pytest.raises(QueueFullError):
         queue_build(by=other, is_external=True)
 
     assert of_owner.value.retry_after == forecast.USUAL_WAIT
@@ -251,7 +254,7 @@ def test_a_retry_goes_where_the_build_went(client: APIClient, queue_build: Queue
     assert answer.json()["external"] is True
 
 
-def test_without_anyone_outside_an_external_build_is_refused(
+def test_without_an_external_builder_an_external_build_is_refused(
     client: APIClient, queue_build: QueueBuild, settings: Settings
 ) -> None:
     build = queue_build(is_external=True)

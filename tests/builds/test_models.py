@@ -11,7 +11,7 @@ from django.utils import timezone
 from builds.models import Artifact, Build, BuildEvent, LogChunk, PhaseRun
 from builds.queue.claims import claim
 from builds.verdicts.evidence import verdict
-from chef.jobs.models import TRANSITIONS, Status, TransitionRefused
+from chef.jobs.models import TRANSITIONS, Status, TransitionRefusedError
 
 VERDICT = verdict("build_failed", phase="build").as_json()
 
@@ -27,7 +27,7 @@ def test_only_the_table_s_transitions_are_allowed(before: Status, after: Status,
     if after in TRANSITIONS[before]:
         build.transition_to(after, **needed_for(after))
     else:
-        with pytest.raises(TransitionRefused):
+        with pytest.raises(TransitionRefusedError):
             build.transition_to(after, **needed_for(after))
 
     allowed = after in TRANSITIONS[before]
@@ -40,7 +40,7 @@ def test_a_transition_from_a_stale_reading_is_refused_and_writes_nothing(queue_b
     stale = Build.objects.get(pk=build.pk)
     claim("first")
 
-    with pytest.raises(TransitionRefused):
+    with pytest.raises(TransitionRefusedError):
         stale.transition_to(Status.CANCELLED, verdict=VERDICT)
 
     build.refresh_from_db()

@@ -54,9 +54,11 @@ const report = {
   gid: process.getgid(),
   status: fs.readFileSync("/proc/self/status", "utf8"),
   writes: Object.fromEntries(["/x", "/etc/x", "/usr/x", "/proc/sys/kernel/core_pattern", "/proc/sysrq-trigger",
-    "/workspace/.chef/x", "/workspace/x"].map((path) => [path, attempt(() => fs.writeFileSync(path, "x"))])),
+    "/workspace/.chef/init", "/workspace/.chef/x",
+    "/workspace/x"].map((path) => [path, attempt(() => fs.writeFileSync(path, "x"))])),
   interfaces: Object.keys(os.networkInterfaces()),
   routes: fs.readFileSync("/proc/net/route", "utf8").trim().split("\n").length - 1,
+  first: attempt(() => fs.readFileSync("/proc/1/environ")),
   sockets: ["/var/run/docker.sock", "/run/docker.sock", "/run/containerd"].filter((path) => fs.existsSync(path)),
   devices: fs.readdirSync("/dev"),
   mounts: fs.readFileSync("/proc/self/mountinfo", "utf8").trim().split("\n").map((line) => line.split(" ")[4]),
@@ -155,6 +157,10 @@ def test_nothing_but_the_project_can_be_written(report: dict[str, Any]) -> None:
     assert set(kernel.values()) <= {"EROFS", "EACCES", "EPERM", "ENOENT"}  # not every kernel has each of them
 
 
+def test_the_first_process_cannot_be_looked_into(report: dict[str, Any]) -> None:
+    assert report["first"] == "EACCES"
+
+
 def test_mounting_namespaces_and_devices_are_refused(report: dict[str, Any]) -> None:
     assert report["mount"] != 0
     assert report["unshare"] != 0
@@ -163,7 +169,6 @@ def test_mounting_namespaces_and_devices_are_refused(report: dict[str, Any]) -> 
 
 def test_no_engine_socket_host_folder_or_disk_is_in_sight(report: dict[str, Any]) -> None:
     own = {"/workspace", "/chef/egress", "/tmp", "/etc/resolv.conf", "/etc/hostname", "/etc/hosts"}
-    own |= {"/sbin/docker-init", "/usr/sbin/docker-init"}
     system = ("/proc", "/sys", "/dev")
 
     assert report["sockets"] == []

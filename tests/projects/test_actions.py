@@ -8,7 +8,7 @@ from django.contrib.auth.models import User
 from django.db import connection
 
 from projects.actions import add_revision, create_project
-from projects.files.limits import UploadRefused
+from projects.files.limits import InvalidUploadError
 from projects.files.paths import NewFile
 from projects.models import Project, Revision, SourceFile
 
@@ -47,7 +47,7 @@ def test_no_statement_holds_much_more_than_one_file(project: Project) -> None:
 
 
 def test_a_revision_that_is_refused_is_not_kept(project: Project) -> None:
-    with pytest.raises(UploadRefused, match="leaves the project"):
+    with pytest.raises(InvalidUploadError, match="leaves the project"):
         add_revision(project, files=[NewFile("ok", b"x"), NewFile("../x", b"x")], **UPLOAD)
 
     assert not Revision.objects.exists()

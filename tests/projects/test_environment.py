@@ -15,15 +15,18 @@ from rest_framework.test import APIClient
 from builds.models import Build
 from builds.queue.claims import claim
 from builds.runner import Run
+from builds.runtimes.catalogue import RUNTIMES
+from builds.runtimes.package_index import IndexSettings
 from builds.sandbox.container import base_environment, egress_environment
+from builds.sandbox.contract import Registries
 from chef.jobs.models import Status
 from chef.storage.sealing import Unreadable, reseal, seal, unseal
 from projects.environment import (
     MAX_TOTAL_BYTES,
     MAX_VALUE_BYTES,
     MAX_VARIABLES,
-    EnvironmentRefused,
     EnvironmentUnreadable,
+    InvalidEnvironmentError,
     Secret,
     environment_document,
     environment_for,
@@ -54,7 +57,7 @@ def change(project: Project, env: Any = None, secrets: Any = None) -> None:
 
 def refusals(project: Project, env: Any = None, secrets: Any = None) -> dict[str, str]:
     """What is refused, by place, with why."""
-    with pytest.raises(EnvironmentRefused) as refused:
+    with pytest.raises(InvalidEnvironmentError) as refused:
         change(project, env, secrets)
     return {f"{fault.where}.{fault.name}": fault.detail for fault in refused.value.faults}
 
@@ -131,9 +134,12 @@ def test_other_names_are_taken(name: str) -> None:
 
 def test_nothing_that_installations_lean_on_can_be_set(settings: Any) -> None:
     settings.CA_BUNDLE = "/etc/ssl/bundle.pem"
-    registries = {"npm_config_registry": "x", "PIP_INDEX_URL": "x", "PIP_EXTRA_INDEX_URL": "x", "PIP_TRUSTED_HOST": "x"}
-    registries |= {"COREPACK_NPM_REGISTRY": "x", "YARN_NPM_REGISTRY_SERVER": "x"}
-    own = base_environment() | egress_environment(registries)
+    full = IndexSettings(["x"], {"extra": ["x"], "trusted": ["x"]})
+    own = base_environment()
+    for runtime in RUNTIMES.values():
+        to_index = runtime.package_index.environment(full) if runtime.package_index else {}
+        registries = Registries(frozenset(), to_index, runtime.proxy_variables, runtime.ca_variables)
+        own |= {**runtime.environment, **egress_environment(registries)}
 
     assert {name for name in own if not name_fault(name)} == OPEN_TO_CHANGE
 
@@ -226,7 +232,7 @@ def test_changes_at_once_all_count_and_keep_to_the_limit(project: Project) -> No
     def add(number: int) -> None:
         try:
             change(project, {f"T{number}_{letter}": "x" for letter in string.ascii_letters[:30]})
-        except EnvironmentRefused as refusal:
+        except InvalidEnvironmentError as refusal:
             refused.append(str(refusal))
 
     _together([partial(add, number) for number in range(4)])

@@ -8,6 +8,7 @@ import yaml
 from django.conf import settings
 
 from builds.checks import MAX_BUILD_DIR_BYTES
+from builds.sandbox import chef_init
 
 Service = dict[str, Any]
 
@@ -229,6 +230,16 @@ def test_image_holds_the_whole_application_and_nothing_else() -> None:
 
     assert "*" in lines
     assert taken == apps | {"chef", "templates", "static", "manage.py", "requirements.lock", "certs"}
+
+
+def test_image_compiles_the_first_process_of_builds_itself() -> None:
+    recipe, ignored = ((settings.BASE_DIR / name).read_text() for name in ("Dockerfile", ".dockerignore"))
+    compiled = chef_init.FOLDER.relative_to(settings.BASE_DIR)
+
+    first_stage, _, last_stage = recipe.rpartition("\nFROM ")
+    assert "python -m builds.sandbox.chef_init" in first_stage
+    assert str(compiled) in ignored.splitlines(), "what this machine has compiled stays here"
+    assert "gcc" not in last_stage
 
 
 def test_image_installs_locked_packages_by_hash() -> None:

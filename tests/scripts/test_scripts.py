@@ -12,7 +12,7 @@ import psycopg
 import pytest
 import redis
 
-from scripts import docker_engine, postgres, redis_server
+from scripts import docker_engine, packages, postgres, redis_server
 from scripts.packages import missing_packages
 from scripts.place import ROOT, Place, read_env_file
 from scripts.processes import Fault, Service, free_port, is_free, stop_together, until
@@ -110,6 +110,18 @@ def test_nothing_is_missing_once_the_tests_run(place: Place) -> None:
     missing = missing_packages("tests", place.with_environment(DOCKER_HOST=os.environ.get("DOCKER_HOST", "")))
 
     assert missing == {}
+
+
+@pytest.mark.parametrize(
+    ("purpose", "is_root", "is_missing"), [("tests", False, True), ("start", True, True), ("start", False, False)]
+)
+def test_compiler_is_demanded_where_it_can_be_installed(
+    place: Place, monkeypatch: pytest.MonkeyPatch, purpose: str, is_root: bool, is_missing: bool
+) -> None:
+    monkeypatch.setattr(packages, "program", lambda name: None if name == "gcc" else f"/usr/bin/{name}")
+    monkeypatch.setattr(packages, "_is_root_on_debian", lambda: is_root)
+
+    assert ("gcc" in missing_packages(purpose, place)) == is_missing
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from rest_framework import serializers
 
 from builds.api.schema.error_codes import CODES
 from builds.verdicts.catalogue import CATALOGUE
+from chef.web.idempotency import KEY_PATTERN, IdempotentMixin
 from chef.web.signed_messages import HEADERS
-from projects.api.idempotency import KEY_PATTERN, IdempotentMixin
 from projects.api.serializers import CamelSerializer
 
 INTRODUCTION = """
@@ -115,12 +115,12 @@ class ApiSchema(AutoSchema):
     """Adds to every operation the headers that it takes, and the errors that it may answer with."""
 
     def get_summary(self) -> str:
-        return self._told()[0]
+        return self._parts()[0]
 
     def get_description(self) -> str:  # type: ignore[override]
-        return self._told()[1]
+        return self._parts()[1]
 
-    def _told(self) -> tuple[str, str]:
+    def _parts(self) -> tuple[str, str]:
         """The docstring's first sentence, and all that follows."""
         text = " ".join(super().get_description().split())
         summary, dot, rest = text.partition(". ")

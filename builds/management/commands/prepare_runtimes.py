@@ -6,9 +6,10 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from builds.runtimes.catalogue import UnknownRuntime
-from builds.runtimes.images import PreparationFailed, RuntimeImage, discover_registries, prepare, runtime_images
+from builds.runtimes.images import PreparationError, RuntimeImage, discover_registries, prepare, runtime_images
 from builds.runtimes.registries import forget
+from builds.runtimes.runtime import UnknownRuntimeError
+from builds.sandbox.chef_init import first_process
 from builds.sandbox.contract import EngineFault
 from builds.sandbox.images import ImageStore
 
@@ -27,12 +28,14 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         # A plain SIGTERM would leave the temporary folder and an untagged image behind.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
+        if warning := first_process().warning:
+            self._tell(warning)
         try:
             images = runtime_images(options["runtime"])
             with ImageStore() as store:
                 self._prepare(images, store, force=options["force"], pull=not options["no_pull"])
                 found = discover_registries(store=store, fresh=True)
-        except (EngineFault, PreparationFailed, UnknownRuntime) as fault:
+        except (EngineFault, PreparationError, UnknownRuntimeError) as fault:
             raise CommandError(str(fault)) from fault
         except KeyboardInterrupt as fault:
             raise CommandError("Interrupted; run it again to make the images that are missing.") from fault

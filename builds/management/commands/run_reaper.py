@@ -1,4 +1,4 @@
-"""`manage.py run_reaper`: gives back what dead workers held, rings for what nobody was told of, goes on repairing."""
+"""`manage.py run_reaper`: gives back what dead workers held, wakes up workers for what waits, goes on repairing."""
 
 import logging
 import signal
@@ -11,11 +11,13 @@ from django.db import DatabaseError, close_old_connections
 from builds.fix_loop import settle_fix_loops
 from builds.heartbeats import Beat
 from builds.models import Heartbeat
-from builds.reaper import reap_abandoned, ring_for_waiting
+from builds.queue.claims import LOCAL_BUILDS
+from builds.reaper import reap_abandoned
 from builds.sites.publishing import forget_old_previews
-from projects.api.idempotency import forget_old_keys
+from chef.jobs import reaping
+from chef.web.idempotency import forget_old_keys
 from projects.files.uploads import forget_old_uploads
-from projects.generations import queue as generation_queue
+from projects.generations.queue import GENERATIONS
 
 logger = logging.getLogger(__name__)
 
@@ -34,9 +36,9 @@ class Command(BaseCommand):
             try:
                 beat.tell()
                 reap_abandoned()
-                ring_for_waiting()
-                generation_queue.reap_abandoned()
-                generation_queue.ring_for_waiting()
+                reaping.reap_abandoned(GENERATIONS)
+                reaping.wake_up_for_waiting(LOCAL_BUILDS)
+                reaping.wake_up_for_waiting(GENERATIONS)
                 settle_fix_loops()
                 forget_old_keys()
                 forget_old_previews()

@@ -1,20 +1,18 @@
 """`manage.py run_workers`: the processes that run builds on this machine."""
 
-from typing import Any
+from collections.abc import Callable
 
-from django.conf import settings
-from django.core.management.base import BaseCommand, CommandParser
+from builds.queue.claims import LOCAL_BUILDS
+from builds.worker import sweep_for_ever, warm_up
+from chef.jobs.commands import WorkerCommand
 
-from builds.worker import run_workers
 
-
-class Command(BaseCommand):
+class Command(WorkerCommand):
     help = "Runs the workers of this machine, and the sweeper of its Docker engine."
+    queue = LOCAL_BUILDS
 
-    def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument(
-            "--count", type=int, default=settings.WORKER_CONCURRENCY, help="default: WORKER_CONCURRENCY"
-        )
+    def warm_up(self) -> None:
+        warm_up()
 
-    def handle(self, *args: Any, count: int, **options: Any) -> None:
-        run_workers(count)
+    def companion(self) -> Callable[[int], object]:
+        return sweep_for_ever

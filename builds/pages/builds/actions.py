@@ -13,7 +13,7 @@ from django.views.decorators.http import require_POST
 
 from builds import actions
 from builds.models import Build
-from builds.pages.refusals import told
+from builds.pages.refusals import refusals_shown
 from builds.sites import publishing
 
 
@@ -31,26 +31,25 @@ def cancel(request: HttpRequest, pk: UUID) -> HttpResponse:
 
 @login_required
 @require_POST
+@refusals_shown("build-page")
 def retry(request: HttpRequest, pk: UUID) -> HttpResponse:
     """Build the same revision again, and go there."""
     build = _own(request, pk)
-    with told(request):
-        again = actions.retry_build(build, by=cast(User, request.user))
-        messages.success(request, f"Queued as build #{again.number}, of the same files as #{build.number}.")
-        return redirect("build-page", again.pk)
-    return redirect("build-page", build.pk)
+    again = actions.retry_build(build, by=cast(User, request.user))
+    messages.success(request, f"Queued as build #{again.number}, of the same files as #{build.number}.")
+    return redirect("build-page", again.pk)
 
 
 @login_required
 @require_POST
+@refusals_shown("build-page")
 def publish(request: HttpRequest, pk: UUID) -> HttpResponse:
     """Make a release of it, and make that the live one."""
     build = _own(request, pk)
-    with told(request):
-        release, warnings = publishing.publish_build(build, by=cast(User, request.user))
-        messages.success(request, f"Release {release.number} is live.")
-        for warning in warnings:
-            messages.warning(request, warning)
+    release, warnings = publishing.publish_build(build, by=cast(User, request.user))
+    messages.success(request, f"Release {release.number} is live.")
+    for warning in warnings:
+        messages.warning(request, warning)
     return redirect(f"{reverse('build-page', args=[build.pk])}#published")
 
 

@@ -6,11 +6,9 @@ from urllib.parse import quote
 from uuid import UUID
 
 from django.conf import settings
-from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.contrib.auth.models import User
 from django.core.files.storage import default_storage
-from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
@@ -18,13 +16,15 @@ from django.utils import timezone
 from django.views.decorators.gzip import gzip_page
 from django.views.decorators.http import require_GET, require_POST
 
+from builds.artifacts import artifacts_of
 from builds.models import Artifact, Build, Preview
 from builds.pages.access import visible_builds
 from builds.pages.files.raster import MAX_BYTES, data_uri, raster_of
 from builds.pages.files.tree import crumbs_of, tree_of
+from builds.pages.refusals import show_refusal
 from builds.site_names import address, preview_label
 from builds.sites import publishing
-from chef.jobs.models import Status
+from chef.refusals import RefusalError
 from chef.web.source_text import hides_something, html_lines, table_rows, text_of
 
 # Pictures that are known by their names alone: all others by their bytes.
@@ -41,7 +41,7 @@ def artifacts_page(request: HttpRequest, pk: UUID) -> HttpResponse:
     """One folder of a build's outputs, for builds that have very many."""
     build = _build(request, pk)
     path = request.GET.get("in", "").strip("/")
-    folder = tree_of(kept_of(build).values_list("name", "size")).at(path)
+    folder = tree_of(artifacts_of(build).values_list("name", "size")).at(path)
     if folder is None or not folder.count:
         raise Http404
     context = {"folder": folder, "crumbs": crumbs_of(path)}
@@ -54,7 +54,7 @@ def artifacts_page(request: HttpRequest, pk: UUID) -> HttpResponse:
 def artifact_page(request: HttpRequest, pk: UUID, name: str) -> HttpResponse:
     """One output file, as far as it can be shown."""
     build = _build(request, pk)
-    artifact = get_object_or_404(kept_of(build), name=name)
+    artifact = get_object_or_404(artifacts_of(build), name=name)
     context = {
         **_about(request, build),
         "artifact": artifact,
@@ -73,19 +73,13 @@ def preview(request: HttpRequest, pk: UUID) -> HttpResponse:
     build = get_object_or_404(Build, pk=pk, owner=request.user.pk)
     name = request.POST.get("name", "")
     here = reverse("build-page-artifact", args=[build.pk, name]) if name else reverse("build-page", args=[build.pk])
+    seconds = min(settings.PREVIEW_SECONDS, _PREVIEW_SECONDS)
     try:
-        seconds = min(settings.PREVIEW_SECONDS, _PREVIEW_SECONDS)
         made = publishing.make_preview(build, by=cast(User, request.user), seconds=seconds)
-    except publishing.NotServable as refused:
-        messages.error(request, str(refused))
+    except RefusalError as refused:
+        show_refusal(request, refused)
         return redirect(here)
     return redirect(f"{here}?preview={made.pk}#preview")
-
-
-def kept_of(build: Build) -> QuerySet[Artifact]:
-    """The outputs of the attempt that completed it, if one has."""
-    rows = Artifact.objects.filter(build=build, attempt=build.fence)
-    return rows if build.status == Status.COMPLETED else rows.none()
 
 
 def _build(request: HttpRequest, pk: UUID) -> Build:

@@ -11,11 +11,11 @@ from django.shortcuts import get_object_or_404, render
 from django.views.decorators.gzip import gzip_page
 from django.views.decorators.http import require_safe
 
+from builds.artifacts import artifacts_of
 from builds.logs.lines import LogIndex
 from builds.models import Build, BuildEvent, Release
 from builds.operations.usage import usage_of
 from builds.pages.access import visible_builds
-from builds.pages.builds.artifacts import kept_of
 from builds.pages.builds.log import evidence_of, window_of
 from builds.pages.builds.timeline import timeline_of
 from builds.pages.files.tree import rows_of, tree_of
@@ -89,7 +89,7 @@ def _artifacts(build: Build) -> dict[str, Any]:
     """The tree of the outputs, or nothing but their number where there are too many: one query."""
     if build.status != Status.COMPLETED:
         return {"can_publish": False}
-    rows = kept_of(build).annotate(
+    rows = artifacts_of(build).annotate(
         in_all=Window(Count("pk")),
         bytes_in_all=Window(Sum("size")),
         pages=Window(Count("pk", filter=Q(name="index.html") | Q(name__endswith="/index.html"))),

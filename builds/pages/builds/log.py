@@ -1,4 +1,4 @@
-"""A build's log for its page: lines for whoever has no script; text, and one live stream, for the script."""
+"""A build's log for its page: lines where there is no script; text, and one live stream, for the script."""
 
 import gzip
 from dataclasses import dataclass
@@ -11,15 +11,16 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import get_object_or_404
 from django.urls import reverse
 from django.views.decorators.http import require_GET
-from rest_framework.exceptions import APIException
 
-from builds.live.readers import page_stream, place_in_page_stream
+from builds.live.readers import PagePosition, page_stream
+from builds.logs.entries import Cursor
 from builds.logs.lines import Line, LogIndex, find_evidence, read_page
 from builds.logs.text import log_text
 from builds.models import Build
 from builds.pages.access import visible_builds
+from builds.pages.refusals import refusals_as_text
 from chef.web.downloads import send
-from chef.web.streaming import TooManyReaders, hand_over
+from chef.web.streaming import stream_response
 
 LINES_SHOWN = 300
 PAGE_BYTES = 2 * 1024**2
@@ -71,8 +72,8 @@ def evidence_of(build: Build, index: LogIndex, window: Window) -> list[Evidence]
     if not build.verdict:
         return []
     numbers = find_evidence(build, index)
-    told = [(text, numbers.get(text, 0)) for text in build.verdict.get("evidence", [])]
-    return [Evidence(text, number, _place(build, number, window)) for text, number in told]
+    numbered = [(text, numbers.get(text, 0)) for text in build.verdict.get("evidence", [])]
+    return [Evidence(text, number, _place(build, number, window)) for text, number in numbered]
 
 
 def _place(build: Build, number: int, window: Window) -> str:
@@ -88,10 +89,10 @@ def log_page(request: HttpRequest, pk: UUID) -> HttpResponse:
     """Text of the log after a cursor, with what its lines are: see builds.logs.lines.Page."""
     build = get_object_or_404(visible_builds(request).only("fence", "log_bytes"), pk=pk)
     try:
-        after, kept = request.GET.get("after", ""), {"kept_bytes": KEPT_BYTES, "kept_lines": KEPT_LINES}
-        page = read_page(build, after=after, most_bytes=PAGE_BYTES, **kept)
+        after = Cursor.parse(request.GET.get("after", ""))
     except ValueError:
         return HttpResponse(status=400)
+    page = read_page(build, after=after, most_bytes=PAGE_BYTES, kept_bytes=KEPT_BYTES, kept_lines=KEPT_LINES)
     body = orjson.dumps(page.as_json())
     response = HttpResponse(body, content_type="application/json")
     response.headers["Vary"] = "Accept-Encoding, Cookie"
@@ -106,26 +107,21 @@ def log_page(request: HttpRequest, pk: UUID) -> HttpResponse:
 
 @login_required
 @require_GET
+@refusals_as_text
 def log_as_text(request: HttpRequest, pk: UUID) -> HttpResponseBase:
     """All of the log as text, without colours."""
     build = get_object_or_404(visible_builds(request), pk=pk)
-    try:
-        return send(request, log_text(build, without_colours=True))
-    except APIException as refused:
-        return HttpResponse(str(refused.detail), status=refused.status_code, content_type="text/plain")
+    return send(request, log_text(build, without_colours=True))
 
 
 @login_required
 @require_GET
+@refusals_as_text
 def stream(request: HttpRequest, pk: UUID) -> HttpResponseBase:
-    """The log after a cursor and the changes after an event, live; a reader that was cut off goes on by its last id."""
+    """The log after a cursor and the changes after an event, live; a client that was cut off goes on by its last id."""
     build = get_object_or_404(visible_builds(request).only("pk"), pk=pk)
     try:
-        asked = request.headers.get("Last-Event-ID") or request.GET.get("after") or "0.0-0"
-        after, event = place_in_page_stream(asked)
-        return hand_over(request, page_stream(build.pk, after=after, event=event))
+        after = PagePosition.parse(request.headers.get("Last-Event-ID") or request.GET.get("after") or "0.0-0")
+        return stream_response(request, page_stream(build.pk, after=after))
     except ValueError:
         return HttpResponse(status=400)
-    except APIException as refused:
-        wait = {"Retry-After": str(refused.wait)} if isinstance(refused, TooManyReaders) else {}
-        return HttpResponse(status=refused.status_code, headers=wait)

@@ -14,8 +14,8 @@ from django.views.decorators.http import require_http_methods
 from builds.actions import submit_upload
 from builds.pages.forms import ChoicesForm, StrategyForm
 from builds.pages.once import stored_nowhere
-from builds.pages.refusals import REFUSALS, reasons
-from builds.runner import wish_of
+from builds.pages.refusals import refusals_in
+from builds.runner import strategy_request
 from builds.runtimes.detection import DetectionError, Plan, detect
 from projects.environment import Secret
 from projects.files.paths import NewFile
@@ -69,7 +69,8 @@ def _wished_of(project: Project | None) -> dict[str, Any]:
 
 def _detected(files: Sequence[NewFile], strategy: dict[str, Any]) -> tuple[Plan | None, DetectionError | None]:
     try:
-        return detect({file.path: file.content for file in files}, dependencies={}, wish=wish_of(strategy)), None
+        contents = {file.path: file.content for file in files}
+        return detect(contents, dependencies={}, strategy=strategy_request(strategy)), None
     except DetectionError as error:
         return None, error
 
@@ -91,11 +92,9 @@ def _build(request: HttpRequest, upload: Upload, form: StrategyForm) -> HttpResp
         secrets = {name: Secret(value) for name, value in data["secrets"].items()}
         of_new_project = {"name": data["name"], "env": data["env"], "secrets": secrets}
     try:
-        build = submit_upload(upload, by=cast(User, request.user), strategy=form.strategy(), **of_new_project)
+        with refusals_in(form):
+            build = submit_upload(upload, by=cast(User, request.user), strategy=form.strategy(), **of_new_project)
+            return redirect("build-page", pk=build.pk)
     except Upload.DoesNotExist:  # it has just been built
         return redirect("home")
-    except REFUSALS as refused:
-        for reason in reasons(refused):
-            form.add_error(None, reason)
-        return None
-    return redirect("build-page", pk=build.pk)
+    return None

@@ -20,12 +20,12 @@ from django.views.decorators.http import require_http_methods
 from builds.pages.access import own_project
 from builds.pages.forms import PromptForm
 from builds.pages.projects.uploading import ARCHIVE, FolderHandler, pasted, sent_archive, sent_folder
-from builds.pages.refusals import REFUSALS, reasons
+from chef.refusals import RefusalError
 from projects.files.ignore_rules import FILES, FOLDERS
-from projects.files.limits import UploadRefused
+from projects.files.limits import InvalidUploadError
 from projects.files.paths import Fault, NewFile
 from projects.files.uploads import keep_upload
-from projects.generations.actions import Wishes, request_generation
+from projects.generations.actions import Wishes, has_model, request_generation
 from projects.models import Project
 
 _ROWS, _MORE_ROWS, _MOST_ROWS = 2, 3, 60
@@ -56,10 +56,13 @@ def _read(request: HttpRequest, project: Project | None = None) -> HttpResponse:
 @csrf_protect
 def _sent(request: HttpRequest, handler: FolderHandler, project: Project | None) -> HttpResponse:
     way = request.POST.get("way", "")
-    if request.method == "POST" and way == "prompt" and project is None:
-        return _from_prompt(request)
-    if request.method == "POST" and way in _WAYS:
-        return _WAYS[way](request, handler, project)
+    try:
+        if request.method == "POST" and way == "prompt" and project is None:
+            return _from_prompt(request)
+        if request.method == "POST" and way in _WAYS:
+            return _WAYS[way](request, handler, project)
+    except RefusalError as refused:
+        return _page(request, project, faults=[str(reason) for reason in refused.reasons])
     return _page(request, project)
 
 
@@ -69,18 +72,15 @@ def _sent(request: HttpRequest, handler: FolderHandler, project: Project | None)
 def _from_prompt(request: HttpRequest) -> HttpResponse:
     form = PromptForm(request.POST)
     if not form.is_valid():
-        return _page(request, None, prompt=form)
+        return _page(request, None)
     data = form.cleaned_data
-    try:
-        generation = request_generation(
-            by=cast(User, request.user),
-            prompt=data["prompt"].replace("\r\n", "\n"),
-            name=data["name"],
-            strategy=form.strategy(),
-            wishes=Wishes(tests=data["tests"], auto_fix=data["auto_fix"]),
-        )
-    except REFUSALS as refused:
-        return _page(request, None, prompt=form, faults=reasons(refused))
+    generation = request_generation(
+        by=cast(User, request.user),
+        prompt=data["prompt"].replace("\r\n", "\n"),
+        name=data["name"],
+        strategy=form.strategy(),
+        wishes=Wishes(tests=data["tests"], auto_fix=data["auto_fix"]),
+    )
     return redirect("generation-page", pk=generation.pk)
 
 
@@ -88,19 +88,16 @@ def _from_prompt(request: HttpRequest) -> HttpResponse:
 
 
 def _from_upload(request: HttpRequest, handler: FolderHandler, project: Project | None) -> HttpResponse:
-    try:
-        if archive := request.FILES.get(ARCHIVE):
-            files, name = sent_archive(archive, handler)
-        else:
-            files, name = sent_folder(handler)
-        left_out = handler.sieve.left_out + _left_out_before(request)
-        if not files:
-            raise UploadRefused([Fault("no_files", "", _nothing_sent(left_out))])
-        kept = handler.sieve.without_outputs(files)
-        left_out = handler.sieve.left_out + _left_out_before(request)
-        return _keep(request, project, kept, name, left_out)
-    except UploadRefused as refused:
-        return _page(request, project, faults=reasons(refused))
+    if archive := request.FILES.get(ARCHIVE):
+        files, name = sent_archive(archive, handler)
+    else:
+        files, name = sent_folder(handler)
+    left_out = handler.ignore_rules.left_out + _left_out_before(request)
+    if not files:
+        raise InvalidUploadError([Fault("no_files", "", _nothing_sent(left_out))])
+    kept = handler.ignore_rules.without_outputs(files)
+    left_out = handler.ignore_rules.left_out + _left_out_before(request)
+    return _keep(request, project, kept, name, left_out)
 
 
 def _nothing_sent(left_out: Counter[str]) -> str:
@@ -123,10 +120,7 @@ def _from_texts(request: HttpRequest, handler: FolderHandler, project: Project |
     paths, contents = request.POST.getlist("path"), request.POST.getlist("content")
     if "more" in request.POST:
         return _page(request, project, rows=len(paths) + _MORE_ROWS, status=200)
-    try:
-        return _keep(request, project, pasted(paths, contents), "", Counter())
-    except UploadRefused as refused:
-        return _page(request, project, faults=reasons(refused), rows=len(paths))
+    return _keep(request, project, pasted(paths, contents), "", Counter())
 
 
 def _keep(
@@ -146,24 +140,25 @@ def _page(
     request: HttpRequest,
     project: Project | None,
     *,
-    prompt: PromptForm | None = None,
     faults: Sequence[str] = (),
-    rows: int = _ROWS,
+    rows: int = 0,
     status: int = 422,
 ) -> HttpResponse:
     """The page, with what was typed. Of a form that was refused, 422."""
     paths, contents = request.POST.getlist("path"), request.POST.getlist("content")
+    rows = rows or len(paths) or _ROWS
+    way = request.POST.get("way", "")
     typed = list(zip(paths, contents, strict=False))[:_MOST_ROWS]
     context = {
         "here": "" if project else "new",
         "tab": "code",
         "project": project,
-        "prompt": prompt or PromptForm(),
+        "prompt": PromptForm(request.POST) if way == "prompt" else PromptForm(),
         "faults": faults,
-        "way": request.POST.get("way", ""),
+        "way": way,
         "name": request.POST.get("name", ""),
         "rows": typed + [("", "")] * (min(rows, _MOST_ROWS) - len(typed)),
-        "has_model": settings.AI_PROVIDER != "starter",
+        "has_model": has_model(),
         "noise": " ".join(sorted(FOLDERS | FILES)),
         "limits": {
             "files": settings.MAX_FILES,

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import cast
 from uuid import UUID
 
-from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.contrib.auth.models import User
@@ -18,10 +17,10 @@ from builds.models import Build, Site
 from builds.pages.access import own_project, visible_projects
 from builds.pages.forms import EditForm
 from builds.pages.paging import page_of
-from builds.pages.refusals import REFUSALS, told
+from builds.pages.refusals import refusals_in, refusals_shown
 from builds.templatetags.chef import took
 from chef.jobs.models import Status
-from projects.generations.actions import Wishes, request_edit
+from projects.generations.actions import Wishes, has_model, request_edit
 from projects.models import Generation, Project
 
 _BUILDS_SHOWN, _BARS, _RELEASES_SHOWN = 10, 30, 3
@@ -31,6 +30,7 @@ _STEP, _BAR, _HEIGHT, _LEAST = 20, 14, 80, 3
 
 @login_required
 @require_http_methods(["GET", "HEAD", "POST"])
+@refusals_shown()
 def project_page(request: HttpRequest, pk: UUID) -> HttpResponse:
     """How a project is getting on. A POST builds it again (`do=build`) or has it changed (`do=change`)."""
     form = EditForm()
@@ -56,17 +56,15 @@ def project_page(request: HttpRequest, pk: UUID) -> HttpResponse:
         "site": Site.objects.filter(project=project).first(),
         "releases": project.releases.select_related("project__site", "build")[:_RELEASES_SHOWN],
         "form": form,
-        "has_model": settings.AI_PROVIDER != "starter",
+        "has_model": has_model(),
         "is_live": bool(writing) or any(not build.is_terminal for build in recent),
     }
     return render(request, "projects/overview.html", context, status=422 if request.method == "POST" else 200)
 
 
 def _build(request: HttpRequest, project: Project) -> HttpResponse:
-    with told(request):
-        build = actions.build_again(project, by=cast(User, request.user))
-        return redirect("build-page", pk=build.pk)
-    return redirect("project-page", pk=project.pk)
+    build = actions.build_again(project, by=cast(User, request.user))
+    return redirect("build-page", pk=build.pk)
 
 
 def _change(request: HttpRequest, project: Project, form: EditForm) -> HttpResponse | None:
@@ -74,13 +72,11 @@ def _change(request: HttpRequest, project: Project, form: EditForm) -> HttpRespo
     if not form.is_valid():
         return None
     prompt = form.cleaned_data["prompt"].replace("\r\n", "\n")
-    try:
+    with refusals_in(form, "prompt"):
         generation = request_edit(project, by=cast(User, request.user), prompt=prompt, wishes=Wishes())
-    except REFUSALS as refused:
-        form.add_error("prompt", str(refused))
-        return None
-    messages.success(request, "The project is being changed. What comes of it is built by itself.")
-    return redirect("generation-page", pk=generation.pk)
+        messages.success(request, "The project is being changed. What comes of it is built by itself.")
+        return redirect("generation-page", pk=generation.pk)
+    return None
 
 
 @login_required

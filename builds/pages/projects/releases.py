@@ -14,6 +14,7 @@ from builds.models import Release, Site
 from builds.pages.access import own_project, visible_projects
 from builds.pages.forms import PublishForm
 from builds.pages.paging import page_of
+from builds.pages.refusals import refusals_in
 from builds.sites import publishing
 from chef.jobs.models import Status
 from chef.web.pagination import HighestNumberFirst
@@ -62,12 +63,11 @@ def _is_done(request: HttpRequest, project: Project, form: PublishForm) -> bool:
 def _publish(request: HttpRequest, project: Project, form: PublishForm) -> bool:
     if not form.is_valid():
         return False
-    try:
+    with refusals_in(form):
         build = publishing.build_to_publish(project)
         by = cast(User, request.user)
         release, warnings = publishing.publish_build(build, by=by, slug=form.cleaned_data["slug"])
-    except (publishing.SlugRefused, publishing.NotServable) as refused:
-        form.add_error("slug" if isinstance(refused, publishing.SlugRefused) else None, str(refused))
+    if form.errors:
         return False
     messages.success(request, f"Release {release.number} is live: it is build #{build.number}.")
     for warning in warnings:

@@ -16,8 +16,8 @@ from django.http.multipartparser import MultiPartParser
 
 from projects.api.parsers import NamelessFiles
 from projects.files.archives import unpack
-from projects.files.ignore_rules import Sieve
-from projects.files.limits import UploadRefused, limit_faults
+from projects.files.ignore_rules import IgnoreRules
+from projects.files.limits import InvalidUploadError, limit_faults
 from projects.files.paths import Fault, NewFile
 
 FOLDER, ARCHIVE = "folder", "archive"
@@ -32,7 +32,7 @@ class FolderHandler(NamelessFiles):
 
     def __init__(self, request: HttpRequest | None = None) -> None:
         super().__init__(request)
-        self.sieve = Sieve()
+        self.ignore_rules = IgnoreRules()
         self.files: list[NewFile] = []
         self.sizes: list[tuple[str, int]] = []
         self.archive_name = ""
@@ -51,7 +51,7 @@ class FolderHandler(NamelessFiles):
 
     def new_file(self, field_name: str, file_name: str, *args: Any, **kwargs: Any) -> None:
         self._path = file_name if field_name == FOLDER else ""
-        if self._path and self.sieve.holds_back(self._path):
+        if self._path and self.ignore_rules.ignores(self._path):
             raise SkipFile
         self._content.clear()
         if not self._path:
@@ -86,7 +86,7 @@ class _ParserOfPaths(MultiPartParser):
 def sent_folder(handler: FolderHandler) -> tuple[list[NewFile], str]:
     """The files of a folder, by their paths within it, and its name; ([], "") when none was sent.
 
-    Raises UploadRefused.
+    Raises InvalidUploadError.
     """
     paths = [path for path, _ in handler.sizes]
     top = paths[0].partition("/")[0] if paths else ""
@@ -95,18 +95,18 @@ def sent_folder(handler: FolderHandler) -> tuple[list[NewFile], str]:
     start = len(top) + 1 if top else 0
     faults = limit_faults((path[start:], size) for path, size in handler.sizes)
     if faults:
-        raise UploadRefused(faults)
+        raise InvalidUploadError(faults)
     return [replace(file, path=file.path[start:]) for file in handler.files], top
 
 
 def sent_archive(file: "UploadedFile[Any]", handler: FolderHandler) -> tuple[list[NewFile], str]:
-    """The files of an archive, and its name without the ending. Raises UploadRefused."""
+    """The files of an archive, and its name without the ending. Raises InvalidUploadError."""
     with file:
-        return unpack(cast("BinaryIO", file), handler.sieve), _ARCHIVE_ENDING.sub("", handler.archive_name)
+        return unpack(cast("BinaryIO", file), handler.ignore_rules), _ARCHIVE_ENDING.sub("", handler.archive_name)
 
 
 def pasted(paths: Sequence[str], contents: Sequence[str]) -> list[NewFile]:
-    """What was typed, row by row; rows without both are passed over. Raises UploadRefused.
+    """What was typed, row by row; rows without both are passed over. Raises InvalidUploadError.
 
     Browsers send the ends of lines as two characters, whatever the text had.
     """
@@ -115,5 +115,5 @@ def pasted(paths: Sequence[str], contents: Sequence[str]) -> list[NewFile]:
     nameless = [Fault("invalid_path", "", "A text has no path: say what the file is called.") for p, _ in rows if not p]
     files = [NewFile(path, text.encode("utf-8", "replace")) for path, text in rows if path]
     if faults := nameless + limit_faults((file.path, len(file.content)) for file in files):
-        raise UploadRefused(faults)
+        raise InvalidUploadError(faults)
     return files

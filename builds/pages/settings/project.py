@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any, cast
 from uuid import UUID
 
-from django import forms
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.contrib.auth.models import User
@@ -18,7 +17,7 @@ from builds.models import RESULT_EVENTS, WebhookEndpoint
 from builds.pages.access import own_project, visible_projects
 from builds.pages.forms import NameForm, StrategyForm, VariableForm, WebhookForm
 from builds.pages.once import show_once, stored_nowhere
-from builds.pages.refusals import REFUSALS, reasons, told
+from builds.pages.refusals import refusals_in, refusals_shown
 from builds.webhooks import guard
 from builds.webhooks.endpoints import create_endpoint
 from projects.environment import environment_document
@@ -80,10 +79,6 @@ class _Page:
             messages.success(self.request, said)
         return redirect(reverse("project-settings", args=[self.project.pk]) + place)
 
-    def _refused(self, form: forms.Form, refused: Exception, field: str | None = None) -> None:
-        for reason in reasons(refused):
-            form.add_error(field, reason)
-
     def _rename(self) -> Answer:
         if not self.rename.is_valid():
             return None
@@ -93,51 +88,41 @@ class _Page:
     def _change_strategy(self) -> Answer:
         if not self.strategy.is_valid():
             return None
-        try:
+        with refusals_in(self.strategy):
             build = actions.change_strategy(self.project, self.strategy.strategy(), by=self.by)
-        except REFUSALS as refused:
-            self._refused(self.strategy, refused)
-            return None
-        messages.success(self.request, "The same files are built in the new way, as a new revision.")
-        return redirect("build-page", pk=build.pk)
+            messages.success(self.request, "The same files are built in the new way, as a new revision.")
+            return redirect("build-page", pk=build.pk)
+        return None
 
     def _set(self) -> Answer:
         if not self.variable.is_valid():
             return None
         env, secrets = self.variable.changes()
-        try:
+        with refusals_in(self.variable):
             actions.change_project(self.project, env=env, secrets=secrets)
-        except REFUSALS as refused:
-            self._refused(self.variable, refused)
-            return None
-        return self._back(f"{next(iter(env | secrets))} is set, from the next build on.", "#environment")
+            return self._back(f"{next(iter(env | secrets))} is set, from the next build on.", "#environment")
+        return None
 
     def _remove(self) -> Answer:
         name = self.request.POST.get("name", "")
-        with told(self.request):
-            actions.change_project(self.project, env={name: None})
-            actions.change_project(self.project, secrets={name: None})
-            return self._back(f"{name} is removed, from the next build on.", "#environment")
-        return self._back()
+        actions.change_project(self.project, env={name: None})
+        actions.change_project(self.project, secrets={name: None})
+        return self._back(f"{name} is removed, from the next build on.", "#environment")
 
     def _add_webhook(self) -> Answer:
         if not self.webhook.is_valid():
             return None
         url = self.webhook.cleaned_data["url"]
-        # The host is looked up before anything is written: a transaction must not wait for a name server.
-        refusal = refusal_of(url)
-        if refusal:
-            self.webhook.add_error("url", refusal)
-            return None
-        try:
+        with refusals_in(self.webhook):
+            # The host is looked up before anything is written: a transaction must not wait for a name server.
+            if refusal := guard.refusal_when_saved(url):
+                raise refusal
             events = self.webhook.cleaned_data["events"]
             endpoint, secret = create_endpoint(by=self.by, url=url, events=events, project=self.project)
-        except REFUSALS as refused:
-            self._refused(self.webhook, refused)
-            return None
-        show_once(self.request, secret, about=endpoint.pk)
-        messages.success(self.request, "The webhook is on.")
-        return redirect("project-webhook", pk=self.project.pk, webhook=endpoint.pk)
+            show_once(self.request, secret, about=endpoint.pk)
+            messages.success(self.request, "The webhook is on.")
+            return redirect("project-webhook", pk=self.project.pk, webhook=endpoint.pk)
+        return None
 
     def _delete(self) -> Answer:
         if not self.delete.is_valid():
@@ -150,18 +135,9 @@ class _Page:
         return redirect("home")
 
 
-def refusal_of(url: str) -> str:
-    """Why nothing is sent to an address; empty when it may be."""
-    try:
-        guard.parse(url)
-    except guard.Refused as refused:
-        return str(refused)
-    refusal = guard.refusal_when_saved(url)
-    return str(refusal) if refusal else ""
-
-
 @login_required
 @require_http_methods(["GET", "HEAD", "POST"])
+@refusals_shown()
 def project_settings(request: HttpRequest, pk: UUID) -> HttpResponse:
     """All settings, each in a form of its own; `do` says which of them a POST is of."""
     if request.method == "POST":

@@ -13,7 +13,7 @@ from builds.models import Delivery, WebhookEndpoint
 from builds.pages.access import own_project, visible_projects
 from builds.pages.once import show_once, shown_once, stored_nowhere
 from builds.pages.paging import page_of
-from builds.pages.refusals import told
+from builds.pages.refusals import refusals_shown
 from builds.webhooks import endpoints, outbox
 
 DELIVERIES_SHOWN = 20
@@ -21,6 +21,7 @@ DELIVERIES_SHOWN = 20
 
 @login_required
 @require_http_methods(["GET", "HEAD", "POST"])
+@refusals_shown()
 def project_webhook(request: HttpRequest, pk: UUID, webhook: UUID) -> HttpResponse:
     """The webhook with its deliveries. A POST switches, rotates, tests, replays or deletes it, as `do` says."""
     if request.method == "POST":
@@ -46,23 +47,22 @@ def project_webhook(request: HttpRequest, pk: UUID, webhook: UUID) -> HttpRespon
 def _act(request: HttpRequest, endpoint: WebhookEndpoint) -> HttpResponse:
     do = request.POST.get("do", "")
     settings_page = reverse("project-settings", args=[endpoint.project_id])
-    with told(request):
-        if do in ("on", "off"):
-            endpoints.change_endpoint(endpoint, active=do == "on")
-            messages.success(request, f"The webhook is {do}.")
-        elif do == "rotate":
-            _, secret = endpoints.rotate_secret(endpoint)
-            show_once(request, secret, about=endpoint.pk)
-            messages.success(request, "There is a new secret. For a day, the one of before signs too.")
-        elif do == "test":
-            outbox.send_test(endpoint)
-            messages.success(request, "A test message is on its way.")
-        elif do == "replay":
-            _replay(request, endpoint)
-        elif do == "delete":
-            endpoints.delete_endpoint(endpoint)
-            messages.success(request, "The webhook is deleted.")
-            return redirect(f"{settings_page}#webhooks")
+    if do in ("on", "off"):
+        endpoints.change_endpoint(endpoint, active=do == "on")
+        messages.success(request, f"The webhook is {do}.")
+    elif do == "rotate":
+        _, secret = endpoints.rotate_secret(endpoint)
+        show_once(request, secret, about=endpoint.pk)
+        messages.success(request, "There is a new secret. For a day, the one of before signs too.")
+    elif do == "test":
+        outbox.send_test(endpoint)
+        messages.success(request, "A test message is on its way.")
+    elif do == "replay":
+        _replay(request, endpoint)
+    elif do == "delete":
+        endpoints.delete_endpoint(endpoint)
+        messages.success(request, "The webhook is deleted.")
+        return redirect(f"{settings_page}#webhooks")
     return redirect("project-webhook", pk=endpoint.project_id, webhook=endpoint.pk)
 
 

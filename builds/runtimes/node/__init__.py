@@ -1,1 +1,1 @@
-"""Node projects: package managers, frameworks' outputs, plans."""
+"""The Node runtime: npm, pnpm and Yarn, and the tools that projects build with."""

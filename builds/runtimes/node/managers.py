@@ -8,9 +8,9 @@ import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
-from builds.runtimes.plans import TOOLS, SourceTree, Wish
+from builds.runtimes.plans import TOOLS, SourceTree, StrategyRequest
 
 _PACKAGE_MANAGER = re.compile(r"(?P<name>npm|pnpm|yarn)@(?P<version>\d+(?:\.\d+){0,2}(?:-[\w.-]+)?)(?:\+.*)?")
 # Which pnpm writes a lockfile of that major version; all of them run on every Node that we have.
@@ -21,6 +21,30 @@ _YARN_BY_LOCKFILE = {"4": "~3.0.0", "5": "~3.1.0", "6": "^3.2.0", "7": "^3.2.0",
 _YARN_DEFAULT = "4"
 _NPM_LOCKFILES = ("package-lock.json", "npm-shrinkwrap.json")
 _LOCKFILES = ("pnpm-lock.yaml", "yarn.lock", *_NPM_LOCKFILES)
+
+
+class PackageManager(Protocol):
+    """What a plan asks of the package manager that a project uses."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def lockfile(self) -> str | None: ...
+
+    @property
+    def reason(self) -> str:
+        """The sentence that says why it is this one."""
+
+    @property
+    def bootstrap(self) -> str | None:
+        """The command that brings the manager itself, where the image does not have it."""
+
+    def install_command(self, *, frozen: bool) -> str:
+        """Installs the dependencies; `frozen` exactly as the lockfile says, failing when that is out of step."""
+
+    def run_command(self, script: str) -> str:
+        """Runs a script of package.json."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +90,8 @@ class Manager:
         return "yarn install --no-immutable" if self._is_berry else "yarn install"
 
 
-def choose_manager(tree: SourceTree, manifest: Mapping[str, Any], wish: Wish) -> Manager:
-    """The manager that package.json names, or that wrote the lockfile, or that the wished commands call; else npm."""
+def choose_manager(tree: SourceTree, manifest: Mapping[str, Any], strategy: StrategyRequest) -> Manager:
+    """The manager that package.json names, that wrote the lockfile, or that the strategy's commands call; else npm."""
     lockfile = next((name for name in _LOCKFILES if name in tree), None)
     named = manifest.get("packageManager")
     match = _PACKAGE_MANAGER.fullmatch(named) if isinstance(named, str) else None
@@ -79,7 +103,7 @@ def choose_manager(tree: SourceTree, manifest: Mapping[str, Any], wish: Wish) ->
         return _yarn_of_lockfile(tree)
     if lockfile:
         return Manager("npm", None, lockfile, f"npm, because there is a {lockfile}.")
-    return _called_manager(wish) or Manager("npm", None, None, _why_npm(tree, named))
+    return _called_manager(strategy) or Manager("npm", None, None, _why_npm(tree, named))
 
 
 def _named_manager(tree: SourceTree, name: str, version: str) -> Manager:
@@ -117,8 +141,8 @@ def _yarn_of_lockfile(tree: SourceTree) -> Manager:
     return Manager("yarn", _package("yarn", version), "yarn.lock", f"Yarn {version}, because {source}.")
 
 
-def _called_manager(wish: Wish) -> Manager | None:
-    commands = f"{wish.install_command or ''}\n{wish.build_command or ''}"
+def _called_manager(strategy: StrategyRequest) -> Manager | None:
+    commands = f"{strategy.install_command or ''}\n{strategy.build_command or ''}"
     match = re.search(r"(?:^|[\s&|;(])(pnpm|yarn)(?=\s|$)", commands, re.MULTILINE)
     if not match:
         return None

@@ -1,7 +1,7 @@
-"""From a question to a checked answer: budget, tries, corrections and cancelling, and an Exchange of every request.
+"""From a question to a checked answer: budget, retries, corrections, cancelling, and an Exchange for every request.
 
-One Asker serves one generation. Its callbacks are only ever called by the thread that made it, so that they may use
-that thread's database connection: what other threads have to tell waits until that thread looks.
+One Asker serves one generation. Its callbacks run only in the thread that made it, so that they can use that thread's
+database connection: calls from other threads wait until that thread runs them.
 """
 
 import itertools
@@ -36,10 +36,10 @@ def _never() -> bool:
 class Asker:
     """Asks one model on behalf of one generation.
 
-    `on_request` gets every exchange, redacted, before the request is sent, and may raise an EngineError instead;
-    `on_exchange` gets it again, with the same id, when something has come of it. `is_cancelled` is asked several times
-    a second while the model is waited for. `secrets` are pairs of name and value that must not be kept; the endpoint's
-    key always is one of them.
+    `on_request` gets every exchange, redacted, before the request is sent, and may raise an EngineError to stop it;
+    `on_exchange` gets it again, with the same id, once there is a result. `is_cancelled` is called several times a
+    second while waiting for the model. `secrets` are pairs of name and value that must not be stored; the endpoint's
+    key is always one of them.
     """
 
     def __init__(
@@ -66,19 +66,19 @@ class Asker:
         return self.budget.used
 
     def stopped(self) -> bool:
-        """Whether to stop. In the owner's thread it asks, and tells the exchanges of the others."""
+        """Whether to stop. In the owner's thread this asks the callback and runs the calls of other threads."""
         if threading.get_ident() == self._owner:
-            self.tell()
+            self.run_queued_calls()
             if not self._stopped.is_set() and self._is_cancelled():
                 self._stopped.set()
         return self._stopped.is_set()
 
     def stop(self) -> None:
-        """End every question under way, in all threads."""
+        """Stop every running question, in all threads."""
         self._stopped.set()
 
-    def tell(self) -> None:
-        """Make the calls that other threads have to have made. Only for the thread that made the Asker."""
+    def run_queued_calls(self) -> None:
+        """Run the calls that other threads have queued. Only for the thread that made the Asker."""
         while True:
             try:
                 call = self._untold.get_nowait()
@@ -87,9 +87,9 @@ class Asker:
             call()
 
     def _through_owner(self, call: Callable[[], None]) -> None:
-        """Have the owner's thread make a call, and wait for it. Raises what the call raises, and Cancelled."""
+        """Run a call in the owner's thread and wait for it. Raises what the call raises, and Cancelled."""
         if threading.get_ident() == self._owner:
-            self.tell()
+            self.run_queued_calls()
             call()
             return
         done: Future[None] = Future()
@@ -111,10 +111,10 @@ class Asker:
     # --- Asking ----------------------------------------------------------------------------------------------------
 
     def ask(self, question: Question[A]) -> A:
-        """The answer, of the right shape and without faults.
+        """A valid answer.
 
-        An answer that cannot be used goes back to the model once, with what is wrong with it. Raises BadAnswer when the
-        second one is no better, Cancelled, and other EngineErrors when there is no answer.
+        An invalid answer goes back to the model once, with its errors. Raises BadAnswer when the second one is invalid
+        too, Cancelled, and other EngineErrors when there is no answer.
         """
         attempts = itertools.count(1)
         reply = Reply()
@@ -126,7 +126,7 @@ class Asker:
             return self._answer(question.corrected(reply.text, bad.detail), attempts, Reply())
 
     def _answer(self, question: Question[A], attempts: Iterator[int], reply: Reply) -> A:
-        """One answer, shortening what is too long for the model. `reply` holds its text afterwards."""
+        """One answer; input that is too long for the model is shortened. `reply` holds the text afterwards."""
         try:
             return self._patiently(question, attempts, reply)
         except EngineError as error:
@@ -137,11 +137,11 @@ class Asker:
     def _patiently(self, question: Question[A], attempts: Iterator[int], reply: Reply) -> A:
         failed = 0
         while True:
-            vars(reply).update(vars(Reply()))  # nothing of a failed try is part of the next one
+            vars(reply).update(vars(Reply()))  # a retry starts from an empty reply
             try:
                 return self._once(question, next(attempts), reply)
             except AskOtherwise:
-                continue  # at once, and at most once for each thing that an endpoint may lack
+                continue  # immediately, and at most once for each feature an endpoint may lack
             except EngineError as error:
                 failed += 1
                 seconds = pause(error, failed, self._client.patience)
@@ -150,7 +150,7 @@ class Asker:
                 self._sleep(seconds)
 
     def _once(self, question: Question[A], attempt: int, reply: Reply) -> A:
-        """One request. Whatever comes of it is counted and told."""
+        """One request. Its outcome is always counted and reported."""
         if self.stopped():
             raise Cancelled
         messages = question.messages()
@@ -182,19 +182,19 @@ class Asker:
             raise BadAnswer("model_refused", reply.refusal, subject=question.subject)
         if reply.finish == "length":
             if limit is not None:
-                raise EngineError("budget_reached", "What was left did not suffice for the answer.")
-            raise BadAnswer("answer_cut_off", "It was cut off: write a much shorter one.", subject=question.subject)
+                raise EngineError("budget_reached", "The remaining tokens were not enough for the answer.")
+            raise BadAnswer("answer_cut_off", "It was cut off: write a much shorter answer.", subject=question.subject)
         return question.read(reply.text)
 
     def _clean(self, error: EngineError) -> EngineError:
-        """The error without secrets: an endpoint may repeat the key that it refuses."""
+        """The error without secrets: an endpoint may repeat the key that it rejects."""
         error.detail = self._redact(error.detail)
         error.args = tuple(self._redact(str(arg)) for arg in error.args)
-        # An answer that was stopped for its size can be asked for again, like others that cannot be used.
+        # An answer that was stopped for its size can be asked for again, like any invalid answer.
         return BadAnswer(error.code, "It is far too long.") if error.code == "answer_too_large" else error
 
     def _settle(self, allowance: Allowance, reply: Reply, into: int) -> Usage:
-        """What the endpoint reported; else an estimate, of whatever it may have counted."""
+        """What the endpoint reported, else an estimate of what it may have counted."""
         if reply.usage is None and reply.started:
             usage = Usage(input=into, output=estimate(reply.text), estimated=True)
         else:
@@ -203,7 +203,7 @@ class Asker:
         return usage
 
     def _opened(self, question: Question[Any], attempt: int, request: dict[str, Any], into: int) -> Exchange:
-        """The exchange before anything has come of it: should it never end, this is what is known of it."""
+        """The exchange before there is a result: the record that remains if it never ends."""
         messages = [Message(role=each["role"], content=self._redact(each["content"])) for each in request["messages"]]
         return Exchange(
             id=uuid.uuid4(),
@@ -229,7 +229,7 @@ class Asker:
         closed = exchange.model_copy(update=outcome)
         self._untold.put(lambda: self._on_exchange(closed))
         if threading.get_ident() == self._owner:
-            self.tell()
+            self.run_queued_calls()
 
     def _sleep(self, seconds: float) -> None:
         end = time.monotonic() + seconds

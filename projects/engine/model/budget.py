@@ -1,7 +1,7 @@
 """Tokens: how many a generation may use, how many it has used, and what they cost.
 
-What the endpoint reports is counted to the token, failed tries included. Where it reports nothing, an estimate
-stands in, and everything that it is part of says so. Several threads share one budget.
+What the endpoint reports is counted exactly, failed tries included. Where it reports nothing, an estimate is used and
+marked as such. Several threads share one budget.
 """
 
 import threading
@@ -14,16 +14,16 @@ from pydantic import BaseModel, ConfigDict
 from projects.engine.errors import Cancelled, EngineError
 
 MILLION = Decimal(1_000_000)
-# An answer of fewer tokens than this is of no use to any stage.
+# No stage can use an answer with fewer tokens than this.
 LEAST_OUTPUT = 500
-# Rather more than code takes: a budget may be left unused, but not overdrawn.
+# More than code usually takes: a budget may be left unused, but not overrun.
 BYTES_PER_TOKEN = 3
 _TICK = 0.2
 
 
 @dataclass(frozen=True)
 class Prices:
-    """Of a million tokens, in whatever currency the operator counts."""
+    """Per million tokens, in the operator's currency."""
 
     input: Decimal = Decimal(0)
     output: Decimal = Decimal(0)
@@ -33,7 +33,7 @@ class Prices:
 
 
 class Usage(BaseModel):
-    """Tokens that went in and came out. `estimated`: at least a part of the numbers is not the endpoint's own."""
+    """Tokens that went in and came out. `estimated`: at least part of the numbers was not reported by the endpoint."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -60,14 +60,14 @@ def estimate(text: str) -> int:
 
 @dataclass(frozen=True)
 class Allowance:
-    """What one call may use: the answer's tokens, and all that is set aside for it."""
+    """What one call may use: the answer's tokens, and everything reserved for it."""
 
     output: int
     reserved: int
 
 
 class Budget:
-    """The tokens of one generation. `most` None is no limit; `used` is what was used before a resumption."""
+    """The tokens of one generation. `most=None` means no limit; `used` is what was used before it was resumed."""
 
     def __init__(self, most: int | None = None, *, used: Usage | None = None) -> None:
         self.most = most
@@ -85,10 +85,10 @@ class Budget:
         return None if self.most is None else max(self.most - self.used.total, 0)
 
     def reserve(self, *, input: int, output: int, is_cancelled: Callable[[], bool]) -> Allowance:
-        """Set tokens aside for one call, as much of `output` as there is.
+        """Reserve tokens for one call: as much of `output` as is left.
 
-        Waits while other calls hold what this one needs. Raises EngineError `budget_reached` when there is too little
-        even without them, and Cancelled.
+        Waits while other calls hold what this one needs. Raises EngineError `budget_reached` when there would be too
+        little even without them, and Cancelled.
         """
         with self._settled:
             while self.most is not None:

@@ -1,8 +1,8 @@
-"""The way to a language model: any endpoint that speaks OpenAI's chat completions. The one importer of `openai`.
+"""The client for a language model: any endpoint with OpenAI's chat completions API. The only importer of `openai`.
 
-Sends one request and reads one streamed answer; whatever goes wrong on the way becomes an EngineError. Trying again,
-counting and judging the answer are its caller's. What an endpoint lacks (JSON schemas, usage in streams, the newer name
-of the token limit) is noticed from its refusal and remembered for the client's life.
+Sends one request and reads one streamed answer; anything that goes wrong becomes an EngineError. Retrying, counting and
+checking the answer are up to the caller. Features that an endpoint lacks (JSON schemas, usage in streams, the newer
+name of the token limit) are learned from its errors and remembered for the client's lifetime.
 """
 
 import asyncio
@@ -29,9 +29,9 @@ from projects.engine.model.budget import Prices, Usage
 DEFAULT_MODEL = "gpt-4o"
 # Each token comes wrapped in some 250 bytes, so this is more than any model writes in one answer.
 MAX_WIRE_BYTES = 64 * 1024**2
-_TICK = 0.1  # seconds between looks at the clock and at whether the answer is still wanted
+_TICK = 0.1  # seconds between checks of the deadline and of a cancel
 
-# All that a request may carry besides its body. The package would add what OPENAI_* variables of this process say.
+# The only headers a request carries. The package would add others from this process's OPENAI_* variables.
 _HEADERS = {"host", "accept", "accept-encoding", "connection", "user-agent", "authorization"}
 _HEADERS |= {"content-type", "content-length", "transfer-encoding"}
 
@@ -46,7 +46,7 @@ _NO_COMPLETION_LIMIT = re.compile(r"max.?completion.?tokens", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where the model is. `base_url` ends where `/chat/completions` begins; `max_output` is the model's own limit."""
+    """Where the model is. `base_url` is what precedes `/chat/completions`; `max_output` is the model's own limit."""
 
     base_url: str
     api_key: str = field(repr=False)
@@ -59,8 +59,8 @@ class Endpoint:
 class Patience:
     """How long to wait, in seconds: to connect, between two pieces of an answer, and for a whole answer.
 
-    `tries` counts the first one too. `first_wait` doubles with each further try, up to `longest_wait`; an endpoint that
-    asks for more than that is not waited for.
+    `tries` includes the first one. `first_wait` doubles with each retry, up to `longest_wait`; if an endpoint asks for
+    a longer wait than that, there is no retry.
     """
 
     connect: float = 10
@@ -73,9 +73,9 @@ class Patience:
 
 @dataclass
 class Reply:
-    """An answer as far as it has come; what was received stays there when the rest fails.
+    """An answer while it is streamed; what was received is kept when the rest fails.
 
-    `finish` is the endpoint's reason for the end, None while there is none. `usage` is what it reported.
+    `finish` is the endpoint's finish reason, None until it has sent one. `usage` is what it reported.
     """
 
     finish: str | None = None
@@ -91,7 +91,7 @@ class Reply:
 
     @property
     def started(self) -> bool:
-        """Whether the endpoint took the request, and so may count tokens for it."""
+        """Whether the endpoint accepted the request, and so may charge tokens for it."""
         return self._response is not None and self._response.status_code < 400
 
     @property
@@ -104,19 +104,19 @@ class Reply:
 
 
 class AskOtherwise(EngineError):
-    """The endpoint lacks something that the request used. A request made anew does without."""
+    """The endpoint lacks a feature that the request used; the next request is made without it."""
 
 
 _reply: ContextVar[Reply] = ContextVar("reply")
 
 
 def warm_up() -> None:
-    """Load what the package loads for its first client, which each forked process would load anew."""
+    """Load what the package loads lazily for its first client, so that forked processes need not."""
     openai.AsyncOpenAI(api_key="none").chat.completions  # noqa: B018
 
 
 class ModelClient:
-    """A connection pool and a thread that reads from it; threads may share one. Use it in a `with` statement."""
+    """A connection pool and a thread that reads from it. Threads may share one. Use it in a `with` statement."""
 
     def __init__(self, endpoint: Endpoint, patience: Patience | None = None) -> None:
         self.endpoint = endpoint
@@ -131,7 +131,7 @@ class ModelClient:
         self._http = openai.DefaultAsyncHttpxClient(event_hooks=hooks, timeout=times)
         self._openai = openai.AsyncOpenAI(
             base_url=endpoint.base_url,
-            api_key=endpoint.api_key or "none",  # endpoints on one's own machine need none, the package does
+            api_key=endpoint.api_key or "none",  # a local endpoint needs no key, but the package does
             http_client=self._http,
             timeout=times,
             max_retries=0,
@@ -160,7 +160,7 @@ class ModelClient:
     def request(
         self, messages: Sequence[dict[str, str]], *, answer: type[BaseModel], max_output: int | None
     ) -> dict[str, Any]:
-        """The request's body for an answer of that shape, in the words that this endpoint understands."""
+        """The request's body for an answer of that schema, in a form that this endpoint accepts."""
         body: dict[str, Any] = {"model": self.endpoint.model, "messages": list(messages), "stream": True}
         schema = answer.model_json_schema()
         if self._structured:
@@ -178,8 +178,8 @@ class ModelClient:
     def send(self, request: dict[str, Any], reply: Reply, *, max_chars: int, is_cancelled: Callable[[], bool]) -> None:
         """Send a request and read its answer into `reply`, whole.
 
-        Raises EngineError; AskOtherwise when the request can be made anew without what the endpoint lacks; Cancelled
-        within a second after `is_cancelled` says so, which this thread asks ten times in a second.
+        Raises EngineError; AskOtherwise when the request can be repeated without a feature that the endpoint lacks;
+        Cancelled within a second of `is_cancelled` turning true (checked ten times a second).
         """
         deadline = time.monotonic() + self.patience.whole
         future = asyncio.run_coroutine_threadsafe(self._receive(request, reply, max_chars), self._loop)
@@ -188,9 +188,11 @@ class ModelClient:
                 if is_cancelled():
                     raise Cancelled
                 if time.monotonic() > deadline:
-                    raise EngineError("endpoint_timeout", f"There was no whole answer in {self.patience.whole:g} s.")
+                    raise EngineError(
+                        "endpoint_timeout", f"There was no complete answer within {self.patience.whole:g} s."
+                    )
                 if reply.wire_bytes > MAX_WIRE_BYTES:
-                    raise EngineError("answer_too_large", f"More than {MAX_WIRE_BYTES:,} bytes came.")
+                    raise EngineError("answer_too_large", f"It sent more than {MAX_WIRE_BYTES:,} bytes.")
             self._result(future, request, reply)
         finally:
             future.cancel()
@@ -204,13 +206,13 @@ class ModelClient:
             connecting = "Connect" in type(error.__cause__).__name__
             code = "endpoint_unreachable" if connecting else "endpoint_silent"
             seconds = self.patience.connect if connecting else self.patience.between
-            raise EngineError(code, f"Nothing came for {seconds:g} s.") from error
+            raise EngineError(code, f"It sent nothing for {seconds:g} s.") from error
         except openai.APIConnectionError as error:
             code = "stream_cut" if reply.started else "endpoint_unreachable"
             raise EngineError(code, str(error.__cause__ or error)) from error
         except openai.APIError as error:
             raise _told_in_stream(error) from error
-        except (openai.OpenAIError, ValueError) as error:  # half a JSON, half a character
+        except (openai.OpenAIError, ValueError) as error:  # incomplete JSON, invalid UTF-8
             code = "stream_cut" if reply.started else "not_an_endpoint"
             raise EngineError(code, f"{type(error).__name__}: {error}") from error
 
@@ -220,28 +222,30 @@ class ModelClient:
         async with await create(**request) as stream:
             kind = stream.response.headers.get("content-type", "")
             if not kind.startswith("text/event-stream"):
-                raise EngineError("not_an_endpoint", f"It answers with {kind or 'no content type'}, not with a stream.")
+                raise EngineError(
+                    "not_an_endpoint", f"It answered with {kind or 'no content type'}, not with a stream."
+                )
             async for chunk in stream:
                 _read(chunk, reply)
                 if reply.chars > max_chars:
                     raise EngineError("answer_too_large", f"The answer has more than {max_chars:,} characters.")
         if reply.finish is None:
-            raise EngineError("stream_cut", f"It ended after {reply.chars:,} characters without a reason.")
+            raise EngineError("stream_cut", f"It ended after {reply.chars:,} characters without a finish reason.")
 
     def _refusal(self, error: openai.APIStatusError, request: dict[str, Any]) -> EngineError:
-        """What an HTTP status means; notes what the endpoint lacks."""
-        told = _told(error)
-        if error.status_code in (400, 422) and not _TOO_LONG.search(told):
-            if "stream_options" in request and _NO_STREAM_USAGE.search(told):
+        """The error for an HTTP status; remembers features that the endpoint lacks."""
+        message = _message_of(error)
+        if error.status_code in (400, 422) and not _TOO_LONG.search(message):
+            if "stream_options" in request and _NO_STREAM_USAGE.search(message):
                 self._stream_usage = False
-                return AskOtherwise("request_refused", told)
-            if "response_format" in request and _NO_STRUCTURE.search(told):
+                return AskOtherwise("request_refused", message)
+            if "response_format" in request and _NO_STRUCTURE.search(message):
                 self._structured = False
-                return AskOtherwise("request_refused", told)
-            if "max_completion_tokens" in request and _NO_COMPLETION_LIMIT.search(told):
+                return AskOtherwise("request_refused", message)
+            if "max_completion_tokens" in request and _NO_COMPLETION_LIMIT.search(message):
                 self._limit_name = "max_tokens"
-                return AskOtherwise("request_refused", told)
-        return EngineError(_code(error.status_code, told), told, retry_after=_retry_after(error.response.headers))
+                return AskOtherwise("request_refused", message)
+        return EngineError(_code(error.status_code, message), message, retry_after=_retry_after(error.response.headers))
 
 
 async def _only_known_headers(request: Any) -> None:
@@ -265,10 +269,10 @@ def _in_words(schema: dict[str, Any]) -> str:
 
 
 def _read(chunk: Any, reply: Reply) -> None:
-    """Take one piece. The package builds its objects without checking them, so anything may be anywhere."""
+    """Add one chunk. The package builds its objects unchecked, so any field may hold anything."""
     choices = getattr(chunk, "choices", None)
     if not isinstance(choices, list):
-        raise EngineError("not_an_endpoint", "A piece of the stream is not a chat completion's.")
+        raise EngineError("not_an_endpoint", "A chunk of the stream is not a chat completion.")
     reply.usage = _usage(getattr(chunk, "usage", None)) or reply.usage
     for choice in choices[:1]:
         delta = getattr(choice, "delta", None)
@@ -280,9 +284,9 @@ def _read(chunk: Any, reply: Reply) -> None:
             reply.finish = finish
 
 
-def _usage(told: Any) -> Usage | None:
-    """What the endpoint reports, when it can be: numbers, and not below zero."""
-    numbers = [getattr(told, name, None) for name in ("prompt_tokens", "completion_tokens")]
+def _usage(message: Any) -> Usage | None:
+    """The usage that the endpoint reports, if it is plausible: numbers, none below zero."""
+    numbers = [getattr(message, name, None) for name in ("prompt_tokens", "completion_tokens")]
     if any(not isinstance(number, int) or isinstance(number, bool) or number < 0 for number in numbers):
         return None
     return Usage(input=cast(int, numbers[0]), output=cast(int, numbers[1]))
@@ -291,8 +295,8 @@ def _usage(told: Any) -> Usage | None:
 # --- What went wrong -------------------------------------------------------------------------------------------------
 
 
-def _told(error: openai.APIStatusError) -> str:
-    """The endpoint's own words, in one line; of a web page only that it is one."""
+def _message_of(error: openai.APIStatusError) -> str:
+    """The endpoint's own message, in one line; for a web page, only that it is one."""
     kind = error.response.headers.get("content-type", "")
     if "html" in kind or str(error.body or "").lstrip()[:1] == "<":
         return f"HTTP {error.status_code}, a web page."
@@ -300,11 +304,11 @@ def _told(error: openai.APIStatusError) -> str:
     return f"HTTP {error.status_code}: " + " ".join([*said, *(str(each) for each in (error.code, error.param) if each)])
 
 
-def _code(status: int, told: str) -> str:
-    if status in (400, 413, 422) and _TOO_LONG.search(told):
+def _code(status: int, message: str) -> str:
+    if status in (400, 413, 422) and _TOO_LONG.search(message):
         return "context_too_long"
     if status == 429:
-        return "quota_exhausted" if "insufficient_quota" in told else "rate_limited"
+        return "quota_exhausted" if "insufficient_quota" in message else "rate_limited"
     if status in (401, 403):
         return "endpoint_unauthorized"
     if status == 404:
@@ -313,16 +317,16 @@ def _code(status: int, told: str) -> str:
 
 
 def _told_in_stream(error: openai.APIError) -> EngineError:
-    told = f"{error.message} {error.code or ''}"
-    if _TOO_LONG.search(told):
-        return EngineError("context_too_long", told)
-    if "insufficient_quota" in told:
-        return EngineError("quota_exhausted", told)
-    return EngineError("rate_limited" if "rate_limit" in told else "endpoint_failed", told)
+    message = f"{error.message} {error.code or ''}"
+    if _TOO_LONG.search(message):
+        return EngineError("context_too_long", message)
+    if "insufficient_quota" in message:
+        return EngineError("quota_exhausted", message)
+    return EngineError("rate_limited" if "rate_limit" in message else "endpoint_failed", message)
 
 
 def _retry_after(headers: Any) -> float | None:
-    """The seconds that the endpoint asks to wait, given as a number or as a date; None when it says nothing usable."""
+    """How many seconds the endpoint asks to wait (a number or a date); None when it gives nothing usable."""
     for name, unit in (("retry-after-ms", 1000), ("retry-after", 1)):
         with contextlib.suppress(ValueError, ArithmeticError):
             if (seconds := float(Decimal(headers.get(name, "")) / unit)) >= 0:

@@ -1,4 +1,4 @@
-"""What was said between the engine and the model, fit to be kept: without secrets, with tokens, time and error."""
+"""The requests to the model and its answers, safe to store: without secrets, with tokens, time and error."""
 
 import json
 import re
@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 LEAST_SECRET_CHARS = 6
 
-# What keys look like, by those who issue them: OpenAI and its like, Stripe, GitHub, GitLab, AWS, Google, Slack, npm,
+# What keys look like, by issuer: OpenAI and similar, Stripe, GitHub, GitLab, AWS, Google, Slack, npm,
 # PyPI, Hugging Face, SendGrid; JSON web tokens, private keys, passwords in addresses.
 _KEYS = re.compile(
     r"\b(?:sk|pk|rk)[-_][A-Za-z0-9_-]{16,}"
@@ -22,7 +22,7 @@ _KEYS = re.compile(
 )
 _BEARER = re.compile(r"(\b[Bb]earer\s+)[A-Za-z0-9._~+/=-]{16,}")
 _PASSWORD_IN_URL = re.compile(r"(\b[a-z][a-z0-9+.-]{1,20}://[^\s/:@\"']{0,100}:)[^\s/@\"']{3,200}(?=@)")
-# A name that says that a secret follows, and something without spaces that no word or variable looks like.
+# A name that announces a secret, followed by something without spaces that is no word or variable.
 _NAMED = re.compile(
     r"""((?:api[_-]?key|secret|token|passw(?:or)?d|credential)s?\\?["']?\s{0,3}[:=]\s{0,3}\\?["'])[^\s"'\\]{12,}""",
     re.IGNORECASE,
@@ -30,7 +30,7 @@ _NAMED = re.compile(
 
 
 class Redaction:
-    """Takes out known secrets (pairs of name and value), and whatever looks like a key."""
+    """Removes known secrets (pairs of name and value), and anything that looks like a key."""
 
     def __init__(self, secrets: Iterable[tuple[str, str]] = ()) -> None:
         masks: dict[str, str] = {}
@@ -38,7 +38,9 @@ class Redaction:
             for form in (value, json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1], quote(value, "")):
                 if len(form) >= LEAST_SECRET_CHARS:
                     masks.setdefault(form, f"[secret {name}]")
-        self._masks = sorted(masks.items(), key=lambda mask: -len(mask[0]))  # a part of another secret comes last
+        self._masks = sorted(
+            masks.items(), key=lambda mask: -len(mask[0])
+        )  # longest first: one secret may be part of another
 
     def __call__(self, text: str) -> str:
         for form, mask in self._masks:
@@ -50,7 +52,7 @@ class Redaction:
 
 
 class Message(BaseModel):
-    """One message of a request, as it was sent but for what was redacted."""
+    """One message of a request, as sent, with secrets redacted."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -59,9 +61,9 @@ class Message(BaseModel):
 
 
 class Exchange(BaseModel):
-    """One request and what came of it. `attempt` counts the requests for one answer; `error` is a code, or empty.
+    """One request and its result. `attempt` counts the requests for one answer; `error` is a code, or empty.
 
-    `seconds` is None as long as nothing has come of it; the tokens are then an estimate of what goes in.
+    `seconds` is None until there is a result; the tokens are then an estimate of the input.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

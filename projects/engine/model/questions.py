@@ -1,8 +1,8 @@
-"""A question to the model: a stage's prompt, the data that it is about, and the shape of the answer.
+"""A question to the model: a stage's prompt, the data it is about, and the schema of the answer.
 
-Data is never mixed into the prompt's own words. Each part stands between two marks that the part itself cannot contain,
-since the mark is a digest of all parts; the prompt says that nothing between marks is an instruction. Whatever a part
-talks the model into, its answer can only be the question's document, which is then checked.
+Data is never mixed into the prompt. Each part stands between two marks that the part itself cannot contain, because the
+mark is a digest of all parts; the prompt says that nothing between marks is an instruction. Whatever a part makes the
+model do, the answer can only be the question's document, and that is validated.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from projects.engine.errors import BadAnswer, one_line
 
 PROMPTS = Path(__file__).resolve().parent / "prompts"
-# What comes back to the model of an answer that could not be used; a repetition of much helps it little.
+# How much of an invalid answer is sent back to the model: repeating all of it does not help.
 MAX_ANSWER_RETURNED = 20_000
 MAX_REASONS = 10
 
@@ -33,7 +33,7 @@ class Stage(StrEnum):
 
 
 class Document(BaseModel):
-    """Something that a model writes. Strict schemas allow no defaults: what may be missing is None or an empty list."""
+    """A document that a model writes. Strict schemas allow no defaults: an optional field is None or an empty list."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -43,7 +43,7 @@ A = TypeVar("A", bound=Document)
 
 @dataclass(frozen=True)
 class Part:
-    """Data with a title. `shorter` stands in when all is too long for the model; None is a part that must stay."""
+    """Data with a title. `shorter` replaces it when the whole is too long for the model; None: it must stay."""
 
     title: str
     text: str
@@ -56,9 +56,9 @@ def _nothing_wrong(answer: Any) -> list[str]:
 
 @dataclass(frozen=True)
 class Question(Generic[A]):
-    """`faults` says what is wrong with an answer of the right shape. `subject` is the file that it is about, if one.
+    """`faults` finds errors in an answer that matches the schema. `subject` is the file that it is about, if any.
 
-    `correction` is an answer that could not be used, and why.
+    `correction` is an earlier answer that was invalid, and why.
     """
 
     stage: Stage
@@ -82,7 +82,7 @@ class Question(Generic[A]):
         return messages
 
     def read(self, text: str) -> A:
-        """The document in an answer's text. Raises BadAnswer with all that is wrong with it."""
+        """The document in an answer's text. Raises BadAnswer with all of its errors."""
         start, end = text.find("{"), text.rfind("}")
         if start < 0 or end < start:
             raise BadAnswer("answer_not_json", "There is no JSON object in the answer.", subject=self.subject)
@@ -92,7 +92,7 @@ class Question(Generic[A]):
             code = "answer_not_json" if error.errors()[0]["type"] == "json_invalid" else "answer_wrong_shape"
             raise BadAnswer(code, _reasons(error), subject=self.subject) from error
         if any("\0" in text for text in _texts(document.model_dump())):
-            raise BadAnswer("answer_invalid", "A text holds a NUL character.", subject=self.subject)
+            raise BadAnswer("answer_invalid", "A text contains a NUL character.", subject=self.subject)
         if faults := self.faults(document):
             raise BadAnswer("answer_invalid", " ".join(faults[:MAX_REASONS]), subject=self.subject)
         return document
@@ -102,13 +102,13 @@ class Question(Generic[A]):
         return any(part.shorter is not None for part in self.parts)
 
     def shortened(self) -> "Question[A]":
-        """The same question with less to read."""
+        """The same question with shorter input."""
         texts = [part.text if part.shorter is None else part.shorter for part in self.parts]
         parts = [Part(part.title, text) for part, text in zip(self.parts, texts, strict=True) if text]
         return replace(self, parts=tuple(parts))
 
     def corrected(self, answer: str, reason: str) -> "Question[A]":
-        """The same question, after an answer that could not be used."""
+        """The same question, after an invalid answer."""
         return replace(self, correction=(answer, reason))
 
 
@@ -126,7 +126,7 @@ def delimited(parts: Sequence[Part]) -> str:
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """Every text in a document, keys aside: those are fixed."""
+    """Every text in a document, without its keys: those are fixed."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict | list | tuple):
@@ -135,7 +135,7 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _reasons(error: ValidationError) -> str:
-    """What pydantic found, as sentences; without the values, which can be long."""
+    """Pydantic's errors as sentences, without the values, which can be long."""
     found = error.errors(include_url=False, include_input=False, include_context=False)
     places = [(".".join(str(step) for step in each["loc"]) or "the answer", each["msg"]) for each in found]
     return " ".join(f"{place}: {message}." for place, message in places[:MAX_REASONS])

@@ -1,16 +1,16 @@
-"""Whether a failed request is made again, and after how long."""
+"""Whether a failed request is retried, and after how long."""
 
 import random
 
 from projects.engine.errors import EngineError
 from projects.engine.model.client import Patience
 
-# Threads that were refused together shall not come back together.
+# Jitter: threads that were refused together must not retry together.
 _SPREAD = 0.25
 
 
 def pause(error: EngineError, failed: int, patience: Patience) -> float | None:
-    """Seconds until the next try after `failed` failed ones; None when there is to be none."""
+    """Seconds until the next try after `failed` failed ones; None when there is no further try."""
     if not error.entry.transient or failed >= patience.tries:
         return None
     if error.retry_after is not None:

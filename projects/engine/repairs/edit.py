@@ -1,4 +1,4 @@
-"""Changing a project that is there, from a prompt: the model sees the files and answers with a patch."""
+"""Changes an existing project from a prompt: the model sees the files and answers with a patch."""
 
 from projects.engine.errors import BadAnswer, EngineError
 from projects.engine.limits import Files, Limits
@@ -10,9 +10,9 @@ from projects.engine.request import Request
 
 
 def edit(asker: Asker, request: Request, files: Files, limits: Limits) -> Patched:
-    """The files as the prompt wants them.
+    """The files after the change.
 
-    Raises EngineError, `patch_failed` when the second patch does not fit either; the files are then as they were.
+    Raises EngineError: `patch_failed` when the second patch does not apply either. The files are unchanged then.
     """
     tests = "wanted: add or adapt tests for what changes" if request.tests else "not wanted: write no new tests"
     parts = [Part("request", request.prompt), Part("tests", tests)]

@@ -1,7 +1,7 @@
-"""By what two failures of a build are the same one: code, file and message, without all that varies between builds.
+"""When two build failures count as the same: equal code, file and message, without what varies between builds.
 
-What stays is what the code has to do with: names of modules, types, symbols and files. What goes is what a change
-elsewhere moves: line numbers, folders before the project, hashes, times, numbers, long texts in quotes.
+What the code controls is kept: names of modules, types, symbols and files. What changes for other reasons is removed:
+line numbers, folders above the project, hashes, times, numbers, long quoted texts.
 """
 
 import re
@@ -18,13 +18,13 @@ _HASH = re.compile(
 # Bundlers put a hash between a name and its suffix.
 _NAME_HASH = re.compile(r"(?<=[-.])(?=[\w-]*\d)[A-Za-z0-9_-]{8}(?=\.(?:js|css|mjs|map)\b)")
 _QUOTED = re.compile(r"'([^'\n]*)'|\"([^\"\n]*)\"|`([^`\n]*)`|\u2018([^\u2019\n]*)\u2019")
-# Not of a version that somebody wants: `left-pad@^1.3.0` and `attrs>=23.1` are other packages with other numbers.
+# Not the numbers of a requested version: `left-pad@^1.3.0` and `left-pad@^1.4.0` are different failures.
 _NUMBER = re.compile(
     r"(?<![A-Za-z@^~.\d])(?<![=<>~!]=)"
     r"\d+(?:[.,]\d+)*(?:\s?(?:ms|s|sec|seconds|kB|KB|MB|KiB|MiB|bytes))?(?![A-Za-z])"
 )
-# How tools begin the line that tells an error, or what they put behind its place. All other lines of a piece of
-# evidence belong to one: code, carets, frames, the command.
+# How tools begin an error line, or what follows the place in it. All other lines of evidence belong to such a line:
+# code, carets, frames, the command.
 _ERROR = re.compile(
     r"^\W*(?:\[[\w:@/-]+\]:? )?(?:"
     r"(?:uncaught )?[\w.$]*(?:error|exception)\b(?: \[\w+\])?:"
@@ -34,12 +34,12 @@ _ERROR = re.compile(
 )
 MAX_QUOTED_CHARS = 60
 MAX_MESSAGE_CHARS = 200
-MAX_LINE_CHARS = 400  # as long as a verdict's evidence is
+MAX_LINE_CHARS = 400  # as much as a verdict's evidence has
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A verdict, as far as mending goes. `cls` is its class; `evidence` are log lines, the most telling first."""
+    """The parts of a verdict that repairs use. `cls` is its class; `evidence`: log lines, most relevant first."""
 
     cls: str
     code: str
@@ -51,7 +51,7 @@ class Failure:
 
     @classmethod
     def from_json(cls, verdict: Mapping[str, Any]) -> "Failure":
-        """From a verdict as the API gives it."""
+        """From a verdict in the API's form."""
         return cls(
             cls=str(verdict["class"]),
             code=str(verdict["code"]),
@@ -68,7 +68,7 @@ class Failure:
 
 
 def fingerprint(failure: Failure) -> str:
-    """What tells this failure from others: code, file and normalised message."""
+    """What distinguishes this failure from others: code, file and normalised message."""
     first = failure.evidence[0] if failure.evidence else failure.message
     mark = _mark(failure.code, first)
     if _PATH.search(first):
@@ -79,7 +79,7 @@ def fingerprint(failure: Failure) -> str:
 
 
 def distinct_errors(failure: Failure) -> frozenset[str]:
-    """The errors that the evidence shows, each once. A package manager stops at its first, however much it says."""
+    """The distinct errors in the evidence. A package manager stops at its first, however much it prints."""
     lines = [] if failure.phase == "installation" else [line for line in failure.evidence if _ERROR.search(line)]
     return frozenset(_mark(failure.code, line) for line in lines) or frozenset({fingerprint(failure)})
 
@@ -96,7 +96,7 @@ def _file_in(line: str) -> str:
 
 
 def _file(path: str) -> str:
-    """The path within the project, as far as it can be known."""
+    """The path within the project, as far as it can be determined."""
     return _NAME_HASH.sub("#", _PROJECT.sub("", path).removeprefix("./"))
 
 
@@ -111,7 +111,7 @@ def normalised(line: str) -> str:
 
 
 def _without_variable(match: re.Match[str]) -> str:
-    """A short name stays; a sentence, a long text and whatever holds a hash or a time goes."""
+    """Short names are kept; sentences, long texts and anything with a hash or a time are removed."""
     text = next(group for group in match.groups() if group is not None)
     if len(text) > MAX_QUOTED_CHARS or (" " in text and re.search(r"\d", text)):
         return "'…'"

@@ -1,7 +1,7 @@
 """After a failed build: whether to repair and build again, and which revision is the best so far. Pure decisions.
 
-A further try costs tokens and a build, so there must be a reason to expect something of it: the failure is the code's,
-it is a new one, and the last try has made things better.
+Each further try costs tokens and a build, so it must have a chance: the failure lies in the code, it is a new one, and
+the last repair improved something.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,34 +21,34 @@ class Ending(StrEnum):
 
     NOT_NEEDED = "not_needed"  # the first build completed
     FIXED = "fixed"
-    NOT_OURS = "not_ours"  # the build may fail whatever the code is
-    SEEN_BEFORE = "seen_before"  # the same failure again: the repairs go round in circles
+    NOT_OURS = "not_ours"  # the failure does not depend on the code
+    SEEN_BEFORE = "seen_before"  # the same failure again: repairs are going in circles
     NO_FEWER_ERRORS = "no_fewer_errors"
     THREE_TRIES = "three_tries"
     BUDGET = "budget"
-    NO_REPAIR = "no_repair"  # the repair itself failed, for reasons that lie outside of the code
+    NO_REPAIR = "no_repair"  # the repair itself failed, for reasons outside the code
     NO_MODEL = "no_model"
     SUPERSEDED = "superseded"  # the project got another revision meanwhile
 
 
-# For people; where there is nothing to tell, nothing.
+# For people; empty where there is nothing to say.
 MEANING: Mapping[Ending, str] = {
     Ending.NOT_NEEDED: "",
-    Ending.FIXED: "The last repair has mended it.",
-    Ending.NOT_OURS: "The last build ended for reasons that no change of the files can mend.",
-    Ending.SEEN_BEFORE: "The same failure came again, so the repairs have stopped.",
-    Ending.NO_FEWER_ERRORS: "The last repair brought no fewer errors, so the repairs have stopped.",
-    Ending.THREE_TRIES: "Three repairs did not mend it.",
-    Ending.BUDGET: "The tokens for repairs are spent.",
-    Ending.NO_REPAIR: "No further repair could be made.",
-    Ending.NO_MODEL: "There is no language model that could repair it.",
-    Ending.SUPERSEDED: "The project has been changed meanwhile, so the repairs have stopped.",
+    Ending.FIXED: "The last repair fixed the build.",
+    Ending.NOT_OURS: "The last build failed for a reason that no change to the files can fix.",
+    Ending.SEEN_BEFORE: "The same failure came back, so repairs stopped.",
+    Ending.NO_FEWER_ERRORS: "The last repair did not reduce the errors, so repairs stopped.",
+    Ending.THREE_TRIES: "Three repairs did not fix the build.",
+    Ending.BUDGET: "The token limit for repairs is reached.",
+    Ending.NO_REPAIR: "A further repair could not be made.",
+    Ending.NO_MODEL: "Repairs need a language model, and none is configured.",
+    Ending.SUPERSEDED: "The project changed in the meantime, so repairs stopped.",
 }
 
 
 @dataclass(frozen=True)
 class Built:
-    """One revision and what its build came to; `failure` is None when it completed."""
+    """One revision and the result of its build; `failure` is None when it completed."""
 
     revision: int
     failure: Failure | None
@@ -69,12 +69,12 @@ class Decision:
 def decide(history: Sequence[Built], *, tokens_left: int | None = None, came_to_nothing: int = 0) -> Decision:
     """What to do after the last build of a history: the generated revision first, then each repaired one.
 
-    `tokens_left` None is no limit; `came_to_nothing` is how many repairs ended without a revision. Raises ValueError
-    for an empty history.
+    `tokens_left=None` means no limit; `came_to_nothing` is how many repairs ended without a revision. Raises
+    ValueError for an empty history.
     """
     if not history:
-        raise ValueError("There is nothing to decide on before a first build.")
-    best = min(history, key=_badness)  # of equals, the one that was changed least
+        raise ValueError("There is nothing to decide before the first build.")
+    best = min(history, key=_badness)  # among equals, the one that was changed least
     return Decision(_ending(history, tokens_left, came_to_nothing), best.revision)
 
 
@@ -87,7 +87,7 @@ def _ending(history: Sequence[Built], tokens_left: int | None, came_to_nothing: 
     if earlier:
         best = min(earlier, key=_badness)
         seen = {fingerprint(built.failure) for built in earlier if built.failure}
-        # That the first of several errors is still the first means nothing where others are gone.
+        # The first error may still be there: it counts as progress when others are gone.
         if fingerprint(last.failure) in seen and _badness(last) >= _badness(best):
             return Ending.SEEN_BEFORE
         if not _is_better(last, best):
@@ -100,7 +100,7 @@ def _ending(history: Sequence[Built], tokens_left: int | None, came_to_nothing: 
 
 
 def _says_nothing(built: Built) -> bool:
-    """Whether the build ended for reasons that lie outside of the code: only those of class `build` lie in it."""
+    """Whether the build failed for reasons outside the code: only the class `build` is about the code."""
     failure = built.failure
     return failure is not None and (failure.cls != "build" or failure.retryable)
 
@@ -116,9 +116,9 @@ def _badness(built: Built) -> tuple[bool, int, int]:
 
 
 def _is_better(last: Built, best: Built) -> bool:
-    """Whether the last try has come further.
+    """Whether the last repair made progress.
 
-    A tool that stops at its first error shows one at a time: another single error than before is then the next one.
+    A tool that stops at its first error shows one at a time: a different single error is then the next one.
     """
     now, before = _badness(last), _badness(best)
     return now < before or (now == before and now[2] == 1)

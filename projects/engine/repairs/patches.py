@@ -1,7 +1,7 @@
 """Changes to files that are there: search and replace, new files, deleted files; and the diff that shows them.
 
-A patch fits or it does not: each search text stands exactly once in its file, or nothing is changed at all. Pure
-functions over paths and bytes.
+A patch applies as a whole or not at all: each search text must occur exactly once in its file. Pure functions over
+paths and bytes.
 """
 
 import difflib
@@ -17,12 +17,12 @@ from projects.engine.stages.manifests import changed_manifest_faults, with_new_i
 from projects.engine.stages.tests import TextFile
 
 MAX_CHANGES = 500
-_CONTEXT = 3  # lines around each change, as everywhere
+_CONTEXT = 3  # lines of context around each change, as in other diffs
 _HUNK = re.compile(r"@@ -(\d+)((?:,\d+)?) \+(\d+)((?:,\d+)?) @@$")
 
 
 class Replacement(Document):
-    """`search` is copied from the file, with enough around it to stand there only once; empty for an empty file."""
+    """`search` is copied from the file, with enough context to occur only once; empty for an empty file."""
 
     path: str
     search: str
@@ -30,7 +30,7 @@ class Replacement(Document):
 
 
 class Patch(Document):
-    """`summary` tells the user what was changed and why. Replacements in one file apply one after the other."""
+    """`summary` explains to the user what was changed and why. Replacements in one file apply in order."""
 
     summary: str
     replacements: list[Replacement]
@@ -40,7 +40,7 @@ class Patch(Document):
 
 @dataclass(frozen=True)
 class Patched:
-    """All files after a change, the unified diff from before, and the patch's own words."""
+    """All files after a change, the unified diff, and the patch's summary."""
 
     files: Mapping[str, bytes]
     diff: str
@@ -48,7 +48,7 @@ class Patched:
 
 
 def apply(files: Files, patch: Patch, limits: Limits) -> Patched:
-    """The files with the patch applied. Raises EngineError `patch_failed` when it does not fit, changing nothing."""
+    """The files with the patch applied. Raises EngineError `patch_failed`, changing nothing, when it does not apply."""
     after, faults = _attempt(files, patch, limits)
     if faults:
         raise EngineError("patch_failed", " ".join(faults))
@@ -57,13 +57,13 @@ def apply(files: Files, patch: Patch, limits: Limits) -> Patched:
 
 
 def patch_faults(files: Files, patch: Patch, limits: Limits) -> list[str]:
-    """Why a patch does not fit, as sentences for the model; [] when it does."""
+    """Why a patch does not apply, as sentences for the model; [] when it does."""
     return _attempt(files, patch, limits)[1]
 
 
 def _attempt(files: Files, patch: Patch, limits: Limits) -> tuple[dict[str, bytes], list[str]]:
     if len(patch.replacements) + len(patch.new_files) + len(patch.deleted) > MAX_CHANGES:
-        return dict(files), [f"More than {MAX_CHANGES} changes at once: change less."]
+        return dict(files), [f"The patch has more than {MAX_CHANGES} changes: change less at once."]
     after = dict(files)
     faults = [
         *_replace(after, patch.replacements, limits),
@@ -103,7 +103,7 @@ def _replace(after: dict[str, bytes], replacements: list[Replacement], limits: L
 
 def _text(files: Files, path: str) -> str:
     if path not in files:
-        raise ValueError("there is no such file; new files come under new_files.")
+        raise ValueError("there is no such file; put new files under new_files.")
     try:
         return files[path].decode()
     except UnicodeDecodeError:
@@ -114,18 +114,18 @@ def _replaced(text: str, each: Replacement) -> str:
     if not each.search.strip():
         if not text.strip():
             return each.replace  # there is nothing to copy
-        raise ValueError("the search text is empty: copy the lines that shall change.")
+        raise ValueError("the search text is empty: copy the lines to change.")
     search, replace = each.search, each.replace
     if "\r\n" in text and "\r\n" not in search:
-        # Models write plain line ends, whatever the file has.
+        # Models write \n as the line ending, whatever the file uses.
         search, replace = (part.replace("\r\n", "\n").replace("\n", "\r\n") for part in (search, replace))
     count = text.count(search)
     if count == 1 and text.find(search, text.find(search) + 1) >= 0:
         count = 2  # it overlaps with itself
     if count != 1:
         first = each.search.strip().splitlines()[0][:80]
-        told = "does not stand in the file" if not count else f"stands there {count} times, so add lines around it"
-        raise ValueError(f"the search text that begins {first!r} {told}; it must stand there exactly once.")
+        problem = "is not in the file" if not count else f"occurs {count} times, so add lines around it"
+        raise ValueError(f"the search text that begins {first!r} {problem}; it must occur exactly once.")
     return text.replace(search, replace)
 
 
@@ -133,7 +133,7 @@ def _add(after: dict[str, bytes], new_files: list[TextFile], limits: Limits) -> 
     faults = []
     for file in new_files:
         if after.get(file.path, b"").strip():
-            faults.append(f"{file.path[:100]}: the file is there already; change it by replacements.")
+            faults.append(f"{file.path[:100]}: the file exists already; change it with replacements.")
         faults += content_faults(file.path, file.content, limits)
         after[file.path] = file.content.encode(errors="replace")
     return faults
@@ -154,7 +154,7 @@ def _delete(after: dict[str, bytes], patch: Patch) -> list[str]:
 
 
 def unified_diff(before: Files, after: Files) -> str:
-    """What `git apply` would need to get from one set of files to the other; binary files are only named."""
+    """A unified diff that `git apply` accepts; binary files are only named."""
     paths = sorted(before.keys() | after.keys())
     return "".join(
         _file_diff(path, before.get(path), after.get(path)) for path in paths if before.get(path) != after.get(path)
@@ -168,7 +168,7 @@ def _file_diff(path: str, before: bytes | None, after: bytes | None) -> str:
         old, new = ((content or b"").decode() for content in (before, after))
     except UnicodeDecodeError:
         return f"{head}Binary files a/{path} and b/{path} differ\n"
-    # Only at "\n": what else Python takes for a line's end is a part of the line in every other tool.
+    # Only at "\n": other characters that Python treats as line ends are part of the line in every other tool.
     lines = [text.split("\n") for text in (old, new)]
     parts = [[f"{line}\n" for line in each[:-1]] + ([each[-1]] if each[-1] else []) for each in lines]
     from_name = "/dev/null" if before is None else f"a/{path}"
@@ -179,7 +179,7 @@ def _file_diff(path: str, before: bytes | None, after: bytes | None) -> str:
 
 
 def _same_before(old: list[str], new: list[str]) -> int:
-    """Where the first hunk's context begins. Takes the same end off both: comparing is slow over what is the same."""
+    """Where the first hunk's context begins. Removes the equal end of both: comparing equal text is slow."""
     shortest = min(len(old), len(new))
     first = next((at for at in range(shortest) if old[at] != new[at]), shortest)
     last = next((at for at in range(shortest - first) if old[-1 - at] != new[-1 - at]), shortest - first)

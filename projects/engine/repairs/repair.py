@@ -1,6 +1,6 @@
-"""Mending a project whose build failed: the model sees what the build said and the files that matter, and patches them.
+"""Repairs a project whose build failed: the model sees the build's errors and the relevant files, and patches them.
 
-Whether to try at all is decided by `fix_loop`.
+`fix_loop` decides whether to try at all.
 """
 
 from collections.abc import Sequence
@@ -26,10 +26,10 @@ def repair(
     log: str = "",
     tried: Sequence[str] = (),
 ) -> Patched:
-    """The files with a mend of the failure.
+    """The files after a repair.
 
     `prompt` is what the app was made from, `log` the end of the failed phase's log without secrets, `tried` the
-    summaries of earlier repairs that did not help. Raises EngineError like `edit`.
+    summaries of earlier repairs that failed. Raises EngineError like `edit`.
     """
     parts = [Part("failure of the build", failure.as_text())]
     if prompt:

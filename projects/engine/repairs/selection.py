@@ -1,4 +1,4 @@
-"""Which files a model is shown of a project that is too large to be shown whole."""
+"""Which files the model is shown of a project that is too large to show whole."""
 
 from collections.abc import Sequence
 
@@ -6,14 +6,14 @@ from projects.engine.limits import Files
 from projects.engine.model.questions import Part
 
 MAX_SHOWN_CHARS = 240_000
-# So large a text file is data or was generated.
+# A text file this large is data or was generated.
 MAX_FILE_CHARS = 60_000
 _MANIFESTS = ("package.json", "pyproject.toml", "requirements.txt", "tsconfig.json", "vite.config.ts", "vite.config.js")
 _NEVER = ("package-lock.json", "npm-shrinkwrap.json", "yarn.lock", "pnpm-lock.yaml", "uv.lock")
 
 
 def named_in(text: str, files: Files) -> list[str]:
-    """Files that a text speaks of, in the order of first mention; a bare name counts when only one file has it."""
+    """Files that a text mentions, in order; a bare file name counts when only one file has it."""
     names = [path.rpartition("/")[2] for path in files]
     places: dict[str, int] = {}
     for path, name in zip(files, names, strict=True):
@@ -26,9 +26,9 @@ def named_in(text: str, files: Files) -> list[str]:
 
 
 def file_parts(files: Files, first: Sequence[str], *, most: int = MAX_SHOWN_CHARS) -> list[Part]:
-    """The list of all paths, and as many files as fit: those named first, then manifests, then small before large.
+    """The list of all paths, and as many files as fit: mentioned files, then manifests, then small before large.
 
-    Those named first stay when the model turns out to read less; the others are then left out.
+    If the model accepts less than expected, only the mentioned files stay.
     """
     order = [*first, *_MANIFESTS, *sorted(files, key=lambda path: (len(files[path]), path))]
     parts = [Part("paths of all files", "\n".join(sorted(files)))]

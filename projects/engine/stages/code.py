@@ -1,7 +1,7 @@
-"""The third stage: the planned files, each asked for by itself, several at once, so that a bad answer costs one file.
+"""The third stage: the planned files, each requested on its own, several at once, so that a bad answer costs one file.
 
-A file is asked for when the files that it uses are there to be shown to it. Only the calling thread changes the state;
-the others only ask.
+A file is requested once the files it uses are written, so that the model sees them. Only the calling thread changes the
+state; the others only send requests.
 """
 
 from collections.abc import Callable
@@ -16,8 +16,8 @@ from projects.engine.stages.plan import PlannedFile
 from projects.engine.stages.state import State
 
 FILES_AT_ONCE = 4
-_TICK = 0.05  # the other threads' requests wait for this one to note them
-# JSON escapes may double a text.
+_TICK = 0.05  # the other threads' requests wait until this one has recorded them
+# JSON escapes may double the length of a text.
 _ESCAPED = 2
 
 
@@ -28,10 +28,10 @@ class WrittenFile(Document):
 def write_files(
     asker: Asker, state: State, limits: Limits, *, at_once: int = FILES_AT_ONCE, on_change: Callable[[], None]
 ) -> None:
-    """Write the files that the state's plan has and the state has not; `on_change` follows each.
+    """Write the planned files that the state lacks; `on_change` is called after each.
 
-    A file that cannot be written and is not needed is noted in `state.left_out`. When a needed one fails, or the model
-    cannot be reached, nothing further is asked; what is under way is still taken, and then the first error is raised.
+    An optional file that cannot be written is recorded in `state.left_out`. When a needed one fails, or the model
+    cannot be reached, no further requests are made; running ones are finished, then the first error is raised.
     """
     desk = _Desk(asker, state, limits)
     failure: EngineError | None = None
@@ -47,15 +47,15 @@ def write_files(
                 if asker.stopped():
                     raise Cancelled
         except BaseException:
-            asker.stop()  # or leaving the pool would wait for answers that nobody takes
+            asker.stop()  # otherwise leaving the pool would wait for answers nobody needs
             raise
-    asker.tell()
+    asker.run_queued_calls()
     if failure:
         raise failure
 
 
 class _Desk:
-    """What is still to be written, and what is being written."""
+    """The files still to write, and those being written."""
 
     def __init__(self, asker: Asker, state: State, limits: Limits) -> None:
         self._asker, self._state, self._limits = asker, state, limits
@@ -63,7 +63,7 @@ class _Desk:
         self.running: dict[Future[str], PlannedFile] = {}
 
     def next(self) -> PlannedFile | None:
-        """The first file that has all that it uses; when files wait for each other, the first of them."""
+        """The first file whose dependencies are written; in a cycle, the first file of it."""
         open_paths = {file.path for file in (*self.pending, *self.running.values())}
         ready = [file for file in self.pending if not (set(file.uses) - {file.path}) & open_paths]
         file = next(iter(ready or ([] if self.running else self.pending)), None)
@@ -84,7 +84,7 @@ class _Desk:
         return self._asker.ask(question).content
 
     def take(self, future: "Future[str]") -> EngineError | None:
-        """Put what came of a file into the state; the error that ends the stage, if it is one."""
+        """Record a file's result in the state. Returns the error that ends the stage, if any."""
         file = self.running.pop(future)
         try:
             self._state.files[file.path] = future.result()

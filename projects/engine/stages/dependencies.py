@@ -1,22 +1,20 @@
-"""Packages that an app depends on: what they may be called, which ranges mean something, and what the code imports.
+"""Packages that an app depends on: valid names and version ranges, and what the code imports.
 
-A name or range from a model is read by the registry's own rules before it comes near a manifest; what is no name or no
-range goes back to the model. Addresses, tags and paths are no ranges here: they would let an answer choose the source.
+A name or range from a model is checked against the registry's own rules before it goes into a manifest; invalid ones go
+back to the model. URLs, tags and paths are not accepted as ranges: they would let an answer choose the source.
 """
 
 import ast
 import re
 import sys
 from collections.abc import Iterable, Mapping
-from typing import Literal
 
 import nodesemver
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import canonicalize_name
 
 from projects.engine.model.questions import Document
-
-Runtime = Literal["node", "python", "static"]
+from projects.engine.request import Runtime
 
 MAX_DEPENDENCIES = 200
 MAX_NAME_CHARS = 214
@@ -74,7 +72,7 @@ _NODE_OWN = frozenset(
 )
 _SCRIPT_SUFFIXES = (".js", ".mjs", ".cjs", ".jsx", ".ts", ".mts", ".cts", ".tsx", ".vue", ".svelte")
 _JS_IMPORT = re.compile(
-    # Only what follows `from` comes from somewhere: `export const theme = "dark"` wants no package of that name.
+    # Only what follows `from` is imported: `export const theme = "dark"` needs no package of that name.
     r"""^[ \t]*(?:import\b(?!\.)|export\s{0,9}(?:type\s{1,9})?(?=[*{]))"""
     r"""(?:[^'"`;()]{0,500}?\bfrom)?\s{0,9}['"]([^'"\n]{1,300})['"]"""
     r"""|^(?![ \t]*(?://|\*))[^\n]{0,400}?\b(?:require|import)\(\s{0,9}['"]([^'"\n]{1,300})['"]""",
@@ -84,8 +82,8 @@ _FOR_DEVELOPERS = re.compile(
     r"(^|/)(tests?|__tests__|e2e)/|\.(test|spec)\.|\.config\.[cm]?[jt]s$|(^|/)(test_[^/]*|conftest)\.py$"
 )
 
-# What Python packages are called where they are installed, by the name that code imports. A name that is not here may
-# belong to any package, or to none: it is left to the plan, because a guess could install a stranger's code.
+# The package to install for an imported Python module. Modules that are not here are left to the plan: a guess could
+# install an unrelated package.
 _PYTHON_PACKAGES = {
     **{
         name: name for name in ("requests", "httpx", "flask", "fastapi", "uvicorn", "numpy", "pandas", "pytest", "rich")
@@ -128,22 +126,22 @@ class Dependency(Document):
 
 
 def dependency_faults(runtime: Runtime, dependencies: Iterable[Dependency]) -> list[str]:
-    """What is wrong with them, as sentences for a model or a person."""
+    """Errors in the dependencies, as sentences for a model or a person."""
     wanted = list(dependencies)
     if runtime == "static" and wanted:
-        return ["A static site has no dependencies: leave them out, or choose the runtime node."]
+        return ["A static site cannot have dependencies: leave them out, or choose the runtime node."]
     if len(wanted) > MAX_DEPENDENCIES:
-        return [f"There are {len(wanted):,} dependencies, more than {MAX_DEPENDENCIES}: leave most of them out."]
+        return [f"There are {len(wanted):,} dependencies, more than the {MAX_DEPENDENCIES} allowed: leave some out."]
     faults: list[str] = []
     seen: set[str] = set()
     for each in wanted:
         shown = f"The dependency {each.name[:60]!r}"
         if not is_name(runtime, each.name):
-            faults.append(f"{shown} is no package's name: write it as the registry does.")
+            faults.append(f"{shown} is not a valid package name: write it as the registry does.")
         elif not is_range(runtime, each.range):
-            faults.append(f"{shown} has {each.range[:40]!r}, which is no version range of {runtime}.")
+            faults.append(f"{shown} has {each.range[:40]!r}, which is not a valid version range for {runtime}.")
         elif (plain := plain_name(runtime, each.name)) in seen:
-            faults.append(f"{shown} is there twice.")
+            faults.append(f"{shown} is listed twice.")
         else:
             seen.add(plain)
     return faults
@@ -169,7 +167,7 @@ def is_range(runtime: Runtime, text: str) -> bool:
 
 
 def plain_name(runtime: Runtime, name: str) -> str:
-    """The name by which two spellings of one package are known as one."""
+    """The normalised name: two spellings of one package compare equal."""
     return canonicalize_name(name.partition("[")[0]) if runtime == "python" else name
 
 
@@ -177,9 +175,9 @@ def plain_name(runtime: Runtime, name: str) -> str:
 
 
 def imported(runtime: Runtime, texts: Mapping[str, str]) -> list[Dependency]:
-    """Packages that the files import and do not have themselves, in any version.
+    """Packages that the files import and the project does not contain, in any version.
 
-    `development`: only tests and tools' settings import it.
+    `development`: imported only by tests and tool configuration.
     """
     found: dict[str, bool] = {}
     for path, text in texts.items():
@@ -199,7 +197,7 @@ def _packages(runtime: Runtime, path: str, text: str, texts: Mapping[str, str]) 
 
 
 def _node_package(wanted: str) -> str:
-    """The package of `pkg/part` or `@scope/pkg/part`; empty for what Node has itself and for paths and aliases."""
+    """The package of `pkg/part` or `@scope/pkg/part`; empty for Node's own modules, paths and aliases."""
     parts = wanted.split("/")
     if ":" in wanted or parts[0] in _NODE_OWN or wanted[0] in "./~#":
         return ""
@@ -207,13 +205,13 @@ def _node_package(wanted: str) -> str:
 
 
 def _is_folder(name: str, texts: Mapping[str, str]) -> bool:
-    """Whether the project has something of that name, which tools' settings may let it import without a path."""
+    """Whether the project has a file or folder of that name, which configuration may allow to import without a path."""
     starts = tuple(f"{root}{name}{end}" for root in ("", "src/", "app/") for end in ("/", "."))
     return any(path.startswith(starts) for path in texts)
 
 
 def _python_modules(text: str) -> set[str]:
-    """Top-level modules that importing the file needs; not those that it can do without."""
+    """Top-level modules that importing the file requires, without optional ones."""
     try:
         tree = ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError):

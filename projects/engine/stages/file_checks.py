@@ -1,4 +1,4 @@
-"""What is wrong with one written file, as far as reading it tells. The build finds the rest."""
+"""Errors in one written file that can be found by parsing it. The build finds the rest."""
 
 import ast
 import json
@@ -15,9 +15,9 @@ def content_faults(path: str, text: str, limits: Limits) -> list[str]:
     try:
         size = len(text.encode())
     except UnicodeEncodeError:
-        return [f"{path}: the text holds half a character."]
+        return [f"{path}: the text contains invalid Unicode (an unpaired surrogate)."]
     if "\0" in text:
-        return [f"{path}: the text holds a NUL character; only text files can be written."]
+        return [f"{path}: the text contains a NUL character; only text files can be written."]
     if not text.strip() and not path.endswith(_MAY_BE_EMPTY):
         return [f"{path}: the file is empty."]
     if faults := limits.faults([(path, size)]):
@@ -38,5 +38,5 @@ def _syntax_fault(path: str, text: str) -> str:
     except SyntaxError as error:
         return f"it is not Python: {error.msg} in line {error.lineno}"
     except (ValueError, RecursionError, MemoryError):
-        return "it cannot be parsed: it is nested too deeply"
+        return "it is nested too deeply to be parsed"
     return ""

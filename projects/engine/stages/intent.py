@@ -1,4 +1,4 @@
-"""The first stage: what the user means, in so many words. When it is switched off, the plan reads the prompt alone."""
+"""The first stage: what the user means, spelled out. When it is switched off, the plan works from the prompt alone."""
 
 from projects.engine.model.asking import Asker
 from projects.engine.model.questions import Document, Part, Question, Stage
@@ -6,7 +6,7 @@ from projects.engine.request import Request
 
 
 class Intent(Document):
-    """`assumptions` are what the prompt leaves open and the app decides, told to the user."""
+    """`assumptions` are decisions that the prompt leaves open; the user is shown them."""
 
     summary: str
     users: str
@@ -16,12 +16,12 @@ class Intent(Document):
     assumptions: list[str]
 
     def as_text(self) -> str:
-        """The intent as the later stages read it."""
+        """The intent in the form that later stages read."""
         return self.model_dump_json(indent=1)
 
 
 def find_intent(asker: Asker, request: Request) -> Intent:
-    parts = (Part("request", request.prompt), Part("wishes", request.wishes()))
+    parts = (Part("request", request.prompt), Part("strategy", request.strategy_text()))
     return asker.ask(Question(Stage.INTENT, Intent, parts, faults=_faults, max_chars=60_000))
 
 

@@ -1,7 +1,7 @@
-"""The one file that no model writes: package.json, requirements.txt or pyproject.toml, made from the plan's parts.
+"""The one file that no model writes: package.json, requirements.txt or pyproject.toml, made from the plan.
 
-Names, ranges and scripts have been checked by then (`dependencies`, `plan`). What code imports and nobody has declared
-is added in any version, since nobody has said which.
+Names, ranges and scripts have been validated before (`dependencies`, `plan`). Packages that code imports and the plan
+does not declare are added in any version.
 """
 
 import json
@@ -20,7 +20,7 @@ _NODE_KINDS = ("dependencies", "devDependencies", "peerDependencies", "optionalD
 
 
 def manifest(plan: Plan, suite: Suite | None, files: Mapping[str, str]) -> dict[str, str]:
-    """The manifest's files by path, for an app of these files; a static site has none."""
+    """The manifest files by path, for an app with these files; a static site has none."""
     declared = [*plan.dependencies, *(suite.dependencies if suite else [])]
     wanted = _each_once(plan.runtime, [*declared, *imported(plan.runtime, files)])
     if plan.runtime == "node":
@@ -33,7 +33,7 @@ def manifest(plan: Plan, suite: Suite | None, files: Mapping[str, str]) -> dict[
 
 
 def _each_once(runtime: Any, dependencies: Iterable[Dependency]) -> list[Dependency]:
-    """Sorted by name. The first to name a package decides on its range; who needs it to run, on its kind."""
+    """Sorted by name. The first mention decides the range; a package needed at run time is never a dev dependency."""
     found: dict[str, Dependency] = {}
     for each in dependencies:
         name = plain_name(runtime, each.name)
@@ -44,7 +44,7 @@ def _each_once(runtime: Any, dependencies: Iterable[Dependency]) -> list[Depende
 
 
 def slug(name: str) -> str:
-    """A name that every registry would accept."""
+    """A name that any registry would accept."""
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
     return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:60].strip("-") or "app"
 
@@ -103,7 +103,7 @@ def _pyproject(plan: Plan, wanted: list[Dependency]) -> str:
 
 
 def _toml(text: str) -> str:
-    # A summary is one line; JSON's surrogate pairs are no TOML.
+    # A summary is one line; JSON's surrogate pairs are not valid in TOML.
     return json.dumps(" ".join(text.encode(errors="replace").decode().split()), ensure_ascii=False).replace("\x7f", "")
 
 
@@ -111,14 +111,14 @@ def _toml(text: str) -> str:
 
 
 def changed_manifest_faults(before: Files, after: Files) -> list[str]:
-    """What is wrong with what a model changed in a package.json, as sentences for it."""
+    """Errors in a model's changes to a package.json, as sentences for the model."""
     faults: list[str] = []
     for path, content in after.items():
         if path.rpartition("/")[2] != "package.json" or before.get(path) == content:
             continue
         document = _read(content)
         if document is None:
-            faults.append(f"{path}: it is no JSON object any more.")
+            faults.append(f"{path}: it is no longer a JSON object.")
             continue
         known = _declared(_read(before.get(path, b"{}")) or {})
         added = [
@@ -131,9 +131,9 @@ def changed_manifest_faults(before: Files, after: Files) -> list[str]:
 
 
 def with_new_imports(before: Files, after: Files) -> dict[str, bytes]:
-    """The files after a change, with the packages that changed code newly imports added to the package.json at the top.
+    """The files after a change; packages that the changed code newly imports are added to the top package.json.
 
-    A Python project's manifest is left as it is: what a module's package is called cannot be known from outside.
+    A Python project's manifest is not changed: a module's package name cannot be derived reliably.
     """
     files = dict(after)
     document = _read(after.get("package.json", b""))
@@ -142,7 +142,7 @@ def with_new_imports(before: Files, after: Files) -> dict[str, bytes]:
     own, developing = ({} if not isinstance(document.get(kind), dict) else document[kind] for kind in _NODE_KINDS[:2])
     old = {each.name for each in imported("node", _texts(before, before))}
     changed = [path for path, content in after.items() if before.get(path) != content]
-    names_only = dict.fromkeys(after, "")  # so that the project's own folders are known
+    names_only = dict.fromkeys(after, "")  # to know the project's own folders
     new = imported("node", {**names_only, **_texts(after, changed)})
     missing = [each for each in new if each.name not in old | _declared(document).keys() | _aliases(after)]
     if missing:
@@ -166,19 +166,19 @@ def _read(content: bytes) -> dict[str, Any] | None:
 
 
 def _declared(document: Mapping[str, Any]) -> dict[str, Any]:
-    """All that a package.json depends on, by name."""
+    """All dependencies of a package.json, by name."""
     kinds = (document.get(kind) for kind in _NODE_KINDS)
     return {name: wanted for kind in kinds if isinstance(kind, dict) for name, wanted in kind.items()}
 
 
 def _aliases(files: Files) -> set[str]:
-    """Names that the TypeScript settings give to the project's own folders."""
+    """Path aliases from the TypeScript configuration."""
     texts = (files.get(name, b"").decode(errors="replace") for name in ("tsconfig.json", "jsconfig.json"))
     return {name for text in texts for name in re.findall(r'"([^"\s]{1,100}?)(?:/\*)?"\s{0,9}:\s{0,9}\[', text)}
 
 
 def _as_before(document: dict[str, Any], content: bytes) -> bytes:
-    """Written with the indentation and the last line end that it had."""
+    """The JSON text with the indentation and final newline of the original."""
     text = content.decode(errors="replace")
     found = re.search(r"^\{\r?\n([ \t]+)", text)
     indent = found[1] if found else "  "

@@ -1,7 +1,7 @@
 """The second stage: which files the app has, what each is for, and what it depends on.
 
-The manifest (package.json, requirements.txt, pyproject.toml) is not among the planned files: `manifests` writes it from
-the plan's structured parts.
+The manifest (package.json, requirements.txt, pyproject.toml) is not a planned file: `manifests` writes it from the
+structured parts of the plan.
 """
 
 import re
@@ -11,11 +11,11 @@ from projects.engine.errors import BadAnswer, EngineError
 from projects.engine.limits import Limits, sentences
 from projects.engine.model.asking import Asker
 from projects.engine.model.questions import Document, Part, Question, Stage
-from projects.engine.request import Request
-from projects.engine.stages.dependencies import Dependency, Runtime, dependency_faults
+from projects.engine.request import Request, Runtime
+from projects.engine.stages.dependencies import Dependency, dependency_faults
 from projects.engine.stages.intent import Intent
 
-# The engine's own, and lock files, which only a package manager can write.
+# Written by the engine, and lock files, which only a package manager can write.
 MANIFESTS = frozenset({"package.json", "requirements.txt", "requirements-dev.txt", "pyproject.toml"})
 LOCK_FILES = frozenset({"package-lock.json", "npm-shrinkwrap.json", "yarn.lock", "pnpm-lock.yaml", "uv.lock"})
 MAX_SCRIPTS = 40
@@ -37,7 +37,7 @@ class Script(Document):
 
 
 class Plan(Document):
-    """`design` is what all files have to agree on: data, names, routes, styles.
+    """`design` is what all files must agree on: data, names, routes, styles.
 
     `package`: a Python project that is built into a wheel. `commonjs`: a Node project without ES modules.
     """
@@ -57,13 +57,13 @@ class Plan(Document):
         return [file for file in self.files if file.path not in MANIFESTS | LOCK_FILES]
 
     def as_text(self) -> str:
-        """The plan as the later stages read it."""
+        """The plan in the form that later stages read."""
         return self.model_dump_json(indent=1)
 
 
 def make_plan(asker: Asker, request: Request, intent: Intent | None, limits: Limits) -> Plan:
-    """Ask for the plan. Raises EngineError `invalid_plan` when the second one still cannot be used."""
-    parts = [Part("request", request.prompt), Part("wishes", request.wishes())]
+    """Request the plan. Raises EngineError `invalid_plan` when the second one is invalid too."""
+    parts = [Part("request", request.prompt), Part("strategy", request.strategy_text())]
     if intent:
         parts.append(Part("intent", intent.as_text()))
 
@@ -80,14 +80,14 @@ def make_plan(asker: Asker, request: Request, intent: Intent | None, limits: Lim
 
 
 def plan_faults(plan: Plan, request: Request, limits: Limits) -> list[str]:
-    """What is wrong with a plan, as sentences for the model."""
+    """Errors in a plan, as sentences for the model."""
     files = plan.to_write()
     refused = limits.faults((file.path, 0) for file in files)
     faults = [sentences(refused)] if refused else []
     if request.runtime and plan.runtime != request.runtime:
         faults.append(f"The user wants the runtime {request.runtime}, not {plan.runtime}.")
     if not any(file.needed for file in files):
-        faults.append("There is no needed file: plan at least one.")
+        faults.append("No file is marked as needed: mark at least one.")
     if plan.runtime == "static" and not any(file.path == "index.html" for file in files):
         faults.append("A static site needs an index.html at the top.")
     return [*faults, *dependency_faults(plan.runtime, plan.dependencies), *script_faults(plan)]
@@ -95,11 +95,11 @@ def plan_faults(plan: Plan, request: Request, limits: Limits) -> list[str]:
 
 def script_faults(plan: Plan) -> list[str]:
     if plan.runtime == "static":
-        return ["A static site has no scripts: leave them out."] if plan.scripts else []
+        return ["A static site cannot have scripts: leave them out."] if plan.scripts else []
     names = [script.name for script in plan.scripts]
     faults = []
     if plan.runtime == "node" and "build" not in names:
-        faults.append("A Node project needs a script `build` that leaves what it makes in dist.")
+        faults.append("A Node project needs a `build` script that writes its output to dist.")
     if len(names) > MAX_SCRIPTS or len(set(names)) < len(names):
         faults.append(f"Name at most {MAX_SCRIPTS} scripts, each once.")
     return faults + _unusable(plan.scripts)
@@ -107,7 +107,7 @@ def script_faults(plan: Plan) -> list[str]:
 
 def _unusable(scripts: Sequence[Script]) -> list[str]:
     return [
-        f"The script {script.name[:60]!r} is not usable: a short name, and one line as its command."
+        f"The script {script.name[:60]!r} is not valid: use a short name, and a command of one line."
         for script in scripts[:MAX_SCRIPTS]
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9:_.-]{0,59}", script.name)
         or not script.command.strip()

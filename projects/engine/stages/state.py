@@ -1,4 +1,4 @@
-"""How far a generation has come: all that is needed to go on from there, as one document that can be stored."""
+"""The progress of a generation: everything needed to resume it, as one document that can be stored."""
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -10,9 +10,9 @@ from projects.engine.stages.tests import Suite
 
 
 class State(BaseModel):
-    """What is there so far. `left_out`: files that the app can do without and that could not be written, and why.
+    """What has been written so far. `left_out`: optional files that could not be written, and why.
 
-    `tests_left_out` says why there are no tests although they were wanted. Only the pipeline changes a state.
+    `tests_left_out` says why there are no tests although they were requested. Only the pipeline changes a state.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -28,6 +28,6 @@ class State(BaseModel):
     used: Usage = Usage()
 
     def missing(self) -> list[PlannedFile]:
-        """Planned files that are neither there nor given up."""
+        """Planned files that are neither written nor left out."""
         planned = self.plan.to_write() if self.plan else []
         return [file for file in planned if file.path not in self.files and file.path not in self.left_out]

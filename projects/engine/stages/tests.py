@@ -1,4 +1,4 @@
-"""The last stage: tests for the app that is there. An app without tests is still an app, so bad answers end nothing."""
+"""The last stage: tests for the written app. They are optional, so a bad answer does not end the generation."""
 
 from collections.abc import Mapping
 
@@ -27,7 +27,7 @@ class Suite(Document):
 
 
 def write_suite(asker: Asker, request: Request, plan: Plan, files: Mapping[str, str], limits: Limits) -> Suite:
-    """Ask for the tests. Raises BadAnswer when there are none that could be kept."""
+    """Request the tests. Raises BadAnswer when no usable ones were written."""
     parts = [Part("request", request.prompt), Part("plan", plan.as_text())]
     parts += [Part(f"finished file {path}", text, shorter="") for path, text in files.items()]
 
@@ -38,11 +38,11 @@ def write_suite(asker: Asker, request: Request, plan: Plan, files: Mapping[str, 
 
 
 def suite_faults(suite: Suite, plan: Plan, files: Mapping[str, str], limits: Limits) -> list[str]:
-    """What is wrong with a test suite, as sentences for the model."""
+    """Errors in a test suite, as sentences for the model."""
     if not 0 < len(suite.files) <= MAX_TEST_FILES:
-        return [f"There are {len(suite.files):,} test files: write one to {MAX_TEST_FILES}."]
+        return [f"There are {len(suite.files):,} test files: write between one and {MAX_TEST_FILES}."]
     faults = [
-        f"{file.path}: that file is there already; tests come as new files."
+        f"{file.path}: the file exists already; tests must be new files."
         for file in suite.files
         if file.path in files or file.path in MANIFESTS | LOCK_FILES
     ]

@@ -15,8 +15,8 @@ from rest_framework.test import APIClient
 from builds.models import Artifact, Attempt, Build, LogChunk, PhaseName, Release
 from builds.queue import forecast
 from builds.queue.claims import claim
-from builds.sites.publishing import NotServable, publish_build
-from chef.jobs.leases import LeaseLost
+from builds.sites.publishing import NotServableError, publish_build
+from chef.jobs.leases import LeaseLostError
 from projects.models import Project, Quarantine
 from tests.builds.admin.conftest import BUILDS, MakeBuild, operate
 
@@ -88,12 +88,12 @@ def test_handing_back_takes_a_build_from_its_worker_for_good(
     assert (build.status, build.faults, build.phase, build.progress) == ("queued", 0, "", 0)
     assert Attempt.objects.get().outcome == "handed_back"
     assert not default_storage.exists(f"{build.pk}/1/0")
-    with pytest.raises(LeaseLost), lease.writing(phase=PhaseName.BUILD):
+    with pytest.raises(LeaseLostError), lease.writing(phase=PhaseName.BUILD):
         pass
     again = claim("host:2")
     assert again
     assert (again.build.pk, again.fence) == (build.pk, 2)
-    with pytest.raises(LeaseLost), lease.writing(phase=PhaseName.BUILD):
+    with pytest.raises(LeaseLostError), lease.writing(phase=PhaseName.BUILD):
         pass
     assert notes(build) == [("operator", "Handed back to the queue: attempt 1 was taken from host:1.")]
 
@@ -197,8 +197,8 @@ def test_pruning_frees_what_a_build_has_left_and_keeps_its_record(
     [(_, told)] = notes(build)
     assert told.replace("\xa0", " ") == "Pruned: 1 artifacts of 100 bytes and 113 bytes of log are gone."
     assert "It was pruned." in page
-    assert "It has been pruned before." in operate(operator, "prune", build.pk).content.decode()
-    with pytest.raises(NotServable, match="has removed"):
+    assert "It has already been pruned." in operate(operator, "prune", build.pk).content.decode()
+    with pytest.raises(NotServableError, match="has removed"):
         publish_build(build, by=build.owner)
 
 
@@ -211,7 +211,7 @@ def test_what_is_published_or_runs_is_not_pruned(
     page = operate(operator, "prune", build.pk, waiting.pk).content.decode()
 
     assert "It is published" in page
-    assert "only what has ended can be pruned" in page
+    assert "only finished builds can be pruned" in page
     assert Artifact.objects.count() == 1
     assert not LogEntry.objects.exists()
 

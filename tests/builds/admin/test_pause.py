@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from django.contrib.admin.models import LogEntry
@@ -19,13 +19,12 @@ from builds.external import take
 from builds.heartbeats import Beat
 from builds.models import Build, Delivery, Heartbeat, QueuePause, WorkerHost
 from builds.operations import health
-from builds.queue import claims as queue
 from builds.queue import forecast
-from builds.queue.claims import claim, in_claim_order
+from builds.queue.claims import LOCAL_BUILDS, claim
 from builds.queue.pause import pause_queue, resume_queue
 from builds.webhooks.endpoints import create_endpoint
 from builds.webhooks.outbox import send_test
-from chef.jobs.wakeups import Doorbell
+from chef.jobs.wakeups import WorkerQueue
 from projects.generations.actions import Wishes, request_generation
 from projects.generations.queue import claim as claim_generation
 from projects.models import Quarantine
@@ -50,7 +49,7 @@ def test_while_the_queue_is_paused_nothing_starts_and_what_runs_goes_on(
 ) -> None:
     settings.WORKER_SECRETS = [SECRET]
     client = make_client(owner)
-    running, waiting, outside = queue_build(), queue_build(name="waiting"), queue_build(is_external=True)
+    running, waiting, external = queue_build(), queue_build(name="waiting"), queue_build(is_external=True)
     lease = claim("host:1")
     assert lease
 
@@ -60,13 +59,13 @@ def test_while_the_queue_is_paused_nothing_starts_and_what_runs_goes_on(
     assert "No build starts." in page
     assert claim("host:2") is None
     assert take("elsewhere") is None
-    assert not in_claim_order(timezone.now()).exists()
+    assert not LOCAL_BUILDS.in_claim_order(timezone.now()).exists()
     with lease.writing(progress=50):
         pass
     running.refresh_from_db()
     assert (running.status, running.progress) == ("running", 50)
     assert queue_of(client, waiting) == {"position": 1, "etaSeconds": None, "blockedBy": "paused"}
-    assert queue_of(client, outside) == {"position": 1, "etaSeconds": None, "blockedBy": "paused"}
+    assert queue_of(client, external) == {"position": 1, "etaSeconds": None, "blockedBy": "paused"}
     assert queue_of(client, queue_build(name="new"))["blockedBy"] == "paused"
     assert health._hosts()["queue"]["paused"] is True
 
@@ -109,15 +108,17 @@ def test_a_pause_that_comes_between_the_look_and_the_claim_is_heeded(
 ) -> None:
     build = queue_build()
     looks = []
+    in_claim_order = LOCAL_BUILDS.in_claim_order
 
-    def look(now: object, *, is_external: bool = False) -> object:
+    def look(now: datetime) -> object:
         looks.append(now)
         if len(looks) > 1:
-            return in_claim_order(now, is_external=is_external)
-        return Build.objects.filter(pk=build.pk).annotate(owner_turn=F("created_at"))  # as it was before the pause
+            return in_claim_order(now)
+        # As it was before the pause.
+        return Build.objects.filter(pk=build.pk).annotate(owner_served_at=F("created_at"))
 
     pause_queue(by=owner)
-    monkeypatch.setattr(queue, "in_claim_order", look)
+    monkeypatch.setattr(LOCAL_BUILDS, "in_claim_order", look)
 
     assert claim("w") is None
     build.refresh_from_db()
@@ -223,9 +224,9 @@ def test_the_page_takes_few_queries_whatever_there_is(
 
 
 def test_a_redis_that_does_not_answer_is_told_and_no_more(operator: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    silent = Doorbell("builds", "builds.tasks.run_next")
+    silent = WorkerQueue("builds", "builds.tasks.run_next")
     monkeypatch.setattr("chef.jobs.wakeups.settings.REDIS_URL", "redis://127.0.0.1:1/0")
-    monkeypatch.setattr(queue, "bell", silent)
+    monkeypatch.setattr(LOCAL_BUILDS, "workers", silent)
 
     assert "none is lost" in operator.get(OPERATIONS).content.decode()
 

@@ -10,7 +10,16 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from builds.live import feeds
-from builds.live.readers import PING, Hub, event_stream, hub, log_stream, page_stream, place_in_page_stream
+from builds.live.readers import (
+    PING,
+    FeedRegistry,
+    PagePosition,
+    event_stream,
+    log_stream,
+    page_stream,
+    registry,
+)
+from builds.logs.entries import Cursor
 from builds.models import Build, LogChunk
 from builds.queue.claims import BuildLease, claim
 from chef.jobs.models import Status
@@ -69,9 +78,9 @@ def read(stream: Callable[..., AsyncGenerator[bytes]], lease: BuildLease, **opti
 
 
 async def changing(lease: BuildLease, change: Callable[..., None], *args: Any) -> None:
-    """Change the build from a thread, and ring as the listener would."""
+    """Change the build from a thread, and wake the feed up as the subscription would."""
     await feeds.in_database(change, *args)
-    hub().feeds[lease.build.pk].ring()
+    registry().feeds[lease.build.pk].wake_up()
 
 
 async def until(check: Callable[[], bool]) -> None:
@@ -110,7 +119,7 @@ def test_a_log_longer_than_the_window_is_given_whole_from_any_position(lease: Bu
     lease.end(Status.COMPLETED)
 
     for after in range(0, 61, 4):
-        data = read(log_stream, lease, after=f"1.{after}")
+        data = read(log_stream, lease, after=Cursor(1, after))
         assert entries(data) == [(1, sequence) for sequence in range(after + 1, 61)]
         assert data.endswith(b'data: {"jobId":"' + str(lease.build.pk).encode() + b'","status":"completed"}\n\n')
 
@@ -122,7 +131,7 @@ def test_one_phase_is_given_whole_from_any_position(lease: BuildLease) -> None:
     lease.end(Status.COMPLETED)
 
     for after in range(0, 61, 7):
-        data = read(log_stream, lease, after=f"1.{after}", phase="installation")
+        data = read(log_stream, lease, after=Cursor(1, after), phase="installation")
         assert entries(data) == [(1, sequence) for sequence in range(after + 1, 30)]
         assert b"event: end\n" in data
 
@@ -143,7 +152,7 @@ def test_a_cursor_of_an_earlier_attempt_starts_the_current_one_from_its_beginnin
     store(second, 1, 2)
     second.end(Status.COMPLETED)
 
-    assert entries(read(log_stream, lease, after="1.2")) == [(2, 1), (2, 2)]
+    assert entries(read(log_stream, lease, after=Cursor(1, 2))) == [(2, 1), (2, 2)]
 
 
 def test_a_build_that_is_gone_ends_its_streams(lease: BuildLease) -> None:
@@ -172,13 +181,13 @@ def test_readers_share_one_read_and_the_same_bytes(
     async def test() -> None:
         readers = [Collector(log_stream(lease.build.pk)) for _ in range(50)]
         for sequence in range(1, 6):
-            await until(lambda: bool(hub().feeds))
+            await until(lambda: bool(registry().feeds))
             await changing(lease, store, lease, sequence)
             await until(lambda last=sequence: all(r.entries[-1:] == [(1, last)] for r in readers))  # type: ignore[misc]
         seen = len(reads)
         await changing(lease, lease.end, Status.COMPLETED)
         await asyncio.gather(*(reader.task for reader in readers))
-        assert seen <= 8  # five changes, the first look, and at most two by itself
+        assert seen <= 8  # five changes, the first read, and at most two by polling
         assert len({id(reader.pieces[-2]) for reader in readers}) == 1
         assert {tuple(reader.entries) for reader in readers} == {tuple((1, n) for n in range(1, 6))}
 
@@ -196,7 +205,7 @@ def test_a_reader_that_falls_behind_loses_nothing_and_the_window_stays_small(
         for start in range(2, 200, 20):
             await changing(lease, store, lease, *range(start, start + 20))
             await until(lambda last=start + 19: quick.entries[-1:] == [(1, last)])  # type: ignore[misc]
-            feed = hub().feeds[lease.build.pk]
+            feed = registry().feeds[lease.build.pk]
             assert isinstance(feed, feeds.BuildFeed)
             assert feed._window_size < 2_500
         await changing(lease, lease.end, Status.COMPLETED)
@@ -210,7 +219,7 @@ def test_a_reader_that_falls_behind_loses_nothing_and_the_window_stays_small(
 async def anext_after(stream: AsyncGenerator[bytes], act: Callable[[], Awaitable[None]]) -> bytes:
     """The next piece, which an act brings about that needs the reader to be waiting for it."""
     piece = asyncio.ensure_future(anext(stream))
-    await until(lambda: bool(hub().feeds))
+    await until(lambda: bool(registry().feeds))
     await act()
     return await piece
 
@@ -218,7 +227,7 @@ async def anext_after(stream: AsyncGenerator[bytes], act: Callable[[], Awaitable
 def test_readers_go_on_with_the_next_attempt(lease: BuildLease, settings: Settings) -> None:
     async def test() -> None:
         log, events = Collector(log_stream(lease.build.pk)), Collector(event_stream(lease.build.pk))
-        await until(lambda: bool(hub().feeds))
+        await until(lambda: bool(registry().feeds))
         await changing(lease, store, lease, 1, 2)
         await until(lambda: log.entries == [(1, 1), (1, 2)])
         await changing(lease, lease.end, Status.QUEUED)
@@ -228,17 +237,17 @@ def test_readers_go_on_with_the_next_attempt(lease: BuildLease, settings: Settin
         await until(lambda: log.entries[2:] == [(2, 1)])
         await changing(lease, second.end, Status.COMPLETED)
         await asyncio.gather(log.task, events.task)
-        told = [line for line in b"".join(events.pieces).decode().splitlines() if line.startswith("data: ")]
-        statuses = [json.loads(line[6:])["status"] for line in told]
+        data = [line for line in b"".join(events.pieces).decode().splitlines() if line.startswith("data: ")]
+        statuses = [json.loads(line[6:])["status"] for line in data]
         assert statuses == ["queued", "running", "queued", "running", "completed", "completed"]
 
     with_redis_left_out(test, settings)
 
 
-def test_without_redis_a_feed_looks_by_itself(lease: BuildLease, settings: Settings) -> None:
+def test_without_redis_a_feed_polls(lease: BuildLease, settings: Settings) -> None:
     async def test() -> None:
         reader = Collector(log_stream(lease.build.pk))
-        await until(lambda: bool(hub().feeds))
+        await until(lambda: bool(registry().feeds))
         await feeds.in_database(store, lease, 1)
         await until(lambda: reader.entries == [(1, 1)])
         await feeds.in_database(lease.end, Status.COMPLETED)
@@ -252,7 +261,7 @@ def test_a_reader_of_a_quiet_phase_is_pinged_while_another_is_noisy(lease: Build
 
     async def test() -> None:
         reader = Collector(log_stream(lease.build.pk, phase="installation"))
-        await until(lambda: bool(hub().feeds))
+        await until(lambda: bool(registry().feeds))
         for sequence in range(1, 21):
             await changing(lease, store, lease, sequence)
             await asyncio.sleep(0.05)
@@ -266,12 +275,12 @@ def test_a_reader_of_a_quiet_phase_is_pinged_while_another_is_noisy(lease: Build
 def test_nothing_is_followed_when_the_last_reader_has_left(lease: BuildLease, settings: Settings) -> None:
     async def test() -> None:
         readers = [Collector(log_stream(lease.build.pk)) for _ in range(3)]
-        await until(lambda: bool(hub().feeds))
+        await until(lambda: bool(registry().feeds))
         for reader in readers:
-            assert hub().feeds
+            assert registry().feeds
             reader.task.cancel()
             await asyncio.gather(reader.task, return_exceptions=True)
-        assert not hub().feeds
+        assert not registry().feeds
 
     with_redis_left_out(test, settings)
 
@@ -293,9 +302,9 @@ def test_a_change_that_cannot_be_read_is_tried_again(
     assert entries(read(log_stream, lease)) == [(1, 1)]
 
 
-def test_each_loop_has_a_hub_of_its_own() -> None:
-    async def get() -> Hub:
-        return hub()
+def test_each_loop_has_a_registry_of_its_own() -> None:
+    async def get() -> FeedRegistry:
+        return registry()
 
     assert asyncio.run(get()) is not asyncio.run(get())
 
@@ -319,16 +328,16 @@ def test_a_page_s_stream_has_the_log_and_the_changes_each_once_and_ends(lease: B
     lease.end(Status.COMPLETED)
 
     data = read(page_stream, lease)
-    told = blocks(data)
+    events = blocks(data)
 
     assert entries(data) == [(1, sequence) for sequence in range(1, 31)]
-    assert [json.loads(one["data"])["status"] for one in told if one.get("event") == "status"] == [
+    assert [json.loads(one["data"])["status"] for one in events if one.get("event") == "status"] == [
         "queued",
         "running",
         "completed",
     ]
-    assert told[-1]["event"] == "end"
-    assert not any("id" in one and "event" in one for one in told)  # an id says where all of the stream is
+    assert events[-1]["event"] == "end"
+    assert not any("id" in one and "event" in one for one in events)  # an id says where all of the stream is
 
 
 @pytest.mark.usefixtures("small_window")
@@ -340,21 +349,20 @@ def test_a_page_that_was_cut_off_anywhere_goes_on_without_loss_or_repeat(lease: 
     places = [number for number, one in enumerate(whole) if "id" in one]
     assert len(places) > 3
     for place in places:
-        after, event = place_in_page_stream(whole[place]["id"])
-        rest = blocks(read(page_stream, lease, after=after, event=event))
+        rest = blocks(read(page_stream, lease, after=PagePosition.parse(whole[place]["id"])))
         assert [one for one in rest if "id" not in one] == [one for one in whole[place:] if "id" not in one]
 
 
 @pytest.mark.parametrize("place", ["", "1.2", "1.2-", "-3", "1.2-3\n", "a.b-c", "1.2-٣"])
 def test_a_place_that_a_page_s_stream_never_gave_is_refused(place: str) -> None:
-    with pytest.raises(ValueError, match="no event such an id"):
-        place_in_page_stream(place)
+    with pytest.raises(ValueError, match="no event with such an id"):
+        PagePosition.parse(place)
 
 
-def test_a_page_is_told_of_what_comes_while_it_reads(lease: BuildLease) -> None:
+def test_a_page_gets_what_comes_while_it_reads(lease: BuildLease) -> None:
     async def run() -> bytes:
         data = b""
-        stream = page_stream(lease.build.pk, after="0.0", event=0)
+        stream = page_stream(lease.build.pk)
         async for piece in stream:
             data += piece
             if b"line 1" in data and b"line 2" not in data:

@@ -171,7 +171,7 @@ def lease(queue_build: Callable[..., Build]) -> BuildLease:
 def write(lease: BuildLease, *parts: tuple[str, bytes], lines: list[str] | None = None, flush: bool = False) -> str:
     """Write one phase under a mask and return what is stored; with `flush`, as if time passed between the parts."""
     log = LogWriter(lease, max_bytes=MIB)
-    log.mask([("TOKEN", "hunter2hunter2"), ("KEY", KEY)])
+    log.set_secrets([("TOKEN", "hunter2hunter2"), ("KEY", KEY)])
     log.start_phase("build", lambda line, _: lines.append(line) if lines is not None else None)
     for stream, data in parts:
         log.write(stream, data)
@@ -179,7 +179,7 @@ def write(lease: BuildLease, *parts: tuple[str, bytes], lines: list[str] | None 
             for name, reader in log._readers.items():
                 log._keep(name, reader.drain())
             log._store()
-    log.say("$ deploy --token hunter2hunter2")
+    log.system_line("$ deploy --token hunter2hunter2")
     log.end_phase()
     return "".join(LogChunk.objects.order_by("sequence").values_list("text", flat=True))
 

@@ -1,50 +1,27 @@
-"""Claiming, leases and fences, against the real database."""
+"""Claiming builds, against the real database."""
 
 import threading
-import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from typing import TypeVar
 
 import pytest
 from django.contrib.auth.models import User
-from django.db import connection
 from django.utils import timezone
-from pytest_django import DjangoCaptureOnCommitCallbacks, Settings
+from pytest_django import Settings
 
 from builds import actions
-from builds.models import Attempt, Build, BuildEvent, LogChunk, Priority
-from builds.queue import claims as queue
-from builds.queue.claims import claim
-from builds.reaper import reap_abandoned, ring_for_waiting
-from chef.jobs.leases import LeaseLost
-from chef.jobs.models import OwnerQueueFull, QueueFull, Status
-from projects.models import Project, Revision
+from builds.models import Attempt, Build, Priority
+from builds.queue.claims import BuildLease, claim
+from chef.jobs.models import Status
+from tests.concurrency import at_once
 
 QueueBuild = Callable[..., Build]
-T = TypeVar("T")
 
 
-def finish(lease: queue.BuildLease | None) -> Build:
+def finish(lease: BuildLease | None) -> Build:
     assert lease
     lease.end(Status.COMPLETED)
     return lease.build
-
-
-def at_once(count: int, work: Callable[[], T]) -> list[T]:
-    """What `count` threads get that start together, each with a database connection of its own."""
-    start = threading.Barrier(count)
-
-    def run(_: int) -> T:
-        start.wait()
-        try:
-            return work()
-        finally:
-            connection.close()
-
-    with ThreadPoolExecutor(count) as pool:
-        return list(pool.map(run, range(count)))
 
 
 def test_claim_raises_the_fence_and_takes_a_lease(queue_build: QueueBuild) -> None:
@@ -178,162 +155,3 @@ def test_workers_that_claim_at_once_never_get_the_same_build(queue_build: QueueB
 
     assert len(claimed) == len(builds)
     assert set(claimed) == builds
-
-
-# --- How much may wait -------------------------------------------------------------------------------------------
-
-
-def test_a_full_queue_refuses_and_keeps_nothing(queue_build: QueueBuild, other: User, settings: Settings) -> None:
-    settings.MAX_QUEUED = 2
-    queue_build(), queue_build()
-
-    with pytest.raises(QueueFull, match=r"send it again in \d+ s") as full:
-        queue_build(by=other)
-
-    assert 1 <= full.value.retry_after <= 300
-    assert (Project.objects.count(), Revision.objects.count(), Build.objects.count()) == (2, 2, 2)
-
-
-def test_an_owner_with_a_full_queue_is_refused_and_others_are_not(
-    queue_build: QueueBuild, other: User, settings: Settings
-) -> None:
-    settings.OWNER_MAX_QUEUED = 1
-    queue_build()
-
-    with pytest.raises(OwnerQueueFull, match="cancel builds that you no longer need") as full:
-        queue_build()
-
-    assert 1 <= full.value.retry_after <= 300
-    assert Project.objects.count() == 1
-    assert queue_build(by=other).status == Status.QUEUED
-
-
-def test_a_build_that_starts_makes_room(queue_build: QueueBuild, settings: Settings) -> None:
-    settings.OWNER_MAX_QUEUED = settings.MAX_QUEUED = 1
-    queue_build()
-    claim("w")
-
-    assert queue_build().status == Status.QUEUED
-
-
-def test_a_build_that_a_fault_puts_back_is_never_refused(queue_build: QueueBuild, settings: Settings) -> None:
-    settings.OWNER_MAX_QUEUED = settings.MAX_QUEUED = 1
-    queue_build()
-    claim("silent")
-    queue_build()
-    Build.objects.filter(status=Status.RUNNING).update(lease_expires_at=timezone.now() - timedelta(seconds=1))
-
-    reap_abandoned()
-
-    assert Build.objects.filter(status=Status.QUEUED).count() == 2
-
-
-@pytest.mark.django_db(transaction=True)
-def test_submissions_that_come_at_once_keep_to_the_owner_s_limit(queue_build: QueueBuild, settings: Settings) -> None:
-    settings.OWNER_MAX_QUEUED = 3
-
-    def submit() -> Build | OwnerQueueFull:
-        try:
-            return queue_build()
-        except OwnerQueueFull as full:
-            return full
-
-    answers = at_once(8, submit)
-
-    assert sum(isinstance(answer, Build) for answer in answers) == 3
-    assert (Build.objects.count(), Project.objects.count()) == (3, 3)
-
-
-# --- Leases ------------------------------------------------------------------------------------------------------
-
-
-def test_an_overtaken_attempt_can_write_nothing(queue_build: QueueBuild) -> None:
-    build = queue_build()
-    lease = claim("slow")
-    assert lease
-    Build.objects.filter(pk=build.pk).update(lease_expires_at=timezone.now() - timedelta(seconds=1))
-    assert reap_abandoned() == 1
-
-    with pytest.raises(LeaseLost), lease.writing(progress=99):
-        LogChunk.objects.create(build=build, attempt=1, sequence=1, phase="build", stream="stdout", text="late")
-    with pytest.raises(LeaseLost):
-        lease.end(Status.COMPLETED)
-
-    build.refresh_from_db()
-    assert (build.status, build.progress) == (Status.QUEUED, 0)
-    assert not LogChunk.objects.exists()
-    assert lease.lost.is_set()
-
-
-@pytest.mark.django_db(transaction=True)
-def test_a_lease_is_renewed_while_its_block_runs_and_lost_on_cancel(
-    queue_build: QueueBuild, owner: User, settings: Settings
-) -> None:
-    settings.LEASE_SECONDS = 2
-    build = queue_build()
-    lease = claim("w")
-    assert lease
-
-    with lease.kept_alive():
-        time.sleep(2.5)
-        assert not reap_abandoned()
-        actions.cancel_build(Build.objects.get(pk=build.pk), by=owner)
-        assert lease.lost.wait(2)
-
-    build.refresh_from_db()
-    assert build.status == Status.CANCELLED
-
-
-def test_an_infra_fault_is_retried_with_back_off_until_the_attempts_are_spent(queue_build: QueueBuild) -> None:
-    build = queue_build()
-    waits = []
-
-    for _ in range(3):
-        Build.objects.filter(pk=build.pk).update(available_at=timezone.now())
-        assert claim("w")
-        Build.objects.filter(pk=build.pk).update(lease_expires_at=timezone.now() - timedelta(seconds=1))
-        reap_abandoned()
-        build.refresh_from_db()
-        waits.append(round((build.available_at - timezone.now()).total_seconds()))
-
-    assert waits[:2] == [2, 4]
-    assert build.status == Status.FAILED
-    assert build.verdict
-    assert (build.verdict["code"], build.verdict["class"]) == ("attempts_exhausted", "infra")
-    assert [attempt.outcome for attempt in build.attempts.all()] == ["worker_lost"] * 3
-    assert BuildEvent.objects.filter(build=build, to_status=Status.FAILED).count() == 1
-
-
-def test_a_submitted_build_rings_after_the_commit_only(
-    queue_build: QueueBuild, django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks
-) -> None:
-    queue.bell.rq.empty()
-
-    with django_capture_on_commit_callbacks(execute=False) as callbacks:
-        queue_build()
-    assert queue.bell.waiting() == 0
-
-    callbacks[0]()
-    assert queue.bell.waiting() == 1
-    queue.bell.rq.empty()
-
-
-def test_the_reaper_rings_for_builds_whose_bell_was_lost(queue_build: QueueBuild) -> None:
-    queue_build(), queue_build()
-    queue.bell.rq.empty()
-
-    assert ring_for_waiting() == 2
-    assert ring_for_waiting() == 0  # the bells wait for a worker
-    queue.bell.rq.empty()
-
-
-def test_a_silent_redis_neither_fails_nor_holds_up_a_submission(
-    queue_build: QueueBuild, settings: Settings, django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks
-) -> None:
-    settings.REDIS_URL = "redis://127.0.0.1:1/0"
-
-    with django_capture_on_commit_callbacks(execute=True):
-        build = queue_build()
-
-    assert Build.objects.get(pk=build.pk).status == Status.QUEUED
-    assert ring_for_waiting() == 0

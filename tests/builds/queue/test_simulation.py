@@ -23,11 +23,11 @@ def waiting(owner: int, *, seconds: float = 10, priority: int = NORMAL, availabl
 def scene(
     *builds: Waiting,
     running: Sequence[Running] = (),
-    turns: Mapping[int, int] | None = None,
+    served: Mapping[int, int] | None = None,
     workers: int = 1,
     owner_limit: int = 0,
 ) -> Scene:
-    return Scene(builds, running, turns or {}, workers, owner_limit)
+    return Scene(builds, running, served or {}, workers, owner_limit)
 
 
 def claims(scene: Scene) -> list[tuple[int, float]]:
@@ -52,7 +52,7 @@ def test_workers_work_beside_each_other_and_what_runs_ends_first() -> None:
 
 
 def test_priority_goes_before_everything() -> None:
-    played = scene(waiting(ANN, priority=LOW), waiting(BEN), waiting(ANN, priority=HIGH), turns={BEN: 1, ANN: 2})
+    played = scene(waiting(ANN, priority=LOW), waiting(BEN), waiting(ANN, priority=HIGH), served={BEN: 1, ANN: 2})
 
     assert order(played) == [2, 1, 0]
 
@@ -64,17 +64,17 @@ def test_owners_take_turns_whatever_their_queues() -> None:
 def test_who_was_served_longest_ago_is_next_and_who_never_was_before_all() -> None:
     builds = [waiting(ANN), waiting(BEN), waiting(CEM)]
 
-    assert order(scene(*builds, turns={ANN: 2, BEN: 1})) == [2, 1, 0]
+    assert order(scene(*builds, served={ANN: 2, BEN: 1})) == [2, 1, 0]
 
 
-def test_fewest_running_count_more_than_turns() -> None:
-    played = scene(waiting(ANN), waiting(BEN), running=[Running(BEN, takes(100))], turns={BEN: 1, ANN: 2}, workers=2)
+def test_fewest_running_count_more_than_who_was_served_last() -> None:
+    played = scene(waiting(ANN), waiting(BEN), running=[Running(BEN, takes(100))], served={BEN: 1, ANN: 2}, workers=2)
 
     assert order(played) == [0, 1]
 
 
-def test_a_turn_taken_at_one_priority_counts_at_the_others() -> None:
-    played = scene(waiting(ANN, priority=HIGH), waiting(ANN), waiting(BEN), turns={ANN: 1, BEN: 2})
+def test_being_served_at_one_priority_counts_at_the_others() -> None:
+    played = scene(waiting(ANN, priority=HIGH), waiting(ANN), waiting(BEN), served={ANN: 1, BEN: 2})
 
     assert order(played) == [0, 2, 1]
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from builds.runtimes.detection import DetectionError, Plan, Wish, detect
+from builds.runtimes.detection import DetectionError, Plan, StrategyRequest, detect
 
 TOOLS = "npm install --no-audit --no-fund --loglevel=error --prefix /workspace/tools"
 NPM_CI = "npm ci --no-audit --no-fund"
@@ -13,9 +13,9 @@ NPM_INSTALL = "npm install --no-audit --no-fund"
 ASSEMBLE = "python /workspace/.chef/assemble.py"
 
 
-def plan_of(files: dict[str, str | bytes], *, dependencies: dict[str, str] | None = None, **wish: Any) -> Plan:
+def plan_of(files: dict[str, str | bytes], *, dependencies: dict[str, str] | None = None, **strategy: Any) -> Plan:
     contents = {path: text.encode() if isinstance(text, str) else text for path, text in files.items()}
-    return detect(contents, dependencies=dependencies or {}, wish=Wish(**wish))
+    return detect(contents, dependencies=dependencies or {}, strategy=StrategyRequest(**strategy))
 
 
 def refused(files: dict[str, str | bytes], **options: Any) -> DetectionError:

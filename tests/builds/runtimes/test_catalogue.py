@@ -2,11 +2,14 @@
 
 import pytest
 
-from builds.runtimes.catalogue import RUNTIMES, UnknownRuntime, find_runtime, resolve_version, runtime_tag
+from builds.runtimes.catalogue import RUNTIMES, find_runtime, resolve_version, runtime_tag
+from builds.runtimes.runtime import Runtime, UnknownRuntimeError
+from builds.sandbox.contract import SYSTEM_PATH
+from builds.verdicts.patterns import COMMON, PRECEDENCE
 
 
 @pytest.mark.parametrize(
-    ("runtime", "wish", "version"),
+    ("runtime", "asked", "version"),
     [
         ("node", None, "22"),
         ("node", "", "22"),
@@ -18,12 +21,12 @@ from builds.runtimes.catalogue import RUNTIMES, UnknownRuntime, find_runtime, re
         ("static", None, "12"),
     ],
 )
-def test_a_wish_means_the_release_line_that_it_belongs_to(runtime: str, wish: str | None, version: str) -> None:
-    assert resolve_version(runtime, wish) == version
+def test_a_version_means_the_release_line_that_it_belongs_to(runtime: str, asked: str | None, version: str) -> None:
+    assert resolve_version(runtime, asked) == version
 
 
 @pytest.mark.parametrize(
-    ("runtime", "wish", "code", "told"),
+    ("runtime", "asked", "code", "said"),
     [
         ("ruby", None, "unknown_runtime", "node, python, static"),
         ("node", "16", "unknown_version", "18, 20, 22, 24"),
@@ -34,12 +37,12 @@ def test_a_wish_means_the_release_line_that_it_belongs_to(runtime: str, wish: st
         ("python", "3.1", "unknown_version", "3.11"),
     ],
 )
-def test_an_unknown_wish_is_refused_with_what_there_is(runtime: str, wish: str | None, code: str, told: str) -> None:
-    with pytest.raises(UnknownRuntime) as caught:
-        resolve_version(runtime, wish)
+def test_an_unknown_one_is_refused_with_what_there_is(runtime: str, asked: str | None, code: str, said: str) -> None:
+    with pytest.raises(UnknownRuntimeError) as caught:
+        resolve_version(runtime, asked)
 
     assert caught.value.code == code
-    assert told in str(caught.value)
+    assert said in str(caught.value)
 
 
 def test_an_image_s_tag_names_runtime_and_version() -> None:
@@ -50,3 +53,23 @@ def test_an_image_s_tag_names_runtime_and_version() -> None:
 @pytest.mark.parametrize("name", RUNTIMES)
 def test_a_default_version_is_one_of_the_versions(name: str) -> None:
     assert RUNTIMES[name].default_version in RUNTIMES[name].versions
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES.values(), ids=RUNTIMES)
+def test_a_runtime_s_builds_find_its_tools_before_the_system_s(runtime: Runtime) -> None:
+    *own, rest = runtime.environment["PATH"].partition(SYSTEM_PATH)
+
+    assert rest == ""
+    assert all(name not in runtime.toolbox for name in ("ca.pem", "forward.py"))
+    assert own[0] == "".join(f"{folder}:" for folder in runtime.tool_folders)
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES.values(), ids=RUNTIMES)
+def test_a_runtime_only_reads_symptoms_that_have_a_precedence(runtime: Runtime) -> None:
+    assert {symptom.code for symptom in runtime.patterns.symptoms} <= set(PRECEDENCE)
+    assert set(COMMON.symptoms) <= set(runtime.patterns.symptoms)
+
+
+def test_a_choice_says_the_version_where_it_means_something() -> None:
+    assert find_runtime("node").label("22") == "Node 22"
+    assert find_runtime("static").label("12") == "Static site"

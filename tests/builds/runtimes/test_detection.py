@@ -1,4 +1,4 @@
-"""From a project's files and the user's wish to a plan. Pure: nothing is installed or built here."""
+"""From a project's files and the strategy asked for to a plan. Pure: nothing is installed or built here."""
 
 import json
 import time
@@ -54,7 +54,7 @@ def test_files_that_say_nothing_are_refused_with_what_to_add(files: dict[str, st
     assert all(name in error.evidence[0] for name in files)
 
 
-def test_a_wished_runtime_outweighs_the_files() -> None:
+def test_the_runtime_of_the_strategy_outweighs_the_files() -> None:
     plan = plan_of({"package.json": built(), "index.html": ""}, runtime="static")
 
     assert (plan.runtime, plan.build_command, plan.outputs) == ("static", None, (".",))
@@ -100,11 +100,11 @@ def test_several_projects_side_by_side_are_refused_until_one_is_named() -> None:
 
 
 @pytest.mark.parametrize("root", ["", "."])
-def test_a_wish_for_the_top_keeps_it(root: str) -> None:
+def test_asking_for_the_top_keeps_it(root: str) -> None:
     assert plan_of({"site/index.html": ""}, root_dir=root).root_dir == ""
 
 
-def test_a_wished_folder_without_files_is_refused() -> None:
+def test_a_root_folder_without_files_is_refused() -> None:
     assert "strategy.rootDir nope" in refused({"index.html": ""}, root_dir="nope").message
 
 

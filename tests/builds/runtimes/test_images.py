@@ -18,15 +18,10 @@ from django.core.management import CommandError, call_command
 from pytest_django import Settings
 
 from builds.runtimes.catalogue import RUNTIMES
-from builds.runtimes.images import PreparationFailed, RuntimeImage, prepare, runtime_images
-from builds.runtimes.rootfs import (
-    RootFilesystem,
-    Unbuildable,
-    Workshop,
-    debian_sources,
-    tool_environment,
-    without_credentials,
-)
+from builds.runtimes.images import PreparationError, RuntimeImage, prepare, runtime_images
+from builds.runtimes.node.image import npm_package, tool_variables
+from builds.runtimes.python.runtime import PYTHON
+from builds.runtimes.rootfs import RootFilesystem, UnbuildableError, Workshop, debian_sources, without_credentials
 from builds.sandbox import images as engine_images
 from builds.sandbox.images import ImageNotOffered, ImageStore, RegistryUnreachable, TrialFailed
 from tests.installation import free_port, until
@@ -203,7 +198,7 @@ def test_image_that_fails_its_trial_is_removed_again(
     empty = RootFilesystem(tmp_path / "root", {})
     monkeypatch.setattr(Workshop, "make", lambda *_: empty)
 
-    with pytest.raises(PreparationFailed, match=r"static 12: not pulled \(pulling is off\) and not built: exit 127: "):
+    with pytest.raises(PreparationError, match=r"static 12: not pulled \(pulling is off\) and not built: exit 127: "):
         prepare([STATIC], store=store, pull=False, force=True)
 
 
@@ -211,14 +206,14 @@ def test_image_that_fails_its_trial_is_removed_again(
 def test_stream_that_breaks_off_makes_no_image(store: ImageStore) -> None:
     def breaking() -> Iterator[bytes]:
         yield b"x" * 512
-        raise Unbuildable("the disk is full")
+        raise UnbuildableError("the disk is full")
 
-    with pytest.raises(Unbuildable, match="the disk is full"):
+    with pytest.raises(UnbuildableError, match="the disk is full"):
         store.import_tar(breaking(), name="static:12", environment={})
 
 
 @pytest.mark.usefixtures("nothing_left")
-def test_machine_without_registry_and_packages_is_told_what_is_missing(
+def test_machine_without_registry_and_packages_says_what_is_missing(
     store: ImageStore, settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     settings.RUNTIME_REGISTRY = CLOSED
@@ -227,7 +222,7 @@ def test_machine_without_registry_and_packages_is_told_what_is_missing(
     monkeypatch.setenv("PATH", str(tmp_path))
     lines: list[str] = []
 
-    with pytest.raises(PreparationFailed) as failure:
+    with pytest.raises(PreparationError) as failure:
         prepare([OwnImage("node", "18"), OwnImage("node", "20")], store=store, report=lines.append)
 
     assert str(failure.value).startswith("node 18, node 20: not pulled (")
@@ -238,8 +233,8 @@ def test_machine_without_registry_and_packages_is_told_what_is_missing(
 def test_version_that_the_distribution_lacks_is_refused(tmp_path: Path) -> None:
     workshop = Workshop(folder=tmp_path, architecture="amd64")
 
-    with workshop, pytest.raises(Unbuildable, match=r"Debian 12 has no python 3\.9"):
-        workshop.make("python", "3.9")
+    with workshop, pytest.raises(UnbuildableError, match=r"Debian 12 has no python 3\.9"):
+        workshop.make(PYTHON.lay_out, "3.9")
 
 
 def test_workshop_removes_what_a_killed_one_has_left(tmp_path: Path) -> None:
@@ -263,7 +258,7 @@ def test_node_packages_are_fetched_without_an_npm_on_the_machine(
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
 
     with Workshop(folder=tmp_path, architecture="amd64") as workshop:
-        package = workshop._npm_package("yarn@1", only="package.json")
+        package = npm_package(workshop, "yarn@1", only="package.json")
 
         assert (package / "package.json").read_text().startswith('{\n  "name": "yarn"')
 
@@ -292,16 +287,15 @@ def test_certificate_authority_of_the_environment_reaches_npm_and_pip(monkeypatc
     monkeypatch.setenv("PIP_CERT", "/etc/pip-ca.pem")
     monkeypatch.delenv("NODE_EXTRA_CA_CERTS", raising=False)
 
-    environment = tool_environment()
+    variables = tool_variables()
 
-    assert environment["NODE_EXTRA_CA_CERTS"] == "/etc/own-ca.pem"
-    assert environment["PIP_CERT"] == "/etc/pip-ca.pem"
+    assert variables == {"NODE_EXTRA_CA_CERTS": "/etc/own-ca.pem"}  # what is set already stays
 
 
 def test_credentials_are_taken_out_of_what_tools_say() -> None:
-    told = "GET https://user:secret@mirror.test/x and http://token@other.test: 401"
+    said = "GET https://user:secret@mirror.test/x and http://token@other.test: 401"
 
-    assert without_credentials(told) == "GET https://mirror.test/x and http://other.test: 401"
+    assert without_credentials(said) == "GET https://mirror.test/x and http://other.test: 401"
 
 
 # From a registry ----------------------------------------------------------------------------------------------------
@@ -334,13 +328,13 @@ def test_pulled_image_that_does_not_run_is_removed_again(
     push(tiny, node.public)
     monkeypatch.setenv("PATH", str(tmp_path))  # so that it is not built instead
 
-    with pytest.raises(PreparationFailed, match=r"node 20: not pulled .* and not built: This is no Debian machine"):
+    with pytest.raises(PreparationError, match=r"node 20: not pulled .* and not built: This is no Debian machine"):
         prepare([node], store=store, force=True)
 
     assert store.find(node.public) is None
 
 
-def test_image_that_a_registry_lacks_is_told_apart_from_silence(store: ImageStore, registry: str) -> None:
+def test_image_that_a_registry_lacks_differs_from_a_silent_one(store: ImageStore, registry: str) -> None:
     with pytest.raises(ImageNotOffered):
         store.ask_registry(f"{registry}/nobody:1")
     with pytest.raises(ImageNotOffered):
@@ -371,9 +365,9 @@ def test_every_runtime_has_an_image_to_prepare() -> None:
 def test_command_prepares_what_it_is_asked_for(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
     call_command("prepare_runtimes", runtime=["node:20", "static"])
 
-    images_told, registries_told = capsys.readouterr().out.rsplit("package registries: ", 1)
-    assert [line.split(",")[0] for line in images_told.splitlines()] == ["node 20: present", "static 12: present"]
-    assert ":443" in registries_told
+    images_said, registries_said = capsys.readouterr().out.rsplit("package registries: ", 1)
+    assert [line.split(",")[0] for line in images_said.splitlines()] == ["node 20: present", "static 12: present"]
+    assert ":443" in registries_said
     assert (settings.DATA_DIR / "registries.json").is_file()
 
 
@@ -387,11 +381,11 @@ def test_built_parts_are_made_once_even_when_they_fail(tmp_path: Path) -> None:
 
     def fail(folder: Path) -> None:
         calls.append(folder)
-        raise Unbuildable("no network")
+        raise UnbuildableError("no network")
 
     with Workshop(folder=tmp_path, architecture="amd64") as workshop:
         for _ in range(2):
-            with pytest.raises(Unbuildable, match="no network"):
-                workshop._once("base", fail)
+            with pytest.raises(UnbuildableError, match="no network"):
+                workshop.once("base", fail)
 
     assert len(calls) == 1

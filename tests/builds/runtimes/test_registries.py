@@ -83,7 +83,7 @@ def test_environment_goes_before_npms_files(monkeypatch: pytest.MonkeyPatch, tmp
 
 
 def test_default_registry_brings_its_companions() -> None:
-    registries = discover(npm_default=lambda: [npm_default(), "https://yarn.test/"])
+    registries = discover(defaults={"npm": lambda: [npm_default(), "https://yarn.test/"]})
 
     assert (urlsplit(npm_default()).hostname, 443) in registries.hosts
     assert ("yarn.test", 443) in registries.hosts
@@ -93,7 +93,7 @@ def test_private_mirror_brings_no_companions(monkeypatch: pytest.MonkeyPatch) ->
     default = npm_default()
     monkeypatch.setenv("npm_config_registry", "https://mirror.test/")
 
-    registries = discover(npm_default=lambda: [default, "https://yarn.test/"])
+    registries = discover(defaults={"npm": lambda: [default, "https://yarn.test/"]})
 
     assert not {"yarn.test", urlsplit(default).hostname} & {host for host, _ in registries.hosts}
     assert {registries.environment[name] for name in ("COREPACK_NPM_REGISTRY", "YARN_NPM_REGISTRY_SERVER")} == {
@@ -104,13 +104,13 @@ def test_private_mirror_brings_no_companions(monkeypatch: pytest.MonkeyPatch) ->
 def test_image_is_asked_where_the_machine_has_no_npm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
 
-    registries = discover(npm_default=lambda: ["https://from-image.test/"])
+    registries = discover(defaults={"npm": lambda: ["https://from-image.test/"]})
 
     assert registries.environment["npm_config_registry"] == "https://from-image.test"
 
 
 def test_prepared_images_tell_what_a_bare_machine_cannot(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    on_this_machine = discover(npm_default=lambda: [npm_default()])
+    on_this_machine = discover(defaults={"npm": lambda: [npm_default()]})
     forget()
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr("sys.executable", shutil.which("false"))
@@ -129,7 +129,7 @@ def test_prepared_images_tell_what_a_bare_machine_cannot(monkeypatch: pytest.Mon
 
 
 def test_default_index_comes_with_the_host_of_its_files() -> None:
-    registries = discover(npm_default=list)
+    registries = discover(defaults={"npm": list})
 
     index = urlsplit(registries.environment["PIP_INDEX_URL"]).hostname
     others = {host for host, _ in registries.hosts} - {index, urlsplit(npm_default()).hostname}
@@ -157,7 +157,7 @@ def test_pips_own_configuration_is_used_without_its_file_indexes(
         "[install]\nindex-url = http://install.test:8081/simple\n",
     )
 
-    registries = discover(npm_default=list)
+    registries = discover(defaults={"npm": list})
 
     hosts = registries.hosts - {(urlsplit(npm_default()).hostname, 443)}
     assert hosts == {("install.test", 8081), ("extra.test", 443)}
@@ -230,9 +230,9 @@ def test_images_are_asked_once_until_forgotten(monkeypatch: pytest.MonkeyPatch, 
         return ["https://from-image.test/"]
 
     for _ in range(2):
-        discover(npm_default=ask, fresh=True)
+        discover(defaults={"npm": ask}, fresh=True)
     forget()
-    discover(npm_default=ask)
+    discover(defaults={"npm": ask})
 
     assert len(asked) == 2
 

@@ -16,7 +16,7 @@ from rest_framework.test import APIClient
 
 from builds import actions
 from builds.models import Build, EncodedArtifact, Preview, Release, Site, SiteName
-from builds.sites.publishing import SlugRefused, forget_old_previews, publish_build
+from builds.sites.publishing import SlugTakenError, forget_old_previews, publish_build
 
 MakeBuild = Callable[..., Build]
 PAGE = {"dist/index.html": "<h1>Hello</h1>"}
@@ -168,7 +168,7 @@ def test_after_a_project_its_name_is_its_owner_s_alone(
     publish(client, gone)
     actions.delete_project(gone.project, by=owner)
 
-    with pytest.raises(SlugRefused):
+    with pytest.raises(SlugTakenError):
         publish_build(make_build(PAGE, by=other), by=other, slug="shop")
     assert publish(client, make_build(PAGE), slug="shop")["url"] == "http://shop.sites.test:3001"
 

@@ -271,7 +271,7 @@ def test_where_nothing_is_published_a_page_says_so(site: Build, host: str) -> No
     answer = ask(host, "/v1/projects")
 
     assert (answer.status, answer.headers["content-type"]) == (404, "text/html; charset=utf-8")
-    assert b"Nothing is published here" in answer.body
+    assert b"Site not found" in answer.body
 
 
 def test_a_preview_is_served_until_it_expires(owner: User, make_build: Callable[..., Build]) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from builds.runtimes.catalogue import RUNTIMES
 from builds.verdicts.catalogue import CATALOGUE
 from builds.verdicts.evidence import (
     MAX_EVIDENCE_LINES,
@@ -16,9 +17,11 @@ from builds.verdicts.evidence import (
     clean,
     verdict,
 )
-from builds.verdicts.patterns import SYMPTOMS, is_suspect, signs
+from builds.verdicts.patterns import COMMON, Patterns
 from tests.builds.verdicts.tool_outputs import SAMPLES
 
+# What the tools of all runtimes print.
+PATTERNS = sum((runtime.tool_patterns for runtime in RUNTIMES.values()), COMMON)
 INSTALLATION = {
     "lockfile_out_of_sync",
     "invalid_manifest",
@@ -28,8 +31,15 @@ INSTALLATION = {
 }
 
 
-def judged(output: str, *, phase: str = "build", exit_code: int | None = 1, **measured: Any) -> Verdict:
-    collector = EvidenceCollector()
+def judged(
+    output: str,
+    *,
+    phase: str = "build",
+    exit_code: int | None = 1,
+    patterns: Patterns = PATTERNS,
+    **measured: Any,
+) -> Verdict:
+    collector = EvidenceCollector(patterns)
     for line in output.split("\n"):
         collector.feed(line, "stderr")
     return collector.judge(phase=phase, exit_code=exit_code, **measured)
@@ -104,20 +114,22 @@ def test_a_tool_s_words_become_the_verdict(code: str, output: str, told: str) ->
     phase = "installation" if code in INSTALLATION else "build"
 
     result = judged(output, phase=phase)
+    of_runtimes = [judged(output, phase=phase, patterns=runtime.patterns) for runtime in RUNTIMES.values()]
 
     assert result.code == code
     assert told in result.message
     assert (result.phase, result.exit_code) == (phase, 1)
     assert 1 <= len(result.evidence) <= MAX_EVIDENCE_LINES
+    assert result in of_runtimes, "one of the runtimes knows all that is needed"
 
 
 def test_every_pattern_is_shown_by_a_sample() -> None:
     lines = [line for samples in SAMPLES.values() for output, _ in samples for line in output.split("\n")]
 
-    suspect = [line for line in map(clean, lines) if is_suspect(line)]
-    shown = {sign.symptom for line in suspect for sign in signs(line)}
+    suspect = [line for line in map(clean, lines) if PATTERNS.is_suspect(line)]
+    shown = {sign.symptom for line in suspect for sign in PATTERNS.signs(line)}
 
-    assert [symptom.pattern.pattern for symptom in SYMPTOMS if symptom not in shown] == []
+    assert [symptom.pattern.pattern for symptom in PATTERNS.symptoms if symptom not in shown] == []
 
 
 @pytest.mark.parametrize(
@@ -258,7 +270,7 @@ def test_evidence_is_bounded_and_free_of_escapes() -> None:
 
 
 def test_the_system_s_own_lines_are_no_evidence() -> None:
-    collector = EvidenceCollector()
+    collector = EvidenceCollector(PATTERNS)
     collector.feed("$ npm run build # Missing script: build", "system")
     collector.feed("boom", "stdout")
 
@@ -266,7 +278,7 @@ def test_the_system_s_own_lines_are_no_evidence() -> None:
 
 
 def test_an_early_cause_survives_a_flood_of_output() -> None:
-    collector = EvidenceCollector()
+    collector = EvidenceCollector(PATTERNS)
     collector.feed(TS_ERROR, "stdout")
     for number in range(5_000):
         collector.feed(f"chunk {number} written", "stdout")
@@ -275,7 +287,7 @@ def test_an_early_cause_survives_a_flood_of_output() -> None:
 
 
 def test_a_cause_at_the_end_of_a_flood_of_errors_is_found() -> None:
-    collector = EvidenceCollector()
+    collector = EvidenceCollector(PATTERNS)
     started = time.process_time()
     for number in range(100_000):
         collector.feed(f"error {number}")
@@ -292,7 +304,7 @@ def test_a_cause_at_the_end_of_a_flood_of_errors_is_found() -> None:
     ids=lambda line: f"{line[:6]!r} x {len(line)}",
 )
 def test_no_line_takes_long(line: str) -> None:
-    collector = EvidenceCollector()
+    collector = EvidenceCollector(PATTERNS)
     started = time.process_time()
 
     collector.feed(line)

@@ -16,7 +16,7 @@ PUBLIC = "93.184.216.34"
 
 
 def refusal(url: str, **options: Any) -> str:
-    with pytest.raises(guard.Refused) as refused:
+    with pytest.raises(guard.UrlRefusedError) as refused:
         guard.parse(url, **options)
     assert len(str(refused.value)) > 25
     return refused.value.code
@@ -189,7 +189,7 @@ def test_all_that_python_calls_private_is_refused_too() -> None:
 def test_a_name_is_refused_for_any_of_its_addresses(addresses: list[str]) -> None:
     target = guard.parse("https://example.com/")
 
-    with pytest.raises(guard.Refused):
+    with pytest.raises(guard.UrlRefusedError):
         guard.addresses_of(target, seconds=5, resolver=Names(addresses))
 
 

@@ -11,7 +11,7 @@ from pytest_django import Settings
 
 from builds.models import Build, BuildEvent, Delivery, WebhookEndpoint
 from builds.webhooks import outbox
-from builds.webhooks.endpoints import IsDisabled, change_endpoint
+from builds.webhooks.endpoints import EndpointDisabledError, change_endpoint
 from chef.jobs.models import Status
 from tests.builds.webhooks.sending import GOOD, advance, events_of, pass_time, seconds_until, send_due, take, tell_all
 
@@ -74,7 +74,7 @@ def test_what_happened_while_it_was_off_can_be_had_afterwards(make_endpoint: Mak
     build = move(*DONE)
     tell_all()
     assert not Delivery.objects.exists()
-    with pytest.raises(IsDisabled):
+    with pytest.raises(EndpointDisabledError):
         missed(endpoint)
 
     endpoint = change_endpoint(endpoint, active=True)

@@ -1,4 +1,4 @@
-"""Telling of changes through a real Redis; and through one that is down or hangs, without making a build wait."""
+"""Changes are published through a real Redis; and one that is down or hangs makes no build wait."""
 
 import asyncio
 import contextlib
@@ -16,8 +16,8 @@ from pytest_django import Settings
 from builds.logs.writer import FLUSH_SECONDS, LogWriter
 from builds.models import Build, LogChunk
 from builds.queue.claims import BuildLease, claim
-from chef.jobs import pubsub as announcements
-from chef.jobs.pubsub import PAUSE_SECONDS, announce, channel, listen
+from chef.jobs import pubsub
+from chef.jobs.pubsub import PAUSE_SECONDS, channel, publish_change, subscribe
 
 
 @pytest.fixture
@@ -28,15 +28,15 @@ def hanging_redis(settings: Settings) -> Iterator[None]:
         yield
 
 
-class Listener:
-    """What a listener has heard, in a task of the running loop."""
+class Subscriber:
+    """What a subscriber has received, in a task of the running loop."""
 
     def __init__(self) -> None:
-        self.heard: list[UUID] = []
-        self.links: list[bool] = []
-        self.task = asyncio.create_task(listen(self.heard.append, self.links.append))
+        self.received: list[UUID] = []
+        self.connections: list[bool] = []
+        self.task = asyncio.create_task(subscribe(self.received.append, self.connections.append))
 
-    async def until(self, check: Callable[["Listener"], bool]) -> None:
+    async def until(self, check: Callable[["Subscriber"], bool]) -> None:
         async with asyncio.timeout(10):
             while not check(self):
                 await asyncio.sleep(0.01)
@@ -54,92 +54,92 @@ def lease(queue_build: Callable[..., Build]) -> BuildLease:
     return lease
 
 
-# --- Telling and hearing -----------------------------------------------------------------------------------------
+# --- Publish and subscribe ---------------------------------------------------------------------------------------
 
 
-def test_what_is_announced_is_heard_by_every_listener_of_this_installation(settings: Settings) -> None:
+def test_a_change_reaches_every_subscriber_of_this_installation(settings: Settings) -> None:
     settings.INSTALLATION = f"test-{uuid.uuid4().hex}"
     ids = [uuid.uuid4() for _ in range(20)]
 
-    async def run() -> list[Listener]:
-        listeners = [Listener(), Listener()]
-        for listener in listeners:
-            await listener.until(lambda one: one.links == [True])
+    async def run() -> list[Subscriber]:
+        subscribers = [Subscriber(), Subscriber()]
+        for subscriber in subscribers:
+            await subscriber.until(lambda one: one.connections == [True])
         settings.INSTALLATION, mine = "another", settings.INSTALLATION
-        await asyncio.to_thread(announce, uuid.uuid4())
+        await asyncio.to_thread(publish_change, uuid.uuid4())
         settings.INSTALLATION = mine
         for build_id in ids:
-            await asyncio.to_thread(announce, build_id)
-        for listener in listeners:
-            await listener.until(lambda one: len(one.heard) >= len(ids))
-            await listener.stop()
-        return listeners
+            await asyncio.to_thread(publish_change, build_id)
+        for subscriber in subscribers:
+            await subscriber.until(lambda one: len(one.received) >= len(ids))
+            await subscriber.stop()
+        return subscribers
 
-    assert [listener.heard for listener in asyncio.run(run())] == [ids, ids]
+    assert [subscriber.received for subscriber in asyncio.run(run())] == [ids, ids]
 
 
-def test_words_that_are_no_ids_are_passed_over(settings: Settings) -> None:
+def test_messages_that_are_no_ids_are_ignored(settings: Settings) -> None:
     settings.INSTALLATION = f"test-{uuid.uuid4().hex}"
     build_id = uuid.uuid4()
 
     async def run() -> list[UUID]:
-        listener = Listener()
-        await listener.until(lambda one: one.links == [True])
+        subscriber = Subscriber()
+        await subscriber.until(lambda one: one.connections == [True])
         with redis.Redis.from_url(configured.REDIS_URL) as client:
             client.publish(channel(), b"\xff nonsense")
-        await asyncio.to_thread(announce, build_id)
-        await listener.until(lambda one: bool(one.heard))
-        await listener.stop()
-        return listener.heard
+        await asyncio.to_thread(publish_change, build_id)
+        await subscriber.until(lambda one: bool(one.received))
+        await subscriber.stop()
+        return subscriber.received
 
     assert asyncio.run(run()) == [build_id]
 
 
-def test_a_listener_ends_although_its_client_swallows_a_cancellation(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_subscriber_ends_although_its_client_swallows_a_cancellation(monkeypatch: pytest.MonkeyPatch) -> None:
     async def swallowing(*_: object) -> None:
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.sleep(60)
 
-    monkeypatch.setattr(announcements, "_listen_once", swallowing)
+    monkeypatch.setattr(pubsub, "_subscribe_once", swallowing)
 
     async def run() -> bool:
-        listener = Listener()
+        subscriber = Subscriber()
         await asyncio.sleep(0.01)
-        listener.task.cancel()
-        await asyncio.wait({listener.task}, timeout=5)
-        return listener.task.cancelled()
+        subscriber.task.cancel()
+        await asyncio.wait({subscriber.task}, timeout=5)
+        return subscriber.task.cancelled()
 
     assert asyncio.run(run())
 
 
 @pytest.mark.usefixtures("hanging_redis")
-def test_a_listener_notices_that_redis_hangs() -> None:
+def test_a_subscriber_notices_that_redis_hangs() -> None:
     async def run() -> list[bool]:
-        listener = Listener()
-        await listener.until(lambda one: False in one.links)
-        await listener.stop()
-        return listener.links
+        subscriber = Subscriber()
+        await subscriber.until(lambda one: False in one.connections)
+        await subscriber.stop()
+        return subscriber.connections
 
     assert asyncio.run(run()) == [False]
 
 
 @pytest.mark.usefixtures("hanging_redis")
-def test_announcing_to_a_redis_that_hangs_waits_once_and_then_not_at_all() -> None:
+def test_publishing_to_a_redis_that_hangs_waits_once_and_then_not_at_all() -> None:
     began = time.monotonic()
-    announce(uuid.uuid4())
+    publish_change(uuid.uuid4())
     first = time.monotonic() - began
 
     for _ in range(1000):
-        announce(uuid.uuid4())
+        publish_change(uuid.uuid4())
 
     assert first < 0.5
     assert time.monotonic() - began - first < PAUSE_SECONDS / 10
 
 
-def test_announcing_to_a_redis_that_is_down_does_no_harm(settings: Settings) -> None:
+def test_publishing_to_a_redis_that_is_down_does_no_harm(settings: Settings) -> None:
     settings.REDIS_URL = "redis://127.0.0.1:1/0"
 
-    announce(uuid.uuid4())
+    publish_change(uuid.uuid4())
 
 
 # --- What writes the log -----------------------------------------------------------------------------------------

@@ -17,21 +17,21 @@ from rest_framework.response import Response
 from rest_framework.test import APIRequestFactory, force_authenticate
 from rest_framework.viewsets import ViewSet
 
-from projects.actions import create_project
-from projects.api.idempotency import (
+from chef.web.idempotency import (
     Claim,
     IdempotentMixin,
-    InProgress,
-    KeyReused,
+    InProgressError,
+    KeyReusedError,
     claim,
     claim_or_wait,
     fingerprint_of,
     forget_old_keys,
 )
+from projects.actions import create_project
 from projects.models import IdempotencyKey, Project
 
 
-class Doors(IdempotentMixin, ViewSet):
+class Projects(IdempotentMixin, ViewSet):
     """Makes a project, or refuses after having made it."""
 
     permission_classes = ()
@@ -47,7 +47,7 @@ class Doors(IdempotentMixin, ViewSet):
 def post(user: User, key: str = "k", name: str = "todo", path: str = "/v1/projects") -> Any:
     request = APIRequestFactory().post(path, {"name": name}, format="json", headers={"Idempotency-Key": key})
     force_authenticate(request, user)
-    return Doors.as_view({"post": "create"})(request).render()
+    return Projects.as_view({"post": "create"})(request).render()
 
 
 @pytest.fixture(autouse=True)
@@ -135,13 +135,13 @@ def test_a_dead_request_s_key_is_taken_over_and_lost_to_it(owner: User) -> None:
 def test_an_effect_is_rolled_back_when_the_lock_was_lost_meanwhile(
     owner: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    handler: Callable[..., Any] = Doors.create
+    handler: Callable[..., Any] = Projects.create
 
     def slow(self: Any, request: Request) -> Any:
         IdempotencyKey.objects.update(locked_until=timezone.now() + timedelta(seconds=99))
         return handler(self, request)
 
-    monkeypatch.setattr(Doors, "create", slow)
+    monkeypatch.setattr(Projects, "create", slow)
 
     assert post(owner).status_code == 409
     assert not Project.objects.exists()
@@ -185,10 +185,11 @@ def test_a_message_s_id_is_there_once(db: None) -> None:
     free = claim(None, "msg_1", "x")
     assert isinstance(free, Claim)
 
-    with pytest.raises(InProgress):
+    with pytest.raises(InProgressError) as in_progress:
         claim_or_wait(None, "msg_1", "x", seconds=0)
-    with pytest.raises(KeyReused):
+    with pytest.raises(KeyReusedError) as reused:
         claim_or_wait(None, "msg_1", "y", seconds=0)
+    assert (in_progress.value.code, reused.value.code) == ("message_in_progress", "message_id_reused")
     with pytest.raises(IntegrityError), transaction.atomic():
         IdempotencyKey.objects.create(key="msg_1", fingerprint="x", locked_until=timezone.now())
 

@@ -64,7 +64,7 @@ def test_what_is_no_name_or_range_is_told(runtime: Any, name: str, wanted: str) 
 def test_a_package_is_named_once_in_whatever_spelling() -> None:
     twice = [dependency("Flask-Cors"), dependency("flask_cors")]
 
-    assert "there twice" in dependency_faults("python", twice)[0]
+    assert "listed twice" in dependency_faults("python", twice)[0]
 
 
 def test_imports_of_javascript_are_found() -> None:

@@ -38,7 +38,7 @@ def faults(**changes: Any) -> str:
 # --- What fits -------------------------------------------------------------------------------------------------------
 
 
-def test_a_text_that_stands_there_once_is_replaced_and_nothing_else() -> None:
+def test_a_text_that_occurs_once_is_replaced_and_nothing_else() -> None:
     after = applied(replacements=[replacement("index.html", "<p>one</p>", "<p>1</p>")])
 
     assert after == {**FILES, "index.html": b"<h1>Todo</h1>\n<p>1</p>\n<p>two</p>\n"}
@@ -97,12 +97,12 @@ def test_an_alias_of_the_project_is_no_package() -> None:
 # --- What does not ---------------------------------------------------------------------------------------------------
 
 BAD = {
-    "nowhere": (patch(replacements=[replacement("index.html", "<p>six</p>", "")]), "does not stand in the file"),
-    "twice": (patch(replacements=[replacement("index.html", "<p>", "<b>")]), "stands there 2 times"),
+    "nowhere": (patch(replacements=[replacement("index.html", "<p>six</p>", "")]), "is not in the file"),
+    "twice": (patch(replacements=[replacement("index.html", "<p>", "<b>")]), "occurs 2 times"),
     "nothing to search": (patch(replacements=[replacement("index.html", " ", "x")]), "search text is empty"),
     "no such file": (patch(replacements=[replacement("gone.js", "x", "y")]), "no such file"),
     "no text": (patch(replacements=[replacement("logo.png", "PNG", "y")]), "not text"),
-    "there already": (patch(new_files=[{"path": "index.html", "content": "x"}]), "there already"),
+    "there already": (patch(new_files=[{"path": "index.html", "content": "x"}]), "exists already"),
     "escapes": (patch(new_files=[{"path": "../x", "content": "x"}]), "remove the '..'"),
     "too large": (patch(new_files=[{"path": "x", "content": "x" * 2_000_000}]), "bytes, more than"),
     "a folder and a file": (patch(new_files=[{"path": "index.html/x", "content": "x"}]), "cannot be a folder too"),
@@ -118,7 +118,7 @@ BAD = {
     "breaks Python": (patch(new_files=[{"path": "a.py", "content": "def :\n"}]), "not Python"),
     "a package from elsewhere": (
         patch(replacements=[replacement("package.json", '{"old"', '{"left": "http://host/x.tgz", "old"')]),
-        "no version range",
+        "not a valid version range",
     ),
 }
 
@@ -225,7 +225,7 @@ def test_a_patch_that_does_not_fit_goes_back_once(model: ScriptedModel, make_ask
     done = edit(make_asker(), Request(prompt="x"), FILES, Limits())
 
     assert b"Done" in done.files["index.html"]
-    assert "stands there 2 times" in model.requests[1]["messages"][-1]["content"]
+    assert "occurs 2 times" in model.requests[1]["messages"][-1]["content"]
 
 
 def test_a_second_patch_that_does_not_fit_ends_it(model: ScriptedModel, make_asker: MakeAsker) -> None:

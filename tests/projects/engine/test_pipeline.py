@@ -144,18 +144,18 @@ BAD_PLANS = {
     "a hook": (plan(planned(".git/hooks/post-checkout")), "version control"),
     "one file twice": (plan(planned("a.js"), planned("A.js")), "clashes"),
     "3,000 files": (plan(*[planned(f"src/{number}.js") for number in range(3_000)]), "3,000 files"),
-    "no files": (plan(files=[]), "no needed file"),
+    "no files": (plan(files=[]), "No file is marked as needed"),
     "another runtime": (plan(planned("a.html"), runtime="static", dependencies=[], scripts=[]), "runtime node"),
     "a name that is none": (
         plan(dependencies=[{"name": "a b", "range": "*", "development": False}]),
-        "no package",
+        "not a valid package name",
     ),
     "an address as a range": (
         plan(dependencies=[{"name": "react", "range": "git+ssh://host/x", "development": False}]),
-        "no version range",
+        "not a valid version range",
     ),
-    "no script to build": (plan(scripts=[]), "script `build`"),
-    "a script of two lines": (plan(scripts=[{"name": "build", "command": "vite build\nrm x"}]), "not usable"),
+    "no script to build": (plan(scripts=[]), "`build` script"),
+    "a script of two lines": (plan(scripts=[{"name": "build", "command": "vite build\nrm x"}]), "not valid"),
 }
 
 

@@ -112,7 +112,7 @@ def test_a_prompt_that_says_nothing_gets_a_static_site_and_is_told_so(prompt: st
     choice = choose(prompt)
 
     assert choice.starter.key == "static"
-    assert choice.because == "No word of the prompt points to one of the starters, so this is a static site."
+    assert choice.because == "No word of the prompt matches a starter, so this is a static site."
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_a_prompt_that_says_nothing_gets_a_static_site_and_is_told_so(prompt: st
     [
         ("A React app", "python", "python", "The strategy asks for Python, so this is a Python package."),
         ("A React app", "static", "static", "The strategy asks for static files, so this is a static site."),
-        ("A page", "node", "react", "The strategy asks for Node and no word of the prompt points to one of the"),
+        ("A page", "node", "react", "The strategy asks for Node and no word of the prompt matches a"),
         ("Python API", "node", "node-api", "The strategy asks for Node and the prompt says “api”, so this is a"),
         ("Vue", "node", "vue", "The strategy asks for Node and the prompt says “vue”, so this is a Vue app."),
     ],

@@ -201,25 +201,25 @@ def gzip_bomb(size: int, *, member_size: int, name: str = "zeros") -> bytes:
     return start + deflated_zeros(size) + bytes(8)
 
 
-def zip_bomb(size: int, *, told: int | None = None, entries: int = 1) -> bytes:
-    """Entries of so many MiB of zeros each; the directory says `told` bytes, by default the truth."""
+def zip_bomb(size: int, *, declared: int | None = None, entries: int = 1) -> bytes:
+    """Entries of so many MiB of zeros each; the directory says `declared` bytes, by default the truth."""
     packed = deflated_zeros(size)
-    told = size * PIECE if told is None else told
+    declared = size * PIECE if declared is None else declared
     return zip_by_hand(
-        *(Entry(b"zeros %d" % number, b"", method=8, packed=packed, size=told) for number in range(entries))
+        *(Entry(b"zeros %d" % number, b"", method=8, packed=packed, size=declared) for number in range(entries))
     )
 
 
-def overlapping_zip_bomb(size: int, *, told: int, entries: int) -> bytes:
+def overlapping_zip_bomb(size: int, *, declared: int, entries: int) -> bytes:
     """Many entries over one stream of zeros, each "quoting" the headers behind it: David Fifield's bomb."""
-    kernel = Entry(b"%08d" % entries, b"", method=8, packed=deflated_zeros(size), size=told)
+    kernel = Entry(b"%08d" % entries, b"", method=8, packed=deflated_zeros(size), size=declared)
     local, quoted = kernel.local_part(), [kernel]
     starts = [0]
     for number in reversed(range(entries - 1)):
         # A stored block of deflate that holds the next entry's header, and then goes on as the next entry does.
         head_length = 30 + len(kernel.name)
         packed = struct.pack("<BHH", 0, head_length, head_length ^ 0xFFFF) + local
-        entry = Entry(b"%08d" % number, b"", method=8, packed=packed, size=told)
+        entry = Entry(b"%08d" % number, b"", method=8, packed=packed, size=declared)
         local = entry.local_part()
         quoted.insert(0, entry)
         starts = [0, *(start + head_length + 5 for start in starts)]

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from projects.files.archives import pack, unpack
-from projects.files.limits import UploadRefused
+from projects.files.limits import InvalidUploadError
 from projects.files.paths import NewFile, path_fault
 from projects.models import SourceFile
 from tests.projects.files.archive_files import (
@@ -42,7 +42,7 @@ def opened(archive: bytes) -> list[NewFile]:
 
 def refusal(archive: bytes) -> list[tuple[str, str]]:
     """Codes and paths of all that is wrong."""
-    with pytest.raises(UploadRefused) as refused:
+    with pytest.raises(InvalidUploadError) as refused:
         opened(archive)
     return [(fault.code, fault.path) for fault in refused.value.faults]
 
@@ -140,7 +140,7 @@ def test_an_archive_that_is_cut_off_anywhere_is_refused(kind: str) -> None:
 def opened_or_none(archive: bytes) -> list[NewFile] | None:
     try:
         return opened(archive)
-    except UploadRefused:
+    except InvalidUploadError:
         return None
 
 

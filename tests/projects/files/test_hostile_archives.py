@@ -132,10 +132,10 @@ def test_a_folder_that_holds_data_is_refused() -> None:
 def test_a_zip_s_end_that_does_not_fit_its_directory_is_refused(changes: dict[str, int]) -> None:
     local, line = Entry(b"x").local_part(), Entry(b"x").line(0)
     true = {"entries": 1, "size": len(line), "offset": len(local)}
-    told = {**true, **{name: true[name] + by for name, by in changes.items() if name != "entries"}}
-    told["entries"] = changes.get("entries", 1)
+    declared = {**true, **{name: true[name] + by for name, by in changes.items() if name != "entries"}}
+    declared["entries"] = changes.get("entries", 1)
 
-    assert refusal(local + line + zip_end(**told)) == INVALID
+    assert refusal(local + line + zip_end(**declared)) == INVALID
 
 
 def test_a_part_of_a_zip_in_several_is_refused() -> None:
@@ -273,9 +273,12 @@ BOMBS: dict[str, tuple[Callable[[], bytes], str]] = {
     "a gzip of folders": (lambda: gzip.compress(member("d", kind=tarfile.DIRTYPE) * 20_000), "invalid_archive"),
     "a zip that says so": (lambda: zip_bomb(GIGABYTE), "file_too_large"),
     "a zip of many": (lambda: zip_bomb(50, entries=20), "file_too_large"),
-    "a zip that lies": (lambda: zip_bomb(GIGABYTE, told=1000), "invalid_archive"),
-    "a zip of many that lie": (lambda: zip_bomb(50, told=1024**2, entries=20), "invalid_archive"),
-    "a zip of many over each other": (lambda: overlapping_zip_bomb(50, told=1024**2, entries=20), "invalid_archive"),
+    "a zip that lies": (lambda: zip_bomb(GIGABYTE, declared=1000), "invalid_archive"),
+    "a zip of many that lie": (lambda: zip_bomb(50, declared=1024**2, entries=20), "invalid_archive"),
+    "a zip of many over each other": (
+        lambda: overlapping_zip_bomb(50, declared=1024**2, entries=20),
+        "invalid_archive",
+    ),
 }
 
 

@@ -10,8 +10,9 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from chef.jobs.models import Status
+from chef.jobs.reaping import reap_abandoned
 from projects.generations.actions import Failed, request_repair, tokens_left
-from projects.generations.queue import claim, reap_abandoned
+from projects.generations.queue import GENERATIONS, claim
 from projects.generations.runner import Run
 from projects.models import Exchange, Generation, Revision, TokensUsed
 from tests.projects.engine.apps import patch, plan, replacement, written
@@ -106,7 +107,7 @@ def test_what_a_killed_worker_had_under_way_stays_counted_as_an_estimate(
     assert (open_row.seconds, open_row.is_estimated) == (None, True)
     assert account(generation)[0] == 100 + open_row.input_tokens
     Generation.objects.update(lease_expires_at=timezone.now() - timedelta(seconds=1))
-    assert reap_abandoned() == 1
+    assert reap_abandoned(GENERATIONS) == 1
 
     generation = run(generation)
 

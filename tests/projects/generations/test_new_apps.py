@@ -9,7 +9,7 @@ from decimal import Decimal
 import pytest
 from django.db import DatabaseError, connection
 
-from chef.jobs.leases import LeaseLost
+from chef.jobs.leases import LeaseLostError
 from chef.jobs.models import Status
 from projects.generations.actions import cancel_generation, retry_generation
 from projects.generations.queue import claim
@@ -146,7 +146,7 @@ def test_one_that_has_lost_its_lease_asks_for_nothing_more_and_keeps_its_account
     assert lease
     threading.Timer(0.5, lease.lost.set).start()  # as the heartbeat does, when it finds the row cancelled
 
-    with pytest.raises(LeaseLost):
+    with pytest.raises(LeaseLostError):
         Run(lease, nothing_follows).execute()
 
     into, _ = account(generation)
@@ -165,7 +165,7 @@ def test_a_cancel_is_noticed_within_two_seconds(model: ScriptedModel, ask: Calla
         try:
             lease = claim("worker")
             assert lease
-            with lease.kept_alive(), pytest.raises(LeaseLost):
+            with lease.kept_alive(), pytest.raises(LeaseLostError):
                 Run(lease, nothing_follows).execute()
             return time.monotonic()
         finally:

@@ -18,8 +18,8 @@ from builds import actions
 from builds.models import Artifact, Build, BuildEvent, LogChunk
 from builds.queue.claims import claim
 from builds.reaper import reap_abandoned
-from projects.api import idempotency
 from projects.environment import Secret
+from projects.idempotency_keys import IdempotencyKeys
 from projects.models import EnvironmentVariable, IdempotencyKey
 from tests.answers import body_of
 from tests.builds.api.hooks.messages import HIDDEN, QueueBuild, assert_untouched, of, refused, result, stored
@@ -329,11 +329,11 @@ def test_what_a_process_that_died_had_stored_goes_when_the_report_comes_again(ta
 def test_a_report_whose_lock_was_lost_changes_nothing(taken: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     before = Build.objects.get()
 
-    def lost(self: Any, response: Any) -> None:
+    def lost(self: Any, pk: int, **answer: Any) -> bool:
         assert len(stored(taken["jobId"])) == 1  # the files were there already
-        raise idempotency.InProgress
+        return False
 
-    monkeypatch.setattr(idempotency.Claim, "keep", lost)
+    monkeypatch.setattr(IdempotencyKeys, "keep", lost)
     answer = send("result", result(taken))
 
     assert (answer.status_code, code(answer)) == (409, "message_in_progress")

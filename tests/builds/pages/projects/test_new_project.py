@@ -164,7 +164,7 @@ def test_more_rows_without_a_script_keep_what_was_typed(browser: Client) -> None
         ({"way": "paste", "path": ["../up"], "content": ["text"]}, "The path leaves the project"),
         ({"way": "paste", "path": [""], "content": [""]}, "There is nothing to build"),
         ({"way": "upload"}, "Choose a folder or an archive first"),
-        ({"way": "upload", "archive": io.BytesIO(b"no archive")}, "neither a tar, a tar.gz nor a zip"),
+        ({"way": "upload", "archive": io.BytesIO(b"no archive")}, "not a tar, tar.gz or zip archive"),
         ({"way": "prompt", "prompt": ""}, "This field is required"),
     ],
 )

@@ -12,7 +12,7 @@ from tests.builds.runtimes.planning import NPM_CI, NPM_INSTALL, TOOLS, built, ma
 
 
 @pytest.mark.parametrize(
-    ("files", "wish", "version"),
+    ("files", "asked", "version"),
     [
         ({}, None, "22"),
         ({".nvmrc": "v18"}, "20.11.1", "20"),
@@ -26,8 +26,8 @@ from tests.builds.runtimes.planning import NPM_CI, NPM_INSTALL, TOOLS, built, ma
         ({".node-version": "18.19.0"}, None, "18"),
     ],
 )
-def test_the_node_version_is_the_one_that_is_pinned(files: dict[str, str], wish: str | None, version: str) -> None:
-    plan = plan_of({"package.json": built(engines={"node": ">=18"}), **files}, version=wish)
+def test_the_node_version_is_the_one_that_is_pinned(files: dict[str, str], asked: str | None, version: str) -> None:
+    plan = plan_of({"package.json": built(engines={"node": ">=18"}), **files}, version=asked)
 
     assert plan.version == version
 
@@ -63,7 +63,7 @@ def test_engines_that_npm_ignores_are_ignored(engines: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("files", "wish", "evidence"),
+    ("files", "asked", "evidence"),
     [
         ({"package.json": built(engines={"node": "^16"})}, None, "engines.node in package.json: ^16"),
         ({"package.json": built(), ".nvmrc": "lts/gallium"}, None, ".nvmrc: 16"),
@@ -73,9 +73,9 @@ def test_engines_that_npm_ignores_are_ignored(engines: object) -> None:
     ],
 )
 def test_a_node_that_is_not_there_is_refused_with_those_that_are(
-    files: dict[str, str | bytes], wish: str | None, evidence: str
+    files: dict[str, str | bytes], asked: str | None, evidence: str
 ) -> None:
-    error = refused(files, version=wish)
+    error = refused(files, version=asked)
 
     assert (error.code, error.evidence) == ("unsupported_runtime_version", (evidence,))
     assert "18, 20, 22, 24" in error.hint
@@ -282,7 +282,7 @@ def test_nothing_to_build_and_nothing_built_is_left_to_the_package_manager_to_te
 
 
 @pytest.mark.parametrize(
-    ("wish", "expected"),
+    ("asked", "expected"),
     [
         ({"outputs": ("lib", "types")}, (None, None, ("lib", "types"), True)),
         ({"build_command": "node b.js", "outputs": ("www",)}, (None, "node b.js", ("www",), True)),
@@ -293,14 +293,14 @@ def test_nothing_to_build_and_nothing_built_is_left_to_the_package_manager_to_te
         ({"build_command": "echo pnpmx; ./yarn x"}, (None, "echo pnpmx; ./yarn x", None, False)),
     ],
 )
-def test_what_the_strategy_says_is_what_is_done(wish: dict[str, Any], expected: tuple[Any, ...]) -> None:
-    plan = plan_of({"package.json": manifest()}, **wish)
+def test_what_the_strategy_says_is_what_is_done(asked: dict[str, Any], expected: tuple[Any, ...]) -> None:
+    plan = plan_of({"package.json": manifest()}, **asked)
 
     outputs = plan.outputs if plan.outputs_chosen else None
     assert (plan.install_command, plan.build_command, outputs, plan.outputs_chosen) == expected
 
 
-def test_node_without_a_manifest_runs_the_wished_command() -> None:
+def test_node_without_a_manifest_runs_the_command_of_the_strategy() -> None:
     plan = plan_of({"index.js": ""}, runtime="node", build_command="node index.js")
 
     assert (plan.install_command, plan.build_command, dict(plan.generated)) == (None, "node index.js", {})

@@ -1,4 +1,4 @@
-"""The egress proxy from a sealed container, through the forwarders that run inside it."""
+"""The egress proxy from a sealed container, through what runs first in it: chef-init, or the script that stands in."""
 
 import contextlib
 import hashlib
@@ -18,14 +18,14 @@ import psutil
 import pytest
 from docker.models.containers import Container
 
-from builds.sandbox import egress
+from builds.sandbox.chef_init import FirstProcess, fall_back, first_process
 from builds.sandbox.egress import EgressProxy
 from tests.builds.sandbox.egress.peers import Address, Client, blocks, digest_of, echo, listening, proxy
 
 UID = 10001
-IMAGES = {"node": "chef-runtime/node:22", "python": "chef-runtime/python:3.11"}
-FORWARD = {"node": ["node", "/chef/inside/forward.mjs"], "python": ["python3", "/chef/inside/forward.py"]}
-INSIDE = Path(egress.__file__).with_name("inside")
+IMAGES = {"node": "chef-runtime/node:22", "python": "chef-runtime/python:3.11", "static": "chef-runtime/static:12"}
+INIT = ["/chef/inside/init", "--deadline", "60"]
+FORWARD = ["--forward", "/chef/egress/proxy.sock:3128"]
 BUNDLE = os.environ.get("SSL_CERT_FILE", "/etc/ssl/certs/ca-certificates.crt")
 TRUST = {"NODE_EXTRA_CA_CERTS": "/chef/ca.pem", "PIP_CERT": "/chef/ca.pem", "SSL_CERT_FILE": "/chef/ca.pem"}
 PROXY = dict.fromkeys(("http_proxy", "https_proxy", "npm_config_proxy"), "http://127.0.0.1:3128")
@@ -78,7 +78,7 @@ DIRECT = {
             except OSError as error:
                 print(errno.errorcode.get(error.errno, error.errno))""",
 }
-EVALUATE = {"node": ["node", "-e"], "python": ["python3", "-c"]}
+EVALUATE = {"node": ["/usr/bin/env", "node", "-e"], "python": ["/usr/bin/env", "python3", "-c"]}
 
 languages = pytest.mark.parametrize("language", ["node", "python"])
 
@@ -86,20 +86,24 @@ languages = pytest.mark.parametrize("language", ["node", "python"])
 class Sandbox:
     """A container as the installation phase has it: no network, nothing writable but /tmp, no privilege."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, first: FirstProcess) -> None:
         self.client = docker.from_env(timeout=60)
-        self.folder = folder
+        self.folder, self.inside, self.first = folder, folder.with_name("inside"), first
+        self.inside.mkdir()
+        for name, content in first.files.items():
+            (self.inside / name).write_bytes(content)
+            (self.inside / name).chmod(0o555)
 
     def volumes(self) -> dict[str, dict[str, str]]:
-        sources = {str(self.folder): "/chef/egress", str(INSIDE): "/chef/inside", BUNDLE: "/chef/ca.pem"}
+        sources = {str(self.folder): "/chef/egress", str(self.inside): "/chef/inside", BUNDLE: "/chef/ca.pem"}
         return {source: {"bind": target, "mode": "ro"} for source, target in sources.items()}
 
     @contextlib.contextmanager
-    def start(self, language: str, argv: list[str]) -> Iterator[Container]:
+    def start(self, language: str, argv: list[str], *, start: list[str] | None = None) -> Iterator[Container]:
         self.folder.mkdir(exist_ok=True)
         container = self.client.containers.run(
-            IMAGES[language], [*FORWARD[language], "/chef/egress/proxy.sock", "3128", "--", *argv], detach=True,
-            network_mode="none", user=f"{UID}:{UID}", read_only=True, cap_drop=["ALL"], init=True, pids_limit=256,
+            IMAGES[language], [*(start or [*INIT, *FORWARD]), "--", *argv], detach=True, init=not self.first.reaps,
+            network_mode="none", user=f"{UID}:{UID}", read_only=True, cap_drop=["ALL"], pids_limit=256,
             security_opt=["no-new-privileges"], tmpfs={"/tmp": f"size=64m,exec,uid={UID}"}, working_dir="/tmp",
             environment={"HOME": "/tmp"} | TRUST | PROXY, volumes=self.volumes(), mem_limit="512m",
         )  # fmt: skip
@@ -108,23 +112,34 @@ class Sandbox:
         finally:
             container.remove(force=True, v=True)
 
-    def run(self, language: str, argv: list[str]) -> tuple[int, str]:
+    def run(self, language: str, argv: list[str], *, start: list[str] | None = None) -> tuple[int, str]:
         """Exit code, and what was written to both streams."""
-        with self.start(language, argv) as container:
+        with self.start(language, argv, start=start) as container:
             code = container.wait(timeout=60)["StatusCode"]
             return code, container.logs().decode()
 
 
-@pytest.fixture
-def sandbox(folder: Path) -> Iterator[Sandbox]:
-    sandbox = Sandbox(folder)
+@pytest.fixture(params=["compiled", "fall-back"])
+def sandbox(folder: Path, request: pytest.FixtureRequest) -> Iterator[Sandbox]:
+    first = first_process() if request.param == "compiled" else fall_back("a test wants it")
+    assert first.reaps == (request.param == "compiled")
+    sandbox = Sandbox(folder, first)
     yield sandbox
     sandbox.client.close()
 
 
+only_compiled = pytest.mark.parametrize("sandbox", ["compiled"], indirect=True)
+only_fall_back = pytest.mark.parametrize("sandbox", ["fall-back"], indirect=True)
+
+
+# --- How a command starts and ends ---------------------------------------------------------------------------------
+
+
 @languages
-def test_forwarder_runs_the_command_as_given_and_ends_with_its_code(sandbox: Sandbox, language: str) -> None:
-    code, output = sandbox.run(language, ["sh", "-c", 'echo "$1"; echo err >&2; exit 7', "sh", "$HOME `id` ; 'x"])
+def test_command_runs_as_given_and_its_code_is_the_container_s(sandbox: Sandbox, language: str) -> None:
+    script = 'echo "$1"; echo err >&2; exit 7'
+
+    code, output = sandbox.run(language, ["/bin/sh", "-c", script, "sh", "$HOME `id` ; 'x"])
 
     assert code == 7
     assert sorted(output.splitlines()) == ["$HOME `id` ; 'x", "err"]
@@ -134,24 +149,70 @@ def test_forwarder_runs_the_command_as_given_and_ends_with_its_code(sandbox: San
 @pytest.mark.parametrize(
     ("argv", "code", "words"),
     [
-        (["sh", "-c", "kill -9 $$"], 137, ""),
-        (["no-such-command"], 127, "chef: cannot run no-such-command"),
-        (["/tmp"], 126, "chef: cannot run /tmp"),
+        (["/bin/sh", "-c", "kill -9 $$"], 137, ""),
+        (["/no/such/command"], 127, "/no/such/command"),
+        (["/tmp"], 126, "/tmp"),
     ],
 )
-def test_forwarder_tells_how_the_command_ended(
-    sandbox: Sandbox, language: str, argv: list[str], code: int, words: str
-) -> None:
+def test_how_the_command_ended_is_told(sandbox: Sandbox, language: str, argv: list[str], code: int, words: str) -> None:
     ended, output = sandbox.run(language, argv)
 
     assert ended == code
     assert words in output
 
 
+@only_compiled
+@pytest.mark.parametrize("language", ["node", "python", "static"])
+def test_image_needs_no_language_of_its_own(sandbox: Sandbox, language: str) -> None:
+    script = "grep -ci ':0C38 ' /proc/net/tcp; cat /proc/1/comm"  # 3128, and what listens there
+
+    code, output = sandbox.run(language, ["/bin/sh", "-c", script])
+
+    assert (code, output.split()) == (0, ["1", "init"])
+
+
+@only_fall_back
+def test_fall_back_refuses_an_image_that_it_cannot_forward_in(sandbox: Sandbox) -> None:
+    code, output = sandbox.run("static", ["/bin/echo", "ran"])
+
+    assert code == 69
+    assert output.startswith("chef-init: this image has neither python3 nor node, so it cannot reach registries")
+    assert "ran" not in output
+
+
+def test_deadline_ends_all_that_runs_whatever_it_does(sandbox: Sandbox) -> None:
+    # One has left the session, one ignores signals, and one asks the first process to end or stop.
+    script = "trap '' TERM HUP INT; setsid sleep 60 & (kill -9 1; kill -STOP 1) 2>/dev/null; sleep 60"
+    began = time.monotonic()
+
+    code, output = sandbox.run("static", ["/bin/sh", "-c", script], start=[*INIT[:2], "1.5"])
+
+    assert time.monotonic() - began < 10
+    assert code == (124 if sandbox.first.reaps else 137)
+    assert output == ("chef-init: the time is over\n" if sandbox.first.reaps else "")
+
+
+def test_orphans_do_not_use_up_the_limit_on_processes(sandbox: Sandbox) -> None:
+    script = "i=0; while [ $i -lt 600 ]; do (true &) || exit 1; i=$((i + 1)); done; echo through"
+
+    code, output = sandbox.run("static", ["/bin/sh", "-c", script], start=INIT)
+
+    assert (code, output) == (0, "through\n")
+
+
+@only_compiled
+def test_build_cannot_look_into_the_first_process(sandbox: Sandbox) -> None:
+    script = "for each in environ maps mem exe fd/3; do cat /proc/1/$each && echo $each; done 2>/dev/null; echo done"
+
+    _, output = sandbox.run("static", ["/bin/sh", "-c", script])
+
+    assert output == "done\n"
+
+
 @languages
-def test_forwarder_passes_sigterm_on(sandbox: Sandbox, language: str) -> None:
+def test_sigterm_is_passed_on(sandbox: Sandbox, language: str) -> None:
     script = 'trap "exit 9" TERM; echo ready; while :; do sleep 0.05; done'
-    with sandbox.start(language, ["sh", "-c", script]) as container:
+    with sandbox.start(language, ["/bin/sh", "-c", script]) as container:
         deadline = time.monotonic() + 10
         while b"ready" not in container.logs() and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -161,11 +222,14 @@ def test_forwarder_passes_sigterm_on(sandbox: Sandbox, language: str) -> None:
 
 
 @languages
-def test_forwarder_says_that_its_port_is_taken(sandbox: Sandbox, language: str) -> None:
-    code, output = sandbox.run(language, [*FORWARD[language], "/chef/egress/proxy.sock", "3128", "--", "true"])
+def test_port_that_is_taken_is_told(sandbox: Sandbox, language: str) -> None:
+    code, output = sandbox.run(language, [*INIT, *FORWARD, "--", "/bin/true"])
 
     assert code == 70
-    assert output.startswith("chef: cannot listen on 127.0.0.1:3128: ")
+    assert ": cannot listen on 127.0.0.1:3128: " in output
+
+
+# --- The way out ---------------------------------------------------------------------------------------------------
 
 
 @languages
@@ -200,7 +264,7 @@ def test_npm_installs_through_the_proxy_from_its_registry_alone(folder: Path, sa
     registry = npm_registry(sandbox)
     with EgressProxy(folder=folder, allowed=frozenset({pair_of(registry)})) as running:
         install = f"npm install --registry={registry} --no-audit is-number && ls node_modules"
-        code, output = sandbox.run("node", ["sh", "-c", install])
+        code, output = sandbox.run("node", ["/bin/sh", "-c", install])
 
     assert code == 0, output
     assert output.splitlines()[-1] == "is-number"
@@ -209,7 +273,14 @@ def test_npm_installs_through_the_proxy_from_its_registry_alone(folder: Path, sa
 
 def test_npm_install_from_a_host_off_the_list_fails_and_is_recorded(folder: Path, sandbox: Sandbox) -> None:
     with EgressProxy(folder=folder, allowed=frozenset()) as running:
-        install = ["npm", "install", "--registry=https://evil.example", "--fetch-retries=0", "is-number"]
+        install = [
+            "/usr/bin/env",
+            "npm",
+            "install",
+            "--registry=https://evil.example",
+            "--fetch-retries=0",
+            "is-number",
+        ]
         code, output = sandbox.run("node", install)
 
     assert code != 0
@@ -222,7 +293,7 @@ def test_pip_installs_through_the_proxy_from_its_index_alone(folder: Path, sandb
     allowed = frozenset({pair_of(index), (files, 443)})
     with EgressProxy(folder=folder, allowed=allowed) as running:
         install = f"python3 -m pip install -q --no-cache-dir -i {index} --target site iniconfig && ls site"
-        code, output = sandbox.run("python", ["sh", "-c", install])
+        code, output = sandbox.run("python", ["/bin/sh", "-c", install])
 
     assert code == 0, output
     assert "iniconfig" in output.splitlines()
@@ -231,7 +302,7 @@ def test_pip_installs_through_the_proxy_from_its_index_alone(folder: Path, sandb
 
 def npm_registry(sandbox: Sandbox) -> str:
     """As the machine's npm is configured, or, without one, as the image's is."""
-    argv = ["npm", "config", "get", "registry"]
+    argv = ["/usr/bin/env", "npm", "config", "get", "registry"]
     if shutil.which("npm"):
         return subprocess.run(argv, check=True, capture_output=True, text=True).stdout.strip()
     return sandbox.run("node", argv)[1].strip()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from builds.runtimes import toolbox
+from builds.runtimes.python import toolbox
 
 TOOLBOX = Path(toolbox.__file__ or "").parent
 ASSEMBLE = TOOLBOX / "assemble.py"
@@ -128,7 +128,7 @@ def test_links_are_not_followed(tmp_path: Path) -> None:
     assert list(files_of(project / "dist")) == ["a.py", "real.py"]
 
 
-def test_every_file_that_does_not_compile_is_told_with_its_line(tmp_path: Path) -> None:
+def test_every_file_that_does_not_compile_is_reported_with_its_line(tmp_path: Path) -> None:
     write(tmp_path, {"fine.py": "x = 1\n", "app.py": "def f(:\n    pass\n", "lib/b.py": "x = 1\n\treturn\n"})
     write(tmp_path, {"nul.py": b"x = 1\0", "latin.py": b"x = 'caf\xe9'\n", "deep.py": "(" * 5_000})
 
@@ -180,7 +180,7 @@ def test_the_build_needs_no_network_after_its_requirements_are_installed(tools: 
 
 
 @pytest.mark.parametrize(
-    ("files", "told"),
+    ("files", "said"),
     [
         (
             {"pyproject.toml": "[build-system]\nrequires = []\nbuild-backend = 'nope.backend'\n"},
@@ -198,14 +198,14 @@ def test_the_build_needs_no_network_after_its_requirements_are_installed(tools: 
     ],
 )
 def test_a_package_that_cannot_be_prepared_fails_with_the_reason(
-    tools: dict[str, str], tmp_path: Path, files: dict[str, str], told: str
+    tools: dict[str, str], tmp_path: Path, files: dict[str, str], said: str
 ) -> None:
     write(tmp_path, files)
 
     done = run(sys.executable, REQUIRES, cwd=tmp_path, **tools)
 
     assert done.returncode == 1
-    assert told in done.stdout + done.stderr
+    assert said in done.stdout + done.stderr
 
 
 def test_a_requirement_that_pip_cannot_install_ends_with_pip_s_words(tools: dict[str, str], tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Handing an answer over from Django to its stream: the head is kept, places are given back, however it ends."""
+"""Responses that go on after Django: the head is kept, and connections count until their end, however it comes."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
@@ -9,12 +9,11 @@ import pytest
 from django.core.handlers.asgi import ASGIHandler, ASGIRequest
 from django.http import HttpResponse
 from pytest_django import Settings
-from rest_framework.exceptions import NotAcceptable
 from rest_framework.request import Request
 from rest_framework.test import APIRequestFactory
 
-from chef.web import streaming as streams
-from chef.web.streaming import TooManyReaders, answer_later, hand_over, serve
+from chef.web import streaming
+from chef.web.streaming import NoLiveStreamsError, TooManyReadersError, defer_response, serve, stream_response
 
 Message = dict[str, Any]
 SCOPE: Message = {"type": "http", "method": "GET", "path": "/", "query_string": b"", "headers": []}
@@ -56,11 +55,11 @@ class Client:
 
 
 def answer(body: Callable[[], AsyncGenerator[bytes]], **options: Any) -> Client:
-    """Serve one request to a view that hands this body over."""
+    """Serve one request to a view whose response has this body."""
 
     async def application(scope: Message, receive: Any, send: Any) -> None:
         request = Request(ASGIRequest(scope, BytesIO()))
-        await ASGIHandler().send_response(hand_over(request, body()), send)
+        await ASGIHandler().send_response(stream_response(request, body()), send)
 
     async def run() -> Client:
         client = Client(**options)
@@ -82,7 +81,7 @@ def test_the_view_s_head_is_sent_and_then_the_body() -> None:
     assert last == {"type": "http.response.body", "body": b""}
 
 
-def test_an_answer_that_nobody_has_handed_over_passes_unchanged() -> None:
+def test_any_other_response_passes_unchanged() -> None:
     async def application(scope: Message, receive: Any, send: Any) -> None:
         await ASGIHandler().send_response(HttpResponse("plain", status=201), send)
 
@@ -95,7 +94,7 @@ def test_an_answer_that_nobody_has_handed_over_passes_unchanged() -> None:
     assert (client.sent[0]["status"], client.body) == (201, b"plain")
 
 
-def test_a_reader_that_leaves_gives_its_place_back(settings: Settings) -> None:
+def test_a_client_that_leaves_does_not_count_any_more(settings: Settings) -> None:
     settings.MAX_LIVE_READERS = 1
 
     answer(endless, leaves_after=5)
@@ -103,8 +102,8 @@ def test_a_reader_that_leaves_gives_its_place_back(settings: Settings) -> None:
     assert answer(lambda: counting(2)).body == b"01"
 
 
-def test_a_reader_that_takes_nothing_is_left(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streams, "STUCK_SECONDS", 0.1)
+def test_a_client_that_takes_nothing_is_disconnected(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streaming, "STUCK_SECONDS", 0.1)
     settings.MAX_LIVE_READERS = 1
 
     client = answer(endless, takes=5)
@@ -114,7 +113,7 @@ def test_a_reader_that_takes_nothing_is_left(settings: Settings, monkeypatch: py
     assert answer(lambda: counting(2)).body == b"01"
 
 
-def test_a_body_that_fails_is_not_taken_for_whole_and_gives_its_place_back(settings: Settings) -> None:
+def test_a_body_that_fails_is_not_taken_for_whole_and_does_not_count_any_more(settings: Settings) -> None:
     async def failing() -> AsyncGenerator[bytes]:
         yield b"0"
         raise RuntimeError("broken")
@@ -130,28 +129,28 @@ def test_a_body_that_fails_is_not_taken_for_whole_and_gives_its_place_back(setti
 def test_past_the_limit_a_reader_is_refused(settings: Settings) -> None:
     settings.MAX_LIVE_READERS = 0
 
-    with pytest.raises(TooManyReaders):
+    with pytest.raises(TooManyReadersError):
         answer(lambda: counting(1))
 
 
 def test_without_asgi_a_stream_is_not_acceptable_but_its_head_can_be_had() -> None:
     factory = APIRequestFactory()
 
-    with pytest.raises(NotAcceptable):
-        hand_over(Request(factory.get("/")), counting(1))
+    with pytest.raises(NoLiveStreamsError):
+        stream_response(Request(factory.get("/")), counting(1))
 
-    assert hand_over(Request(factory.head("/")), counting(1)).headers["Content-Type"] == "text/event-stream"
-
-
-# --- An answer that is held back -----------------------------------------------------------------------------------
+    assert stream_response(Request(factory.head("/")), counting(1)).headers["Content-Type"] == "text/event-stream"
 
 
-def held_back(later: Any, *, status: int = 202, client: Client | None = None) -> Client:
-    """Serve one request to a view that answers, and has its answer held back for a better one."""
+# --- A deferred response -----------------------------------------------------------------------------------
+
+
+def deferred(later: Any, *, status: int = 202, client: Client | None = None) -> Client:
+    """Serve one request to a view that responds, and has its response held back for a better one."""
     own = client or Client()
 
     async def application(scope: Message, receive: Any, send: Any) -> None:
-        answer_later(ASGIRequest(scope, BytesIO()), later)
+        defer_response(ASGIRequest(scope, BytesIO()), later)
         headers = {"X-From": "view", "Location": "/view"}
         await ASGIHandler().send_response(HttpResponse("view", status=status, headers=headers), send)
 
@@ -163,7 +162,7 @@ def held_back(later: Any, *, status: int = 202, client: Client | None = None) ->
     return asyncio.run(run())
 
 
-def told(client: Client) -> tuple[int, dict[bytes, bytes], bytes]:
+def response_to(client: Client) -> tuple[int, dict[bytes, bytes], bytes]:
     headers = {name.lower(): value for name, value in client.sent[0]["headers"]}
     assert len(headers) == len(client.sent[0]["headers"])
     return client.sent[0]["status"], headers, client.body
@@ -186,22 +185,22 @@ async def cancelled() -> HttpResponse | None:
     raise asyncio.CancelledError  # as when the server stops
 
 
-def test_a_better_answer_is_sent_with_the_headers_of_the_view_s_own() -> None:
-    status, headers, body = told(held_back(better))
+def test_a_better_response_is_sent_with_the_headers_of_the_view_s_own() -> None:
+    status, headers, body = response_to(deferred(better))
 
     assert (status, body) == (201, b"better")
     assert (headers[b"location"], headers[b"x-from"], headers[b"content-length"]) == (b"/better", b"view", b"6")
 
 
 @pytest.mark.parametrize("later", [nothing_better, failing, cancelled])
-def test_the_view_s_own_answer_is_sent_where_there_is_no_better(later: Any) -> None:
-    status, headers, body = told(held_back(later))
+def test_the_view_s_own_response_is_sent_where_there_is_no_better(later: Any) -> None:
+    status, headers, body = response_to(deferred(later))
 
     assert (status, headers[b"location"], body) == (202, b"/view", b"view")
 
 
-def test_an_error_is_not_held_back() -> None:
-    assert told(held_back(better, status=500))[::2] == (500, b"view")
+def test_an_error_is_not_deferred() -> None:
+    assert response_to(deferred(better, status=500))[::2] == (500, b"view")
 
 
 def test_nothing_is_sent_to_who_has_left_and_nothing_goes_on() -> None:
@@ -217,14 +216,14 @@ def test_nothing_is_sent_to_who_has_left_and_nothing_goes_on() -> None:
     client = Client()
     client._gone.set()
 
-    assert held_back(for_ever, client=client).sent == []
+    assert deferred(for_ever, client=client).sent == []
     assert ended == ["ended"]
 
 
-def test_without_a_place_to_wait_the_view_s_own_is_sent_and_places_come_back(settings: Settings) -> None:
-    settings.MAX_LIVE_READERS = streams._live_places._taken
+def test_at_the_limit_the_view_s_own_is_sent_and_those_that_waited_do_not_count_any_more(settings: Settings) -> None:
+    settings.MAX_LIVE_READERS = streaming._live_limiter.open
 
-    assert told(held_back(better))[0] == 202
+    assert response_to(deferred(better))[0] == 202
     settings.MAX_LIVE_READERS += 1
     for _ in range(3):
-        assert told(held_back(better))[0] == 201
+        assert response_to(deferred(better))[0] == 201

@@ -1,7 +1,11 @@
-"""Colours of terminals as classes of a stylesheet: what a line of a log looks like. static/js/ansi.js does the same.
+"""The one parser of terminals' escape sequences (ECMA-48) in Python: removes them, or reads colours from them.
 
-Of all colours, those are kept that a page can show readably in light and in dark: twelve hues, a muted grey, and the
-plain ink. Sequences that are no colours have been taken out before the log was stored.
+Three steps of a text's way use it. `clean` leaves colours alone, for the log that is stored; `plain` takes them out
+of such a text; `pieces` reads them, as classes of a stylesheet. `printable` is for texts that never have colours.
+
+static/js/ansi.js is its counterpart in the browser, for stored logs, and so only has `plain` and `pieces`: change both
+together. Of all colours, those are kept that a page can show readably in light and in dark: twelve hues, a muted grey,
+and the plain ink.
 """
 
 import re
@@ -9,8 +13,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-_SGR = re.compile(r"\x1b\[([0-9;:]*)m")
-# The eight colours of old: black, red, green, yellow, blue, magenta, cyan, white.
+_COLOUR = r"\[([0-9;:]*)m"  # after ESC: "select graphic rendition"
+_SEQUENCE = (
+    r"\[[0-?]*[ -/]*[@-~]"  # CSI sequences, of which colours are one kind
+    r"|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)?"  # OSC, DCS, SOS, PM, APC
+    r"|[ -/]*[0-~]?"  # two-character sequences
+)
+COLOUR = re.compile(rf"\x1b{_COLOUR}")
+COLOUR_IN_BYTES = re.compile(rb"\x1b\[[0-9;:]*m")
+# Every escape sequence but colours, and every control character but newline and tab.
+_NO_COLOUR = re.compile(rf"\x1b(?!{_COLOUR})(?:{_SEQUENCE})|[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f-\x9f]")
+# Every escape sequence, and every control character but tab.
+_ANY = re.compile(rf"\x1b(?:{_SEQUENCE})|[\x00-\x08\x0a-\x1f\x7f-\x9f]")
+# The eight basic colours: black, red, green, yellow, blue, magenta, cyan, white.
 _BASIC = ("", "0", "4", "2", "8", "10", "6", "")
 _LEVELS = (0, 95, 135, 175, 215, 255)
 _LEAST_CHROMA = 40
@@ -54,37 +69,48 @@ _SWITCHES: dict[int, dict[str, Any]] = {
 }
 
 
+def clean(text: str) -> str:
+    """`text` with line ends as newlines, and without control characters or escape sequences other than colours."""
+    return _NO_COLOUR.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
+
+
+def plain(text: str) -> str:
+    """A text that `clean` gave, without its colours."""
+    return COLOUR.sub("", text) if "\x1b" in text else text
+
+
+def printable(text: str) -> str:
+    """One line without any escape sequence, and without control characters other than tabs."""
+    return _ANY.sub("", text)
+
+
 def pieces(text: str, look: Look = PLAIN) -> Iterator[tuple[str, Look]]:
-    """(text without sequences, how it looks), from a look on; an empty last one tells how the next text begins."""
+    """(text without colours, its look), starting with a look; the last look is that of the text that follows."""
     end = 0
-    for match in _SGR.finditer(text):
+    for match in COLOUR.finditer(text):
         if match.start() > end:
             yield text[end : match.start()], look
         look, end = _changed(look, match[1]), match.end()
     yield text[end:], look
 
 
-def plain(text: str) -> str:
-    return _SGR.sub("", text)
-
-
 def _changed(look: Look, parameters: str) -> Look:
-    # Both forms of long ones are about: 38;5;1 and 38:5:1.
+    # Both forms of extended colours are in use: 38;5;1 and 38:5:1.
     numbers = [min(int(part or 0), 9999) if len(part) < 6 else 9999 for part in parameters.replace(":", ";").split(";")]
     at = 0
     while at < len(numbers):
         number = numbers[at]
         at += 1
         if number in (38, 48):
-            colour, taken = _long(numbers[at:])
+            colour, taken = _extended(numbers[at:])
             at += taken
             look = replace(look, ink=colour) if number == 38 else replace(look, ground=colour)
         else:
-            look = _simple(look, number)
+            look = _basic(look, number)
     return look
 
 
-def _simple(look: Look, number: int) -> Look:
+def _basic(look: Look, number: int) -> Look:
     if number == 0:
         return PLAIN
     if number in _SWITCHES:
@@ -99,25 +125,25 @@ def _simple(look: Look, number: int) -> Look:
     return replace(look, ground="") if number == 49 else look
 
 
-def _long(numbers: Sequence[int]) -> tuple[str, int]:
+def _extended(numbers: Sequence[int]) -> tuple[str, int]:
     """The colour that stands after 38 or 48, and how many numbers it takes."""
     if numbers[:1] == [5] and len(numbers) >= 2:
-        return _of_palette(numbers[1]), 2
+        return _from_palette(numbers[1]), 2
     if numbers[:1] == [2] and len(numbers) >= 4:
-        return _of_light(*numbers[1:4]), 4
+        return _from_rgb(*numbers[1:4]), 4
     return "", len(numbers)
 
 
-def _of_palette(number: int) -> str:
+def _from_palette(number: int) -> str:
     if number < 16:
         return "g" if number == 8 else _BASIC[number % 8]
     if number < 232:
         red, rest = divmod(number - 16, 36)
-        return _of_light(_LEVELS[min(red, 5)], _LEVELS[rest // 6], _LEVELS[rest % 6])
-    return _of_light(*[8 + 10 * (number - 232)] * 3) if number < 256 else ""
+        return _from_rgb(_LEVELS[min(red, 5)], _LEVELS[rest // 6], _LEVELS[rest % 6])
+    return _from_rgb(*[8 + 10 * (number - 232)] * 3) if number < 256 else ""
 
 
-def _of_light(red: int, green: int, blue: int) -> str:
+def _from_rgb(red: int, green: int, blue: int) -> str:
     most, least = max(red, green, blue), min(red, green, blue)
     chroma = most - least
     if chroma < _LEAST_CHROMA:

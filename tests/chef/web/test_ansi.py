@@ -1,8 +1,8 @@
-"""Colours of terminals: which looks a text has, and that of hostile sequences nothing is left but text."""
+"""Escape sequences: which are taken out and which are read as looks; of hostile ones nothing is left but text."""
 
 import pytest
 
-from builds.logs.ansi import PLAIN, Look, pieces, plain
+from chef.web.ansi import PLAIN, Look, clean, pieces, plain, printable
 
 
 def looks(text: str) -> list[tuple[str, str]]:
@@ -63,6 +63,25 @@ def test_an_empty_text_keeps_its_look() -> None:
 
 def test_text_without_colours_is_what_was_printed() -> None:
     assert plain("\x1b[1;31mred\x1b[0m and \x1b[38;5;2mgreen\x1b[m") == "red and green"
+
+
+@pytest.mark.parametrize(
+    ("raw", "kept"),
+    [
+        ("\x1b[31mred\x1b[0m", "\x1b[31mred\x1b[0m"),
+        ("\x1b[2J\x1b[1;1Hgone", "gone"),
+        ("\x1b]0;title\x07text", "text"),
+        ("\x1b]8;;http://x\x1b\\link\x1b]8;;\x1b\\", "link"),
+        ("\x1bPdcs\x1b\\text", "text"),
+        ("\x1bcreset", "reset"),
+        ("a\bb\x7fc\x9bd", "abcd"),
+        ("50%\r100%\r\n", "50%\n100%\n"),
+        ("<script>alert(1)</script>", "<script>alert(1)</script>"),
+    ],
+)
+def test_only_colours_are_kept_for_the_log_and_none_for_a_printable_line(raw: str, kept: str) -> None:
+    assert clean(raw) == kept
+    assert printable(raw) == plain(kept).replace("\n", "")
 
 
 def looks_from(text: str, look: Look) -> list[tuple[str, str]]:

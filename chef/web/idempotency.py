@@ -2,7 +2,8 @@
 
 The key's row is committed before the handler starts, so that a parallel repeat sees it; what the handler writes and
 the answer that is kept are then committed in one transaction. A process that dies in between leaves a lock that runs
-out, and nothing else. Knows nothing of what a handler does; handlers must have no effect that a rollback leaves.
+out, and nothing else. Knows nothing of what a handler does; handlers must have no effect that a rollback leaves. Nor
+does it know the table of the keys: the setting IDEMPOTENCY_KEYS names a KeyStore.
 """
 
 import hashlib
@@ -12,22 +13,23 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import Any
+from datetime import datetime, timedelta
+from functools import cache
+from typing import Any, Protocol
 
 from django.conf import settings
 from django.core.files.uploadedfile import UploadedFile
-from django.db import DatabaseError, IntegrityError, connection, transaction
+from django.db import DatabaseError, connection, transaction
 from django.http import HttpResponse
 from django.http.response import HttpResponseBase
 from django.utils import timezone
 from django.utils.datastructures import MultiValueDict
-from rest_framework.exceptions import APIException, ValidationError
+from django.utils.module_loading import import_string
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from chef.refusals import RefusalError
 from chef.storage.sealing import ANSWERS, Unreadable, seal, unseal
-from projects.models import IdempotencyKey
 
 logger = logging.getLogger(__name__)
 
@@ -38,73 +40,141 @@ KEPT_HEADERS = ("Content-Type", "Location", "Preference-Applied", "ETag", "Cache
 KEY_PATTERN = '^(?:[!#-~]{1,255}|"[!#-~]{1,255}")$'
 
 
-class InvalidKey(ValidationError):
+class InvalidKeyError(RefusalError):
     """Not a key; the error names no field of the body."""
+
+    code, status = "invalid_idempotency_key", 400
 
     def __init__(self) -> None:
         super().__init__(
-            "Send an Idempotency-Key of 1 to 255 visible ASCII characters other than quotes, such as a UUID.",
-            code="invalid_idempotency_key",
+            "Send an Idempotency-Key of 1 to 255 visible ASCII characters other than quotes, such as a UUID."
         )
 
 
-class KeyReused(APIException):
-    status_code = 422
-    default_code = "idempotency_key_reused"
-    default_detail = "This Idempotency-Key was sent with another request: send a new key, or the same request."
+class KeyReusedError(RefusalError):
+    """The key came with another request before."""
+
+    code, status = "idempotency_key_reused", 422
 
 
-class InProgress(APIException):
-    status_code = 409
-    default_code = "idempotency_in_progress"
-    default_detail = "The first request with this Idempotency-Key is still under way: send it again in a second."
-    wait = RETRY_AFTER_SECONDS
+class InProgressError(RefusalError):
+    """The first request with the key has no answer yet."""
+
+    code = "idempotency_in_progress"
+
+
+def _reused(owner_id: int | None) -> KeyReusedError:
+    if owner_id is None:
+        detail = "This webhook-id was sent with another message: give each message an id of its own."
+        return KeyReusedError(detail, code="message_id_reused")
+    return KeyReusedError("This Idempotency-Key was sent with another request: send a new key, or the same request.")
+
+
+def _in_progress(owner_id: int | None) -> InProgressError:
+    if owner_id is None:
+        detail = "The same message is still being dealt with: send it again."
+        return InProgressError(detail, code="message_in_progress")
+    detail = "The first request with this Idempotency-Key is still under way: send it again in a second."
+    return InProgressError(detail, retry_after=RETRY_AFTER_SECONDS)
+
+
+# --- Where keys are kept -----------------------------------------------------------------------------------------
+
+
+class StoredKey(Protocol):
+    """A key's row. `locked_until` is set while its request is under way; `status_code` and `answer` once it is done."""
+
+    pk: int
+    owner_id: int | None
+    fingerprint: str
+    created_at: datetime
+    locked_until: datetime | None
+    status_code: int | None
+    answer: bytes
+
+
+class KeyStore(Protocol):
+    """A table of keys, each once for its owner, and once without one. Every change names the state that it expects.
+
+    What changes a row returns whether the row was in that state; if not, nothing was written. All may raise
+    DatabaseError.
+    """
+
+    def find(self, owner_id: int | None, key: str) -> StoredKey | None: ...
+
+    def insert(
+        self, owner_id: int | None, key: str, fingerprint: str, *, now: datetime, locked_until: datetime
+    ) -> int | None:
+        """The primary key of the new row; None when there is one with this key."""
+
+    def take_over(self, pk: int, *, locked_until: datetime, fingerprint: str, now: datetime, until: datetime) -> bool:
+        """Lock a row again, for another request, whose lock until then was `locked_until`."""
+
+    def keep(self, pk: int, *, locked_until: datetime, status_code: int, answer: bytes) -> bool:
+        """Keep the answer to the request that has locked the row, and unlock it."""
+
+    def release(self, pk: int, *, locked_until: datetime) -> None:
+        """Remove a row that is locked until then and has no answer."""
+
+    def amend(self, owner_id: int, key: str, *, before: int, status_code: int, answer: bytes) -> None:
+        """Replace a kept answer that has the status `before`."""
+
+    def forget(self, *, until: datetime, pk: int | None = None) -> int:
+        """Remove the rows that were made until then, or one if it was. Returns how many."""
+
+
+@cache
+def _store() -> KeyStore:
+    store: KeyStore = import_string(settings.IDEMPOTENCY_KEYS)()
+    return store
+
+
+# --- Claims ------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Claim:
     """The right to do the request of a key; it ends with keep() or release(), or when its lock runs out."""
 
+    owner_id: int | None
     pk: int
-    locked_until: Any
+    locked_until: datetime
 
     def keep(self, response: HttpResponse) -> None:
-        """Keep the rendered answer, within the transaction of its effect. Raises InProgress when the lock was lost."""
-        kept = self._mine().update(status_code=response.status_code, locked_until=None, answer=_packed(response))
-        if not kept:
-            raise InProgress
+        """Keep the rendered answer, in the transaction of its effect. Raises InProgressError when the lock is lost."""
+        answer = _packed(response)
+        lock = self.locked_until
+        if not _store().keep(self.pk, locked_until=lock, status_code=response.status_code, answer=answer):
+            raise _in_progress(self.owner_id)
 
     def release(self) -> None:
         """Make the key free again; nothing was done with it."""
         try:
-            self._mine().delete()
+            _store().release(self.pk, locked_until=self.locked_until)
         except DatabaseError as fault:
             logger.warning("an idempotency key stays locked for %s: %s", _lock(), fault)
 
-    def _mine(self) -> Any:
-        return IdempotencyKey.objects.filter(pk=self.pk, locked_until=self.locked_until, status_code=None)
-
 
 def claim(owner_id: int | None, key: str, fingerprint: str) -> Claim | HttpResponse:
-    """The right to do this request, or the answer that it got before. Raises KeyReused or InProgress.
+    """The right to do this request, or the answer that it got before. Raises KeyReusedError or InProgressError.
 
     Without an owner, the key is the id of a message whose signature is its authority.
     """
     for _ in range(5):  # each further round: another request changed the row in between
-        row = IdempotencyKey.objects.filter(owner=owner_id, key=key).first()
+        row = _store().find(owner_id, key)
         claimed = _insert(owner_id, key, fingerprint) if row is None else _judge(row, fingerprint)
         if claimed is not None:
             return claimed
-    raise InProgress
+    raise _in_progress(owner_id)
 
 
 def claim_or_wait(owner_id: int | None, key: str, fingerprint: str, *, seconds: float) -> Claim | HttpResponse:
-    """As `claim`; while the same request is under way, its answer is waited for. Raises KeyReused or InProgress."""
+    """As `claim`; while the same request is under way, its answer is waited for."""
     deadline = time.monotonic() + seconds
     while True:
         try:
             return claim(owner_id, key, fingerprint)
-        except InProgress:
+        except InProgressError:
             if time.monotonic() >= deadline:
                 raise
         connection.close()  # back to the pool: many may wait, and the one that they wait for needs it
@@ -113,51 +183,44 @@ def claim_or_wait(owner_id: int | None, key: str, fingerprint: str, *, seconds: 
 
 def _insert(owner_id: int | None, key: str, fingerprint: str) -> Claim | None:
     now = timezone.now()
-    row = IdempotencyKey(
-        owner_id=owner_id, key=key, fingerprint=fingerprint, created_at=now, locked_until=now + _lock()
-    )
-    try:
-        with transaction.atomic():
-            row.save(force_insert=True)
-    except IntegrityError:
-        return None
-    return Claim(row.pk, row.locked_until)
+    until = now + _lock()
+    pk = _store().insert(owner_id, key, fingerprint, now=now, locked_until=until)
+    return None if pk is None else Claim(owner_id, pk, until)
 
 
-def _judge(row: IdempotencyKey, fingerprint: str) -> Claim | HttpResponse | None:
+def _judge(row: StoredKey, fingerprint: str) -> Claim | HttpResponse | None:
     now = timezone.now()
     is_dead = row.locked_until is not None and row.locked_until <= now
     if row.locked_until is None and row.created_at <= _oldest():
-        IdempotencyKey.objects.filter(pk=row.pk, created_at=row.created_at).delete()
+        _store().forget(until=row.created_at, pk=row.pk)
         return None
     # What a dead request has asked for was rolled back, so any request may have the key.
     if row.fingerprint != fingerprint and not is_dead:
-        raise KeyReused
+        raise _reused(row.owner_id)
     if row.locked_until is None:
         return _unpacked(row)
     if not is_dead:
-        raise InProgress
-    taken = Claim(row.pk, now + _lock())
-    changes = {"locked_until": taken.locked_until, "fingerprint": fingerprint, "created_at": now}
-    return taken if Claim(row.pk, row.locked_until)._mine().update(**changes) else None
+        raise _in_progress(row.owner_id)
+    until = now + _lock()
+    taken = _store().take_over(row.pk, locked_until=row.locked_until, fingerprint=fingerprint, now=now, until=until)
+    return Claim(row.owner_id, row.pk, until) if taken else None
 
 
 def amend(owner_id: int, key: str, before: int, response: HttpResponse) -> None:
     """Keep another answer for a key, where the kept one was of the status `before`: the work has gone on since."""
-    rows = IdempotencyKey.objects.filter(owner=owner_id, key=key, status_code=before)
-    rows.update(status_code=response.status_code, answer=_packed(response))
+    _store().amend(owner_id, key, before=before, status_code=response.status_code, answer=_packed(response))
 
 
 def forget_old_keys() -> int:
     """Remove the keys that are kept no longer. Returns how many."""
-    return IdempotencyKey.objects.filter(created_at__lte=_oldest()).delete()[0]
+    return _store().forget(until=_oldest())
 
 
 def _lock() -> timedelta:
     return timedelta(seconds=settings.IDEMPOTENCY_LOCK_SECONDS)
 
 
-def _oldest() -> Any:
+def _oldest() -> datetime:
     return timezone.now() - timedelta(hours=settings.IDEMPOTENCY_HOURS)
 
 
@@ -171,15 +234,15 @@ def _packed(response: HttpResponse) -> bytes:
     return seal(packed.decode(), ANSWERS).encode() if headers.get("Cache-Control") == "no-store" else packed
 
 
-def _unpacked(row: IdempotencyKey) -> HttpResponse:
-    """The answer again. Raises KeyReused when it was sealed with a key that is gone: it is not made a second time."""
+def _unpacked(row: StoredKey) -> HttpResponse:
+    """The answer again. Raises KeyReusedError when what it was sealed with is gone: it is not made a second time."""
     packed = bytes(row.answer)
     if not packed.startswith(b"{"):
         try:
             packed = unseal(packed.decode(), ANSWERS).encode()
         except Unreadable:
             detail = "The answer to the first request cannot be read any more: send a new Idempotency-Key."
-            raise KeyReused(detail) from None
+            raise KeyReusedError(detail) from None
     headers, _, body = packed.partition(b"\n")
     return HttpResponse(body, status=row.status_code, headers={**json.loads(headers), "Idempotency-Replayed": "true"})
 
@@ -235,7 +298,7 @@ def key_of(request: Request) -> str | None:
     if key is None:
         return None
     if not re.fullmatch(KEY_PATTERN, key):
-        raise InvalidKey
+        raise InvalidKeyError
     return key.strip('"')
 
 

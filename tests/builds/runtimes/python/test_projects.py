@@ -99,7 +99,7 @@ def test_a_python_that_is_there_is_taken(files: dict[str, str | bytes]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("files", "wish", "evidence"),
+    ("files", "asked", "evidence"),
     [
         ({".python-version": "3.12"}, None, ".python-version: 3.12"),
         ({"runtime.txt": "python-3.8.1"}, None, "runtime.txt: 3.8.1"),
@@ -111,8 +111,8 @@ def test_a_python_that_is_there_is_taken(files: dict[str, str | bytes]) -> None:
         ({}, "3.10", "strategy.version: 3.10"),
     ],
 )
-def test_a_python_that_is_not_there_is_refused(files: dict[str, str | bytes], wish: str | None, evidence: str) -> None:
-    error = refused({"app.py": "", **files}, version=wish)
+def test_a_python_that_is_not_there_is_refused(files: dict[str, str | bytes], asked: str | None, evidence: str) -> None:
+    error = refused({"app.py": "", **files}, version=asked)
 
     assert (error.code, error.evidence) == ("unsupported_runtime_version", (evidence,))
     assert "3.11" in error.hint

@@ -12,10 +12,11 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
-from builds.runtimes.catalogue import RUNTIMES
-from builds.runtimes.plans import TOOLBOX, TOOLS, Plan, SourceTree, Wish, command, known_version, unsupported_version
+from builds.runtimes.plans import TOOLBOX, TOOLS, Plan, SourceTree, StrategyRequest, command, first_line
+from builds.runtimes.runtime import Runtime
 
-MANIFESTS = ("setup.py", "setup.cfg", "requirements.txt", "Pipfile")
+_OTHER_MANIFESTS = ("setup.py", "setup.cfg", "requirements.txt", "Pipfile")
+MANIFESTS = ("pyproject.toml", *_OTHER_MANIFESTS)
 # Beside the sources rather than among them: the build lays both into one folder.
 DEPENDENCIES = f"{TOOLS}/deps"
 
@@ -25,7 +26,7 @@ _TOML_FAULT = re.compile(r"^(?P<problem>.*?) \(at line (?P<line>\d+), column (?P
 
 def has_manifest(tree: SourceTree) -> bool:
     """Whether the folder says that it is a Python project. Raises DetectionError for a broken pyproject.toml."""
-    return is_package(tree) or any(name in tree for name in MANIFESTS)
+    return is_package(tree) or any(name in tree for name in _OTHER_MANIFESTS)
 
 
 def is_package(tree: SourceTree) -> bool:
@@ -39,19 +40,19 @@ def _declares_package(tree: SourceTree) -> bool:
     return bool(re.search(r"^\[(?:metadata|options)\]", tree.text("setup.cfg"), re.MULTILINE))
 
 
-def python_plan(tree: SourceTree, dependencies: Mapping[str, str], wish: Wish) -> Plan:
+def python_plan(runtime: Runtime, tree: SourceTree, dependencies: Mapping[str, str], strategy: StrategyRequest) -> Plan:
     """The plan for a folder of Python sources. Raises DetectionError."""
-    version, why = _version(tree, wish)
+    version, why = _version(runtime, tree, strategy)
     parts = _package_plan(tree) if is_package(tree) else _folder_plan(tree, dependencies)
     install, build, generated, how = parts
     return Plan(
-        runtime="python",
+        runtime=runtime.name,
         version=version,
         package_manager="pip",
-        install_command=command(wish.install_command, install),
-        build_command=command(wish.build_command, build),
-        outputs=wish.outputs or ("dist",),
-        outputs_chosen=bool(wish.outputs),
+        install_command=command(strategy.install_command, install),
+        build_command=command(strategy.build_command, build),
+        outputs=strategy.outputs or ("dist",),
+        outputs_chosen=bool(strategy.outputs),
         root_dir=tree.root,
         exclude=tuple(sorted(name for name in tree.top_names() if name.startswith("."))),
         generated=generated,
@@ -140,35 +141,30 @@ def _pipfile_line(name: str, wanted: Any) -> str:
     return f"{name}{f'[{extras}]' if extras else ''}{'' if version == '*' else version}{marker}"
 
 
-def _version(tree: SourceTree, wish: Wish) -> tuple[str, str]:
+def _version(runtime: Runtime, tree: SourceTree, strategy: StrategyRequest) -> tuple[str, str]:
     """The Python version and the sentence that says why."""
-    if wish.version:
-        version = known_version("python", wish.version, source="strategy.version")
+    if strategy.version:
+        version = runtime.known_version(strategy.version, source="strategy.version")
         return version, f"Python {version}, as the strategy asks."
     for name in (".python-version", "runtime.txt"):
-        wanted = _first_line(tree.text(name)).removeprefix("python-")
+        wanted = first_line(tree.text(name)).removeprefix("python-")
         if wanted:
-            version = known_version("python", wanted, source=tree.full_path(name))
+            version = runtime.known_version(wanted, source=tree.full_path(name))
             return version, f"Python {version}, because {tree.full_path(name)} asks for {wanted}."
-    return _version_in_range(tree)
+    return _version_in_range(runtime, tree)
 
 
-def _first_line(text: str) -> str:
-    lines = (line.partition("#")[0].strip() for line in text.splitlines())
-    return next((line for line in lines if line), "")
-
-
-def _version_in_range(tree: SourceTree) -> tuple[str, str]:
+def _version_in_range(runtime: Runtime, tree: SourceTree) -> tuple[str, str]:
     project = read_toml(tree, "pyproject.toml").get("project", {}) if "pyproject.toml" in tree else {}
     wanted = project.get("requires-python") if isinstance(project, dict) else None
-    default = RUNTIMES["python"].default_version
+    default = runtime.default_version
     if not isinstance(wanted, str):
         return default, f"Python {default}, the default."
     specifiers = _specifiers(tree, wanted)
-    for version in reversed(RUNTIMES["python"].versions):
+    for version in reversed(runtime.versions):
         if any(specifiers.contains(probe) for probe in _probes(version, wanted)):
             return version, f"Python {version}, which satisfies requires-python {wanted}."
-    raise unsupported_version("python", wanted, source=f"requires-python in {tree.full_path('pyproject.toml')}")
+    raise runtime.unsupported_version(wanted, source=f"requires-python in {tree.full_path('pyproject.toml')}")
 
 
 def _specifiers(tree: SourceTree, wanted: str) -> SpecifierSet:

@@ -1,0 +1,1 @@
+"""The Python runtime: pip, packages and folders of sources."""

@@ -1,0 +1,91 @@
+"""An attempt with all its threads: the lease's heartbeat, and the log that is written while a command runs."""
+
+import threading
+import time
+
+import pytest
+from django.contrib.auth.models import User
+from pytest_django import Settings
+
+from builds import actions
+from builds.models import Build
+from chef.jobs.leases import LeaseLostError
+from chef.jobs.models import Status
+from tests.builds.runner.attempts import (
+    PAGE,
+    Claimed,
+    log,
+    phases,
+    run,
+)
+from tests.builds.sandbox.fake import FakeSandbox, Process
+
+SOON = 10  # seconds; each of these takes well under two where the machine has nothing else to do
+
+# Threads have database connections of their own: they see what is committed, and nothing else.
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture(autouse=True)
+def quick_heartbeat(settings: Settings) -> None:
+    settings.LEASE_SECONDS = 2  # renewed four times in that
+
+
+def test_a_command_is_stopped_soon_after_its_build_is_cancelled(
+    claimed: Claimed, sandbox: FakeSandbox, owner: User
+) -> None:
+    lease = claimed()
+
+    def wait(process: Process) -> None:
+        actions.cancel_build(Build.objects.get(), by=owner)
+        process.hang()
+
+    sandbox.programs["build"] = wait
+    started = time.monotonic()
+
+    with lease.kept_alive(), pytest.raises(LeaseLostError):
+        run(lease, sandbox)
+
+    assert time.monotonic() - started < SOON
+    assert Build.objects.get().status == Status.CANCELLED
+    assert sandbox.leftovers() == []
+
+
+def test_a_command_is_stopped_soon_after_its_worker_is_told_to_stop(claimed: Claimed, sandbox: FakeSandbox) -> None:
+    lease = claimed()
+    is_told = threading.Event()
+
+    def wait(process: Process) -> None:
+        is_told.set()
+        process.hang()
+
+    sandbox.programs["build"] = wait
+    started = time.monotonic()
+
+    with lease.kept_alive(should_hand_back=is_told.is_set):
+        build = run(lease, sandbox)
+
+    assert time.monotonic() - started < SOON
+    assert (build.status, build.faults, phases(build)["build"]) == (Status.QUEUED, 0, "interrupted")
+    assert sandbox.leftovers() == []
+
+
+def test_what_a_command_prints_can_be_read_while_it_runs(claimed: Claimed, sandbox: FakeSandbox) -> None:
+    lease = claimed()
+    read = ""
+
+    def wait(process: Process) -> None:
+        nonlocal read
+        process.say("compiling\n")
+        deadline = time.monotonic() + SOON
+        while "compiling" not in read and time.monotonic() < deadline:
+            time.sleep(0.01)
+            read = log(lease.build, "stdout")
+        process.write("dist/index.html", PAGE)
+
+    sandbox.programs["build"] = wait
+
+    build = run(lease, sandbox)
+
+    assert read == log(build, "stdout") == "added 3 packages\ncompiling\n"
+    assert build.status == Status.COMPLETED
