@@ -32,7 +32,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Before any fixture: what a test needs is there, or the test fails with what to do."""
+    """Before any fixture: fail the test with a hint if a service that it needs is missing."""
     if lacks := services.missing_for(item):
         pytest.fail(lacks, pytrace=False)
 

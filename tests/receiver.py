@@ -100,9 +100,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(reply)
 
     def _whole_body(self) -> bytes | None:
-        """None where the sender was gone before it had sent everything: that is no message, whatever it looks like.
+        """The body; None if the sender disconnected before it was complete.
 
-        A head that breaks off is parsed as if it had ended there, so a missing length says the same.
+        An incomplete head is parsed as if it ended there, so a missing length also means an incomplete message.
         """
         length = int(self.headers.get("Content-Length", "-1"))
         body = self.rfile.read(max(length, 0))

@@ -1,4 +1,4 @@
-"""The docs stay true: the files that they name are there, links lead somewhere, settings are those that there are."""
+"""The docs match the code: named files exist, links work, and all settings are listed with their defaults."""
 
 import re
 from collections.abc import Iterator
@@ -10,8 +10,8 @@ from scripts.place import ROOT, read_env_file
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 SETTINGS = ROOT / "docs" / "configure.md"
-# Where a path of the repository begins.
-TOP = {path.name for path in ROOT.iterdir()} - {".venv", "var"}  # those two are made by the set-up
+# The first parts of paths in the repository.
+TOP = {path.name for path in ROOT.iterdir()} - {".venv", "var"}  # these two are made by the set-up
 _FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _CODE = re.compile(r"`([^`\n]+)`")
@@ -26,18 +26,18 @@ each_page = pytest.mark.parametrize("page", PAGES, ids=names_of(PAGES))
 
 
 def prose_of(page: Path) -> str:
-    """The page without its blocks of code."""
+    """The page without its code blocks."""
     return _FENCED.sub("", page.read_text())
 
 
 def anchors_of(page: Path) -> set[str]:
-    """As GitHub makes them of headings: lower case, without punctuation, hyphens for blanks."""
+    """The anchors that GitHub makes of headings: lower case, no punctuation, hyphens for blanks."""
     headings = re.findall(r"^#+ (.+)$", prose_of(page), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def paths_in(page: Path) -> Iterator[str]:
-    """What stands between backquotes and begins with the name of something at the repository's top."""
+    """Paths in backquotes that begin with a name from the repository's top folder."""
     for text in _CODE.findall(prose_of(page)):
         path = text.removeprefix("./").partition(" ")[0]
         if re.fullmatch(r"[\w./-]+", path) and ("/" in path or "." in path) and path.partition("/")[0] in TOP:
@@ -45,12 +45,12 @@ def paths_in(page: Path) -> Iterator[str]:
 
 
 @each_page
-def test_links_lead_somewhere(page: Path) -> None:
+def test_links_work(page: Path) -> None:
     broken = []
     for link in _LINK.findall(prose_of(page)):
         target, _, anchor = link.partition("#")
         if ":" in target:
-            continue  # not ours
+            continue  # an external link
         file = (page.parent / target).resolve() if target else page
         if not file.exists() or (anchor and anchor not in anchors_of(file)):
             broken.append(link)
@@ -59,9 +59,9 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 @each_page
-def test_paths_are_there(page: Path) -> None:
+def test_named_paths_exist(page: Path) -> None:
     if page.name == "CHANGELOG.md":
-        return  # history names what was
+        return  # history names former files
 
     missing = [path for path in paths_in(page) if not (ROOT / path).exists()]
 
@@ -69,7 +69,7 @@ def test_paths_are_there(page: Path) -> None:
 
 
 @each_page
-def test_named_parts_of_modules_are_there(page: Path) -> None:
+def test_named_parts_of_modules_exist(page: Path) -> None:
     missing = [
         f"{name} in {path}"
         for name, path in _NAMED.findall(prose_of(page))
@@ -79,7 +79,7 @@ def test_named_parts_of_modules_are_there(page: Path) -> None:
     assert missing == []
 
 
-def test_every_page_is_reached_from_the_readme() -> None:
+def test_every_page_is_linked_from_the_readme() -> None:
     reached, left = set(), [ROOT / "README.md"]
     while left:
         page = left.pop()

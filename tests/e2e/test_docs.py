@@ -1,4 +1,4 @@
-"""The commands of the docs, pasted as their readers do: each has to work on a running installation."""
+"""The commands in the docs, pasted into a shell: each must work on a running installation."""
 
 import os
 import re
@@ -12,17 +12,17 @@ from scripts.place import ROOT
 from tests.installation import Installation
 
 _BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-# Such as: PROJECT=…   # the `projectId` of the answer
+# For example: PROJECT=…   # the `projectId` of the answer
 _FROM_ANSWER = re.compile(r"^(\w+)=… +# the `(\w+)` of the answer\n", re.MULTILINE)
-# Setting Chef up and starting it is tried elsewhere; the variables of the file are here already.
+# Commands tested elsewhere, such as set-up and start; the environment file's variables are set here already.
 _ELSEWHERE = r"\./scripts/|\. var/|AI_API_KEY=|export CHEF_WORKER_SECRET=|pip |CHEF_URL="
 _NOT_HERE = re.compile(rf"^(?:{_ELSEWHERE}).*\n", re.MULTILINE)
-# Answers that say no are failures.
+# Error responses are failures.
 _PRELUDE = 'set -euo pipefail; curl() { command curl --fail-with-body "$@"; };\n'
 
 
 class Reader:
-    """Somebody at a shell, who pastes one block after the other."""
+    """A shell user who pastes one block after another."""
 
     def __init__(self, folder: Path, **environment: str) -> None:
         self._folder = folder
@@ -51,7 +51,7 @@ class Reader:
 
 @pytest.fixture
 def reader(chef: Installation, tmp_path: Path) -> Iterator[Reader]:
-    """A user of their own, in a folder that has what the commands name; their builds do not outlive the test."""
+    """A reader with their own user and a folder with the named files; their projects are deleted afterwards."""
     for name in ("scripts", "examples"):
         (tmp_path / name).symlink_to(ROOT / name)
     token = chef.make_token(tmp_path.name, scope="publish")
@@ -62,7 +62,7 @@ def reader(chef: Installation, tmp_path: Path) -> Iterator[Reader]:
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/api.md"])
-def test_commands_work_as_they_stand(reader: Reader, page: str) -> None:
+def test_commands_work_as_written(reader: Reader, page: str) -> None:
     blocks = _BLOCK.findall((ROOT / page).read_text())
 
     for block in blocks:
