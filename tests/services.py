@@ -18,7 +18,7 @@ from scripts import docker_engine, redis_server
 from scripts.packages import program
 from scripts.place import DEFAULT_DOCKER_HOST
 from scripts.postgres import programs_folder
-from scripts.processes import Fault, Service, bring_up
+from scripts.processes import Service, SetupError, bring_up
 from tests.settings import OWN_REDIS
 
 # Markers by fixture: an installation starts its own Redis, and needs an engine for its builds.
@@ -49,7 +49,7 @@ def _docker() -> str:
     host = os.environ.get("DOCKER_HOST") or DEFAULT_DOCKER_HOST
     try:
         found = docker_engine.answers(host)
-    except Fault as fault:
+    except SetupError as fault:
         return str(fault)
     return "" if found else f"No Docker Engine answers at {host}: start it, or set DOCKER_HOST."
 
@@ -71,7 +71,7 @@ def _start_redis(url: str) -> str:
     service = Service("redis", argv, log=folder / "redis.log", environment=os.environ, folder=folder)
     try:
         bring_up(service, lambda: redis_server.answers(url), seconds=20)
-    except Fault as fault:
+    except SetupError as fault:
         return str(fault)
     atexit.register(_stop, service, os.getpid())
     return ""

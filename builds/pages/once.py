@@ -4,7 +4,7 @@ from typing import Any
 
 from django.http import HttpRequest, HttpResponse
 
-from chef.storage.sealing import ANSWERS, Unreadable, seal, unseal
+from chef.storage.sealing import ANSWERS, UnsealError, seal, unseal
 
 _KEY = "shown-once"
 
@@ -22,7 +22,7 @@ def shown_once(request: HttpRequest, *, about: Any) -> str:
     del request.session[_KEY]
     try:
         return unseal(kept["sealed"], ANSWERS)
-    except Unreadable:
+    except UnsealError:
         return ""
 
 

@@ -38,7 +38,7 @@ class ListedArtifact:
     url: str
 
 
-class RefusedError(Exception):
+class RequestRefusedError(Exception):
     """The API refused the request. `errors`: its dicts of `code`, `detail` and `attr`."""
 
     def __init__(self, answer: httpx.Response) -> None:
@@ -48,7 +48,7 @@ class RefusedError(Exception):
 
 
 class ChefClient:
-    """A client of one installation with one token; a context manager. Every call may raise RefusedError."""
+    """A client of one installation with one token; a context manager. Every call may raise RequestRefusedError."""
 
     def __init__(self, url: str, token: str) -> None:
         self._http = httpx.Client(
@@ -131,5 +131,5 @@ class ChefClient:
     @staticmethod
     def _checked(answer: httpx.Response, *, status: int = 200) -> httpx.Response:
         if answer.status_code != status:
-            raise RefusedError(answer)
+            raise RequestRefusedError(answer)
         return answer

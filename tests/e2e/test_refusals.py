@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e.client import ChefClient, RefusedError
+from tests.e2e.client import ChefClient, RequestRefusedError
 from tests.installation import Installation, until
 
 pytestmark = pytest.mark.once("postgresql")
@@ -79,7 +79,7 @@ REFUSED: dict[str, tuple[Any, str, str]] = {
 def test_a_bad_request_is_refused_with_a_hint(client: ChefClient, name: str) -> None:
     body, code, attr = REFUSED[name]
 
-    with pytest.raises(RefusedError) as refused:
+    with pytest.raises(RequestRefusedError) as refused:
         client.submit(body)
 
     assert refused.value.status == 400
@@ -91,7 +91,7 @@ def test_a_bad_request_is_refused_with_a_hint(client: ChefClient, name: str) -> 
 def test_all_errors_are_reported_at_once(client: ChefClient) -> None:
     body = {"files": {"../x": "", "B": "", "b": ""}, "strategy": {"runtime": "cobol", "cpus": -1}, "priority": "now"}
 
-    with pytest.raises(RefusedError) as refused:
+    with pytest.raises(RequestRefusedError) as refused:
         client.submit(body)
 
     assert {error["attr"] for error in refused.value.errors} >= {"files.../x", "files.b", "strategy.cpus", "priority"}
@@ -101,7 +101,7 @@ def test_all_errors_are_reported_at_once(client: ChefClient) -> None:
     "content", [b'{"files": {', b"\xff\xfe", b"", b"NaN"], ids=["cut off", "no UTF-8", "empty", "NaN"]
 )
 def test_a_body_that_is_not_json_is_refused(client: ChefClient, content: bytes) -> None:
-    with pytest.raises(RefusedError) as refused:
+    with pytest.raises(RequestRefusedError) as refused:
         client.submit_raw(content)
 
     assert refused.value.status == 400
@@ -111,7 +111,7 @@ def test_a_body_that_is_not_json_is_refused(client: ChefClient, content: bytes) 
 def test_an_oversized_body_is_refused_before_it_is_read(client: ChefClient) -> None:
     body = b'{"files": {"a": "' + b"x" * (45 * MIB) + b'"}}'
 
-    with pytest.raises(RefusedError) as refused:
+    with pytest.raises(RequestRefusedError) as refused:
         client.submit_raw(body)
 
     assert refused.value.status == 413
@@ -119,7 +119,7 @@ def test_an_oversized_body_is_refused_before_it_is_read(client: ChefClient) -> N
 
 
 def test_a_request_without_a_token_is_refused(chef: Installation) -> None:
-    with ChefClient(chef.url, "") as stranger, pytest.raises(RefusedError) as refused:
+    with ChefClient(chef.url, "") as stranger, pytest.raises(RequestRefusedError) as refused:
         stranger.submit({"files": PAGE})
 
     assert refused.value.status == 401
@@ -131,7 +131,7 @@ def test_refused_requests_leave_nothing_behind(chef: Installation, client: ChefC
     before = client.health()["checks"]["queue"]["depth"]
 
     for body, _, _ in REFUSED.values():
-        with pytest.raises(RefusedError):
+        with pytest.raises(RequestRefusedError):
             client.submit(body)
 
     assert client.health()["checks"]["queue"]["depth"] <= before

@@ -11,7 +11,7 @@ from urllib.parse import quote
 import docker
 import pytest
 
-from tests.e2e.client import ChefClient, RefusedError
+from tests.e2e.client import ChefClient, RequestRefusedError
 from tests.installation import Installation, until
 
 pytestmark = pytest.mark.once("postgresql")
@@ -230,7 +230,7 @@ def test_neither_the_database_nor_any_process_s_log_holds_a_secret(chef: Install
     ],
 )
 def test_a_harmful_environment_is_refused(client: ChefClient, env: dict[str, str], attr: str) -> None:
-    with pytest.raises(RefusedError) as refused:
+    with pytest.raises(RequestRefusedError) as refused:
         client.submit({**project(("true", "true")), "env": env})
 
     assert refused.value.status == 400

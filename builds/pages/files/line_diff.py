@@ -129,7 +129,7 @@ def _lines(group: Blocks, before: Sequence[str], after: Sequence[str]) -> Iterat
 # --- Matching --------------------------------------------------------------------------------------------------------
 
 
-class _TooSlow(Exception):
+class _TooSlowError(Exception):
     pass
 
 
@@ -142,7 +142,7 @@ class _Watched(SequenceMatcher[str]):
 
     def find_longest_match(self, alo: int = 0, ahi: int | None = None, blo: int = 0, bhi: int | None = None) -> Match:
         if time.thread_time() > self.deadline:
-            raise _TooSlow
+            raise _TooSlowError
         return super().find_longest_match(alo, ahi, blo, bhi)
 
 
@@ -169,5 +169,5 @@ def _inner(old: Sequence[str], new: Sequence[str], deadline: float) -> tuple[Blo
         return whole, True
     try:
         return list(_Watched(old, new, deadline).get_opcodes()), False
-    except _TooSlow:
+    except _TooSlowError:
         return whole, True

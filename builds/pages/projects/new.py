@@ -25,7 +25,7 @@ from projects.files.ignore_rules import FILES, FOLDERS
 from projects.files.limits import InvalidUploadError
 from projects.files.paths import Fault, NewFile
 from projects.files.uploads import keep_upload
-from projects.generations.actions import Wishes, has_model, request_generation
+from projects.generations.actions import GenerationOptions, has_model, request_generation
 from projects.models import Project
 
 _ROWS, _MORE_ROWS, _MOST_ROWS = 2, 3, 60
@@ -79,7 +79,7 @@ def _from_prompt(request: HttpRequest) -> HttpResponse:
         prompt=data["prompt"].replace("\r\n", "\n"),
         name=data["name"],
         strategy=form.strategy(),
-        wishes=Wishes(tests=data["tests"], auto_fix=data["auto_fix"]),
+        options=GenerationOptions(tests=data["tests"], auto_fix=data["auto_fix"]),
     )
     return redirect("generation-page", pk=generation.pk)
 

@@ -20,7 +20,7 @@ from builds.pages.paging import page_of
 from builds.pages.refusals import refusals_in, refusals_shown
 from builds.templatetags.chef import took
 from chef.jobs.models import Status
-from projects.generations.actions import Wishes, has_model, request_edit
+from projects.generations.actions import GenerationOptions, has_model, request_edit
 from projects.models import Generation, Project
 
 _BUILDS_SHOWN, _BARS, _RELEASES_SHOWN = 10, 30, 3
@@ -73,7 +73,7 @@ def _change(request: HttpRequest, project: Project, form: EditForm) -> HttpRespo
         return None
     prompt = form.cleaned_data["prompt"].replace("\r\n", "\n")
     with refusals_in(form, "prompt"):
-        generation = request_edit(project, by=cast(User, request.user), prompt=prompt, wishes=Wishes())
+        generation = request_edit(project, by=cast(User, request.user), prompt=prompt, options=GenerationOptions())
         messages.success(request, "The project is being changed. What comes of it is built by itself.")
         return redirect("generation-page", pk=generation.pk)
     return None

@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from builds.webhooks.endpoints import create_endpoint, create_for_installation
 from builds.webhooks.outbox import send_test
-from projects.generations.actions import Wishes, request_generation
+from projects.generations.actions import GenerationOptions, request_generation
 from projects.models import ApiToken
 from projects.tokens import make_token, revoke_token
 from tests.builds.admin.conftest import MakeBuild, operate
@@ -46,7 +46,7 @@ def test_endpoints_and_deliveries_show_owner_and_state(operator: Client, owner: 
 
 
 def test_a_generation_s_page_shows_seconds_and_its_records_scroll_by_keyboard(operator: Client, owner: User) -> None:
-    generation = request_generation(by=owner, prompt="an app", name="App", strategy={}, wishes=Wishes())
+    generation = request_generation(by=owner, prompt="an app", name="App", strategy={}, options=GenerationOptions())
 
     page = operator.get(f"/admin/projects/generation/{generation.pk}/change/").content.decode()
     listed = operator.get("/admin/projects/generation/").content.decode()

@@ -25,7 +25,7 @@ from builds.queue.pause import pause_queue, resume_queue
 from builds.webhooks.endpoints import create_endpoint
 from builds.webhooks.outbox import send_test
 from chef.jobs.wakeups import WorkerQueue
-from projects.generations.actions import Wishes, request_generation
+from projects.generations.actions import GenerationOptions, request_generation
 from projects.generations.queue import claim as claim_generation
 from projects.models import Quarantine
 from tests.builds.admin.conftest import MakeBuild
@@ -150,7 +150,7 @@ def test_concurrent_quarantine_and_claim_leave_nothing_running(queue_build: Queu
 
 
 def test_nothing_is_generated_for_a_quarantined_project(owner: User, other: User) -> None:
-    generation = request_generation(by=owner, prompt="A page", strategy={}, wishes=Wishes())
+    generation = request_generation(by=owner, prompt="A page", strategy={}, options=GenerationOptions())
     Quarantine.objects.create(project=generation.project, by=other, reason="x")
     assert claim_generation("w") is None
 

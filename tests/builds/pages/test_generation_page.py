@@ -21,7 +21,7 @@ from projects.actions import add_revision
 from projects.engine.errors import EngineError
 from projects.engine.model.questions import Stage
 from projects.files.paths import NewFile
-from projects.generations.actions import Failed, Wishes, request_generation, request_repair
+from projects.generations.actions import Failed, GenerationOptions, request_generation, request_repair
 from projects.generations.queue import claim
 from projects.generations.runner import STARTER, Run
 from projects.models import Exchange, Generation, GenerationEvent, Revision
@@ -37,7 +37,7 @@ def ask(owner: User, settings: Settings) -> Callable[..., Generation]:
     settings.AI_PROVIDER = "openai"
 
     def ask(prompt: str = PROMPT, **options: Any) -> Generation:
-        return request_generation(by=owner, prompt=prompt, strategy={}, wishes=Wishes(**options))
+        return request_generation(by=owner, prompt=prompt, strategy={}, options=GenerationOptions(**options))
 
     return ask
 
@@ -142,7 +142,9 @@ def test_a_running_generation_shows_progress_and_refreshes(ask: Callable[..., Ge
 
 
 def test_a_starter_generation_links_to_its_files_and_build(owner: User, browser: Client) -> None:
-    generation = request_generation(by=owner, prompt="Build a todo app with React", strategy={}, wishes=Wishes())
+    generation = request_generation(
+        by=owner, prompt="Build a todo app with React", strategy={}, options=GenerationOptions()
+    )
     lease = claim("w")
     assert lease
     Run(lease, build_generated).execute()

@@ -9,7 +9,7 @@ from pytest_django import DjangoAssertNumQueries
 
 from builds.models import Build, Release, Site, SiteName
 from chef.jobs.models import Status
-from projects.generations.actions import Wishes, request_generation
+from projects.generations.actions import GenerationOptions, request_generation
 from projects.models import Project
 
 pytestmark = pytest.mark.once
@@ -52,7 +52,7 @@ def test_the_list_refreshes_only_while_something_is_active(queue_build: QueueBui
 
 
 def test_a_project_with_an_active_generation_says_so(owner: User, browser: Client) -> None:
-    request_generation(by=owner, prompt="A page about bees", strategy={}, wishes=Wishes())
+    request_generation(by=owner, prompt="A page about bees", strategy={}, options=GenerationOptions())
 
     assert "being written" in browser.get("/").content.decode()
 

@@ -26,7 +26,7 @@ from builds.verdicts.evidence import verdict
 from chef.jobs.models import Status
 from projects.actions import add_revision
 from projects.files.paths import NewFile
-from projects.generations.actions import Wishes, request_generation
+from projects.generations.actions import GenerationOptions, request_generation
 from projects.generations.queue import claim as claim_generation
 from projects.generations.runner import Run
 from projects.models import Exchange, Generation
@@ -125,7 +125,7 @@ def test_the_admin_shows_builds_but_lets_nobody_change_them(queue_build: QueueBu
 
 def test_a_page_shows_the_generation_of_a_build_and_its_repairs(owner: User, browser: Client) -> None:
     prompt, diff = "Build <b>a todo app</b>", "-<script>old</script>\n+new"
-    root = request_generation(by=owner, prompt=prompt, strategy={}, wishes=Wishes())
+    root = request_generation(by=owner, prompt=prompt, strategy={}, options=GenerationOptions())
     lease = claim_generation("w")
     assert lease
     Run(lease, build_generated).execute()
@@ -158,7 +158,7 @@ def staff(db: None) -> Client:
 
 
 def test_staff_read_every_exchange_of_a_generation(owner: User, staff: Client) -> None:
-    generation = request_generation(by=owner, prompt="A page", strategy={}, wishes=Wishes())
+    generation = request_generation(by=owner, prompt="A page", strategy={}, options=GenerationOptions())
     prompt_messages = [{"role": "system", "content": "Plan <i>it</i>."}]
     exchange = Exchange.objects.create(
         id=uuid4(),
@@ -184,7 +184,7 @@ def test_staff_read_every_exchange_of_a_generation(owner: User, staff: Client) -
 
 
 def test_staff_cancel_and_retry_generations(owner: User, staff: Client) -> None:
-    generation = request_generation(by=owner, prompt="A page", strategy={}, wishes=Wishes())
+    generation = request_generation(by=owner, prompt="A page", strategy={}, options=GenerationOptions())
 
     def act(name: str) -> str:
         body = {"id": [str(generation.pk)]}
@@ -200,7 +200,7 @@ def test_staff_cancel_and_retry_generations(owner: User, staff: Client) -> None:
 def test_a_full_page_makes_few_queries_and_stays_small(
     owner: User, browser: Client, django_assert_max_num_queries: DjangoAssertNumQueries
 ) -> None:
-    generation = request_generation(by=owner, prompt="A shop", strategy={}, wishes=Wishes())
+    generation = request_generation(by=owner, prompt="A shop", strategy={}, options=GenerationOptions())
     build = crowded(owner, generation)
     seeing = User.objects.create_user("support", is_staff=True)
     seeing.user_permissions.set(Permission.objects.filter(codename="view_build"))
@@ -219,7 +219,7 @@ def test_a_full_page_makes_few_queries_and_stays_small(
 def test_pages_of_failed_and_waiting_builds_make_few_queries_too(
     owner: User, browser: Client, django_assert_max_num_queries: DjangoAssertNumQueries
 ) -> None:
-    generation = request_generation(by=owner, prompt="A shop", strategy={}, wishes=Wishes())
+    generation = request_generation(by=owner, prompt="A shop", strategy={}, options=GenerationOptions())
     build = crowded(owner, generation)
     evidence = [f"line {number} of 20" for number in range(10)]
     why = verdict("type_error", phase="build", evidence=evidence).as_json()

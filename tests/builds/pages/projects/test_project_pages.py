@@ -12,7 +12,7 @@ from builds.models import Build, DeliveryTry, Release, Site, WebhookEndpoint
 from builds.webhooks.endpoints import create_endpoint
 from builds.webhooks.outbox import send_test
 from chef.jobs.models import Status
-from projects.generations.actions import Wishes, cancel_generation, request_generation
+from projects.generations.actions import GenerationOptions, cancel_generation, request_generation
 from projects.models import EnvironmentVariable, Generation, Project
 from tests.builds.pages.rows import completed, more_builds, path_of
 from tests.scripted_model import ScriptedModel
@@ -64,7 +64,7 @@ def test_the_overview_shows_why_a_build_failed(queue_build: QueueBuild, browser:
 
 
 def test_a_project_without_a_build_shows_its_generation(owner: User, browser: Client) -> None:
-    generation = request_generation(by=owner, prompt="A page of <i>bees</i>", strategy={}, wishes=Wishes())
+    generation = request_generation(by=owner, prompt="A page of <i>bees</i>", strategy={}, options=GenerationOptions())
     path = f"/projects/{generation.project_id}"
 
     page = browser.get(path).content.decode()
