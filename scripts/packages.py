@@ -61,6 +61,8 @@ def missing_packages(purpose: str, place: Place) -> dict[str, str]:
         missing["postgresql"] = "the tests on PostgreSQL"
     if testing and program("docker-registry") is None:
         missing["docker-registry"] = "the tests of pulling images"
+    if testing and program("curl") is None:
+        missing["curl"] = "the tests of the commands in the docs"
     if testing:
         browser = {"chromium": "chromium", "chromedriver": "chromium-driver"}
         missing |= {package: "the tests in a browser" for name, package in browser.items() if program(name) is None}

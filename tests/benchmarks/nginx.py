@@ -22,7 +22,7 @@ http {{
     server {{ listen 127.0.0.1:{port}; {server} }}
 }}
 """
-# As the README has it.
+# As docs/operate.md has it.
 _IN_FRONT = """
     location / {
         proxy_pass http://chef; proxy_http_version 1.1; proxy_set_header Connection "";
