@@ -39,7 +39,7 @@ def chef_init_is_compiled(app_configs: Any, **kwargs: Any) -> list[CheckMessage]
 
 
 @register()
-def convex_can_be_told(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+def convex_is_usable(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     if not settings.CONVEX_URL:
         return []
     found: list[CheckMessage] = []

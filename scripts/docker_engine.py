@@ -52,7 +52,7 @@ def start(place: Place) -> Service:
         raise SetupError(f"No Docker Engine answers at {host}. Start it there, or set DOCKER_HOST to where it is.")
     if host == DEFAULT_DOCKER_HOST and _SYSTEMD.exists():
         return _start_unit(place)
-    options = [] if host == DEFAULT_DOCKER_HOST else _apart(place)
+    options = [] if host == DEFAULT_DOCKER_HOST else _private_options(place)
     plain = _dockerd(place, host, options)
     try:
         bring_up(plain, lambda: answers(host), seconds=40)
@@ -73,7 +73,7 @@ def _dockerd(place: Place, host: str, options: list[str]) -> Service:
     return Service("docker", argv, log=place.log("docker"), environment=environment, stage=FIRST_STAGE, grace=30)
 
 
-def _apart(place: Place) -> list[str]:
+def _private_options(place: Place) -> list[str]:
     """Options that keep a second engine separate from the machine's own."""
     folder = place.data / "docker"
     folder.mkdir(parents=True, exist_ok=True)

@@ -47,7 +47,7 @@ def start(folder: Path, *, log: Path) -> tuple[Service, str]:
         stage=FIRST_STAGE,
         stop_signal=signal.SIGINT,  # PostgreSQL's "fast" shutdown: it does not wait for clients to disconnect
     )
-    bring_up(service, lambda: _lets_in(programs, port), seconds=30)
+    bring_up(service, lambda: _accepts_connections(programs, port), seconds=30)
     return service, f"postgres://postgres:{password}@127.0.0.1:{port}/postgres"
 
 
@@ -87,7 +87,7 @@ def _environment() -> Mapping[str, str]:
     return {"PATH": os.environ.get("PATH", ""), "LC_ALL": "C"}
 
 
-def _lets_in(programs: Path, port: int) -> bool:
+def _accepts_connections(programs: Path, port: int) -> bool:
     """It listens before it is ready: until then it reports that it is starting up."""
     argv = [str(programs / "pg_isready"), "--quiet", "--host=127.0.0.1", f"--port={port}"]
     return subprocess.run(argv, env=_environment(), check=False).returncode == 0

@@ -142,7 +142,7 @@ def _choose_port(place: Place) -> int:
     return port
 
 
-def _is_news(line: str) -> bool:
+def _is_shown(line: str) -> bool:
     """Lines of prepare_runtimes to show: new images, why it takes long, and warnings."""
     shown = (": built", ": pulled", ": found", "No registry can be reached", "chef-init was not compiled")
     return any(words in line for words in shown)
@@ -155,7 +155,7 @@ def _preparations(place: Place, url: str) -> list[Step]:
     images = [python, "manage.py", "prepare_runtimes"]
     return [
         Step("database, static files, user and token", database, place.log("prepare"), place.environment),
-        Step("the runtimes' images", images, place.log("images"), place.environment, shows=_is_news),
+        Step("the runtimes' images", images, place.log("images"), place.environment, shows=_is_shown),
     ]
 
 

@@ -39,7 +39,7 @@ def main(arguments: Sequence[str]) -> int:
     began = time.monotonic()
     # Also SIGINT: a shell's background processes ignore it, and so would pytest, which cleans up on SIGINT.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _leave)
+        signal.signal(number, _raise_interrupt)
     try:
         if "--fast" in arguments:
             return _run_fast([argument for argument in arguments if argument != "--fast"])
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str]) -> int:
 def _run_fast(arguments: Sequence[str]) -> int:
     """Run the fast tests. Installs only the virtual environment, and starts nothing. Returns pytest's exit code."""
     install_python(LOCKS["tests"])
-    return subprocess.run([*_PYTEST, *_FAST, *arguments], cwd=ROOT, env=_plain(os.environ)).returncode
+    return subprocess.run([*_PYTEST, *_FAST, *arguments], cwd=ROOT, env=_without_settings(os.environ)).returncode
 
 
 @contextlib.contextmanager
@@ -86,7 +86,7 @@ def _bench(place: Place) -> Iterator[tuple[Place, str]]:
 
 
 def _environment(place: Place, folder: Path) -> dict[str, str]:
-    return _plain(place.environment) | {
+    return _without_settings(place.environment) | {
         "CHEF_DATA_DIR": str(folder),
         # Parallel runs on the same engine must not touch each other's containers.
         "CHEF_INSTALLATION": f"test-{os.getpid()}",
@@ -95,7 +95,7 @@ def _environment(place: Place, folder: Path) -> dict[str, str]:
     }
 
 
-def _plain(environment: Mapping[str, str]) -> dict[str, str]:
+def _without_settings(environment: Mapping[str, str]) -> dict[str, str]:
     """The environment without the settings of a Chef on this machine."""
     chefs = set(read_env_file(ROOT / ".env.example", commented=True)) - _KEPT
     return {name: value for name, value in environment.items() if name not in chefs}
@@ -186,7 +186,7 @@ class _Lane:
             self._process.wait()
 
 
-def _leave(number: int, frame: FrameType | None) -> NoReturn:
+def _raise_interrupt(number: int, frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
 
 

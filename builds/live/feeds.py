@@ -51,21 +51,21 @@ _queue = ThreadPoolExecutor(max_workers=1, thread_name_prefix="live-queue")
 
 async def in_database(read: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Run a function that reads the database in a thread, and release the thread's connection."""
-    return await asyncio.get_running_loop().run_in_executor(_threads, _alone, read, args, kwargs)
+    return await asyncio.get_running_loop().run_in_executor(_threads, _with_own_connection, read, args, kwargs)
 
 
 async def queued_in_database(read: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Like `in_database`, but one call at a time, with a pause after each."""
 
     def run() -> T:
-        result = _alone(read, args, kwargs)
+        result = _with_own_connection(read, args, kwargs)
         time.sleep(PAUSE_SECONDS)
         return result
 
     return await asyncio.get_running_loop().run_in_executor(_queue, run)
 
 
-def _alone(read: Callable[..., T], args: Any, kwargs: Any) -> T:
+def _with_own_connection(read: Callable[..., T], args: Any, kwargs: Any) -> T:
     try:
         return read(*args, **kwargs)
     finally:

@@ -85,17 +85,17 @@ class StreamRedactor:
         """The part of the text so far that can be passed on."""
         if not text or not self._redaction:
             return text
-        raw = _Coloured(self._held + _utf8(text))
+        raw = _ColouredText(self._held + _utf8(text))
         cut = raw.start(len(raw.plain) - self._redaction.unfinished(raw.plain))
         if len(raw.text) - cut > self._redaction.most_held:
             cut = len(raw.text)  # only an endless run of colour codes is that long
-        return self._give(raw, cut)
+        return self._pass_on(raw, cut)
 
     def finish(self) -> str:
         """Everything held back, at the end of the stream."""
-        return self._give(_Coloured(self._held), len(self._held))
+        return self._pass_on(_ColouredText(self._held), len(self._held))
 
-    def _give(self, raw: "_Coloured", cut: int) -> str:
+    def _pass_on(self, raw: "_ColouredText", cut: int) -> str:
         """The masked text up to the cut; the rest is held back."""
         given, at = [], 0
         masked = 0
@@ -108,7 +108,7 @@ class StreamRedactor:
         self._held, self._masked = raw.text[cut:], masked
         return b"".join(given).decode(errors="surrogatepass")
 
-    def _spans(self, raw: "_Coloured") -> list[_Span]:
+    def _spans(self, raw: "_ColouredText") -> list[_Span]:
         """What to mask, in order and without overlaps: overlapping secrets get the first one's name."""
         found = [(raw.start(start), raw.end(end), mask) for start, end, mask in self._redaction.spans(raw.plain)]
         if self._masked:
@@ -122,7 +122,7 @@ class StreamRedactor:
         return merged
 
 
-class _Coloured:
+class _ColouredText:
     """A text, the same without colour codes, and the mapping of positions in that back to the text."""
 
     def __init__(self, text: bytes) -> None:
@@ -155,7 +155,7 @@ def forms(value: str) -> set[bytes]:
     found: set[bytes] = set()
     for text in {value, value.strip()}:
         # Without its surrounding line ends, which the log needs for its lines.
-        found |= {_utf8(_cleaned(written).strip("\n")) for written in (text, *_written(text))}
+        found |= {_utf8(_cleaned(written).strip("\n")) for written in (text, *_quoted_forms(text))}
         found |= {_utf8(line.strip()) for line in _cleaned(text).split("\n")}
         found |= set(_encoded(_utf8(text)))
     return {form for form in found if len(form) >= MIN_BYTES}
@@ -170,7 +170,7 @@ def _utf8(text: str) -> bytes:
     return text.encode(errors="surrogatepass")
 
 
-def _written(text: str) -> Iterator[str]:
+def _quoted_forms(text: str) -> Iterator[str]:
     """The secret as programs quote it."""
     yield json.dumps(text)[1:-1]
     yield json.dumps(text, ensure_ascii=False)[1:-1]

@@ -80,7 +80,7 @@ class Outlook:
     def of(self, build: Build) -> dict[str, Any]:
         if build.is_external:
             return self.external.get(build.pk) or _external_document(len(self.external) + 1, self._pause)
-        return self.documents.get(build.pk) or self._of_unseen(build)
+        return self.documents.get(build.pk) or self._for_unknown(build)
 
     def knows(self, pk: UUID) -> bool:
         return pk in self.documents or pk in self.external
@@ -89,7 +89,7 @@ class Outlook:
     def _pause(self) -> str | None:
         return "paused" if self.is_paused else None
 
-    def _of_unseen(self, build: Build) -> dict[str, Any]:
+    def _for_unknown(self, build: Build) -> dict[str, Any]:
         """For a build that was not in the queue then: it has been claimed, or was queued, since."""
         if max(build.created_at, build.available_at) < self.taken_at:
             return {"position": 1, "etaSeconds": {"p50": 0, "p90": 0}, "blockedBy": None}

@@ -73,7 +73,7 @@ class UsageRecorder:
         if tokens_left_today(generation.owner_id) == 0:
             raise EngineError("day_spent")
         usage, now = _usage(sent), timezone.now()
-        with self.lease.writing(**_more(usage)):
+        with self.lease.writing(**_increments(usage)):
             Exchange.objects.create(
                 id=sent.id,
                 generation=generation,
@@ -95,7 +95,7 @@ class UsageRecorder:
         opened, day = self._opened.pop(ended.id)
         usage, before = _usage(ended), _usage(opened)
         with transaction.atomic():
-            Generation.objects.filter(pk=self.lease.job.pk).update(**_more(usage, before))
+            Generation.objects.filter(pk=self.lease.job.pk).update(**_increments(usage, before))
             Exchange.objects.filter(pk=ended.id).update(
                 answer=_storable(ended.answer),
                 input_tokens=ended.input_tokens,
@@ -121,7 +121,7 @@ def _prices() -> Prices:
     return Prices(Decimal(str(settings.AI_PRICE_INPUT)), Decimal(str(settings.AI_PRICE_OUTPUT)))
 
 
-def _more(usage: Usage, before: Usage | None = None) -> dict[str, Any]:
+def _increments(usage: Usage, before: Usage | None = None) -> dict[str, Any]:
     """Columns of a generation, increased by a usage, minus what was counted for it before."""
     before = before or Usage()
     return {

@@ -29,7 +29,7 @@ class Command(BaseCommand):
         # A plain SIGTERM would leave the temporary folder and an untagged image behind.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         if warning := first_process().warning:
-            self._tell(warning)
+            self._print(warning)
         try:
             images = runtime_images(options["runtime"])
             with ImageStore() as store:
@@ -39,13 +39,15 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from error
         except KeyboardInterrupt as error:
             raise CommandError("Interrupted; run it again to create the missing images.") from error
-        self._tell(f"package registries: {', '.join(sorted(f'{host}:{port}' for host, port in found.hosts)) or 'none'}")
+        self._print(
+            f"package registries: {', '.join(sorted(f'{host}:{port}' for host, port in found.hosts)) or 'none'}"
+        )
 
     def _prepare(self, images: list[RuntimeImage], store: ImageStore, *, force: bool, pull: bool) -> None:
-        ready = prepare(images, store=store, force=force, pull=pull, report=self._tell)
+        ready = prepare(images, store=store, force=force, pull=pull, report=self._print)
         if any(prepared.how != "present" for prepared in ready):
             forget()  # a new image may have a package manager with another default
 
-    def _tell(self, line: str) -> None:
+    def _print(self, line: str) -> None:
         self.stdout.write(line)
         self.stdout.flush()

@@ -13,7 +13,7 @@ from django.utils import timezone
 from pytest_django import Settings
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from builds.checks import convex_can_be_told
+from builds.checks import convex_is_usable
 from builds.models import RESULT_EVENTS, Build, WebhookEndpoint
 from builds.webhooks import endpoints, outbox
 from builds.webhooks.endpoints import follow_settings, rotate_secret, set_project_webhook
@@ -227,7 +227,7 @@ def test_without_settings_there_is_nothing(db: None, settings: Settings) -> None
 def test_settings_that_cannot_work_are_told_at_start(settings: Settings, url: str, secret: str, told: str) -> None:
     settings.CONVEX_URL, settings.CONVEX_WEBHOOK_SECRET = url, secret
 
-    found = convex_can_be_told(None)
+    found = convex_is_usable(None)
 
     assert [told in message.msg for message in found] == ([True] if told else [])
     assert all(secret not in f"{message.msg}{message.hint}" for message in found if len(secret) > 6)
@@ -236,7 +236,7 @@ def test_settings_that_cannot_work_are_told_at_start(settings: Settings, url: st
 def test_a_secret_that_is_no_random_text_is_warned_of_and_signs(settings: Settings) -> None:
     settings.CONVEX_URL, settings.CONVEX_WEBHOOK_SECRET = "https://convex.example.com", "changeme"
 
-    [warning] = convex_can_be_told(None)
+    [warning] = convex_is_usable(None)
 
     assert (warning.id, "changeme" in f"{warning.msg}{warning.hint}") == ("builds.W002", False)
 
