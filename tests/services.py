@@ -1,7 +1,7 @@
-"""What tests need beside Python, by their markers: found where it is, started where that is cheap, or asked for.
+"""Services that tests need, by their markers: found, started if that is cheap, or reported as missing.
 
-A test whose service is missing fails with what to do; it is never skipped. Markers that follow from a fixture are
-given here; all others stand with the tests.
+A test whose service is missing fails and says what to do; it is never skipped. Markers that follow from a fixture are
+added here; all others are set in the tests.
 """
 
 import atexit
@@ -21,14 +21,14 @@ from scripts.postgres import programs_folder
 from scripts.processes import Fault, Service, bring_up
 from tests.settings import OWN_REDIS
 
-# What follows from a fixture: an installation has a Redis of its own, and an engine for its builds.
+# Markers by fixture: an installation has its own Redis, and an engine for its builds.
 _BY_FIXTURE = {
     "chef": ("docker", "redis"),
     "fragile": ("docker", "redis"),
     "chrome": ("browser",),
-    "s3": ("slow",),  # a server in Python, and all bytes go through it
+    "s3": ("slow",),  # a server in Python that handles every byte
 }
-_OTHERWISE = "`./scripts/test.sh` brings all that tests need; `./scripts/test.sh --fast` runs those that need nothing."
+_OTHERWISE = "`./scripts/test.sh` starts all that tests need; `./scripts/test.sh --fast` runs those that need nothing."
 
 
 def mark_by_fixtures(item: pytest.Item) -> None:
@@ -38,7 +38,7 @@ def mark_by_fixtures(item: pytest.Item) -> None:
 
 
 def missing_for(item: pytest.Item) -> str:
-    """What a test needs and this machine lacks, with what to do; empty when it can run."""
+    """What the test needs and this machine lacks, with what to do; empty if it can run."""
     wanted = (check for name, check in _CHECKS.items() if item.get_closest_marker(name))
     lacks = " ".join(filter(None, (check() for check in wanted)))
     return f"{lacks} {_OTHERWISE}" if lacks else ""
@@ -56,7 +56,7 @@ def _docker() -> str:
 
 @cache
 def _redis() -> str:
-    """An installation starts one of its own, so the program has to be there in any case."""
+    """Installations start their own Redis, so the program is needed in any case."""
     url = os.environ["REDIS_URL"]
     if not shutil.which("redis-server"):
         return "redis-server is missing: install it (Debian's package is redis-server)."

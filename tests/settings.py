@@ -1,8 +1,8 @@
-"""The settings of this process of pytest: chef.settings with a secret key, a data folder and SQLite of its own.
+"""Settings of this pytest process: chef.settings with its own secret key, data folder and SQLite database.
 
-Nothing has to be set by hand, and how Chef is set up on this machine does not matter: of its variables, only those in
-`KEPT` are read, which say how the machine reaches things and where `./scripts/test.sh` has put them. Chef's own
-processes, which some tests start, have chef.settings and an environment of their own: see tests.installation.
+Nothing has to be set by hand, and a Chef set up on this machine does not interfere: only the variables in `KEPT` are
+read, which say how the machine reaches things and where `./scripts/test.sh` has put them. Chef's own processes, which
+some tests start, have chef.settings and their own environment: see tests.installation.
 """
 
 import atexit
@@ -21,13 +21,13 @@ KEPT = frozenset(
         *("CHEF_DATA_DIR", "CHEF_INSTALLATION", "SECRET_KEY", "DATABASE_URL", "REDIS_URL"),
     }
 )
-REDIS_DATABASES = 16  # as many as a Redis has that nobody has configured
-# Set where REDIS_URL is one of ours, at which tests.services starts a server when a test needs one.
+REDIS_DATABASES = 16  # a Redis's default
+# Set if REDIS_URL is our own: tests.services starts a server there when a test needs one.
 OWN_REDIS = "CHEF_TESTS_OWN_REDIS"
 
 
 def _prepare_environment() -> None:
-    """What chef.settings reads, which processes started by tests inherit."""
+    """Set the variables that chef.settings reads; processes started by tests inherit them."""
     for name in set(read_env_file(ROOT / ".env.example", commented=True)) - KEPT:
         os.environ.pop(name, None)
     os.environ.setdefault("SECRET_KEY", secrets.token_urlsafe(60))
@@ -37,7 +37,7 @@ def _prepare_environment() -> None:
     if "REDIS_URL" not in os.environ:
         os.environ[OWN_REDIS] = "1"
     if worker := os.environ.get("PYTEST_XDIST_WORKER", ""):
-        _part_from_other_workers(worker)
+        _separate_from_other_workers(worker)
     if OWN_REDIS in os.environ:
         os.environ["REDIS_URL"] = f"redis://127.0.0.1:{free_port()}/0"
     data = os.environ["CHEF_DATA_DIR"]
@@ -46,7 +46,7 @@ def _prepare_environment() -> None:
 
 
 def _temporary_folder() -> str:
-    """Removed when this process ends. Its path is short: unix sockets lie below."""
+    """A folder that is removed when this process ends; its path is short, for Unix sockets in it."""
     folder, ours = tempfile.mkdtemp(prefix="chef-tests-", dir="/tmp"), os.getpid()
 
     def remove() -> None:
@@ -57,8 +57,8 @@ def _temporary_folder() -> str:
     return folder
 
 
-def _part_from_other_workers(worker: str) -> None:
-    """pytest-xdist's workers have inherited one environment: each gets a folder, a name and a part of Redis in it."""
+def _separate_from_other_workers(worker: str) -> None:
+    """Give each pytest-xdist worker its own folder, name and Redis database; all inherit one environment."""
     base = Path(os.environ["CHEF_DATA_DIR"])
     folder = base / worker
     folder.mkdir(exist_ok=True)
@@ -72,7 +72,7 @@ def _part_from_other_workers(worker: str) -> None:
             number = (int(database) + 1 + int(worker.removeprefix("gw"))) % REDIS_DATABASES
             os.environ["REDIS_URL"] = f"{server}/{number}"
     if os.environ.get("DATABASE_URL", "").startswith("sqlite"):
-        del os.environ["DATABASE_URL"]  # it is in the folder; on a server, pytest-django names databases by worker
+        del os.environ["DATABASE_URL"]  # SQLite is in the folder; on a server, pytest-django names databases by worker
 
 
 _prepare_environment()
@@ -80,7 +80,7 @@ _prepare_environment()
 from chef.settings import *  # noqa: E402, F403  (it reads the environment)
 from chef.settings import STORAGES  # noqa: E402
 
-# As they are in the repository: nothing has to be collected. Installations have Chef's own.
+# Files as they are in the repository, without collecting them. Installations use Chef's own storage.
 STORAGES = {**STORAGES, "staticfiles": {"BACKEND": "tests.static_files.PlainStaticFiles"}}
-# Chef's own takes a third of a second for each password, as it should.
+# Chef's own hasher takes a third of a second per password, by design.
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]

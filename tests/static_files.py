@@ -1,4 +1,4 @@
-"""Static files as they are in the repository, without being collected."""
+"""Static files as they are in the repository, without collecting them."""
 
 from functools import cache
 
@@ -7,7 +7,7 @@ from django.contrib.staticfiles.storage import StaticFilesStorage
 
 
 class PlainStaticFiles(StaticFilesStorage):
-    """Links to what is there alone, as Chef's own storage does: a template that names a missing file fails."""
+    """Links only to existing files, as Chef's own storage does: a template that names a missing file fails."""
 
     def url(self, name: str | None) -> str:
         if name and not _is_there(name):
