@@ -15,7 +15,7 @@ def free_port() -> int:
 
 
 def answers(port: int) -> bool:
-    """Whether a server listens on the port."""
+    """Whether a server accepts connections on a local port."""
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
         return True
     return False

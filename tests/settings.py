@@ -1,8 +1,8 @@
-"""Settings of this pytest process: chef.settings with its own secret key, data folder and SQLite database.
+"""Django settings for pytest: chef.settings with their own secret key, data folder and SQLite database.
 
-Nothing has to be set by hand, and a Chef set up on this machine does not interfere: only the variables in `KEPT` are
-read, which say how the machine reaches things and where `./scripts/test.sh` has put them. Chef's own processes, which
-some tests start, have chef.settings and their own environment: see tests.installation.
+Nothing has to be set by hand, and this machine's configuration of Chef is ignored: only the variables in `KEPT` are
+read, which say how to reach services and where `./scripts/test.sh` has started them. Processes that tests start use
+chef.settings with their own environment: see tests.installation.
 """
 
 import atexit
@@ -21,8 +21,8 @@ KEPT = frozenset(
         *("CHEF_DATA_DIR", "CHEF_INSTALLATION", "SECRET_KEY", "DATABASE_URL", "REDIS_URL"),
     }
 )
-REDIS_DATABASES = 16  # a Redis's default
-# Set if REDIS_URL is our own: tests.services starts a server there when a test needs one.
+REDIS_DATABASES = 16  # Redis's default
+# Set if REDIS_URL is the address at which tests.services starts a server once a test needs one.
 OWN_REDIS = "CHEF_TESTS_OWN_REDIS"
 
 
@@ -37,7 +37,7 @@ def _prepare_environment() -> None:
     if "REDIS_URL" not in os.environ:
         os.environ[OWN_REDIS] = "1"
     if worker := os.environ.get("PYTEST_XDIST_WORKER", ""):
-        _separate_from_other_workers(worker)
+        _part_from_other_workers(worker)
     if OWN_REDIS in os.environ:
         os.environ["REDIS_URL"] = f"redis://127.0.0.1:{free_port()}/0"
     data = os.environ["CHEF_DATA_DIR"]
@@ -46,19 +46,19 @@ def _prepare_environment() -> None:
 
 
 def _temporary_folder() -> str:
-    """A folder that is removed when this process ends; its path is short, for Unix sockets in it."""
+    """A folder that is removed when this process ends. Its path is short, as Unix sockets need one."""
     folder, ours = tempfile.mkdtemp(prefix="chef-tests-", dir="/tmp"), os.getpid()
 
     def remove() -> None:
-        if os.getpid() == ours:  # and not in a fork of it
+        if os.getpid() == ours:  # not in a fork of it
             shutil.rmtree(folder, ignore_errors=True)
 
     atexit.register(remove)
     return folder
 
 
-def _separate_from_other_workers(worker: str) -> None:
-    """Give each pytest-xdist worker its own folder, name and Redis database; all inherit one environment."""
+def _part_from_other_workers(worker: str) -> None:
+    """Separate pytest-xdist's workers, which inherit one environment: own data folder, name and Redis database."""
     base = Path(os.environ["CHEF_DATA_DIR"])
     folder = base / worker
     folder.mkdir(exist_ok=True)
@@ -72,15 +72,16 @@ def _separate_from_other_workers(worker: str) -> None:
             number = (int(database) + 1 + int(worker.removeprefix("gw"))) % REDIS_DATABASES
             os.environ["REDIS_URL"] = f"{server}/{number}"
     if os.environ.get("DATABASE_URL", "").startswith("sqlite"):
-        del os.environ["DATABASE_URL"]  # SQLite is in the folder; on a server, pytest-django names databases by worker
+        # A new file in the worker's folder. On a server, pytest-django adds the worker to the database's name.
+        del os.environ["DATABASE_URL"]
 
 
 _prepare_environment()
 
-from chef.settings import *  # noqa: E402, F403  (it reads the environment)
+from chef.settings import *  # noqa: E402, F403  (reads the environment)
 from chef.settings import STORAGES  # noqa: E402
 
-# Files as they are in the repository, without collecting them. Installations use Chef's own storage.
+# Straight from the repository, without collectstatic. Installations use Chef's own storage.
 STORAGES = {**STORAGES, "staticfiles": {"BACKEND": "tests.static_files.PlainStaticFiles"}}
-# Chef's own hasher takes a third of a second per password, by design.
+# Fast: the production hasher takes a third of a second per password, on purpose.
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]

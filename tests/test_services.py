@@ -1,4 +1,4 @@
-"""The test set-up: own settings, services by markers, and which run a test belongs to."""
+"""The test set-up: settings, services by markers, and the lanes that tests run in."""
 
 import os
 import subprocess
@@ -23,7 +23,7 @@ PRINT_SETTINGS = (
 
 
 class Item:
-    """A test with the given markers."""
+    """A test item with the given markers."""
 
     nodeid = "tests/test_it.py::test_it"
 
@@ -36,7 +36,7 @@ class Item:
 
 @pytest.fixture
 def unchecked() -> Iterator[None]:
-    """Clear cached checks of services before and after the test."""
+    """Clear the cached checks of services before and after the test."""
     checks: Any = services._CHECKS.values()
     for check in checks:
         check.cache_clear()
@@ -46,18 +46,18 @@ def unchecked() -> Iterator[None]:
 
 
 def settings_by(**environment: str) -> list[str]:
-    """Data folder, installation, Redis, database and DEBUG in an environment."""
+    """Data folder, installation, Redis, database and DEBUG, as set under an environment."""
     plain = {"PATH": os.environ["PATH"], **environment}
     done = subprocess.run([sys.executable, "-c", PRINT_SETTINGS], cwd=ROOT, env=plain, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 
 
-def test_settings_need_nothing_and_ignore_this_machine_s_chef() -> None:
+def test_settings_need_no_variables_and_ignore_this_machine_s_configuration() -> None:
     folder, installation, redis, database, debug = settings_by(DEBUG="1", PORT="none", S3_BUCKET="mine", AI_API_KEY="x")
 
     assert folder.startswith("/tmp/chef-tests-")
-    assert not Path(folder).exists(), "it is removed with its process"
+    assert not Path(folder).exists(), "removed when its process ends"
     assert installation.startswith("test-")
     assert redis.startswith("redis://127.0.0.1:2")
     assert database == f"{folder}/chef.sqlite3"
@@ -67,9 +67,9 @@ def test_settings_need_nothing_and_ignore_this_machine_s_chef() -> None:
 def test_workers_of_one_run_share_nothing(tmp_path: Path) -> None:
     given = {"CHEF_DATA_DIR": str(tmp_path), "CHEF_INSTALLATION": "run", "REDIS_URL": "redis://127.0.0.1:1/4"}
 
-    expected = [settings_by(**given, PYTEST_XDIST_WORKER=worker) for worker in ("gw0", "gw1")]
+    found = [settings_by(**given, PYTEST_XDIST_WORKER=worker) for worker in ("gw0", "gw1")]
 
-    assert expected == [
+    assert found == [
         [f"{tmp_path}/gw0", "run-gw0", "redis://127.0.0.1:1/5", f"{tmp_path}/gw0/chef.sqlite3", "False"],
         [f"{tmp_path}/gw1", "run-gw1", "redis://127.0.0.1:1/6", f"{tmp_path}/gw1/chef.sqlite3", "False"],
     ]
@@ -77,15 +77,15 @@ def test_workers_of_one_run_share_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
-    ("marker", "environment", "expected"),
+    ("marker", "environment", "message"),
     [
         ("docker", {"DOCKER_HOST": "tcp://127.0.0.1:1"}, "No Docker Engine answers at tcp://127.0.0.1:1: start it"),
         ("redis", {"PATH": "/nowhere"}, "redis-server is missing: install it"),
         ("redis", {"REDIS_URL": "redis://127.0.0.1:1/0"}, "No Redis answers at REDIS_URL: start it"),
     ],
 )
-def test_missing_services_are_reported_with_a_remedy(
-    monkeypatch: pytest.MonkeyPatch, marker: str, environment: dict[str, str], expected: str
+def test_a_missing_service_is_reported_with_a_hint(
+    monkeypatch: pytest.MonkeyPatch, marker: str, environment: dict[str, str], message: str
 ) -> None:
     monkeypatch.delenv(OWN_REDIS, raising=False)
     for name, value in environment.items():
@@ -95,7 +95,7 @@ def test_missing_services_are_reported_with_a_remedy(
 
     lacks = services.missing_for(item)
 
-    assert lacks.startswith(expected)
+    assert lacks.startswith(message)
     assert "./scripts/test.sh" in lacks
 
 
@@ -109,7 +109,7 @@ def test_missing_services_are_reported_with_a_remedy(
         ([pytest.mark.once, pytest.mark.waits], {"sqlite-waiting"}),
     ],
 )
-def test_markers_decide_where_a_test_runs(markers: list[pytest.MarkDecorator], lanes: set[str]) -> None:
+def test_markers_decide_the_lanes_of_a_test(markers: list[pytest.MarkDecorator], lanes: set[str]) -> None:
     item: Any = Item(*(marker.mark for marker in markers))
 
     assert {lane for lane in LANES if belongs(item, lane)} == lanes

@@ -22,7 +22,7 @@ http {{
     server {{ listen 127.0.0.1:{port}; {server} }}
 }}
 """
-# As the README of Chef configures it.
+# As configured in docs/operate.md.
 _IN_FRONT = """
     location / {
         proxy_pass http://chef; proxy_http_version 1.1; proxy_set_header Connection "";
@@ -39,27 +39,27 @@ _IN_FRONT = """
 """
 
 
-class NginxMissing(Exception):
+class NginxMissingError(Exception):
     """nginx is not installed."""
 
 
 @contextlib.contextmanager
 def serving(file: Path, folder: Path) -> Iterator[int]:
-    """Serve the file as `/file` while the block runs; yields the port. Raises NginxMissing."""
+    """Serve the file as `/file` while the block runs; yields the port. Raises NginxMissingError."""
     with _running(folder, f"location = /file {{ alias {file}; }}") as port:
         yield port
 
 
 @contextlib.contextmanager
 def serving_site(site: Path, folder: Path) -> Iterator[int]:
-    """Serve a folder, with its `.gz` files to clients that accept gzip; yields the port. Raises NginxMissing."""
+    """Serve a folder, with its `.gz` files to clients that accept gzip; yields the port. Raises NginxMissingError."""
     with _running(folder, f"root {site}; include /etc/nginx/mime.types; gzip_static on;") as port:
         yield port
 
 
 @contextlib.contextmanager
 def in_front(chef: int, stored: Path, folder: Path) -> Iterator[int]:
-    """An nginx in front of Chef's port that sends stored files itself; yields its port. Raises NginxMissing."""
+    """An nginx in front of Chef's port that sends stored files itself; yields its port. Raises NginxMissingError."""
     upstream = f"upstream chef {{ server 127.0.0.1:{chef}; keepalive 64; }}"
     cache = f"proxy_cache_path {folder}/cache keys_zone=sites:10m max_size=1g use_temp_path=off;"
     with _running(folder, _IN_FRONT % stored, f"{upstream} {cache}") as port:
@@ -70,7 +70,7 @@ def in_front(chef: int, stored: Path, folder: Path) -> Iterator[int]:
 def _running(folder: Path, server: str, http: str = "") -> Iterator[int]:
     program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
     if program is None:
-        raise NginxMissing("nginx is missing: install Debian's package nginx-light.")
+        raise NginxMissingError("nginx is missing: install Debian's package nginx-light.")
     port, config = free_port(), folder / "nginx.conf"
     folder.mkdir()
     # As root, nginx would switch its worker to a user who may not read the file.

@@ -82,7 +82,7 @@ def test_a_killed_worker_s_open_request_stays_counted_as_an_estimate(
     model.says("plan", plan())
     generation = ask()
 
-    class Killed(BaseException):
+    class KilledError(BaseException):
         pass
 
     class Dies(Run):
@@ -91,7 +91,7 @@ def test_a_killed_worker_s_open_request_stays_counted_as_an_estimate(
 
             def kill(exchange: Any) -> None:
                 if exchange.stage == "plan":
-                    raise Killed
+                    raise KilledError
                 keep(exchange)
 
             asker._on_exchange = kill
@@ -99,7 +99,7 @@ def test_a_killed_worker_s_open_request_stays_counted_as_an_estimate(
 
     lease = claim("worker")
     assert lease
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         Dies(lease, no_follow_up).execute()
     open_row = generation.exchanges.get(stage="plan")
     assert (open_row.seconds, open_row.is_estimated) == (None, True)

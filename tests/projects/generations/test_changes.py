@@ -6,7 +6,7 @@ from chef.jobs.models import Status
 from projects.actions import add_revision
 from projects.environment import Secret, set_environment
 from projects.files.paths import NewFile
-from projects.generations.actions import Wishes, request_edit
+from projects.generations.actions import GenerationOptions, request_edit
 from projects.models import Project
 from tests.projects.engine.apps import patch, replacement
 from tests.projects.generations.runs import HTML, code_of, run
@@ -17,7 +17,7 @@ def test_an_edit_makes_a_new_revision_with_a_diff(model: ScriptedModel, project:
     change = replacement("index.html", "<title>Todo</title>", "<title>Done</title>")
     model.says("patch", patch(summary="Another title.", replacements=[change]))
 
-    generation = run(request_edit(project, by=owner, prompt="Call it Done", wishes=Wishes()))
+    generation = run(request_edit(project, by=owner, prompt="Call it Done", options=GenerationOptions()))
 
     revision = generation.revision
     assert revision
@@ -37,7 +37,7 @@ def test_a_project_of_a_runtime_without_generated_apps_can_be_edited(
     change = replacement("index.html", "<title>Todo</title>", "<title>Done</title>")
     model.says("patch", patch(summary="Another title.", replacements=[change]))
 
-    generation = run(request_edit(project, by=owner, prompt="Call it Done", wishes=Wishes()))
+    generation = run(request_edit(project, by=owner, prompt="Call it Done", options=GenerationOptions()))
 
     assert generation.revision, generation.error
     assert generation.revision.strategy == strategy
@@ -49,7 +49,7 @@ def test_a_project_of_a_runtime_without_generated_apps_can_be_edited(
 def test_an_edit_of_an_outdated_revision_is_not_stored(model: ScriptedModel, project: Project, owner: User) -> None:
     change = replacement("index.html", "<title>Todo</title>", "<title>Done</title>")
     model.says("patch", patch(replacements=[change]))
-    generation = request_edit(project, by=owner, prompt="Call it Done", wishes=Wishes())
+    generation = request_edit(project, by=owner, prompt="Call it Done", options=GenerationOptions())
     add_revision(project, files=[NewFile("index.html", b"new")], dependencies={}, strategy={})
 
     generation = run(generation)
@@ -62,7 +62,7 @@ def test_an_edit_that_does_not_apply_leaves_nothing_behind(model: ScriptedModel,
     bad = patch(replacements=[replacement("index.html", "not there", "x")])
     model.says("patch", bad, bad)
 
-    generation = run(request_edit(project, by=owner, prompt="Call it Done", wishes=Wishes()))
+    generation = run(request_edit(project, by=owner, prompt="Call it Done", options=GenerationOptions()))
 
     assert (generation.status, code_of(generation)) == (Status.FAILED, "patch_failed")
     assert project.revisions.count() == 1
@@ -79,7 +79,7 @@ def test_project_secrets_are_not_in_exchanges(model: ScriptedModel, project: Pro
     change = replacement("index.html", "Todo", f"correct-horse-battery {KEY}")
     model.says("patch", patch(replacements=[change]))
 
-    generation = run(request_edit(project, by=owner, prompt="x", wishes=Wishes()))
+    generation = run(request_edit(project, by=owner, prompt="x", options=GenerationOptions()))
 
     row = generation.exchanges.get()
     assert "correct-horse" not in str(row.messages) + row.answer

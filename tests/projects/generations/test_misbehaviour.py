@@ -10,7 +10,7 @@ from pytest_django import Settings
 from chef.jobs.models import Status
 from projects.actions import add_revision
 from projects.files.paths import NewFile
-from projects.generations.actions import Wishes, request_edit
+from projects.generations.actions import GenerationOptions, request_edit
 from projects.models import Generation, Project, Revision
 from tests.projects.engine.apps import patch, plan, planned, written
 from tests.projects.generations.runs import HTML, MAIN, code_of, run, usage_of
@@ -86,7 +86,7 @@ def test_prompt_injection_in_files_changes_only_the_answer(model: ScriptedModel,
     obedient = patch(new_files=[{"path": "/etc/passwd", "content": "root"}])
     model.says("patch", obedient, obedient)
 
-    generation = run(request_edit(project, by=owner, prompt="Write tests", wishes=Wishes()))
+    generation = run(request_edit(project, by=owner, prompt="Write tests", options=GenerationOptions()))
 
     assert (generation.status, code_of(generation)) == (Status.FAILED, "patch_failed")
     system, user = (str(message["content"]) for message in model.requests[0]["messages"][:2])
