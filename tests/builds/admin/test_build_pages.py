@@ -104,7 +104,7 @@ def test_the_page_of_a_failed_build_says_why_before_all_else(operator: Client, e
 
     page = operator.get(f"{BUILDS}{build.pk}/change/").content.decode()
 
-    places = [page.index(text) for text in ("type checker refuses the code", "line 3 is wrong", "Attempt 1: failed")]
+    places = [page.index(text) for text in ("type checker found type errors", "line 3 is wrong", "Attempt 1: failed")]
     assert places == sorted(places)
     for text in ("type_error", "exit code 2", "host:1", "the end of it", "running → failed", "Retried as", "#2"):
         assert text in page

@@ -146,7 +146,7 @@ def test_a_broken_manifest_is_refused_with_the_place(name: str, content: str | b
 
     assert error.code == "invalid_manifest"
     assert error.evidence[0].startswith(evidence)
-    assert error.message.startswith(f"{name} cannot be used: ")
+    assert error.message.startswith(f"{name} is invalid: ")
 
 
 # --- Static sites ------------------------------------------------------------------------------------------------

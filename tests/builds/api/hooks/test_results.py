@@ -76,7 +76,7 @@ def test_a_failure_has_the_verdict_that_was_told(taken: dict[str, Any], client: 
     assert answer.json() == of(taken, status="failed")
     verdict = client.get(f"/v1/builds/{taken['jobId']}").json()["verdict"]
     hint = verdict.pop("hint")
-    assert hint == "Correct the types that the evidence names."
+    assert hint == "Fix the type errors shown in the evidence."
     assert verdict == {
         "class": "build",
         "code": "type_error",

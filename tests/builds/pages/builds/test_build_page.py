@@ -97,7 +97,7 @@ def test_what_a_build_printed_stays_inert_and_its_verdict_is_told(queue_build: Q
     assert "<img" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
     assert "\x1b" not in page
-    assert "type checker refuses the code" in page
+    assert "type checker found type errors" in page
     assert "exit code 2" in page
 
 
