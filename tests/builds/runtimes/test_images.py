@@ -352,7 +352,7 @@ def test_pulled_image_that_does_not_run_is_removed_again(
     push(tiny, node.public)
     monkeypatch.setenv("PATH", str(tmp_path))  # so that it is not built instead
 
-    with pytest.raises(PreparationError, match=r"node 20: not pulled .* and not built: This is no Debian machine"):
+    with pytest.raises(PreparationError, match=r"node 20: not pulled .* and not built: This is not a Debian machine"):
         prepare([node], store=store, force=True)
 
     assert store.find(node.public) is None

@@ -199,7 +199,7 @@ def test_allowed_hosts_of_the_settings_are_added(settings: Settings) -> None:
 def test_allowed_host_that_is_none_is_refused_with_what_to_write(settings: Settings, entry: str) -> None:
     settings.EGRESS_ALLOWED_HOSTS = [entry]
 
-    with pytest.raises(ImproperlyConfigured, match="must be a host, or host:port"):
+    with pytest.raises(ImproperlyConfigured, match="must be a host or host:port"):
         discover()
 
 

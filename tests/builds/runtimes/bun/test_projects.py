@@ -35,7 +35,7 @@ def test_a_project_in_a_folder_is_found_and_says_why() -> None:
 
     assert (plan.runtime, plan.root_dir) == ("bun", "app")
     assert "Bun, because there is a bun.lock." in plan.reasons
-    assert "bun, which installs what bun.lock says." in plan.reasons
+    assert "bun, which installs from bun.lock." in plan.reasons
 
 
 def test_the_strategy_may_ask_for_another_runtime() -> None:
@@ -69,7 +69,7 @@ def test_a_broken_manifest_is_refused_with_its_place() -> None:
     ("files", "asked", "reason"),
     [
         ({}, None, "Bun 1, the default."),
-        ({}, "1.2", "Bun 1, as the strategy asks."),
+        ({}, "1.2", "Bun 1, as set in the strategy."),
         ({".bun-version": "1.2.3 # ours\n"}, None, "Bun 1, because .bun-version asks for 1.2.3."),
         (
             {"package.json": built(packageManager="bun@1.1.0")},

@@ -280,7 +280,7 @@ def test_nothing_to_build_and_nothing_built_is_left_to_the_package_manager_to_te
     plan = plan_of({"package.json": manifest(scripts={"start": "node ."}), "index.js": ""})
 
     assert plan.build_command == "npm run build"
-    assert "Nothing says how to build: package.json has no build script." in plan.reasons
+    assert "package.json has no build script, so the build will fail." in plan.reasons
 
 
 @pytest.mark.parametrize(

@@ -175,8 +175,8 @@ def test_the_build_needs_no_network_after_its_requirements_are_installed(tools: 
     built = run(sys.executable, "-m", "build", "--no-isolation", cwd=tmp_path, **tools, PIP_NO_INDEX="1")
 
     assert installed.returncode == 0, installed.stderr
-    assert "Installing what the build needs: flit_core>=3.9\n" in installed.stdout
-    assert "Installing what the build needs: six==1.17.0\n" in installed.stdout
+    assert "Installing the build requirements: flit_core>=3.9\n" in installed.stdout
+    assert "Installing the build requirements: six==1.17.0\n" in installed.stdout
     assert built.returncode == 0, built.stderr
     assert {path.name for path in (tmp_path / "dist").iterdir()} == {"tiny-1.0-py2.py3-none-any.whl", "tiny-1.0.tar.gz"}
     assert "tiny.py" in zipfile.ZipFile(tmp_path / "dist" / "tiny-1.0-py2.py3-none-any.whl").namelist()
