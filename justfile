@@ -31,6 +31,10 @@ format:
 types:
     .venv/bin/mypy .
 
+# Which package may import which: the contracts in pyproject.toml
+imports:
+    .venv/bin/lint-imports --no-cache --no-logo
+
 # All that CI runs
 ci:
     ./.ci/run

@@ -17,7 +17,7 @@ from builds.sites.publishing import delete_releases
 from builds.verdicts.evidence import verdict
 from builds.webhooks.endpoints import delete_endpoints_of, set_project_webhook
 from builds.webhooks.outbox import tell_of
-from chef.jobs.capacity import make_sure_of_room
+from chef.jobs.capacity import refuse_when_full
 from chef.jobs.models import Status, TransitionRefusedError
 from chef.refusals import RefusalError
 from chef.storage.deletion import discard_keys
@@ -161,7 +161,7 @@ def queue_build(
         is_external = bool(project.builds.order_by("-number").values_list("is_external", flat=True).first())
     if is_external and not settings.WORKER_SECRETS:
         raise NoExternalBuilderError
-    make_sure_of_room(queue_of(is_external=is_external), project.owner_id)
+    refuse_when_full(queue_of(is_external=is_external), project.owner_id)
     return _queued(revision, by=by, priority=priority, is_external=is_external, **origin)
 
 

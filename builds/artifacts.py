@@ -22,7 +22,7 @@ from django.db.models import QuerySet
 from builds.models import Artifact, Build, PhaseName
 from builds.queue.claims import BuildLease
 from builds.runtimes.detection import Plan
-from builds.sandbox.contract import Output, OutputMissing, OutputUnsafe, Workspace
+from builds.sandbox.contract import Output, OutputMissingError, OutputUnsafeError, Workspace
 from builds.sandbox.tar import StreamFile
 from builds.verdicts.evidence import Verdict, verdict
 from chef.jobs.models import Status
@@ -32,7 +32,7 @@ MAX_NAME_BYTES = 1024
 _UNSAFE_NAME = re.compile("[\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff\ufffe\uffff]")
 
 
-class OutputRefused(Exception):
+class OutputRefusedError(Exception):
     """The outputs cannot be kept; `verdict` says why and what to do."""
 
     def __init__(self, verdict: Verdict) -> None:
@@ -88,8 +88,8 @@ def collect(
     """Store the plan's outputs under the attempt's prefix. Rows are not written here: see `record`.
 
     All outputs that the user named are taken; of detected candidates, the first that is a folder.
-    Raises OutputRefused with the verdict `no_output`, `unsafe_output`, `too_many_artifacts` or `artifacts_too_large`,
-    and what `check` raises; nothing of the attempt stays in the store then.
+    Raises OutputRefusedError with the verdict `no_output`, `unsafe_output`, `too_many_artifacts` or
+    `artifacts_too_large`, and what `check` raises; nothing of the attempt stays in the store then.
     """
     taken = Taken()
     try:
@@ -103,7 +103,7 @@ def collect(
             if not plan.outputs_chosen:
                 break
         if not taken.artifacts:
-            raise OutputRefused(verdict("no_output", phase=PhaseName.ARTIFACTS, evidence=[_looked_for(plan)]))
+            raise OutputRefusedError(verdict("no_output", phase=PhaseName.ARTIFACTS, evidence=[_looked_for(plan)]))
     except BaseException:
         discard_attempt(lease.build.pk, lease.fence)
         raise
@@ -137,11 +137,11 @@ def _taken(workspace: Workspace, plan: Plan, path: str) -> Iterator[Output | Non
     try:
         with workspace.take(_join(plan.root_dir, path)) as output:
             yield output
-    except OutputMissing:
+    except OutputMissingError:
         yield None
-    except OutputUnsafe as unsafe:
+    except OutputUnsafeError as unsafe:
         evidence = [f"{unsafe} is a link or a special file"]
-        raise OutputRefused(verdict("unsafe_output", phase=PhaseName.ARTIFACTS, evidence=evidence)) from unsafe
+        raise OutputRefusedError(verdict("unsafe_output", phase=PhaseName.ARTIFACTS, evidence=evidence)) from unsafe
 
 
 def _members(stream: Iterator[bytes]) -> Iterator[tuple[tarfile.TarInfo, IO[bytes] | None]]:
@@ -172,10 +172,10 @@ def _store_member(
         taken.skipped.append(f"{name!r}: {reason}")
         return
     if len(taken.artifacts) >= max_files:
-        raise OutputRefused(verdict("too_many_artifacts", phase=PhaseName.ARTIFACTS, limit=max_files))
+        raise OutputRefusedError(verdict("too_many_artifacts", phase=PhaseName.ARTIFACTS, limit=max_files))
     taken.total_bytes += member.size
     if taken.total_bytes > max_bytes:
-        raise OutputRefused(verdict("artifacts_too_large", phase=PhaseName.ARTIFACTS, limit=max_bytes))
+        raise OutputRefusedError(verdict("artifacts_too_large", phase=PhaseName.ARTIFACTS, limit=max_bytes))
     taken.artifacts.append(_store(name, _Hashing(source, member.size, check), lease, len(taken.artifacts)))
 
 

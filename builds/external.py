@@ -28,7 +28,7 @@ from chef.jobs.queues import Fault
 from chef.jobs.reaping import after_fault
 from chef.refusals import RefusalError
 from chef.storage.deletion import discard_keys
-from projects.environment import EnvironmentUnreadable, environment_for
+from projects.environment import EnvironmentUnreadableError, environment_for
 
 PIECE_BYTES = 16 * 1024
 
@@ -63,7 +63,7 @@ def take(worker: str) -> Taken | None:
     while lease := claim(worker, is_external=True):
         try:
             environment = environment_for(lease.build.project)
-        except EnvironmentUnreadable as unreadable:
+        except EnvironmentUnreadableError as unreadable:
             names = ", ".join(unreadable.names)
             reason = verdict("environment_unreadable", phase=PhaseName.PREPARATION, names=names)
             lease.end(Status.FAILED, verdict=reason.as_json())
@@ -200,7 +200,7 @@ class Report:
         try:
             self._log.set_secrets(environment_for(build.project).secrets)
             logs, given = self._result.logs, self._result.verdict
-        except EnvironmentUnreadable as unreadable:
+        except EnvironmentUnreadableError as unreadable:
             names = ", ".join(unreadable.names)
             left_out = f"[chef] What the builder reported was left out: {names} cannot be read, and so not be masked.\n"
             logs, given = [LogText(PhaseName.BUILD, "stderr", left_out)], _without_texts(self._result.verdict)

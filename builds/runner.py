@@ -1,6 +1,6 @@
 """The five phases of a build, in order. Knows no Docker, no HTTP and no RQ.
 
-A phase that ends the build raises BuildEnded with a verdict. An engine or storage fault is ours: the build goes
+A phase that ends the build raises BuildFailedError with a verdict. An engine or storage fault is ours: the build goes
 back to the queue until its attempts are spent.
 """
 
@@ -24,13 +24,13 @@ from builds.runtimes.catalogue import find_runtime, runtime_tag
 from builds.runtimes.detection import DetectionError, Plan, StrategyRequest, detect
 from builds.sandbox.contract import (
     Command,
-    EngineFault,
     Identity,
-    ImageMissing,
+    ImageMissingError,
     InputFile,
     Limits,
     Outcome,
     Sandbox,
+    SandboxError,
     Watch,
     Workspace,
 )
@@ -40,12 +40,12 @@ from chef.jobs.models import Status
 from chef.jobs.pubsub import publish_change
 from chef.jobs.queues import Fault
 from chef.jobs.reaping import after_fault
-from projects.environment import BuildEnvironment, EnvironmentUnreadable, environment_for
+from projects.environment import BuildEnvironment, EnvironmentUnreadableError, environment_for
 
 logger = logging.getLogger(__name__)
 
 
-class BuildEnded(Exception):
+class BuildFailedError(Exception):
     """The build has failed for good, with this verdict."""
 
     def __init__(self, verdict: Verdict) -> None:
@@ -84,9 +84,9 @@ class Run:
                 finally:
                     self.clean_up()
             self.finish(Status.COMPLETED)
-        except BuildEnded as end:
+        except BuildFailedError as end:
             self.finish(Status.FAILED, verdict=end.verdict.as_json())
-        except Interrupted:
+        except WorkerStoppingError:
             self.hand_back()
         except LeaseLostError:
             artifacts.discard_attempt(
@@ -136,10 +136,10 @@ class Run:
                     self.lease,
                     max_files=settings.MAX_ARTIFACTS,
                     max_bytes=settings.MAX_ARTIFACT_BYTES,
-                    check=self.stop_if_told,
+                    check=self.check_interrupts,
                 )
-            except artifacts.OutputRefused as refused:
-                raise BuildEnded(refused.verdict) from refused
+            except artifacts.OutputRefusedError as refused:
+                raise BuildFailedError(refused.verdict) from refused
             for skipped in taken.skipped[:100]:
                 self.log.system_line(f"not kept: {skipped}")
             artifacts.record(taken, self.lease)
@@ -160,16 +160,16 @@ class Run:
         try:
             if self.workspace:
                 self.workspace.remove()
-        except EngineFault as fault:
+        except SandboxError as fault:
             logger.warning("build %s: clean-up is left to the sweeper: %s", self.build.pk, fault)
 
     def read_environment(self) -> BuildEnvironment:
         try:
             return environment_for(self.build.project)
-        except EnvironmentUnreadable as unreadable:
+        except EnvironmentUnreadableError as unreadable:
             # A key that is gone does not come back by itself: further attempts would end here too.
             names = ", ".join(unreadable.names)
-            raise BuildEnded(
+            raise BuildFailedError(
                 verdict("environment_unreadable", phase=PhaseName.PREPARATION, names=names)
             ) from unreadable
 
@@ -179,7 +179,7 @@ class Run:
                 files, dependencies=self.build.revision.dependencies, strategy=strategy_request(self.strategy)
             )
         except DetectionError as error:
-            raise BuildEnded(error.verdict) from error
+            raise BuildFailedError(error.verdict) from error
 
     def run_command(self, name: PhaseName, script: str | None, plan: Plan, *, with_registries: bool) -> None:
         if not script:
@@ -206,9 +206,9 @@ class Run:
             self.log.end_phase()
             run.exit_code = outcome.exit_code
             self.account(outcome)
-            self.stop_if_told()
+            self.check_interrupts()
             if not outcome.succeeded:
-                raise BuildEnded(self.judge(name, outcome, evidence))
+                raise BuildFailedError(self.judge(name, outcome, evidence))
 
     def judge(self, name: PhaseName, outcome: Outcome, evidence: EvidenceCollector) -> Verdict:
         return evidence.judge(
@@ -233,7 +233,7 @@ class Run:
     @contextmanager
     def phase(self, name: PhaseName, on_line: Callable[[str, str], None] | None = None) -> Iterator[PhaseRun]:
         """Record one phase: its start, its end, and how it ended."""
-        self.stop_if_told(unless=name == PhaseName.CLEANUP)
+        self.check_interrupts(ignore_shutdown=name == PhaseName.CLEANUP)
         run = PhaseRun(attempt=self.lease.attempt, name=name)
         with self.lease.writing(phase=name, progress=PROGRESS[name]):
             run.save()
@@ -244,7 +244,7 @@ class Run:
         try:
             yield run
         except Exception as end:
-            interrupted = isinstance(end, Interrupted)
+            interrupted = isinstance(end, WorkerStoppingError)
             self.close(run, PhaseRun.Status.INTERRUPTED if interrupted else PhaseRun.Status.FAILED)
             raise
         self.close(run, PhaseRun.Status.COMPLETED)
@@ -274,11 +274,12 @@ class Run:
         )
         transaction.on_commit(partial(publish_change, self.build.pk))
 
-    def stop_if_told(self, *, unless: bool = False) -> None:
+    def check_interrupts(self, *, ignore_shutdown: bool = False) -> None:
+        """Raises LeaseLostError, and WorkerStoppingError unless a shutdown is ignored."""
         if self.lease.lost.is_set():
             raise LeaseLostError(f"build {self.build.pk} is no longer ours")
-        if self.lease.interrupted.is_set() and not unless:
-            raise Interrupted
+        if self.lease.interrupted.is_set() and not ignore_shutdown:
+            raise WorkerStoppingError
 
     # --- The end ------------------------------------------------------------------------------------------------
 
@@ -299,15 +300,15 @@ class Run:
         artifacts.discard_attempt(self.build.pk, self.lease.fence)
 
 
-class Interrupted(Exception):
-    """The worker has been told to stop."""
+class WorkerStoppingError(Exception):
+    """The worker is shutting down."""
 
 
 def fault_code(fault: Exception) -> str:
     """The catalogue's code for a fault of ours."""
     codes: list[tuple[type[Exception] | tuple[type[Exception], ...], str]] = [
-        (ImageMissing, "image_missing"),
-        (EngineFault, "engine_unavailable"),
+        (ImageMissingError, "image_missing"),
+        (SandboxError, "engine_unavailable"),
         ((DatabaseError, OSError), "storage_unavailable"),
     ]
     return next((code for kind, code in codes if isinstance(fault, kind)), "internal_error")

@@ -12,7 +12,7 @@ from chef.jobs import running
 
 
 def open_sandbox() -> Sandbox:
-    """The engine that this installation uses. Raises EngineFault when it does not answer."""
+    """The engine that this installation uses. Raises SandboxError when it does not answer."""
     return DockerSandbox(discover)
 
 

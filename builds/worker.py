@@ -17,8 +17,8 @@ from django.utils import timezone
 from builds.models import WorkerHost
 from builds.reaper import sweep
 from builds.sandbox.chef_init import first_process
-from builds.sandbox.contract import EngineFault
-from builds.sandbox.engine import FAULTS, api_version, guarded, told
+from builds.sandbox.contract import SandboxError
+from builds.sandbox.engine import FAULTS, api_version, engine_status, guarded
 from builds.tasks import open_sandbox  # also so that processes forked for a build need not import anything
 
 logger = logging.getLogger(__name__)
@@ -53,8 +53,8 @@ def sweep_and_report(workers: int) -> None:
     fault, engine = "", None
     try:
         sweep(open_sandbox())
-        engine = guarded(told)()
-    except EngineFault as caught:
+        engine = guarded(engine_status)()
+    except SandboxError as caught:
         logger.warning("the engine does not answer: %s", caught)
         fault = str(caught)[:300] or "no answer"
     now = timezone.now()

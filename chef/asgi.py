@@ -13,17 +13,17 @@ from django.urls import get_resolver
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "chef.settings")
 django.setup(set_prefix=False)
 
-# These load models, which Django must have been set up for.
+# These import models, which needs Django to be set up.
 from builds import site_names  # noqa: E402
 from builds.sites import server  # noqa: E402
 from chef.web import memory, streaming  # noqa: E402
 
 
 class _Handler(ASGIHandler):
-    """Django's, for bodies without a length too: `tar cz . | curl -F archive=@-` sends such a one."""
+    """Django's handler, also for bodies without a Content-Length, such as `tar cz . | curl -F archive=@-` sends."""
 
     def create_request(self, scope: Any, body_file: Any) -> Any:
-        # Django has gathered the body by now; REST framework takes one without a length for empty.
+        # Django has read the whole body by now; REST framework treats one without a length as empty.
         if all(name != b"content-length" for name, _ in scope["headers"]):
             length = str(body_file.seek(0, os.SEEK_END)).encode()
             body_file.seek(0)
@@ -32,11 +32,11 @@ class _Handler(ASGIHandler):
 
 
 django_application: Any = _Handler()
-get_resolver().url_patterns  # noqa: B018 - loads all views now, so that the next line finds them
+get_resolver().url_patterns  # noqa: B018 - loads all views before settle() below
 memory.settle()
 
 
-# For people. No template: what is too large is refused without Django.
+# For browsers. Not a template, because such a request is refused before Django sees it.
 _PAGE = """<!doctype html>
 <html lang="en">
 <head>
@@ -58,12 +58,12 @@ _PAGE = """<!doctype html>
 """
 
 
-class BodyTooLarge(Exception):
-    """More came than any request may hold."""
+class BodyTooLargeError(Exception):
+    """The body is larger than any request may be."""
 
 
 async def application(scope: Any, receive: Any, send: Any) -> None:
-    """Django, behind a limit on request bodies: Django itself would first put all of any body on disk."""
+    """Django behind a limit on the request body: Django alone would first write any body to disk in full."""
     if scope["type"] != "http":
         await django_application(scope, receive, send)
         return
@@ -80,14 +80,14 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
         message = await receive()
         received += len(message.get("body", b""))
         if received > most:
-            raise BodyTooLarge
+            raise BodyTooLargeError
         return message
 
     try:
         if declared.isdigit() and int(declared) > most:
-            raise BodyTooLarge
+            raise BodyTooLargeError
         await streaming.serve(django_application, scope, receive, send, body_of=bounded_receive)
-    except BodyTooLarge:
+    except BodyTooLargeError:
         is_for_programs = scope["path"].startswith("/v1/")
         await _refuse(send, f"The request has more than {most:,} bytes: send less, or fewer files.", is_for_programs)
     finally:

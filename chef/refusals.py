@@ -1,8 +1,8 @@
-"""What an action refuses to do, and why: one base class, so that API, pages and admin each need one handler.
+"""Refusals of actions: one base class, so that API, pages and admin each need one handler.
 
-An action raises a subclass and has changed nothing then. Knows neither HTTP frameworks nor models: `chef.web.errors`
-makes an answer of the API from it, `builds.pages.refusals` a message on a page, `projects.admin.operations` a line of
-the admin.
+An action that raises one has changed nothing. Knows neither HTTP frameworks nor models: `chef.web.errors` turns it
+into an API response, `builds.pages.refusals` into a message on a page, `projects.admin.operations` into one of the
+admin.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Reason:
-    """One thing that is wrong.
+    """One error.
 
-    `code` is stable; `detail` says what to do. `attr` leads to what is at fault in the request, the outermost name
-    first, such as `("env", "PORT")`; empty when it is the request as a whole. `is_of_user`: whether the last name was
-    chosen by the user, such as a file's path: the text alone does not tell which one is meant then.
+    `code` is stable; `detail` says what to do. `attr` is the path to the invalid part of the request, outermost name
+    first, such as `("env", "PORT")`; empty for the request as a whole. `is_of_user`: the last name was chosen by the
+    user, such as a file's path, so `detail` alone does not say which one is meant.
     """
 
     code: str
@@ -30,9 +30,8 @@ class Reason:
 class RefusalError(Exception):
     """An action was refused, and nothing was changed. The text is for people: it says why, and what to do.
 
-    `code` is stable, and one of `builds.api.schema.error_codes`. `status` is the HTTP status of the API's answer; with
-    400, the error names the fields of its `reasons`. `retry_after`: seconds after which it may succeed, if waiting
-    helps.
+    `code` is stable, and one of `builds.api.schema.error_codes`. `status` is the HTTP status of the API's response;
+    with 400, it names the fields in `reasons`. `retry_after`: seconds after which it may succeed, if waiting helps.
     """
 
     code = "conflict"
@@ -49,5 +48,5 @@ class RefusalError(Exception):
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """What goes with the status in an answer over HTTP."""
+        """Headers of the HTTP response."""
         return {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}

@@ -1,7 +1,7 @@
-"""Everything that an installation may choose, read from the environment once.
+"""All settings of an installation, read once from the environment.
 
-`.env.example` lists each name with its meaning. A value that cannot be used stops the process at start with a
-sentence that says what to write instead; nothing here falls back to an insecure default.
+`.env.example` lists each name with its meaning. An invalid value stops the process at start with a sentence that says
+what to write instead; nothing falls back to an insecure default.
 """
 
 import os
@@ -32,7 +32,7 @@ def env(name: str, default: str = "") -> str:
 def env_bool(name: str, default: bool = False) -> bool:
     value = env(name, "1" if default else "0").lower()
     if value not in {"1", "0", "true", "false", "yes", "no", "on", "off"}:
-        raise ImproperlyConfigured(f"{name}={value!r} is neither on nor off: write 1 or 0.")
+        raise ImproperlyConfigured(f"{name}={value!r} is not a boolean: write 1 or 0.")
     return value in {"1", "true", "yes", "on"}
 
 
@@ -50,17 +50,17 @@ def env_number(name: str, default: float, *, least: float, most: float = float("
 def env_bytes(name: str, default: str) -> int:
     try:
         return parse_bytes(env(name, default))
-    except ValueError as fault:
-        raise ImproperlyConfigured(f"{name}: {fault}") from fault
+    except ValueError as error:
+        raise ImproperlyConfigured(f"{name}: {error}") from error
 
 
 def env_rate(name: str, default: str) -> str:
-    """Such as 600/minute; empty where there is no limit."""
+    """Such as 600/minute; empty for no limit."""
     rate = env(name, default)
     try:
         return "" if rate == "0" else str(rate if limits.parse(rate).amount else "")
-    except ValueError as fault:
-        raise ImproperlyConfigured(f"{name}={rate!r} is no rate: write 600/minute or the like, or 0.") from fault
+    except ValueError as error:
+        raise ImproperlyConfigured(f"{name}={rate!r} is not a rate: write one such as 600/minute, or 0.") from error
 
 
 def env_list(name: str, default: str = "") -> list[str]:
@@ -72,28 +72,28 @@ def env_list(name: str, default: str = "") -> list[str]:
 DEBUG = env_bool("DEBUG")
 DATA_DIR = Path(env("CHEF_DATA_DIR", str(BASE_DIR / "var"))).resolve()
 PORT = int(env_number("PORT", 3001, least=1, most=65535))
-# The address that links in answers carry; empty means the address that the client itself used.
+# The base of links in responses; empty: the address that the client used.
 CHEF_URL = env("CHEF_URL").rstrip("/")
 
 
 def secret_key() -> str:
-    """SECRET_KEY, or what is in the file that scripts/start.sh makes in the data folder; there is no default."""
+    """SECRET_KEY, or the content of the file that scripts/start.sh creates in the data folder. No default."""
     file = DATA_DIR / "secret-key"
     key = env("SECRET_KEY") or (file.read_text().strip() if file.is_file() else "")
     if not key:
-        raise ImproperlyConfigured(f"Set SECRET_KEY to a long random text, or put one into {file}.")
+        raise ImproperlyConfigured(f"Set SECRET_KEY to a long random text, or write one to {file}.")
     return key
 
 
 SECRET_KEY = secret_key()
-SECRET_KEY_FALLBACKS = env_list("SECRET_KEY_FALLBACKS")  # keys of before: what they signed and sealed is still good
+SECRET_KEY_FALLBACKS = env_list("SECRET_KEY_FALLBACKS")  # former keys: what they signed and sealed stays valid
 
 
 def secrets_keys() -> list[str]:
-    """What seals projects' variables in the database: the first key seals, all unseal."""
+    """Keys that encrypt projects' variables in the database: the first encrypts, all decrypt."""
     keys = env_list("CHEF_SECRETS_KEY")
     if any(len(key) < 32 for key in keys):
-        raise ImproperlyConfigured("CHEF_SECRETS_KEY: a key is too short: make one with openssl rand -hex 32.")
+        raise ImproperlyConfigured("CHEF_SECRETS_KEY: a key is too short: create one with openssl rand -hex 32.")
     return [*keys, SECRET_KEY, *SECRET_KEY_FALLBACKS]
 
 
@@ -166,10 +166,10 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
 ]
 
-# Served over HTTPS: cookies and redirects insist on it. Off for a machine of one's own, where there is no certificate.
+# Served over HTTPS: cookies and redirects require it. Off for a local machine without a certificate.
 HTTPS = env_bool("CHEF_HTTPS")
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = HTTPS
-# Browsers take cookies so called from this host alone: no published site beside it can put its own in their place.
+# Browsers accept cookies with this prefix from this host only, so published sites on sibling hosts cannot set them.
 _COOKIE = "__Host-chef" if HTTPS else "chef"
 SESSION_COOKIE_NAME, CSRF_COOKIE_NAME = f"{_COOKIE}-session", f"{_COOKIE}-csrf"
 SECURE_HSTS_SECONDS = 31_536_000 if HTTPS else 0
@@ -179,7 +179,7 @@ SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if BEHIND_PROXY el
 
 # --- Where the data lives ----------------------------------------------------------------------------------------
 
-# Scratch space of running builds: the sockets of their egress proxies. The Docker engine must see it at the same path.
+# Scratch space of running builds: their egress proxies' sockets. The Docker engine must see it at the same path.
 BUILD_DIR = Path(env("BUILD_DIR", str(DATA_DIR / "builds"))).resolve()
 ARTIFACTS_DIR = Path(env("ARTIFACTS_DIR", str(DATA_DIR / "artifacts"))).resolve()
 _S3_DETAILS = (
@@ -194,21 +194,21 @@ _S3_DETAILS = (
 
 
 def artifact_store() -> dict[str, Any]:
-    """ARTIFACTS_DIR, or in its place the bucket of an S3-compatible store."""
+    """ARTIFACTS_DIR, or a bucket of an S3-compatible store instead."""
     if bucket := env("S3_BUCKET"):
         return {"BACKEND": "chef.storage.s3.S3Store", "OPTIONS": s3_options(bucket)}
-    if in_vain := [f"S3_{name}" for name in _S3_DETAILS if env(f"S3_{name}")]:
-        raise ImproperlyConfigured(f"{', '.join(in_vain)}: set S3_BUCKET too, or none of them.")
+    if unused := [f"S3_{name}" for name in _S3_DETAILS if env(f"S3_{name}")]:
+        raise ImproperlyConfigured(f"{', '.join(unused)}: set S3_BUCKET too, or none of them.")
     return {"BACKEND": "django.core.files.storage.FileSystemStorage", "OPTIONS": {"location": str(ARTIFACTS_DIR)}}
 
 
 def s3_options(bucket: str) -> dict[str, Any]:
-    """How to reach it, as django-storages names it. What is not said here, boto3 finds by itself: AWS_…, a role."""
+    """Options for django-storages. What is not set here, boto3 finds by itself: AWS_… variables, a role."""
     endpoint, style = env("S3_ENDPOINT_URL"), env("S3_ADDRESSING_STYLE").lower()
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}", bucket):
-        raise ImproperlyConfigured(f"S3_BUCKET={bucket!r} is no bucket's name; what its keys begin with is S3_PREFIX.")
+        raise ImproperlyConfigured(f"S3_BUCKET={bucket!r} is not a bucket's name; S3_PREFIX sets a prefix of its keys.")
     if endpoint and not re.match(r"https?://[^/\s]", endpoint):
-        raise ImproperlyConfigured(f"S3_ENDPOINT_URL={endpoint!r} is no address: it begins with http:// or https://.")
+        raise ImproperlyConfigured(f"S3_ENDPOINT_URL={endpoint!r} is not a URL: begin it with http:// or https://.")
     if style not in {"", "auto", "path", "virtual"}:
         raise ImproperlyConfigured(f"S3_ADDRESSING_STYLE={style!r}: write path, virtual or auto.")
     return {
@@ -216,14 +216,14 @@ def s3_options(bucket: str) -> dict[str, Any]:
         "location": env("S3_PREFIX").strip("/"),
         "endpoint_url": endpoint or None,
         "region_name": env("S3_REGION") or None,
-        "addressing_style": style or ("path" if endpoint else "auto"),  # few stores of one's own name hosts by buckets
+        "addressing_style": style or ("path" if endpoint else "auto"),  # self-hosted stores rarely have bucket hosts
         "verify": None if "AWS_CA_BUNDLE" in os.environ else env("SSL_CERT_FILE") or None,
         **s3_keys(),
     }
 
 
 def s3_keys() -> dict[str, Any]:
-    """Ours, and then never beside another's token; nothing where boto3 is to find them."""
+    """Our keys, never mixed with a token from elsewhere; nothing if boto3 is to find the keys."""
     key, secret, token = env("S3_ACCESS_KEY_ID"), env("S3_SECRET_ACCESS_KEY"), env("S3_SESSION_TOKEN")
     if bool(key) != bool(secret) or (token and not key):
         raise ImproperlyConfigured("S3_ACCESS_KEY_ID and S3_SECRET_ACCESS_KEY go together: set both, or neither.")
@@ -237,8 +237,8 @@ STORAGES = {
 
 DATABASES = {"default": dj_database_url.parse(env("DATABASE_URL", f"sqlite:///{DATA_DIR / 'chef.sqlite3'}"))}
 if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
-    # Immediate transactions: a reader that turns writer half-way would fail at once, whatever the time-out.
-    # Tests too use a file: SQLite's databases in memory lock in another way.
+    # Immediate transactions: one that reads first and writes later would fail at once, regardless of the time-out.
+    # Tests use a file too: SQLite's in-memory databases lock differently.
     DATABASES["default"]["TEST"] = {"NAME": str(DATA_DIR / "test.sqlite3")}
     DATABASES["default"]["OPTIONS"] = {
         "transaction_mode": "IMMEDIATE",
@@ -246,25 +246,25 @@ if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
         "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
     }
 else:
-    # A process that is stopped in the middle of a transaction must not hold its locks against the reaper.
+    # A process frozen in the middle of a transaction must not block the reaper with its locks.
     DATABASES["default"].setdefault("OPTIONS", {})["options"] = "-c idle_in_transaction_session_timeout=5s"
     if env_bool("CHEF_DB_POOL"):
-        # For the web process alone: a pool does not survive the fork that starts each build.
+        # For the web process only: a pool does not survive the fork that starts each build.
         DATABASES["default"]["OPTIONS"]["pool"] = {"min_size": 1, "max_size": 16}
         DATABASES["default"]["CONN_MAX_AGE"] = 0
 
 # --- Published sites ---------------------------------------------------------------------------------------------
 
-# Sites are at names below this one, which no cookie of the application reaches; with a port where it is not the usual.
+# Sites get subdomains of this domain, out of reach of the application's cookies. With a port if not the default one.
 SITES_DOMAIN = env("SITES_DOMAIN", f"localhost:{PORT}").lower().strip(".")
 
 
 def accel_prefix() -> str:
-    """Below this path, an nginx in front sends large files of ARTIFACTS_DIR by itself; empty: Chef sends them."""
+    """Below this path, an nginx in front serves large files of ARTIFACTS_DIR itself; empty: Chef serves them."""
     prefix = env("SITES_ACCEL_PREFIX").rstrip("/")
     if prefix and env("S3_BUCKET"):
         raise ImproperlyConfigured(
-            "SITES_ACCEL_PREFIX is for files in ARTIFACTS_DIR, and S3_BUCKET for none: unset one."
+            "SITES_ACCEL_PREFIX needs files in ARTIFACTS_DIR, which S3_BUCKET replaces: unset one."
         )
     return prefix
 
@@ -272,7 +272,7 @@ def accel_prefix() -> str:
 SITES_ACCEL_PREFIX = accel_prefix()
 PREVIEW_SECONDS = int(env_number("CHEF_PREVIEW_HOURS", 24, least=0.01, most=8760) * 3600)
 
-# What our own pages may load: their own files, and previews in a frame. Nothing inline, nothing of other hosts.
+# What our pages may load: their own files, and previews in a frame. Nothing inline, nothing from other hosts.
 CONTENT_SECURITY_POLICY = {
     "DIRECTIVES": {
         "default-src": [NONE],
@@ -293,7 +293,7 @@ CONTENT_SECURITY_POLICY = {
 
 
 def redis_url() -> str:
-    """REDIS_URL, or one made of REDIS_HOST, REDIS_PORT and REDIS_PASSWORD."""
+    """REDIS_URL, or a URL built from REDIS_HOST, REDIS_PORT and REDIS_PASSWORD."""
     password = env("REDIS_PASSWORD")
     auth = f":{quote(password, safe='')}@" if password else ""
     host, port = env("REDIS_HOST", "127.0.0.1"), int(env_number("REDIS_PORT", 6379, least=1, most=65535))
@@ -301,33 +301,33 @@ def redis_url() -> str:
 
 
 REDIS_URL = redis_url()
-# No time-out of RQ's own: the lease in the database decides when a build has been lost.
+# No time-out in RQ: the lease in the database decides when a build is lost.
 RQ_QUEUES = {name: {"URL": REDIS_URL, "DEFAULT_TIMEOUT": -1} for name in ("builds", "generations")}
-RQ_SHOW_ADMIN_LINK = False  # its pages are at /admin/queue/, behind permissions: see builds.admin.queue_pages
+RQ_SHOW_ADMIN_LINK = False  # its pages are at /admin/queue/ with permission checks: see builds.admin.queue_pages
 
 WORKER_CONCURRENCY = int(env_number("WORKER_CONCURRENCY", 5, least=1, most=256))
-WORKER_TIMEOUT = env_number("WORKER_TIMEOUT", 300_000, least=1_000) / 1000  # given in milliseconds, kept in seconds
+WORKER_TIMEOUT = env_number("WORKER_TIMEOUT", 300_000, least=1_000) / 1000  # milliseconds to seconds
 # How many generations run at once; they mostly wait for the model.
 GENERATION_CONCURRENCY = int(env_number("GENERATION_CONCURRENCY", 4, least=1, most=256))
-# How long a running build or generation may be silent towards the database before another worker may take it.
+# How long a running job may leave its lease unrenewed before another worker may take it.
 LEASE_SECONDS = env_number("CHEF_LEASE_SECONDS", 15, least=2, most=3600)
-# The same of a builder outside of this system, which comes over the network.
+# The same for an external builder, which connects over the network.
 OUTSIDE_LEASE_SECONDS = env_number("CHEF_OUTSIDE_LEASE_SECONDS", 300, least=2, most=86_400)
 
 
 def worker_secrets() -> list[str]:
-    """What builders outside of this system sign with: each is good, so that one can be replaced by the next."""
+    """Secrets that external builders sign with. All are valid, so that one can be replaced by the next."""
     secrets = env_list("CHEF_WORKER_SECRET")
     if any(not 24 <= _key_bytes(secret) <= 64 for secret in secrets):
         raise ImproperlyConfigured(
-            "CHEF_WORKER_SECRET: a secret is whsec_ and 24 to 64 random bytes in base64; make one with "
-            '`echo "whsec_$(openssl rand -base64 32)"`. Several have commas between them.'
+            "CHEF_WORKER_SECRET: a secret is whsec_ and 24 to 64 random bytes in base64; create one with "
+            '`echo "whsec_$(openssl rand -base64 32)"`. Separate several with commas.'
         )
     return secrets
 
 
 def _key_bytes(secret: str) -> int:
-    """How many bytes a secret of the Standard Webhooks has; 0 when it is none."""
+    """The length in bytes of a Standard Webhooks secret; 0 if it is not one."""
     head, prefix, key = secret.rpartition("whsec_")
     try:
         return len(b64decode(key, validate=True)) if prefix and not head else 0
@@ -336,7 +336,7 @@ def _key_bytes(secret: str) -> int:
 
 
 WORKER_SECRETS = worker_secrets()
-# How long running builds may go on after SIGTERM before they are handed back to the queue.
+# How long running builds may continue after SIGTERM before they are handed back to the queue.
 SHUTDOWN_GRACE_SECONDS = env_number("CHEF_SHUTDOWN_GRACE_SECONDS", 20, least=0, most=3600)
 MAX_ATTEMPTS = 3
 OWNER_MAX_RUNNING = int(env_number("CHEF_OWNER_MAX_RUNNING", 0, least=0))  # 0: no limit
@@ -348,15 +348,15 @@ OWNER_MAX_QUEUED = int(env_number("CHEF_OWNER_MAX_QUEUED", 500, least=1))
 DOCKER_HOST = env("DOCKER_HOST", "unix:///var/run/docker.sock")
 DOCKER_MEMORY_LIMIT = env_bytes("DOCKER_MEMORY_LIMIT", "512m")
 DOCKER_CPU_LIMIT = env_number("DOCKER_CPU_LIMIT", 1, least=0.05, most=1024)
-DOCKER_RUNTIME = env("DOCKER_RUNTIME")  # an OCI runtime such as runsc; empty is the engine's default
+DOCKER_RUNTIME = env("DOCKER_RUNTIME")  # an OCI runtime such as runsc; empty: the engine's default
 # The largest file that a build may write.
 DISK_LIMIT = env_bytes("CHEF_DISK_LIMIT", "4g")
 PIDS_LIMIT = int(env_number("CHEF_PIDS_LIMIT", 256, least=16, most=32_768))
-RUNTIME_REGISTRY = env("RUNTIME_REGISTRY")  # where public images are pulled from; empty is the engine's default
-EGRESS_ALLOWED_HOSTS = env_list("EGRESS_ALLOWED_HOSTS")  # "host" or "host:port", besides the package registries
-# The installation's name on every container, volume and network, so that two on one engine leave each other alone.
+RUNTIME_REGISTRY = env("RUNTIME_REGISTRY")  # where to pull public images from; empty: the engine's default
+EGRESS_ALLOWED_HOSTS = env_list("EGRESS_ALLOWED_HOSTS")  # "host" or "host:port", in addition to the package registries
+# The installation's name, on every container, volume and network: separates installations on the same engine.
 INSTALLATION = env("CHEF_INSTALLATION", "chef")
-CA_BUNDLE = env("SSL_CERT_FILE")  # given, read-only, to the installation phase
+CA_BUNDLE = env("SSL_CERT_FILE")  # mounted read-only in the installation phase
 
 # --- Limits ------------------------------------------------------------------------------------------------------
 
@@ -368,38 +368,38 @@ MAX_PATH_DEPTH = int(env_number("CHEF_MAX_PATH_DEPTH", 20, least=1, most=100))
 MAX_LOG_BYTES = env_bytes("CHEF_MAX_LOG_BYTES", "10m")
 MAX_ARTIFACTS = int(env_number("CHEF_MAX_ARTIFACTS", 20_000, least=1))
 MAX_ARTIFACT_BYTES = env_bytes("CHEF_MAX_ARTIFACT_BYTES", "1g")
-# A form that sends a folder may hold more files than a project, for some are left out; all other forms have few.
+# A form that uploads a folder may send more files than a project may have, because some are left out later.
 DATA_UPLOAD_MAX_NUMBER_FILES = 20 * MAX_FILES
 FILE_UPLOAD_HANDLERS = [
     "projects.api.parsers.FewFiles",
     "django.core.files.uploadhandler.MemoryFileUploadHandler",
     "django.core.files.uploadhandler.TemporaryFileUploadHandler",
 ]
-# JSON escapes and base64 make a body larger than the files in it.
+# JSON escapes and base64 make a body larger than its files.
 DATA_UPLOAD_MAX_MEMORY_SIZE = 2 * MAX_PROJECT_BYTES + 1_048_576
 
 # --- The AI engine -----------------------------------------------------------------------------------------------
 
-# Any endpoint that speaks OpenAI's chat completions; without a key, starters stand in for a model.
+# Any endpoint with OpenAI's chat completions API; without a key, starter projects replace the model.
 AI_API_KEY = env("AI_API_KEY") or env("OPENAI_API_KEY") or env("EMERGENT_LLM_KEY")
 AI_PROVIDER = env("AI_PROVIDER", "openai" if AI_API_KEY else "starter").lower()
 if AI_PROVIDER not in {"openai", "starter"}:
     raise ImproperlyConfigured(
-        f"AI_PROVIDER={AI_PROVIDER!r}: write openai for an endpoint that speaks its API, or starter for no model."
+        f"AI_PROVIDER={AI_PROVIDER!r}: write openai for an endpoint with its API, or starter for no model."
     )
 AI_MODEL = env("AI_MODEL", "gpt-4o")
 AI_BASE_URL = env("AI_BASE_URL", "https://api.openai.com/v1").rstrip("/")
 if AI_PROVIDER == "openai" and not AI_BASE_URL.startswith(("http://", "https://")):
-    raise ImproperlyConfigured(f"AI_BASE_URL={AI_BASE_URL!r} is no address: it begins with http:// or https://.")
-# What a million tokens cost, in whatever currency; only for the account that is shown.
+    raise ImproperlyConfigured(f"AI_BASE_URL={AI_BASE_URL!r} is not a URL: begin it with http:// or https://.")
+# What a million tokens cost, in any currency; only to show the cost.
 AI_PRICE_INPUT = env_number("AI_PRICE_INPUT", 0, least=0, most=1_000_000)
 AI_PRICE_OUTPUT = env_number("AI_PRICE_OUTPUT", 0, least=0, most=1_000_000)
-AI_MAX_OUTPUT = int(env_number("AI_MAX_OUTPUT", 16_384, least=500))  # tokens that the model writes at most at once
-# Seconds without a word, and for a whole answer, after which the endpoint is given up; and tries of one request.
+AI_MAX_OUTPUT = int(env_number("AI_MAX_OUTPUT", 16_384, least=500))  # most tokens of one answer
+# Seconds without output, and for a whole answer, before a request is given up; and attempts per request.
 AI_SILENCE_SECONDS = env_number("AI_SILENCE_SECONDS", 120, least=0.1, most=3600)
 AI_ANSWER_SECONDS = env_number("AI_ANSWER_SECONDS", 600, least=0.1, most=7200)
 AI_TRIES = int(env_number("AI_TRIES", 4, least=1, most=20))
-# Tokens that one generation may use with its repairs, and one owner in a day (UTC); 0: no limit for the day.
+# Tokens that one generation may use including its repairs, and one owner per day (UTC); 0: no daily limit.
 AI_MAX_TOKENS = int(env_number("AI_MAX_TOKENS", 200_000, least=1_000))
 AI_OWNER_TOKENS_PER_DAY = int(env_number("AI_OWNER_TOKENS_PER_DAY", 0, least=0))
 MAX_PROMPT_CHARS = int(env_number("CHEF_MAX_PROMPT_CHARS", 20_000, least=1, most=1_000_000))
@@ -408,14 +408,14 @@ GENERATE_WAIT = env_number("GENERATE_WAIT", 60, least=0, most=3600)
 
 # --- Webhooks ----------------------------------------------------------------------------------------------------
 
-# An endpoint of the installation itself, which gets every build's result: see builds.webhooks.endpoints.
+# The installation's own endpoint, which receives every build's result: see builds.webhooks.endpoints.
 CONVEX_URL = env("CONVEX_URL")
 CONVEX_WEBHOOK_SECRET = env("CONVEX_WEBHOOK_SECRET")
 WEBHOOK_CONCURRENCY = int(env_number("WEBHOOK_CONCURRENCY", 16, least=2, most=256))
-# How many messages one endpoint is sent at once, so that a slow one holds up no other.
+# How many messages are sent to one endpoint at once, so that a slow one does not delay others.
 WEBHOOK_PER_ENDPOINT = int(env_number("CHEF_WEBHOOK_PER_ENDPOINT", 4, least=1, most=256))
-WEBHOOK_TIMEOUT = env_number("CHEF_WEBHOOK_TIMEOUT", 15, least=0.1, most=300)  # seconds for all of one try
-# How long after a first failure a message is sent again; each time twice as long, up to the second number.
+WEBHOOK_TIMEOUT = env_number("CHEF_WEBHOOK_TIMEOUT", 15, least=0.1, most=300)  # seconds for one whole attempt
+# Delay before a failed message is sent again, doubled each time, and its maximum.
 WEBHOOK_RETRY_SECONDS = env_number("CHEF_WEBHOOK_RETRY_SECONDS", 5, least=0.01, most=3600)
 WEBHOOK_RETRY_MAX_SECONDS = env_number("CHEF_WEBHOOK_RETRY_MAX_SECONDS", 3600, least=0.01, most=86_400)
 WEBHOOK_RETRY_HOURS = env_number("CHEF_WEBHOOK_RETRY_HOURS", 24, least=0.001, most=8760)
@@ -423,12 +423,12 @@ WEBHOOK_DISABLE_DAYS = env_number("CHEF_WEBHOOK_DISABLE_DAYS", 5, least=0.001, m
 WEBHOOK_KEEP_DAYS = env_number("CHEF_WEBHOOK_KEEP_DAYS", 30, least=0.001, most=3650)
 OWNER_MAX_WEBHOOKS = int(env_number("CHEF_OWNER_MAX_WEBHOOKS", 100, least=1, most=10_000))
 WEBHOOK_ALLOW_HTTP = env_bool("CHEF_WEBHOOK_ALLOW_HTTP")
-# "host" or "host:port" that may be sent to although its addresses lie inside: see builds.webhooks.guard.
+# "host" or "host:port" that may receive messages despite an internal address: see builds.webhooks.guard.
 WEBHOOK_ALLOWED_HOSTS = env_list("CHEF_WEBHOOK_ALLOWED_HOSTS")
 
 # --- Mail --------------------------------------------------------------------------------------------------------
 
-# Owners are told when an endpoint of theirs is switched off. Without a host, nobody is.
+# Owners get an e-mail when their endpoint is switched off; without a host, none is sent.
 EMAIL_HOST = env("EMAIL_HOST")
 EMAIL_PORT = int(env_number("EMAIL_PORT", 25, least=1, most=65535))
 EMAIL_HOST_USER = env("EMAIL_HOST_USER")
@@ -442,7 +442,7 @@ DEFAULT_FROM_EMAIL = env("DEFAULT_FROM_EMAIL", "chef@localhost")
 
 ALLOW_ANONYMOUS = env_bool("CHEF_ALLOW_ANONYMOUS")
 if ALLOW_ANONYMOUS and not DEBUG:
-    raise ImproperlyConfigured("CHEF_ALLOW_ANONYMOUS=1 lets anyone in: it is for trying out, and needs DEBUG=1.")
+    raise ImproperlyConfigured("CHEF_ALLOW_ANONYMOUS=1 lets anyone in: it is for trying Chef out, and needs DEBUG=1.")
 _AUTHENTICATION = [
     "projects.api.authentication.TokenAuthentication",
     "rest_framework.authentication.SessionAuthentication",
@@ -456,23 +456,23 @@ REST_FRAMEWORK = {
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["projects.api.parsers.JSONParser"],
     "DEFAULT_SCHEMA_CLASS": "builds.api.schema.openapi.ApiSchema",
-    "URL_FORMAT_OVERRIDE": None,  # the form of an answer is chosen by Accept
-    "DEFAULT_METADATA_CLASS": None,  # the schema says it better than OPTIONS
+    "URL_FORMAT_OVERRIDE": None,  # Accept chooses the response's format
+    "DEFAULT_METADATA_CLASS": None,  # the schema replaces OPTIONS
     "EXCEPTION_HANDLER": "drf_standardized_errors.handler.exception_handler",
     "TEST_REQUEST_DEFAULT_FORMAT": "json",
 }
-IDEMPOTENCY_KEYS = "projects.idempotency_keys.IdempotencyKeys"  # the table: see chef.web.idempotency.KeyStore
-# How long the answer to a POST with an Idempotency-Key is kept; and to a signed message, whose signature is good for
-# ten minutes at most: after less, it could be played again.
+IDEMPOTENCY_KEYS = "projects.idempotency_keys.IdempotencyKeys"  # a chef.web.idempotency.KeyStore
+# How long the response to a POST with an Idempotency-Key is kept; and to a signed message. A signature is valid for up
+# to ten minutes: if kept for less, the message could be replayed.
 IDEMPOTENCY_HOURS = env_number("CHEF_IDEMPOTENCY_HOURS", 24, least=0.25, most=8760)
-# Longer than any handler takes: a request whose process is silent for longer is taken for dead.
+# Longer than any handler takes: after this, the process of a request is presumed dead.
 IDEMPOTENCY_LOCK_SECONDS = env_number("CHEF_IDEMPOTENCY_LOCK_SECONDS", 60, least=1, most=3600)
 # Requests of one owner, and of one address without a valid token; empty: no limit.
 RATE_READ = env_rate("CHEF_RATE_READ", "6000/minute")
 RATE_WRITE = env_rate("CHEF_RATE_WRITE", "600/minute")
 RATE_ANONYMOUS = env_rate("CHEF_RATE_ANONYMOUS", "120/minute")
-# Live streams at once in one web process, and as many downloads; each costs a connection and half a megabyte at most,
-# but no thread.
+# Live streams at once per web process, and as many downloads; each costs a connection and up to half a megabyte, but no
+# thread.
 MAX_LIVE_READERS = int(env_number("CHEF_MAX_LIVE_READERS", 1_000, least=1))
 LIVE_PING_SECONDS = env_number("CHEF_LIVE_PING_SECONDS", 15, least=0.1, most=3600)
 DRF_STANDARDIZED_ERRORS = {
@@ -488,7 +488,7 @@ SPECTACULAR_SETTINGS = {
     "SERVE_AUTHENTICATION": [],
     "COMPONENT_SPLIT_REQUEST": True,
     "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
-    "SWAGGER_UI_DIST": "SIDECAR",  # the page works without the internet
+    "SWAGGER_UI_DIST": "SIDECAR",  # the page works offline
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "POSTPROCESSING_HOOKS": ["builds.api.schema.openapi.with_codes"],
 }

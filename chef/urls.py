@@ -1,4 +1,4 @@
-"""Every path of the installation."""
+"""The URLs of the whole installation."""
 
 from django.conf import settings
 from django.contrib import admin
@@ -23,14 +23,14 @@ api.register("builds", BuildViewSet, basename="build")
 api.register("generations", GenerationViewSet, basename="generation")
 api.register("webhooks", WebhookViewSet, basename="webhook")
 
-# Further views below a project, with the same names of addresses: a router takes each name once.
+# More views below a project under the same basename: a router takes each basename only once.
 of_project = [SimpleRouter(trailing_slash=False, use_regex_path=False) for _ in range(2)]
 of_project[0].register("projects", ProjectRevisionViewSet, basename="project")
 of_project[1].register("projects", ReleaseViewSet, basename="project")
 
 urlpatterns = [
     path("", include("builds.pages.urls")),
-    # For whoever asks by habit: pages name their icon themselves.
+    # For clients that request it by default: the pages link their icon themselves.
     path("favicon.ico", RedirectView.as_view(url=f"/{settings.STATIC_URL.strip('/')}/icon.svg")),
     path("admin/login/", admin_sign_in),
     path("admin/", include("builds.admin.queue_pages")),
@@ -48,7 +48,7 @@ urlpatterns = [
     path("v1/runtimes", RuntimesViewSet.as_view({"get": "retrieve"}), name="runtimes"),
     path("v1/schema", SchemaView.as_view(), name="schema"),
     path("v1/docs", DocsView.as_view(), name="docs"),
-    # Also with DEBUG on, when Django would answer with a page of its own.
+    # With DEBUG on too, where Django would otherwise show its own 404 page.
     re_path("^v1/", errors.nothing_here),
 ]
 

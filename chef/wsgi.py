@@ -1,4 +1,4 @@
-"""The same application for servers that speak WSGI."""
+"""The application for WSGI servers."""
 
 import os
 

@@ -13,7 +13,7 @@ from typing import Any
 from django.db import transaction
 
 from chef.refusals import Reason, RefusalError
-from chef.storage.sealing import Unreadable, seal, unseal
+from chef.storage.sealing import UnsealError, seal, unseal
 from projects.models import EnvironmentVariable, Project
 
 MAX_NAME_CHARS = 100
@@ -92,7 +92,7 @@ class InvalidEnvironmentError(RefusalError):
         return Reason(self.code, fault.detail, attr, is_of_user=bool(fault.name))
 
 
-class EnvironmentUnreadable(Exception):
+class EnvironmentUnreadableError(Exception):
     """These variables were sealed with a key that this installation does not have any more."""
 
     def __init__(self, names: list[str]) -> None:
@@ -238,10 +238,10 @@ def _check_totals(project: Project, *, where: str) -> None:
 
 
 def environment_for(project: Project) -> BuildEnvironment:
-    """The environment of a build's phases. Raises EnvironmentUnreadable when a key is missing."""
+    """The environment of a build's phases. Raises EnvironmentUnreadableError when a key is missing."""
     variables = _opened(project)
     if unreadable := [row.name for row, value in variables if value is None]:
-        raise EnvironmentUnreadable(unreadable)
+        raise EnvironmentUnreadableError(unreadable)
     known = [(row, value or "") for row, value in variables]
     return BuildEnvironment(
         installation={row.name: value for row, value in known if row.for_installation},
@@ -267,5 +267,5 @@ def _opened(project: Project) -> list[tuple[EnvironmentVariable, str | None]]:
 def _value_of(row: EnvironmentVariable) -> str | None:
     try:
         return unseal(row.sealed_value)
-    except Unreadable:
+    except UnsealError:
         return None

@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from scripts.place import DEFAULT_DOCKER_HOST, Place
-from scripts.processes import FIRST_STAGE, Fault, Service, bring_up, until
+from scripts.processes import FIRST_STAGE, Service, SetupError, bring_up, until
 
 _ANSWER_SECONDS = 2.0
 _SYSTEMD = Path("/run/systemd/system")
@@ -28,7 +28,7 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 def answers(host: str) -> bool:
-    """Whether an engine answers at DOCKER_HOST. Raises Fault when it is there and we may not speak to it."""
+    """Whether an engine answers at DOCKER_HOST. Raises SetupError when it is there and we may not speak to it."""
     parts = urlsplit(host)
     try:
         if parts.scheme != "unix":
@@ -40,16 +40,16 @@ def answers(host: str) -> bool:
             return engine.getresponse().status == http.client.OK
     except PermissionError as fault:
         hint = "Run this as root, or have your user added to the group docker and sign in again."
-        raise Fault(f"You may not use the Docker Engine at {host}. {hint}") from fault
+        raise SetupError(f"You may not use the Docker Engine at {host}. {hint}") from fault
     except (OSError, http.client.HTTPException):
         return False
 
 
 def start(place: Place) -> Service:
-    """The machine's engine for the default address, one of our own for another. Raises Fault."""
+    """The machine's engine for the default address, one of our own for another. Raises SetupError."""
     host = place.docker_host
     if os.geteuid() != 0 or urlsplit(host).scheme != "unix":
-        raise Fault(f"No Docker Engine answers at {host}. Start it there, or set DOCKER_HOST to where it is.")
+        raise SetupError(f"No Docker Engine answers at {host}. Start it there, or set DOCKER_HOST to where it is.")
     if host == DEFAULT_DOCKER_HOST and _SYSTEMD.exists():
         return _start_unit(place)
     options = [] if host == DEFAULT_DOCKER_HOST else _apart(place)
@@ -57,7 +57,7 @@ def start(place: Place) -> Service:
     try:
         bring_up(plain, lambda: answers(host), seconds=40)
         return plain
-    except Fault:
+    except SetupError:
         # Some machines let nobody set up a bridge. Builds need none: they have no network of Docker's.
         bare = _dockerd(place, host, [*options, "--bridge=none", "--iptables=false", "--ip6tables=false"])
         bring_up(bare, lambda: answers(host), seconds=40)
@@ -107,5 +107,5 @@ def _start_unit(place: Place) -> Service:
     unit.start()
     if not until(lambda: answers(place.docker_host), seconds=40):
         unit.ask_to_stop()
-        raise Fault("systemd started docker.service, and no engine answers. See `journalctl --unit docker`.")
+        raise SetupError("systemd started docker.service, and no engine answers. See `journalctl --unit docker`.")
     return unit

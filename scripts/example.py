@@ -31,12 +31,12 @@ ARTIFACTS_SHOWN = 12
 _COLOUR = re.compile(r"\x1b\[[0-9;:]*m")
 
 
-class Refused(Exception):
+class RequestRefusedError(Exception):
     """The server's answer was no; the text is what it said."""
 
 
 class Server:
-    """One installation, by its address and a token. Every call may raise Refused."""
+    """One installation, by its address and a token. Every call may raise RequestRefusedError."""
 
     def __init__(self, url: str, token: str) -> None:
         self.url = url.rstrip("/")
@@ -61,7 +61,7 @@ class Server:
                 return self._ask(path)
             except OSError as fault:
                 if time.monotonic() > deadline:
-                    raise Refused(f"{self.url} does not answer: {fault}") from fault
+                    raise RequestRefusedError(f"{self.url} does not answer: {fault}") from fault
                 time.sleep(1)
 
     def _ask(self, path: str, body: Json | None = None, *, headers: dict[str, str] | None = None) -> Json:
@@ -73,7 +73,9 @@ class Server:
                 document: Json = json.load(answer)
                 return document
         except urllib.error.HTTPError as refusal:
-            raise Refused(f"{refusal.code} {path}: {refusal.read().decode(errors='replace')[:2000]}") from refusal
+            raise RequestRefusedError(
+                f"{refusal.code} {path}: {refusal.read().decode(errors='replace')[:2000]}"
+            ) from refusal
 
 
 class Screen:
@@ -202,7 +204,7 @@ def _publish(server: Server, accepted: Json, screen: Screen) -> None:
     """What has a page is put where a browser can open it; other outputs, such as a package, are not."""
     try:
         release = server.publish(accepted["projectId"], accepted["jobId"])
-    except Refused as refusal:
+    except RequestRefusedError as refusal:
         if "not_servable" not in str(refusal):
             raise
         return
@@ -245,7 +247,7 @@ def main(arguments: Sequence[str]) -> int:
     except KeyError as missing:
         print(f"Set {missing.args[0]}: quickstart.env in the data folder has it.", file=sys.stderr)
         return 2
-    except (Refused, OSError) as fault:
+    except (RequestRefusedError, OSError) as fault:
         print(f"\n{fault}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from scripts import docker_engine, postgres, redis_server
 from scripts.place import ROOT, Place
-from scripts.processes import Fault
+from scripts.processes import SetupError
 from scripts.steps import Step, run_together
 
 VENV = ROOT / ".venv"
@@ -61,6 +61,8 @@ def missing_packages(purpose: str, place: Place) -> dict[str, str]:
         missing["postgresql"] = "the tests on PostgreSQL"
     if testing and program("docker-registry") is None:
         missing["docker-registry"] = "the tests of pulling images"
+    if testing and program("curl") is None:
+        missing["curl"] = "the tests of the commands in the docs"
     if testing:
         browser = {"chromium": "chromium", "chromedriver": "chromium-driver"}
         missing |= {package: "the tests in a browser" for name, package in browser.items() if program(name) is None}
@@ -68,10 +70,10 @@ def missing_packages(purpose: str, place: Place) -> dict[str, str]:
 
 
 def set_up(purpose: str, place: Place) -> None:
-    """Install whatever is missing. Raises Fault with all that is missing when this machine cannot be helped."""
+    """Install whatever is missing. Raises SetupError with all that is missing when this machine cannot be helped."""
     missing = missing_packages(purpose, place)
     if missing and not _is_root_on_debian():
-        raise Fault(_tell_missing(missing))
+        raise SetupError(_tell_missing(missing))
     if missing:
         print(f"Installing {', '.join(missing)} with apt-get.", flush=True)
     if missing.pop("python3-venv", None):
@@ -104,7 +106,7 @@ def _tell_missing(missing: dict[str, str]) -> str:
 
 
 def install_system(packages: Sequence[str]) -> None:
-    """Install Debian's packages; its lists are fetched only when the installation fails without. Raises Fault."""
+    """Install Debian's packages; its lists are fetched only when the installation fails without. Raises SetupError."""
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     apt = [*_APT, *_certificate_option()]
     install = [*apt, "install", "--no-install-recommends", *packages]
@@ -113,7 +115,7 @@ def install_system(packages: Sequence[str]) -> None:
             return
         subprocess.run([*apt, "update"], env=environment)
         if subprocess.run(install, env=environment).returncode != 0:
-            raise Fault(f"apt-get could not install {' '.join(packages)}: its own words are above.")
+            raise SetupError(f"apt-get could not install {' '.join(packages)}: its own words are above.")
 
 
 def _certificate_option() -> list[str]:
@@ -139,7 +141,7 @@ def _no_services_started() -> Iterator[None]:
 
 
 def install_python(lock: str) -> None:
-    """Fill .venv with what a lock file lists, hashes checked. Raises Fault."""
+    """Fill .venv with what a lock file lists, hashes checked. Raises SetupError."""
     with (ROOT / lock).open() as guard:
         fcntl.flock(guard, fcntl.LOCK_EX)  # the tests and a start may both be the first to come here
         if _is_installed(lock):
@@ -180,7 +182,7 @@ def _pins(lock: str) -> set[str]:
 
 def _run(argv: Sequence[str]) -> None:
     if subprocess.run(argv).returncode != 0:
-        raise Fault(f"{' '.join(argv[:4])} … failed: its own words are above.")
+        raise SetupError(f"{' '.join(argv[:4])} … failed: its own words are above.")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -202,5 +204,5 @@ def main(arguments: Sequence[str]) -> int:
 if __name__ == "__main__":
     try:
         sys.exit(main(sys.argv[1:]))
-    except Fault as fault:
+    except SetupError as fault:
         sys.exit(str(fault))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from scripts.processes import Fault
+from scripts.processes import SetupError
 
 ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_DOCKER_HOST = "unix:///var/run/docker.sock"
@@ -25,7 +25,7 @@ class Place:
 
     @classmethod
     def from_environment(cls) -> "Place":
-        """As the environment says, and the file .env for what the environment leaves open. Raises Fault."""
+        """As the environment says, and the file .env for what the environment leaves open. Raises SetupError."""
         environment = {**read_env_file(ROOT / ".env"), **os.environ}
         data = Path(environment.get("CHEF_DATA_DIR") or ROOT / "var").resolve()
         environment |= {"CHEF_DATA_DIR": str(data), "PYTHONUNBUFFERED": "1"}
@@ -89,7 +89,9 @@ def _with_certificates(environment: dict[str, str]) -> dict[str, str]:
     if bundle := environment.get("SSL_CERT_FILE"):
         bundle = str(Path(bundle).resolve())
         if not Path(bundle).is_file():
-            raise Fault(f"SSL_CERT_FILE={bundle} is not a file: give one with certificates in PEM form, or unset it.")
+            raise SetupError(
+                f"SSL_CERT_FILE={bundle} is not a file: give one with certificates in PEM form, or unset it."
+            )
         environment["SSL_CERT_FILE"] = bundle
         environment.setdefault("PIP_CERT", bundle)
         environment.setdefault("NODE_EXTRA_CA_CERTS", bundle)
@@ -99,5 +101,5 @@ def _with_certificates(environment: dict[str, str]) -> dict[str, str]:
 def _port(environment: Mapping[str, str], name: str, default: int) -> int:
     text = environment.get(name) or str(default)
     if not text.isdigit() or not 0 < int(text) < 65536:
-        raise Fault(f"{name}={text!r} is not a port: write a number from 1 to 65535.")
+        raise SetupError(f"{name}={text!r} is not a port: write a number from 1 to 65535.")
     return int(text)

@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from scripts.processes import FIRST_STAGE, Fault, Service, bring_up, free_port, write_secret
+from scripts.processes import FIRST_STAGE, Service, SetupError, bring_up, free_port, write_secret
 
 
 def programs_folder() -> Path | None:
@@ -20,13 +20,13 @@ def programs_folder() -> Path | None:
 
 
 def start(folder: Path, *, log: Path) -> tuple[Service, str]:
-    """A new cluster in `folder`, which must not exist, on a free port; and the URL of a database in it. Raises Fault.
+    """A new cluster in a new `folder` on a free port, and the URL of a database in it. Raises SetupError.
 
     The cluster is for tests: it does not survive a power cut.
     """
     programs = programs_folder()
     if programs is None:
-        raise Fault("PostgreSQL is missing: no initdb is on PATH or in Debian's place.")
+        raise SetupError("PostgreSQL is missing: no initdb is on PATH or in Debian's place.")
     user = _other_user()
     password, port = secrets.token_hex(16), free_port()
     folder.mkdir(parents=True)
@@ -70,7 +70,7 @@ def _create_cluster(programs: Path, folder: Path, user: str | None, password: st
     )
     secret.unlink()
     if done.returncode != 0:
-        raise Fault(f"initdb could not make a cluster in {folder}: {done.stderr.strip()}")
+        raise SetupError(f"initdb could not make a cluster in {folder}: {done.stderr.strip()}")
 
 
 def _other_user() -> str | None:
@@ -80,7 +80,7 @@ def _other_user() -> str | None:
     try:
         return pwd.getpwnam("postgres").pw_name
     except KeyError:
-        raise Fault("PostgreSQL does not run as root, and this machine has no user `postgres`.") from None
+        raise SetupError("PostgreSQL does not run as root, and this machine has no user `postgres`.") from None
 
 
 def _environment() -> Mapping[str, str]:

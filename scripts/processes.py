@@ -17,7 +17,7 @@ _LOG_BYTES = 5_000_000
 FIRST_STAGE = 0
 
 
-class Fault(Exception):
+class SetupError(Exception):
     """Something that stops us, told in words for whoever ran the command: what is wrong, and what to do."""
 
 
@@ -102,16 +102,16 @@ class Service:
 
 
 def bring_up(service: Service, answers: Callable[[], bool], *, seconds: float) -> None:
-    """Start a service and wait until it answers. Raises Fault, with its last words, when it does not."""
+    """Start a service and wait until it answers. Raises SetupError, with its last words, when it does not."""
     try:
         service.start()
     except OSError as fault:
-        raise Fault(f"{service.name} cannot be started: {fault}.") from fault
+        raise SetupError(f"{service.name} cannot be started: {fault}.") from fault
     until(lambda: answers() or not service.is_running, seconds=seconds)
     if service.is_running and answers():
         return
     service.stop()
-    raise Fault(f"{service.name} was started and does not answer. {service.log} ends:\n{service.last_words()}")
+    raise SetupError(f"{service.name} was started and does not answer. {service.log} ends:\n{service.last_words()}")
 
 
 def stop_together(services: Sequence[Service], *, hurry: Callable[[], bool] = lambda: False) -> None:

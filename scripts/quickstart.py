@@ -21,9 +21,9 @@ from typing import Any
 from scripts import docker_engine, redis_server
 from scripts.packages import VENV_PYTHON, set_up
 from scripts.place import ROOT, Place, read_env_file
-from scripts.processes import Fault, Service, free_port, is_free, tie_to_parent, write_secret
+from scripts.processes import Service, SetupError, free_port, is_free, tie_to_parent, write_secret
 from scripts.steps import Step, run_together, tell_seconds
-from scripts.supervisor import Interrupted, Supervisor
+from scripts.supervisor import StopSignalError, Supervisor
 
 EXAMPLES = ("react-ts-vite", "python-package")
 PROMPT = "Build a simple todo app with React"
@@ -44,10 +44,10 @@ def main() -> int:
         place = _without_stale_url(Place.from_environment())
         with _only_one(place), Supervisor(_tell) as supervisor:
             return run(place, supervisor, began, once=options.once, example=not options.no_example)
-    except Fault as fault:
+    except SetupError as fault:
         print(f"\n{fault}", file=sys.stderr)
         return 1
-    except Interrupted as interrupted:
+    except StopSignalError as interrupted:
         return 0 if interrupted.args == ("ready",) else 130
 
 
@@ -73,8 +73,8 @@ def run(place: Place, supervisor: Supervisor, began: float, *, once: bool, examp
         _tell(f"\nChef keeps running at {url}. Ctrl-C stops it.")
         try:
             supervisor.watch()
-        except Interrupted:
-            raise Interrupted("ready") from None
+        except StopSignalError:
+            raise StopSignalError("ready") from None
     return code
 
 
@@ -92,7 +92,7 @@ def _only_one(place: Place) -> Iterator[None]:
             lock.seek(0)
             holder = lock.read().strip() or "unknown"
             hint = "Stop it, or set CHEF_DATA_DIR to another folder."
-            raise Fault(f"Chef already runs from {place.data} (process {holder}). {hint}") from None
+            raise SetupError(f"Chef already runs from {place.data} (process {holder}). {hint}") from None
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
@@ -123,7 +123,9 @@ def _with_services(place: Place, supervisor: Supervisor) -> Place:
     if redis_server.answers(place.redis_url):
         return place
     if not redis_server.is_on_this_machine(place.redis_url):
-        raise Fault(f"No Redis answers at {place.redis_address}. Start it there, or unset REDIS_URL and REDIS_HOST.")
+        raise SetupError(
+            f"No Redis answers at {place.redis_address}. Start it there, or unset REDIS_URL and REDIS_HOST."
+        )
     started = time.monotonic()
     redis, url = redis_server.start(place)
     supervisor.adopt(redis)
@@ -183,7 +185,7 @@ def _start_chef(place: Place, supervisor: Supervisor, port: int) -> None:
 def _wait_until_ready(supervisor: Supervisor, url: str) -> bool:
     """Until /health has nothing to complain of, but that staff have paused the queue: whether they have.
 
-    Raises Fault with its complaint when it goes on complaining.
+    Raises SetupError with its complaint when it goes on complaining.
     """
     health: dict[str, Any] = {}
 
@@ -196,7 +198,7 @@ def _wait_until_ready(supervisor: Supervisor, url: str) -> bool:
     started = time.monotonic()
     if not supervisor.watch(is_ready, seconds=_READY_SECONDS):
         complaint = json.dumps(health, indent=1)
-        raise Fault(f"Chef did not become ready in {_READY_SECONDS:.0f} s. /health says: {complaint}")
+        raise SetupError(f"Chef did not become ready in {_READY_SECONDS:.0f} s. /health says: {complaint}")
     tell_seconds(time.monotonic() - started, "web, workers, generators, sender and reaper")
     return bool(health["checks"]["queue"]["paused"])
 

@@ -37,7 +37,7 @@ def _connect_redis(url: str) -> socket.socket:
 
 
 def start(place: Place, *, keep: bool = True) -> tuple[Service, str]:
-    """A Redis of our own on a free port, and its URL. `keep`: its data survives. Raises Fault."""
+    """A Redis of our own on a free port, and its URL. `keep`: its data survives. Raises SetupError."""
     folder = place.data / "redis"
     folder.mkdir(parents=True, exist_ok=True)
     password, port = secrets.token_hex(24), free_port()

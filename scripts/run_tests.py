@@ -22,7 +22,7 @@ from scripts import docker_engine, postgres, redis_server
 from scripts.lanes import LANES
 from scripts.packages import LOCKS, VENV_PYTHON, install_python, set_up
 from scripts.place import ROOT, Place, read_env_file
-from scripts.processes import Fault, Service, stop_together, tie_to_parent
+from scripts.processes import Service, SetupError, stop_together, tie_to_parent
 from scripts.steps import Step, run_together
 
 # What says how this machine reaches things is kept; all else that Chef reads is the tests' to set.
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str]) -> int:
         set_up("tests", place)
         with _bench(place) as (bench, postgres_url):
             codes = _run_all(bench, postgres_url, arguments)
-    except Fault as fault:
+    except SetupError as fault:
         print(f"\n{fault}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from scripts.processes import Fault, last_lines, open_log, tie_to_parent
+from scripts.processes import SetupError, last_lines, open_log, tie_to_parent
 
 _GRACE_SECONDS = 10.0
 
@@ -51,12 +51,12 @@ class Step:
         self.tell_news()
         seconds = time.monotonic() - self._began
         if code != 0:
-            raise Fault(f"{self.name} failed after {seconds:.0f} s. {self.log} ends:\n{last_lines(self.log, 15)}")
+            raise SetupError(f"{self.name} failed after {seconds:.0f} s. {self.log} ends:\n{last_lines(self.log, 15)}")
         tell_seconds(seconds, self.name)
 
 
 def run_together(*steps: Step) -> None:
-    """Run all at once and wait for them. Raises Fault, after stopping the others, when one fails."""
+    """Run all at once and wait for them. Raises SetupError, after stopping the others, when one fails."""
     running = {step.name: (step, step.begin()) for step in steps}
     try:
         while running:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import FrameType, TracebackType
 from typing import Self
 
-from scripts.processes import Fault, Service, stop_together
+from scripts.processes import Service, SetupError, stop_together
 
 _FIRST_WAIT, _LONGEST_WAIT = 1.0, 30.0
 # One that has run for this long has recovered, and its next death counts as a first one.
@@ -15,8 +15,8 @@ _HEALTHY_SECONDS = 60.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class Interrupted(BaseException):
-    """Somebody asked us to stop."""
+class StopSignalError(BaseException):
+    """A signal asked this process to stop."""
 
 
 @dataclass
@@ -29,7 +29,7 @@ class _Ward:
 
 
 class Supervisor:
-    """A context manager; inside of it SIGINT, SIGTERM and SIGHUP raise Interrupted, and at its end all is stopped.
+    """A context manager; inside of it SIGINT, SIGTERM and SIGHUP raise StopSignalError, and at its end all is stopped.
 
     Single-threaded on purpose: the kernel ties a process to the thread that started it.
     """
@@ -49,7 +49,7 @@ class Supervisor:
             signal.signal(number, self._hurry)
         running = [ward.service for ward in self._wards]
         slowest = max((service.grace for service in running), default=0)
-        if kind is Interrupted and running:
+        if kind is StopSignalError and running:
             self._tell(f"\nStopping. If builds run, this takes up to {slowest:.0f} s; Ctrl-C again stops at once.")
         stop_together(running, hurry=lambda: self._impatient)
 
@@ -82,11 +82,13 @@ class Supervisor:
         return True
 
     def give_up_after(self, deaths: int) -> None:
-        """Raise Fault, with its last words, when a service has died that often."""
+        """Raise SetupError, with its last words, when a service has died that often."""
         for ward in self._wards:
             if ward.deaths >= deaths:
                 service = ward.service
-                raise Fault(f"{service.name} ends as soon as it starts. {service.log} ends:\n{service.last_words()}")
+                raise SetupError(
+                    f"{service.name} ends as soon as it starts. {service.log} ends:\n{service.last_words()}"
+                )
 
     def _note_death(self, ward: _Ward, now: float) -> None:
         if now - ward.started > _HEALTHY_SECONDS:
@@ -101,7 +103,7 @@ class Supervisor:
         ward.wait = min(ward.wait * 2, _LONGEST_WAIT)
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
-        raise Interrupted(number)
+        raise StopSignalError(number)
 
     def _hurry(self, number: int, frame: FrameType | None) -> None:
         self._impatient = True

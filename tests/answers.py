@@ -1,4 +1,4 @@
-"""Reading what a view streams: Django's test client leaves asynchronous bodies unread."""
+"""Reads streamed responses: Django's test client leaves asynchronous bodies unread."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from asgiref.sync import async_to_sync
 
 
 def body_of(response: Any) -> bytes:
-    """The whole body, streamed or not."""
+    """The whole body of a response, streamed or not."""
     return bytes(async_to_sync(_gathered)(response)) if response.streaming else bytes(response.content)
 
 

@@ -1,4 +1,4 @@
-"""Threads that start together, each with a database connection of its own."""
+"""Threads that start together, each with its own database connection."""
 
 import threading
 from collections.abc import Callable
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 def at_once(count: int, work: Callable[[], T]) -> list[T]:
-    """What `work` returns in each of `count` threads that start together."""
+    """Run `work` in `count` threads that start together; returns its results."""
     start = threading.Barrier(count)
 
     def run(_: int) -> T:

@@ -21,7 +21,7 @@ from tests import s3_server, services
 from tests.installation import Installation
 from tests.scripted_model import ScriptedModel
 
-# The shared installation's: fewer than usual, so that a build is soon past it.
+# Of the shared installation: less than the default, so that tests exceed it fast.
 MAX_ARTIFACTS = 7_000
 
 
@@ -32,14 +32,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Before any fixture: what a test needs is there, or the test fails with what to do."""
+    """Before any fixture: fail the test with a hint if a service that it needs is missing."""
     if lacks := services.missing_for(item):
         pytest.fail(lacks, pytrace=False)
 
 
 @pytest.fixture(scope="session")
 def short_folder() -> Iterator[Path]:
-    """A folder with a short path: unix sockets allow no long ones."""
+    """A folder with a short path, as Unix sockets need one."""
     folder = Path(tempfile.mkdtemp(prefix="chef-", dir="/tmp"))
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
@@ -47,7 +47,7 @@ def short_folder() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def chef(short_folder: Path) -> Iterator[Installation]:
-    """A running installation that many tests share; those that break things start one of their own."""
+    """A running installation shared by many tests; those that break things start their own."""
     folder = short_folder / "shared"
     folder.mkdir()
     installation = Installation(folder, CHEF_MAX_ARTIFACTS=str(MAX_ARTIFACTS))
@@ -65,9 +65,9 @@ def s3() -> Iterator[s3_server.S3Server]:
 
 @pytest.fixture
 def bucket(s3: s3_server.S3Server, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A bucket in which this test's artifacts are, by the settings that an installation reads."""
+    """A bucket for the test's artifacts, set up through an installation's settings."""
     name = s3.make_bucket()
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")  # it is on this machine, whatever proxy the machine has
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")  # it is on this machine: bypass any proxy
     for variable, value in s3.settings(name).items():
         monkeypatch.setenv(variable, value)
     settings.STORAGES = {**settings.STORAGES, "default": chef_settings.artifact_store()}
@@ -76,7 +76,7 @@ def bucket(s3: s3_server.S3Server, settings: Settings, monkeypatch: pytest.Monke
 
 @pytest.fixture(params=["in a folder", pytest.param("in a bucket", marks=pytest.mark.slow)])
 def each_store(request: pytest.FixtureRequest, settings: Settings, tmp_path: Path) -> None:
-    """Where a test's artifacts are: the test runs on each of the two."""
+    """Run the test with each kind of artifact store."""
     if request.param == "in a bucket":
         request.getfixturevalue("bucket")
     else:
@@ -85,27 +85,27 @@ def each_store(request: pytest.FixtureRequest, settings: Settings, tmp_path: Pat
 
 
 @pytest.fixture(autouse=True)
-def nothing_foreseen() -> None:
-    """What the test before has foreseen of its queue is not for this one."""
+def fresh_forecasts() -> None:
+    """Drop cached forecasts of the previous test's queue."""
     forecast.forget()
 
 
 @pytest.fixture(autouse=True)
-def static_files_unread(settings: Settings) -> None:
-    """Each new client would read the list of all static files and their headers: a tenth of all that tests cost."""
+def no_static_file_scan(settings: Settings) -> None:
+    """Keep each new client from reading the list of all static files: a tenth of the tests' time."""
     settings.WHITENOISE_AUTOREFRESH = True
 
 
 @pytest.fixture(autouse=True)
-def room_for_strangers(settings: Settings) -> None:
-    """All tests come from one address: what they ask for without a good token must not be too much together."""
+def generous_anonymous_rate(settings: Settings) -> None:
+    """All tests share one address: raise the rate limit for requests without a valid token."""
     settings.RATE_ANONYMOUS = "100000/minute"
 
 
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedModel]:
-    """A model that says what the test tells it to. Fails a test whose requests the real API would not take."""
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")  # it is on this machine, whatever proxy the machine has
+    """A model with scripted answers. Fails a test that sends requests which the real API would refuse."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")  # it is on this machine: bypass any proxy
     with ScriptedModel() as model:
         yield model
     assert not model.faults
@@ -123,7 +123,7 @@ def other(db: None) -> User:
 
 @pytest.fixture
 def make_client() -> Callable[..., APIClient]:
-    """An API client with a fresh token of a user."""
+    """An API client with a new token of the user."""
 
     def make(user: User, **token: Any) -> APIClient:
         _, key = ApiToken.objects.create_key(name="test", owner=user, **token)

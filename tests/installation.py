@@ -1,7 +1,7 @@
-"""A whole Chef of its own for a test: Redis, database, web, workers and reaper as real processes, and its client.
+"""A complete installation for a test: Redis, database, web, workers and reaper as real processes, and a client.
 
-Everything is ended by process id and removed at the end; several can run beside each other on one engine. What all of
-them begin with is made once, for the first of them.
+Its processes are ended by process id, and everything is removed at the end; several can run in parallel on one engine.
+The migrated database and the static files are made once and copied.
 """
 
 import atexit
@@ -28,14 +28,14 @@ from psycopg import sql
 from tests.ports import answers, free_port
 
 ROOT = Path(__file__).resolve().parent.parent
-# As this process was started, whatever it makes of its environment later.
+# From the environment at start: tests may change it later.
 SERVER = os.environ.get("DATABASE_URL", "")
 DATA_DIR = os.environ.get("CHEF_DATA_DIR", "")
 T = TypeVar("T")
 
 
 def until(check: Callable[[], T | None], *, seconds: float, what: str, every: float = 0.1) -> T:
-    """The first true value of `check`; fails the test when there is none in time."""
+    """The first true value of `check`. Raises AssertionError if there is none in time."""
     deadline = time.monotonic() + seconds
     while not (value := check()):
         if time.monotonic() > deadline:
@@ -45,7 +45,7 @@ def until(check: Callable[[], T | None], *, seconds: float, what: str, every: fl
 
 
 class Installation:
-    """`url` and `token` are what a client needs; the rest is for tests that break things."""
+    """A running installation. A client needs `url` and `token`; the rest is for tests that break things."""
 
     def __init__(self, folder: Path, **settings: str) -> None:
         self.folder = folder
@@ -68,7 +68,7 @@ class Installation:
             **settings,
         }
 
-    # --- Its life ------------------------------------------------------------------------------------------------
+    # --- Lifecycle -----------------------------------------------------------------------------------------------
 
     def start(self) -> "Installation":
         self._begin()
@@ -80,7 +80,7 @@ class Installation:
         return self
 
     def start_without_workers(self) -> "Installation":
-        """What answers requests, and no more: it needs no Docker."""
+        """Start only what answers requests; this needs no Docker."""
         self._begin()
         self._until_answering()
         return self
@@ -153,7 +153,7 @@ class Installation:
         self.spawn("generators", sys.executable, "manage.py", "run_generators")
 
     def start_deliveries(self, name: str = "sender") -> None:
-        """A sender of webhooks, for tests that are about these; several need names of their own."""
+        """Start a sender of webhooks; each of several needs its own name."""
         self.spawn(name, sys.executable, "manage.py", "run_deliveries")
 
     def start_reaper(self) -> None:
@@ -194,7 +194,7 @@ class Installation:
         return dict(self.get(f"/v1/projects/{accepted['projectId']}/status?jobId={accepted['jobId']}"))
 
     def wait(self, accepted: dict[str, Any], *, seconds: float = 60) -> dict[str, Any]:
-        """The build's document once it has ended."""
+        """Wait until the build has ended; returns its document."""
 
         def ended() -> dict[str, Any] | None:
             document = self.status(accepted)
@@ -208,7 +208,7 @@ class Installation:
             return client.get(path, headers={"Accept": "text/plain"}).text
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
-        """What the database says, past the API."""
+        """Query the database directly."""
         return self._database.rows(query)
 
     # --- On the engine -------------------------------------------------------------------------------------------
@@ -245,7 +245,7 @@ def _engine() -> Iterator[docker.APIClient]:
 
 
 class _Database:
-    """A database of its own: a file, or one on the server that DATABASE_URL names."""
+    """The installation's own database: an SQLite file, or a database on the server of DATABASE_URL."""
 
     def __init__(self, name: str, folder: Path) -> None:
         self._name = name.replace("-", "_")
@@ -260,7 +260,7 @@ class _Database:
         self._run("CREATE DATABASE {}", self._name)
 
     def copy(self, other: "_Database") -> None:
-        """Make it with all that the other has, to which nobody may be connected."""
+        """Create it as a copy of another, which must have no connections."""
         if self._on_server:
             self._run("CREATE DATABASE {} TEMPLATE {}", self._name, other._name)
             return
@@ -283,7 +283,7 @@ class _Database:
 
     @functools.cached_property
     def _connection(self) -> psycopg.Connection[Any]:
-        """Kept: tests that wait for something ask often, and the server starts a process for each connection."""
+        """Kept open: waiting tests query often, and the server starts a process per connection."""
         return psycopg.connect(self.url, autocommit=True)
 
     @property
@@ -301,7 +301,7 @@ class _Database:
 
 @functools.cache
 def _first() -> Installation:
-    """One that never runs: the others get its database, migrated and with the tester's token, and its static files."""
+    """A template that never runs: the others copy its migrated database, the tester's token and the static files."""
     folder = Path(tempfile.mkdtemp(prefix="chef-first-"))
     first = Installation(folder)
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
@@ -319,7 +319,7 @@ def _first() -> Installation:
 
 @functools.cache
 def _registries() -> Path:
-    """The file with the package registries' addresses, known once every runtime's image is there."""
+    """The file with the package registries' addresses, written by `prepare_runtimes`."""
     _first().manage("prepare_runtimes")
     return _first().folder / "registries.json"
 

@@ -1,4 +1,4 @@
-"""Ports of this machine for servers that tests start."""
+"""Local ports for servers that tests start."""
 
 import contextlib
 import secrets
@@ -6,7 +6,7 @@ import socket
 
 
 def free_port() -> int:
-    """One that nobody listens at, below those that outgoing connections take: it is to be free in a while, too."""
+    """An unused port below the ephemeral range, so that it stays free for a while."""
     while True:
         port = 20_000 + secrets.randbelow(10_000)
         with socket.socket() as probe, contextlib.suppress(OSError):
@@ -15,7 +15,7 @@ def free_port() -> int:
 
 
 def answers(port: int) -> bool:
-    """Whether somebody listens there."""
+    """Whether a server accepts connections on a local port."""
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
         return True
     return False

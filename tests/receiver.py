@@ -1,4 +1,4 @@
-"""A receiver of webhooks on this machine, over real HTTP: it keeps what comes, and answers as the test tells it to."""
+"""A local HTTP server that receives webhooks: it records messages, and answers as the test decides."""
 
 import contextlib
 import socket
@@ -14,7 +14,7 @@ from typing import Any, Self
 @dataclass(frozen=True)
 class Message:
     path: str
-    headers: dict[str, str]  # by lower-case names
+    headers: dict[str, str]  # lower-case names
     body: bytes
 
     @property
@@ -24,7 +24,7 @@ class Message:
 
 @dataclass(frozen=True)
 class Reply:
-    """What is answered. `how`: "answer", "hang" (nothing), "reset", or "drip" (a byte of the head now and then)."""
+    """An answer. `how`: "answer", "hang" (no answer), "reset", or "drip" (an endless head, byte by byte)."""
 
     status: int = 204
     headers: dict[str, str] = field(default_factory=dict)
@@ -33,7 +33,7 @@ class Reply:
 
 
 class Receiver:
-    """`reply` is asked for each message; it may be changed at any time."""
+    """A context manager. `reply` is called for each message; it may be replaced at any time."""
 
     def __init__(self, *, tls: ssl.SSLContext | None = None) -> None:
         self.messages: list[Message] = []
@@ -71,7 +71,7 @@ class _Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        pass  # a sender that hangs up is what the tests are about
+        pass  # senders that hang up are expected
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -91,7 +91,7 @@ class _Handler(BaseHTTPRequestHandler):
         if reply.how == "hang":
             receiver.closing.wait(30)
         elif reply.how == "reset":
-            # Closed with a time to linger of zero: the peer gets a reset.
+            # A linger time of zero makes close() send a reset.
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.connection.close()
         elif reply.how == "drip":
@@ -100,9 +100,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(reply)
 
     def _whole_body(self) -> bytes | None:
-        """None where the sender was gone before it had sent everything: that is no message, whatever it looks like.
+        """The body; None if the sender disconnected before it was complete.
 
-        A head that breaks off is parsed as if it had ended there, so a missing length says the same.
+        An incomplete head is parsed as if it ended there, so a missing length also means an incomplete message.
         """
         length = int(self.headers.get("Content-Length", "-1"))
         body = self.rfile.read(max(length, 0))

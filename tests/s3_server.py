@@ -1,4 +1,4 @@
-"""An S3-compatible store on this machine, as a process of its own: moto's server, spoken to over HTTP."""
+"""A local S3-compatible store: moto's server, as its own process, over HTTP."""
 
 import contextlib
 import os
@@ -13,14 +13,14 @@ import boto3
 from tests.installation import until
 from tests.ports import answers, free_port
 
-# Any pair is taken there.
+# moto accepts any credentials.
 KEY, SECRET, REGION = "tester", "not-a-secret-of-anybody", "eu-central-1"
-# How many keys it lists in one answer: fewer than the thousand of others, so that lists have several pages.
+# Keys per list page: less than S3's thousand, so that lists have several pages.
 PAGE_KEYS = 50
 
 
 class S3Server:
-    """A running store; `settings` is what an installation is told to use a new bucket of it."""
+    """A running store; `settings` are an installation's settings for one of its buckets."""
 
     def __init__(self) -> None:
         self.port = free_port()
@@ -29,7 +29,7 @@ class S3Server:
         self.start()
 
     def start(self) -> None:
-        """With nothing in it."""
+        """Start the server, without any data."""
         environment = {**os.environ, "MOTO_S3_DEFAULT_MAX_KEYS": str(PAGE_KEYS)}
         argv = [sys.executable, "-W", "ignore", "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)]
         self.process = subprocess.Popen(
@@ -61,7 +61,7 @@ class S3Server:
         return [entry["Key"] for page in pages for entry in page.get("Contents", ())]
 
     def uploads(self, bucket: str) -> int:
-        """How many uploads in parts have been begun and neither ended nor given up."""
+        """The number of multipart uploads that are neither completed nor aborted."""
         return len(self.client.list_multipart_uploads(Bucket=bucket).get("Uploads", ()))
 
 

@@ -1,7 +1,7 @@
-"""A language model that says what a test tells it to, over real HTTP: OpenAI's streamed chat completions.
+"""A language model with scripted answers, over real HTTP: OpenAI's streamed chat completions.
 
-Every request is held against the public API: the package's own request types, and what the documentation asks of strict
-schemas. `faults` collects what is wrong with them; the fixture `model` fails the test that caused one.
+Every request is checked against the public API: the `openai` package's request types, and the documented rules for
+strict schemas. `faults` collects violations; the fixture `model` fails the test that caused one.
 """
 
 import json
@@ -22,7 +22,7 @@ from pydantic import TypeAdapter, ValidationError
 KEY = "sk-scripted-0123456789abcdef"
 HTML = "<!doctype html><html><body>Welcome to the proxy</body></html>"
 _REQUEST: TypeAdapter[Any] = TypeAdapter(CompletionCreateParamsStreaming)
-# Of JSON schema, what structured outputs have understood from the beginning.
+# The JSON schema keywords that structured outputs have always supported.
 _KEYWORDS = {"$defs", "$ref", "title", "description", "type", "properties", "required", "additionalProperties"}
 _KEYWORDS |= {"items", "enum", "const", "anyOf"}
 
@@ -32,7 +32,7 @@ class Answer(Protocol):
 
 
 class Connection:
-    """The way back to one client."""
+    """The response to one client."""
 
     def __init__(self, handler: BaseHTTPRequestHandler, body: Mapping[str, Any], closing: threading.Event) -> None:
         self.body = body
@@ -53,7 +53,7 @@ class Connection:
         self._end_headers()
 
     def _end_headers(self) -> None:
-        # One request each, so that closing waits for no idle connection; a client that is not told may send another.
+        # One request per connection, so that closing waits for no idle one; clients must know, or they may reuse it.
         self._handler.send_header("Connection", "close")
         self._handler.end_headers()
 
@@ -88,7 +88,7 @@ def tokens(input: Any, output: Any) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Says:
-    """A whole answer. `usage` is sent where the request asks for it."""
+    """A complete answer. `usage` is sent if the request asks for it."""
 
     text: str | Mapping[str, Any]
     finish: str = "stop"
@@ -114,7 +114,7 @@ class Says:
 
 @dataclass(frozen=True)
 class Refuses:
-    """An error, as the API words it; `page` instead is what a proxy might say."""
+    """An error in the API's format; or, with `page`, a proxy's HTML page."""
 
     status: int
     message: str = "No."
@@ -132,7 +132,7 @@ class Refuses:
 
 @dataclass(frozen=True)
 class Page:
-    """Something else than an answer, with a good status."""
+    """A response that is not an API answer, with status 200."""
 
     content: str = HTML
     kind: str = "text/html"
@@ -143,7 +143,7 @@ class Page:
 
 @dataclass(frozen=True)
 class Streams:
-    """Whatever bytes; `cut` hangs up after them in the middle of the transfer, `stall` says nothing more."""
+    """Raw events; then `cut` closes the connection in mid-transfer, `stall` sends nothing more."""
 
     events: tuple[Any, ...] = ()
     cut: bool = False
@@ -163,7 +163,7 @@ class Streams:
 
 @dataclass(frozen=True)
 class NeverEnds:
-    """The same piece, for as long as the client listens; `line` without ever ending the line."""
+    """The same chunk, until the client disconnects; with `line`, all in one endless line."""
 
     text: str = "and so on "
     line: bool = False
@@ -177,10 +177,11 @@ class NeverEnds:
 
 
 class ScriptedModel:
-    """`says(key, …)` puts answers into a queue; a key is a document's name, or the path of the file that is asked for.
+    """`says(key, …)` queues answers; a key is a document's name, or the path of the requested file.
 
-    The key "*" takes what no other does. `lacks` names parameters that the endpoint refuses. `requests` are the bodies.
-    `author` is asked before the queues, with the key and the body, one request at a time; None leaves it to them.
+    The key "*" answers requests without a queue of their own. `lacks`: parameters that the endpoint refuses, with the
+    message. `requests`: the bodies. `author` is called before the queues are used, with key and body, one request at a
+    time; it returns None to leave the request to them.
     """
 
     def __init__(self) -> None:
@@ -207,7 +208,7 @@ class ScriptedModel:
     def __exit__(self, *exception: object) -> None:
         self._closing.set()
         self._server.shutdown()
-        self._server.server_close()  # waits for the handlers
+        self._server.server_close()  # waits for the handlers' threads
         self._thread.join()
 
     def says(self, key: str, *answers: Answer | str | Mapping[str, Any]) -> None:
@@ -215,17 +216,17 @@ class ScriptedModel:
         self._answers[key].extend(made)
 
     def left(self) -> dict[str, int]:
-        """Answers that nobody has asked for."""
+        """The number of unused answers, by key."""
         return {key: len(answers) for key, answers in self._answers.items() if answers}
 
     def asked(self, key: str) -> int:
         return self.keys.count(key)
 
     def forget(self) -> None:
-        """Begin anew, for the next test: nothing has been asked, and nothing is to be said."""
+        """Reset for the next test: no requests, no answers."""
         with self._lock:
-            for told in (self.requests, self.headers, self.times, self.faults, self.keys):
-                told.clear()
+            for record in (self.requests, self.headers, self.times, self.faults, self.keys):
+                record.clear()
             self.lacks, self.author = {}, None
             self._answers.clear()
 
@@ -245,7 +246,7 @@ class ScriptedModel:
         try:
             answer.send(to)
         except OSError:
-            to.hang_up()  # the client has left
+            to.hang_up()  # the client has disconnected
         finally:
             with self._lock:
                 self.busy -= 1
@@ -259,8 +260,8 @@ class ScriptedModel:
         for queue in (self._answers[key], self._answers["*"]):
             if queue:
                 return queue.popleft()
-        self.faults.append(f"Nobody has told what to say to {key}.")
-        return Refuses(400, "There is no answer to this.")
+        self.faults.append(f"There is no scripted answer to {key}.")
+        return Refuses(400, "There is no answer to this request.")
 
 
 def _handler(model: ScriptedModel) -> type[BaseHTTPRequestHandler]:
@@ -279,7 +280,7 @@ def _handler(model: ScriptedModel) -> type[BaseHTTPRequestHandler]:
 
 
 def _key(body: Mapping[str, Any]) -> str:
-    """What the request asks for: the file, or else the document."""
+    """What the request asks for: a file's path, else a document's name."""
     user = "\n".join(str(message["content"]) for message in body["messages"] if message["role"] == "user")
     if file := re.search(r"<<<\w+ the file to write now>>>\n(.+)", user):
         return file[1]
@@ -289,34 +290,34 @@ def _key(body: Mapping[str, Any]) -> str:
     return str(json.loads(schema[1])["title"]).lower() if schema else "?"
 
 
-# --- What the API asks of a request ----------------------------------------------------------------------------------
+# --- Checks of requests ----------------------------------------------------------------------------------------------
 
 
 def request_faults(body: Mapping[str, Any]) -> list[str]:
-    """What the real endpoint would not take."""
+    """Reasons why the real endpoint would refuse the request."""
     faults = [
-        f"The API has no {name}." for name in body.keys() - CompletionCreateParamsStreaming.__annotations__.keys()
+        f"Unknown parameter: {name}." for name in body.keys() - CompletionCreateParamsStreaming.__annotations__.keys()
     ]
     try:
         checked = _REQUEST.validate_python(body)
-        list(checked["messages"])  # checked as it is read
+        list(checked["messages"])  # validated lazily
     except ValidationError as error:
         faults.append(str(error))
     if body.get("stream") is not True:
-        faults.append("It is not streamed.")
+        faults.append("The request is not streamed.")
     if "response_format" in body:
         named = body["response_format"]["json_schema"]
         faults += [] if re.fullmatch(r"[A-Za-z0-9_-]{1,64}", named["name"]) else [f"The name {named['name']!r}."]
         faults += [] if named["strict"] is True else ["The schema is not strict."]
-        faults += [] if named["schema"].get("type") == "object" else ["The schema's root is no object."]
+        faults += [] if named["schema"].get("type") == "object" else ["The schema's root is not an object."]
         faults += schema_faults(named["schema"])
     return faults
 
 
 def schema_faults(schema: Any, at: str = "$") -> list[str]:
-    """What strict structured outputs do not allow in a schema."""
+    """What strict structured outputs do not allow in a schema, by place."""
     if not isinstance(schema, Mapping):
-        return [f"{at} is no schema."]
+        return [f"{at} is not a schema."]
     faults = [f"{at} has {name!r}." for name in schema.keys() - _KEYWORDS]
     properties = schema.get("properties", {})
     if schema.get("type") == "object":

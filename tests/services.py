@@ -1,7 +1,7 @@
-"""What tests need beside Python, by their markers: found where it is, started where that is cheap, or asked for.
+"""The services that tests need, by their markers: found, started if that is cheap, or asked for.
 
 A test whose service is missing fails with what to do; it is never skipped. Markers that follow from a fixture are
-given here; all others stand with the tests.
+added here; all others are written in the tests.
 """
 
 import atexit
@@ -18,17 +18,17 @@ from scripts import docker_engine, redis_server
 from scripts.packages import program
 from scripts.place import DEFAULT_DOCKER_HOST
 from scripts.postgres import programs_folder
-from scripts.processes import Fault, Service, bring_up
+from scripts.processes import Service, SetupError, bring_up
 from tests.settings import OWN_REDIS
 
-# What follows from a fixture: an installation has a Redis of its own, and an engine for its builds.
+# Markers by fixture: an installation starts its own Redis, and needs an engine for its builds.
 _BY_FIXTURE = {
     "chef": ("docker", "redis"),
     "fragile": ("docker", "redis"),
     "chrome": ("browser",),
-    "s3": ("slow",),  # a server in Python, and all bytes go through it
+    "s3": ("slow",),  # a server in Python, which handles every byte
 }
-_OTHERWISE = "`./scripts/test.sh` brings all that tests need; `./scripts/test.sh --fast` runs those that need nothing."
+_OTHERWISE = "`./scripts/test.sh` provides all services; `./scripts/test.sh --fast` runs the tests that need none."
 
 
 def mark_by_fixtures(item: pytest.Item) -> None:
@@ -38,7 +38,7 @@ def mark_by_fixtures(item: pytest.Item) -> None:
 
 
 def missing_for(item: pytest.Item) -> str:
-    """What a test needs and this machine lacks, with what to do; empty when it can run."""
+    """What the test needs but this machine lacks, with what to do; empty if it can run."""
     wanted = (check for name, check in _CHECKS.items() if item.get_closest_marker(name))
     lacks = " ".join(filter(None, (check() for check in wanted)))
     return f"{lacks} {_OTHERWISE}" if lacks else ""
@@ -49,14 +49,14 @@ def _docker() -> str:
     host = os.environ.get("DOCKER_HOST") or DEFAULT_DOCKER_HOST
     try:
         found = docker_engine.answers(host)
-    except Fault as fault:
+    except SetupError as fault:
         return str(fault)
     return "" if found else f"No Docker Engine answers at {host}: start it, or set DOCKER_HOST."
 
 
 @cache
 def _redis() -> str:
-    """An installation starts one of its own, so the program has to be there in any case."""
+    """Installations start their own Redis, so the program is needed in any case."""
     url = os.environ["REDIS_URL"]
     if not shutil.which("redis-server"):
         return "redis-server is missing: install it (Debian's package is redis-server)."
@@ -71,14 +71,14 @@ def _start_redis(url: str) -> str:
     service = Service("redis", argv, log=folder / "redis.log", environment=os.environ, folder=folder)
     try:
         bring_up(service, lambda: redis_server.answers(url), seconds=20)
-    except Fault as fault:
+    except SetupError as fault:
         return str(fault)
     atexit.register(_stop, service, os.getpid())
     return ""
 
 
 def _stop(service: Service, ours: int) -> None:
-    if os.getpid() == ours:  # and not in a fork of it
+    if os.getpid() == ours:  # not in a fork of it
         service.stop()
 
 

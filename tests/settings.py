@@ -1,8 +1,8 @@
-"""The settings of this process of pytest: chef.settings with a secret key, a data folder and SQLite of its own.
+"""Django settings for pytest: chef.settings with their own secret key, data folder and SQLite database.
 
-Nothing has to be set by hand, and how Chef is set up on this machine does not matter: of its variables, only those in
-`KEPT` are read, which say how the machine reaches things and where `./scripts/test.sh` has put them. Chef's own
-processes, which some tests start, have chef.settings and an environment of their own: see tests.installation.
+Nothing has to be set by hand, and this machine's configuration of Chef is ignored: only the variables in `KEPT` are
+read, which say how to reach services and where `./scripts/test.sh` has started them. Processes that tests start use
+chef.settings with their own environment: see tests.installation.
 """
 
 import atexit
@@ -21,13 +21,13 @@ KEPT = frozenset(
         *("CHEF_DATA_DIR", "CHEF_INSTALLATION", "SECRET_KEY", "DATABASE_URL", "REDIS_URL"),
     }
 )
-REDIS_DATABASES = 16  # as many as a Redis has that nobody has configured
-# Set where REDIS_URL is one of ours, at which tests.services starts a server when a test needs one.
+REDIS_DATABASES = 16  # Redis's default
+# Set if REDIS_URL is the address at which tests.services starts a server once a test needs one.
 OWN_REDIS = "CHEF_TESTS_OWN_REDIS"
 
 
 def _prepare_environment() -> None:
-    """What chef.settings reads, which processes started by tests inherit."""
+    """Set the variables that chef.settings reads; processes started by tests inherit them."""
     for name in set(read_env_file(ROOT / ".env.example", commented=True)) - KEPT:
         os.environ.pop(name, None)
     os.environ.setdefault("SECRET_KEY", secrets.token_urlsafe(60))
@@ -46,11 +46,11 @@ def _prepare_environment() -> None:
 
 
 def _temporary_folder() -> str:
-    """Removed when this process ends. Its path is short: unix sockets lie below."""
+    """A folder that is removed when this process ends. Its path is short, as Unix sockets need one."""
     folder, ours = tempfile.mkdtemp(prefix="chef-tests-", dir="/tmp"), os.getpid()
 
     def remove() -> None:
-        if os.getpid() == ours:  # and not in a fork of it
+        if os.getpid() == ours:  # not in a fork of it
             shutil.rmtree(folder, ignore_errors=True)
 
     atexit.register(remove)
@@ -58,7 +58,7 @@ def _temporary_folder() -> str:
 
 
 def _part_from_other_workers(worker: str) -> None:
-    """pytest-xdist's workers have inherited one environment: each gets a folder, a name and a part of Redis in it."""
+    """Separate pytest-xdist's workers, which inherit one environment: own data folder, name and Redis database."""
     base = Path(os.environ["CHEF_DATA_DIR"])
     folder = base / worker
     folder.mkdir(exist_ok=True)
@@ -72,15 +72,16 @@ def _part_from_other_workers(worker: str) -> None:
             number = (int(database) + 1 + int(worker.removeprefix("gw"))) % REDIS_DATABASES
             os.environ["REDIS_URL"] = f"{server}/{number}"
     if os.environ.get("DATABASE_URL", "").startswith("sqlite"):
-        del os.environ["DATABASE_URL"]  # it is in the folder; on a server, pytest-django names databases by worker
+        # A new file in the worker's folder. On a server, pytest-django adds the worker to the database's name.
+        del os.environ["DATABASE_URL"]
 
 
 _prepare_environment()
 
-from chef.settings import *  # noqa: E402, F403  (it reads the environment)
+from chef.settings import *  # noqa: E402, F403  (reads the environment)
 from chef.settings import STORAGES  # noqa: E402
 
-# As they are in the repository: nothing has to be collected. Installations have Chef's own.
+# Straight from the repository, without collectstatic. Installations use Chef's own storage.
 STORAGES = {**STORAGES, "staticfiles": {"BACKEND": "tests.static_files.PlainStaticFiles"}}
-# Chef's own takes a third of a second for each password, as it should.
+# Fast: the production hasher takes a third of a second per password, on purpose.
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]

@@ -1,4 +1,4 @@
-"""Static files as they are in the repository, without being collected."""
+"""Static files straight from the repository, without collectstatic."""
 
 from functools import cache
 
@@ -7,14 +7,14 @@ from django.contrib.staticfiles.storage import StaticFilesStorage
 
 
 class PlainStaticFiles(StaticFilesStorage):
-    """Links to what is there alone, as Chef's own storage does: a template that names a missing file fails."""
+    """Refuses URLs of missing files, as the production storage does. Raises ValueError."""
 
     def url(self, name: str | None) -> str:
-        if name and not _is_there(name):
-            raise ValueError(f"no static file is called {name!r}")
+        if name and not _exists(name):
+            raise ValueError(f"there is no static file {name!r}")
         return super().url(name)
 
 
 @cache
-def _is_there(name: str) -> bool:
+def _exists(name: str) -> bool:
     return finders.find(name.partition("#")[0].partition("?")[0]) is not None

@@ -1,4 +1,4 @@
-"""The tests' own receiver of webhooks: a message that breaks off is none."""
+"""The tests' own webhook receiver: incomplete messages do not count."""
 
 import socket
 from contextlib import closing
@@ -14,7 +14,7 @@ HEAD = b"POST /hooks HTTP/1.1\r\nHost: x\r\nwebhook-id: 1\r\nContent-Length: 10\
 
 
 @pytest.mark.parametrize("sent", [HEAD + b"123456789", HEAD, HEAD[:-8], HEAD[:50]])
-def test_what_its_sender_did_not_live_to_finish_is_no_message(sent: bytes) -> None:
+def test_an_incomplete_message_does_not_count(sent: bytes) -> None:
     with Receiver() as receiver:
         with closing(socket.create_connection(("127.0.0.1", receiver.port), timeout=10)) as sender:
             sender.sendall(sent)
@@ -26,7 +26,7 @@ def test_what_its_sender_did_not_live_to_finish_is_no_message(sent: bytes) -> No
     assert answered == b""
 
 
-def test_an_empty_body_that_says_so_is_a_message() -> None:
+def test_an_empty_body_with_length_zero_is_a_message() -> None:
     with Receiver() as receiver:
         httpx.post(receiver.url, trust_env=False)
 

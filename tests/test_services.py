@@ -1,4 +1,4 @@
-"""How tests get what they need: settings of their own, services by markers, and the runs that they belong to."""
+"""The test set-up: settings, services by markers, and the lanes that tests run in."""
 
 import os
 import subprocess
@@ -16,14 +16,14 @@ from tests.settings import OWN_REDIS
 
 pytestmark = pytest.mark.once
 
-TELL = (
+PRINT_SETTINGS = (
     "import os; from tests import settings as s; "
     "print(s.DATA_DIR, s.INSTALLATION, s.REDIS_URL, s.DATABASES['default']['NAME'], s.DEBUG, sep='\\n')"
 )
 
 
 class Item:
-    """A test with such markers."""
+    """A test item with the given markers."""
 
     nodeid = "tests/test_it.py::test_it"
 
@@ -36,7 +36,7 @@ class Item:
 
 @pytest.fixture
 def unchecked() -> Iterator[None]:
-    """What has been found to be there or missing is forgotten, before the test and after it."""
+    """Clear the cached checks of services before and after the test."""
     checks: Any = services._CHECKS.values()
     for check in checks:
         check.cache_clear()
@@ -46,18 +46,18 @@ def unchecked() -> Iterator[None]:
 
 
 def settings_by(**environment: str) -> list[str]:
-    """Data folder, installation, Redis, database and DEBUG, as an environment makes them."""
+    """Data folder, installation, Redis, database and DEBUG, as set under an environment."""
     plain = {"PATH": os.environ["PATH"], **environment}
-    done = subprocess.run([sys.executable, "-c", TELL], cwd=ROOT, env=plain, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", PRINT_SETTINGS], cwd=ROOT, env=plain, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 
 
-def test_settings_need_nothing_and_heed_nothing_of_this_machine_s_chef() -> None:
+def test_settings_need_no_variables_and_ignore_this_machine_s_configuration() -> None:
     folder, installation, redis, database, debug = settings_by(DEBUG="1", PORT="none", S3_BUCKET="mine", AI_API_KEY="x")
 
     assert folder.startswith("/tmp/chef-tests-")
-    assert not Path(folder).exists(), "it is gone with its process"
+    assert not Path(folder).exists(), "removed when its process ends"
     assert installation.startswith("test-")
     assert redis.startswith("redis://127.0.0.1:2")
     assert database == f"{folder}/chef.sqlite3"
@@ -67,9 +67,9 @@ def test_settings_need_nothing_and_heed_nothing_of_this_machine_s_chef() -> None
 def test_workers_of_one_run_share_nothing(tmp_path: Path) -> None:
     given = {"CHEF_DATA_DIR": str(tmp_path), "CHEF_INSTALLATION": "run", "REDIS_URL": "redis://127.0.0.1:1/4"}
 
-    told = [settings_by(**given, PYTEST_XDIST_WORKER=worker) for worker in ("gw0", "gw1")]
+    found = [settings_by(**given, PYTEST_XDIST_WORKER=worker) for worker in ("gw0", "gw1")]
 
-    assert told == [
+    assert found == [
         [f"{tmp_path}/gw0", "run-gw0", "redis://127.0.0.1:1/5", f"{tmp_path}/gw0/chef.sqlite3", "False"],
         [f"{tmp_path}/gw1", "run-gw1", "redis://127.0.0.1:1/6", f"{tmp_path}/gw1/chef.sqlite3", "False"],
     ]
@@ -77,15 +77,15 @@ def test_workers_of_one_run_share_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
-    ("marker", "environment", "told"),
+    ("marker", "environment", "message"),
     [
         ("docker", {"DOCKER_HOST": "tcp://127.0.0.1:1"}, "No Docker Engine answers at tcp://127.0.0.1:1: start it"),
         ("redis", {"PATH": "/nowhere"}, "redis-server is missing: install it"),
         ("redis", {"REDIS_URL": "redis://127.0.0.1:1/0"}, "No Redis answers at REDIS_URL: start it"),
     ],
 )
-def test_what_is_missing_is_told_with_what_to_do(
-    monkeypatch: pytest.MonkeyPatch, marker: str, environment: dict[str, str], told: str
+def test_a_missing_service_is_reported_with_a_hint(
+    monkeypatch: pytest.MonkeyPatch, marker: str, environment: dict[str, str], message: str
 ) -> None:
     monkeypatch.delenv(OWN_REDIS, raising=False)
     for name, value in environment.items():
@@ -95,7 +95,7 @@ def test_what_is_missing_is_told_with_what_to_do(
 
     lacks = services.missing_for(item)
 
-    assert lacks.startswith(told)
+    assert lacks.startswith(message)
     assert "./scripts/test.sh" in lacks
 
 
@@ -109,13 +109,13 @@ def test_what_is_missing_is_told_with_what_to_do(
         ([pytest.mark.once, pytest.mark.waits], {"sqlite-waiting"}),
     ],
 )
-def test_each_test_runs_where_its_markers_say(markers: list[pytest.MarkDecorator], lanes: set[str]) -> None:
+def test_markers_decide_the_lanes_of_a_test(markers: list[pytest.MarkDecorator], lanes: set[str]) -> None:
     item: Any = Item(*(marker.mark for marker in markers))
 
     assert {lane for lane in LANES if belongs(item, lane)} == lanes
 
 
-def test_a_database_that_there_is_not_is_refused() -> None:
+def test_an_unknown_database_is_refused() -> None:
     item: Any = Item(pytest.mark.once("mysql").mark)
 
     with pytest.raises(ValueError, match=r"test_it: once\('mysql'\) is no database"):

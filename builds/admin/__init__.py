@@ -1,4 +1,4 @@
-"""What staff see and do: builds first of all, and how the installation runs. Each module registers its own pages."""
+"""Admin pages for builds, projects, releases and webhooks, and the operations page. Each module registers its own."""
 
 from builds.admin import builds, projects, published, webhooks
 

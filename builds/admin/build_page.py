@@ -1,4 +1,4 @@
-"""All about one build, in the order in which one asks when something is wrong: what, why, where, and what it left."""
+"""The facts on a build's admin page, in the order of a diagnosis: what happened, why, where, and what it left."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,7 +19,7 @@ MOST_EVENTS, MOST_ARTIFACTS, MOST_DELIVERIES, MOST_RELATED = 200, 20, 50, 20
 
 
 def facts_of(build: Build) -> dict[str, Any]:
-    """What the page's template shows beside the build itself, which was read with all that it refers to."""
+    """The template's context besides the build itself, which must be read with its related rows."""
     artifacts = _artifacts_of(build)
     return {
         "attempts": list(build.attempts.prefetch_related("phases").order_by("-number")) if build.fence else [],
@@ -45,16 +45,16 @@ def facts_of(build: Build) -> dict[str, Any]:
 
 
 def log_tail(build: Build) -> list[tuple[str, str]]:
-    """The last lines of the current attempt's log as (stream, text), as they are stored: secrets are masked there."""
+    """The last lines of the current attempt's log as (stream, text). Secrets are masked in the stored log already."""
     rows = LogChunk.objects.filter(build=build, attempt=build.fence).order_by("-sequence")
-    # Each chunk has a line or more.
+    # Each chunk has at least one line.
     chunks = list(rows.values_list("stream", "text")[:LOG_LINES])[::-1]
     lines = [(stream, line) for stream, text in chunks for line in plain(text).splitlines(keepends=True) if line]
     return lines[-LOG_LINES:]
 
 
 def _lease_of(build: Build) -> dict[str, Any] | None:
-    """How long its worker may still be silent, in seconds; less than nothing where the reaper is late."""
+    """`left`: seconds until the lease expires, negative if the reaper is late; `of`: its length in seconds."""
     if build.lease_expires_at is None:
         return None
     return {"left": (build.lease_expires_at - timezone.now()).total_seconds(), "of": build.lease_seconds}
@@ -65,7 +65,7 @@ def _events_of(build: Build) -> list[BuildEvent]:
 
 
 def _artifacts_of(build: Build) -> Sequence[Artifact]:
-    """The largest of them, each with how many there are and their size together: one query."""
+    """The largest artifacts, each annotated with the `count` and `total` size of all: one query."""
     if build.status != Status.COMPLETED or build.pruned_at:
         return []
     rows = Artifact.objects.filter(build=build, attempt=build.fence)
@@ -80,7 +80,7 @@ def _releases_of(build: Build) -> list[Release]:
 
 
 def _retries_of(build: Build) -> list[Build]:
-    """What was built because of it: asked for by a person, or by the loop that repairs."""
+    """Retries of a build that did not complete."""
     if not build.is_terminal or build.status == Status.COMPLETED:
         return []
     return list(Build.objects.filter(retry_of=build).order_by("number").only("number", "status")[:MOST_RELATED])

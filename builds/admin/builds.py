@@ -1,4 +1,4 @@
-"""Builds: a list that finds them, a page that tells all about one, and what may be done to them."""
+"""Builds in the admin: the searchable list, the page of one build, and its operations."""
 
 from datetime import timedelta
 from typing import Any
@@ -23,7 +23,7 @@ from builds.runtimes.catalogue import RUNTIMES
 from builds.templatetags.chef import ago, duration
 from builds.verdicts.evidence import VerdictClass
 from chef.jobs.models import Status
-from projects.admin.lists import LargeList, ReadOnly, choices_of, meant_by_name
+from projects.admin.lists import LargeList, ReadOnly, choices_of, conditions_by_name
 from projects.admin.operations import Operates
 from projects.models import Quarantine
 
@@ -37,7 +37,7 @@ BuilderFilter = choices_of("builder", "is_external__exact", [("0", "here"), ("1"
 
 
 class PhaseFilter(admin.SimpleListFilter):
-    """Of those that run: after its end, a build's phase is of no interest."""
+    """Filters running builds by phase: the phase of an ended build does not matter."""
 
     title, parameter_name = "running in", "phase"
 
@@ -81,10 +81,10 @@ class BuildAdmin(Operates[Build], LargeList, ReadOnly, admin.ModelAdmin[Build]):
     def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest) -> bool:
         return lookup in ("project__id__exact", "owner__id__exact") or super().lookup_allowed(lookup, value, request)
 
-    def meant(self, term: str) -> list[Q]:
-        return meant_by_name(term)
+    def search_conditions(self, term: str) -> list[Q]:
+        return conditions_by_name(term)
 
-    # --- The page of one -----------------------------------------------------------------------------------------
+    # --- The page of one build -----------------------------------------------------------------------------------
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
@@ -92,7 +92,7 @@ class BuildAdmin(Operates[Build], LargeList, ReadOnly, admin.ModelAdmin[Build]):
         if not self.has_view_permission(request):
             raise PermissionDenied
         if request.method not in ("GET", "HEAD"):
-            raise PermissionDenied  # a build is history: what may be done to it has pages of its own
+            raise PermissionDenied  # builds are read-only: operations have their own pages
         rows = self.operable(request).select_related("generation", "retry_of", "repair_of", "project__quarantine__by")
         build = get_object_or_404(rows, pk=_uuid(object_id))
         context = {
@@ -143,7 +143,7 @@ class BuildAdmin(Operates[Build], LargeList, ReadOnly, admin.ModelAdmin[Build]):
 
 
 def time_of(build: Build) -> timedelta | None:
-    """From its first start to its end, or to now."""
+    """From the first start to the end, or to now; None before the start."""
     if build.started_at is None:
         return None
     return (build.finished_at or timezone.now()) - build.started_at

@@ -1,4 +1,4 @@
-"""How the admin's lists and pages tell a build in a word."""
+"""Short forms of a build's state and verdict for the admin's lists and pages."""
 
 from typing import Any
 
@@ -11,14 +11,14 @@ from projects.admin.lists import chip
 
 
 def state(build: Build) -> SafeString:
-    """Its status; while it runs, the phase too."""
+    """The status; while the build runs, the phase too."""
     if build.status == Status.RUNNING and build.phase:
         return format_html('{} <span class="chef-quiet">{}</span>', chip(build.status), build.phase)
     return chip(build.status)
 
 
 def why(build: Build) -> SafeString | str:
-    """The class and the code of its verdict."""
+    """The code and the class of the verdict."""
     verdict: dict[str, Any] | None = build.verdict
     if not verdict:
         return "-"

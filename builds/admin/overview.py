@@ -1,4 +1,4 @@
-"""The page of operations: how the installation runs, and the switch that pauses its queue."""
+"""The operations page: the installation's state, and the switch that pauses the queue."""
 
 from collections.abc import Sequence
 from typing import Any, cast
@@ -21,7 +21,7 @@ from builds.queue.pause import current_pause, pause_queue, resume_queue
 from projects.admin.operations import MAX_REASON
 
 SEE, OPERATE = "builds.view_build", "builds.operate_queue"
-# In the units of the picture; the bars stand above a line of labels.
+# In SVG units; _FOOT is the height of the labels below the bars.
 _WIDTH, _HEIGHT, _FOOT = 720, 150, 20
 _STACK = ("completed", "failed", "cancelled")
 
@@ -58,7 +58,7 @@ def operations(request: HttpRequest) -> HttpResponse:
 
 
 def chart(name: str, title: str, bars: Sequence[Bar]) -> dict[str, Any]:
-    """What draws a picture of bars: each is a stack of what ended well, badly, or not at all."""
+    """The template's data for a bar chart: each bar stacks completed, failed and cancelled builds."""
     most = max((sum(bar.counts.values()) for bar in bars), default=0)
     room, step = _HEIGHT - _FOOT, _WIDTH / len(bars)
     drawn = []
@@ -71,8 +71,15 @@ def chart(name: str, title: str, bars: Sequence[Bar]) -> dict[str, Any]:
         drawn.append(
             {"bar": bar, "x": round(number * step + 2, 1), "middle": round((number + 0.5) * step, 1), "parts": parts}
         )
-    told = f"At most {most} in one. The table below has the numbers." if most else "None."
-    return {"name": name, "title": title, "told": told, "bars": drawn, "bar_width": round(step - 4, 1), "most": most}
+    summary = f"At most {most} in one. The table below has the numbers." if most else "None."
+    return {
+        "name": name,
+        "title": title,
+        "summary": summary,
+        "bars": drawn,
+        "bar_width": round(step - 4, 1),
+        "most": most,
+    }
 
 
 @require_POST
@@ -83,15 +90,15 @@ def pause(request: HttpRequest) -> HttpResponse:
     by = cast(User, request.user)
     reason = request.POST.get("reason", "").strip()[:MAX_REASON]
     with transaction.atomic():
-        told = _resume(by) if request.POST.get("do") == "resume" else _pause(by, reason)
-    messages.success(request, told)
+        message = _resume(by) if request.POST.get("do") == "resume" else _pause(by, reason)
+    messages.success(request, message)
     return HttpResponseRedirect(reverse("admin-operations"))
 
 
 def _pause(by: User, reason: str) -> str:
     if not pause_queue(by=by, reason=reason) or (row := current_pause()) is None:
         return "The queue was paused before."
-    _note(by, row, ADDITION, f"Paused the queue. Reason: {reason}" if reason else "Paused the queue.")
+    _write_log(by, row, ADDITION, f"Paused the queue. Reason: {reason}" if reason else "Paused the queue.")
     return "The queue is paused: no build starts until it is resumed. What runs goes on."
 
 
@@ -99,11 +106,11 @@ def _resume(by: User) -> str:
     row = current_pause()
     if row is None or not resume_queue():
         return "The queue was not paused."
-    _note(by, row, DELETION, f"Resumed the queue, which was paused at {row.created_at:%Y-%m-%d %H:%M} UTC.")
+    _write_log(by, row, DELETION, f"Resumed the queue, which was paused at {row.created_at:%Y-%m-%d %H:%M} UTC.")
     return "The queue is resumed: builds start again."
 
 
-def _note(by: User, row: QueuePause, flag: int, what: str) -> None:
+def _write_log(by: User, row: QueuePause, flag: int, what: str) -> None:
     row.pk = 1
     LogEntry.objects.log_actions(by.pk, [row], flag, change_message=what, single_object=True)
 

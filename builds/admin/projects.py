@@ -1,4 +1,4 @@
-"""Projects, with what is built of them: it is here because deleting one, or holding it, is about builds."""
+"""Projects in the admin; here rather than in `projects`, because deleting or quarantining one affects builds."""
 
 from django.contrib import admin
 from django.db.models import QuerySet

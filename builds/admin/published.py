@@ -1,4 +1,4 @@
-"""What is published: releases, which of them is live, and previews."""
+"""Releases, sites and previews in the admin."""
 
 from typing import Any
 
@@ -90,7 +90,7 @@ class SiteAdmin(Operates[Site], LargeList, ReadOnly, admin.ModelAdmin[Site]):
 
 @admin.register(Preview)
 class PreviewAdmin(LargeList, ReadOnly, admin.ModelAdmin[Preview]):
-    """Without the address, which is as good as a key."""
+    """Previews without their address, which gives access like a key."""
 
     list_display = ("build", "created_by", "created_at", "expires_at")
     list_select_related = ("build__project", "created_by")

@@ -1,7 +1,7 @@
-"""RQ's own pages, for those who may see them; only who may operate the queue empties it, or asks for a job again.
+"""django-rq's own pages, behind our permissions: SEE to look, OPERATE to empty a queue or requeue a job.
 
-Their inline styles are let through by their hashes. Their lists have one inline script more, which calls what Django's
-admin has not had for years: it stays refused, and nothing is missed.
+The content security policy allows their inline styles by hash. It still blocks the one inline script of their lists,
+which calls a function that Django's admin removed long ago: nothing depends on it.
 """
 
 import re
@@ -40,7 +40,7 @@ def guarded(view: View) -> View:
 
 @cache
 def _styles() -> list[str]:
-    """What a policy calls the inline styles of these pages: each is the same whatever a page shows."""
+    """CSP sources (hashes) of the inline styles in these pages' templates: none depends on a page's content."""
     sources = [get_template(f"django_rq/{name}.html").template.source for name in _STYLED]  # type: ignore[attr-defined]
     texts = {text for source in sources for text in re.findall(r"<style>(.*?)</style>", source, re.DOTALL)}
     return sorted(f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'" for text in texts)

@@ -1,4 +1,4 @@
-"""What staff may do to builds, and to projects because of builds. Each calls the verb that the API calls too."""
+"""Staff operations on builds, and on projects as far as they affect builds. Each calls the same action as the API."""
 
 from django.contrib.auth.models import User
 from django.template.defaultfilters import filesizeformat
@@ -34,7 +34,7 @@ def _why_held(project: Project) -> str:
 
 
 def is_held(project: Project) -> bool:
-    """Of a project that was read with its quarantine."""
+    """Whether it is in quarantine; read the project with select_related("quarantine")."""
     return hasattr(project, "quarantine")
 
 

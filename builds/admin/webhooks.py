@@ -1,4 +1,4 @@
-"""What staff see of webhooks: endpoints, what they were sent, and every try. A secret is shown when it is new, once."""
+"""Webhooks in the admin: endpoints, deliveries and attempts. A secret is shown only once, when it is created."""
 
 from typing import Any
 
@@ -117,9 +117,9 @@ DELIVERY_OPERATIONS: tuple[Operation[Delivery], ...] = (
 
 
 class EndpointForm(forms.ModelForm[WebhookEndpoint]):
-    """Of the installation's endpoints: where they are and what they are told."""
+    """The URL and events of an endpoint of the installation."""
 
-    refusal: guard.UrlRefusedError | None = None  # what a look-up of the host has found
+    refusal: guard.UrlRefusedError | None = None  # from resolving the host
     url = forms.CharField(max_length=guard.MAX_URL_CHARS, widget=forms.URLInput(attrs={"size": 80}))
     events = forms.MultipleChoiceField(choices=EventName.choices, widget=forms.CheckboxSelectMultiple)
 
@@ -140,7 +140,7 @@ class EndpointForm(forms.ModelForm[WebhookEndpoint]):
 
 @admin.register(WebhookEndpoint)
 class WebhookEndpointAdmin(Operates[WebhookEndpoint], LargeList, admin.ModelAdmin[WebhookEndpoint]):
-    """Staff make endpoints that get the events of everyone's builds, and see and switch off those of users."""
+    """Staff create endpoints that get the events of all builds, and see and switch off those of users."""
 
     form = EndpointForm
     list_display = ("url", "whose", "origin", "is_on", "failing", "served")
@@ -157,14 +157,15 @@ class WebhookEndpointAdmin(Operates[WebhookEndpoint], LargeList, admin.ModelAdmi
     change_form_template = "admin/thing.html"
 
     def get_readonly_fields(self, request: HttpRequest, obj: WebhookEndpoint | None = None) -> Any:
+        # Endpoints of users, and those from the settings, are not editable here.
         is_ours = obj is None or obj.origin == Origin.STAFF
-        return self.readonly_fields if is_ours else self.fields  # a user's, or the settings', are not ours to edit
+        return self.readonly_fields if is_ours else self.fields
 
     def get_fields(self, request: HttpRequest, obj: WebhookEndpoint | None = None) -> Any:
         return self.fields if obj else ("url", "events")
 
     def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-        # Before the transaction of the view, which must not wait for a name server.
+        # Before the view's transaction, which must not wait for DNS.
         refusal = guard.refusal_when_saved(request.POST["url"]) if request.POST.get("url") else None
         request.refusal = refusal  # type: ignore[attr-defined]
         return super().changeform_view(request, *args, **kwargs)
@@ -181,7 +182,7 @@ class WebhookEndpointAdmin(Operates[WebhookEndpoint], LargeList, admin.ModelAdmi
         made, secret = endpoints.create_for_installation(url=url, events=events)
         obj.pk = made.pk
         obj.refresh_from_db()
-        self._tell(request, made, secret)
+        self._show_secret(request, made, secret)
 
     def delete_model(self, request: HttpRequest, obj: WebhookEndpoint) -> None:
         endpoints.delete_endpoint(obj)
@@ -220,10 +221,10 @@ class WebhookEndpointAdmin(Operates[WebhookEndpoint], LargeList, admin.ModelAdmi
     @admin.action(description="Rotate the secret (of the installation's own)", permissions=["change"])
     def rotate(self, request: HttpRequest, rows: QuerySet[WebhookEndpoint]) -> None:
         for endpoint in rows.filter(origin=Origin.STAFF):
-            self._tell(request, *endpoints.rotate_secret(endpoint))
+            self._show_secret(request, *endpoints.rotate_secret(endpoint))
             self.log_change(request, endpoint, "Rotated the secret.")
 
-    def _tell(self, request: HttpRequest, endpoint: WebhookEndpoint, secret: str) -> None:
+    def _show_secret(self, request: HttpRequest, endpoint: WebhookEndpoint, secret: str) -> None:
         self.message_user(
             request, f"The secret of {endpoint.url} is {secret} and is not shown again.", level=messages.WARNING
         )
@@ -262,8 +263,8 @@ class DeliveryAdmin(Operates[Delivery], LargeList, ReadOnly, admin.ModelAdmin[De
     def operable(self, request: HttpRequest) -> QuerySet[Delivery]:
         return Delivery.objects.select_related("endpoint").defer("body")
 
-    def meant(self, term: str) -> list[Q]:
-        """Endpoints, each by itself: the deliveries of one are found by its own index."""
+    def search_conditions(self, term: str) -> list[Q]:
+        """One condition per endpoint, so that each uses the index on the endpoint."""
         named = WebhookEndpoint.objects.filter(Q(url__icontains=term) | Q(owner__username=term))
         return [Q(endpoint=pk) for pk in named.order_by("-created_at").values_list("pk", flat=True)[:MOST_OWNERS]]
 

@@ -33,7 +33,7 @@ from projects.api.serializers import wire_names
 from projects.api.views import ApiViewSet
 from projects.engine.errors import Whose
 from projects.generations import actions as generations
-from projects.generations.actions import Wishes
+from projects.generations.actions import GenerationOptions
 from projects.models import Generation
 
 # The status of the answer when a generation fails while its client waits.
@@ -139,8 +139,8 @@ class _Waiting:
         return HttpResponse(content, status=status, content_type="application/json", headers={"Location": location})
 
 
-def wishes_of(config: dict[str, Any]) -> Wishes:
-    return Wishes(
+def options_of(config: dict[str, Any]) -> GenerationOptions:
+    return GenerationOptions(
         analysis=config["enable_analysis"],
         tests=config["enable_tests"],
         auto_fix=config["auto_fix"],
@@ -178,7 +178,7 @@ class GenerateViewSet(ApiViewSet):
             prompt=data["prompt"],
             name=data.get("name", ""),
             strategy=wire_names(data["strategy"]),
-            wishes=wishes_of(data["config"]),
+            options=options_of(data["config"]),
         )
         return answer_generation(request, generation)
 
@@ -226,8 +226,8 @@ class GenerationViewSet(ApiViewSet):
         """Resume a failed or cancelled generation as a new one. Files written so far are kept."""
         generation = self.one(self.generations(), pk=pk)
         config = checked(Retry, request).get("config")
-        wishes = wishes_of(config) if config else None
-        return answer_generation(request, generations.retry_generation(generation, by=self.user, wishes=wishes))
+        options = options_of(config) if config else None
+        return answer_generation(request, generations.retry_generation(generation, by=self.user, options=options))
 
     @watches(
         "watchGeneration", "status", "stage", "file", description="Live: an event for each change, and for each file."

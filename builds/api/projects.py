@@ -21,7 +21,7 @@ from builds.api.documents.builds import (
     ProjectDocument,
     build_document,
 )
-from builds.api.generations import ANSWERS, PREFER, answer_generation, checked, wishes_of
+from builds.api.generations import ANSWERS, PREFER, answer_generation, checked, options_of
 from builds.api.requests import (
     PROJECT_EXAMPLES,
     SOURCES_EXAMPLE,
@@ -126,7 +126,7 @@ class ProjectViewSet(UrlViewSet):
         project = self.one(projects_of(request), pk=pk)
         data = checked(Prompt, request)
         generation = generations.request_edit(
-            project, by=self.user, prompt=data["prompt"], wishes=wishes_of(data["config"])
+            project, by=self.user, prompt=data["prompt"], options=options_of(data["config"])
         )
         return answer_generation(request, generation)
 

@@ -365,7 +365,7 @@ class WorkerHost(models.Model):
     name = models.CharField(max_length=100, primary_key=True)
     workers = models.PositiveIntegerField()
     engine_fault = models.CharField(max_length=300, blank=True)  # empty: the engine answers
-    engine = models.JSONField(null=True, blank=True)  # see builds.sandbox.engine.told; None: it was not asked yet
+    engine = models.JSONField(null=True, blank=True)  # sandbox.engine.engine_status(); None: not asked yet
     seen_at = models.DateTimeField()
 
     def __str__(self) -> str:

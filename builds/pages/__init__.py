@@ -1,1 +1,1 @@
-"""Pages for people, server-rendered: each works without JavaScript, which only makes it live. See `urls.py`."""
+"""Server-rendered pages for people. Each works without JavaScript, which only adds live updates. See `urls.py`."""

@@ -1,4 +1,4 @@
-"""Whose things a page shows: someone else's is not there, but for staff who may see them all."""
+"""Which objects a page shows: a user's own, or all of them for staff with the permission."""
 
 from typing import TypeVar
 from uuid import UUID
@@ -33,5 +33,5 @@ def _visible(request: HttpRequest, rows: QuerySet[M], permission: str) -> QueryS
 
 
 def own_project(request: HttpRequest, pk: UUID) -> Project:
-    """The project, to act on: staff see those of others, and act on them through the admin. Raises Http404."""
+    """The user's own project, to act on; staff act on others through the admin. Raises Http404."""
     return get_object_or_404(Project, pk=pk, owner=request.user.pk)

@@ -1,4 +1,4 @@
-"""What people fill in about a project, checked by the same rules as the API's bodies. Reads the database nowhere."""
+"""The forms of a project, validated by the same rules as API requests. Never reads the database."""
 
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
@@ -23,7 +23,7 @@ _FIELD_OF |= {"rootDir": "root_dir"}
 
 
 def runtime_choices(among: Collection[str] = tuple(RUNTIMES)) -> list[tuple[str, str]]:
-    """Each of these runtimes with each of its versions, the latest first."""
+    """(value, label) of each version of these runtimes, newest first."""
     return [
         (f"{runtime.name}/{version}", runtime.label(version))
         for runtime in RUNTIMES.values()
@@ -33,7 +33,7 @@ def runtime_choices(among: Collection[str] = tuple(RUNTIMES)) -> list[tuple[str,
 
 
 class Mono(forms.Textarea):
-    """A field for what programs read."""
+    """A text area in a monospaced font."""
 
     def __init__(self, rows: int) -> None:
         super().__init__(attrs={"class": "mono", "rows": rows, "spellcheck": "false", "autocapitalize": "off"})
@@ -80,9 +80,9 @@ class EditForm(forms.Form):
 
 
 class StrategyForm(forms.Form):
-    """How to build a project. `plan` is the strategy that was detected or last used; None where there is none.
+    """How to build a project. `plan` is the detected or last used strategy; None if there is none.
 
-    What is left as it was in the plan is no wish, and is detected anew by each build.
+    Fields left as in the plan are not part of the strategy request: each build detects them again.
     """
 
     runtime = forms.ChoiceField(
@@ -142,7 +142,7 @@ class StrategyForm(forms.Form):
         checked_strategy(dict(serializer.validated_data))
 
     def strategy(self) -> dict[str, Any]:
-        """What is wished, in the API's words: all that differs from what was shown, or was wished before."""
+        """The strategy request, in API names: fields that differ from the plan, or were requested before."""
         data = self.cleaned_data
         wanted = {
             "rootDir": data["root_dir"].strip(),
@@ -158,15 +158,15 @@ class StrategyForm(forms.Form):
             if (value != shown[name] or self._before.get(name) == value) and (value or name != "outputs")
         }
         pair = data["runtime"]
-        was_wished = self._before.get("runtime") and pair == self.shown["runtime"]
-        return kept | changed | (_pair(pair) if pair != self.shown["runtime"] or was_wished else {})
+        was_requested = self._before.get("runtime") and pair == self.shown["runtime"]
+        return kept | changed | (_pair(pair) if pair != self.shown["runtime"] or was_requested else {})
 
 
 _API = {name: api for api, name in _FIELD_OF.items() if name != "runtime"} | {"outputs": "outputs"}
 
 
 def _shown(plan: Mapping[str, Any] | None) -> dict[str, Any]:
-    """A plan, in the form's fields."""
+    """A plan as the form's initial values."""
     if not plan:
         return {"runtime": "", "root_dir": "", "install_command": "", "build_command": "", "outputs": []}
     return {
@@ -215,7 +215,7 @@ class ChoicesForm(StrategyForm):
         secrets = self._lines("secrets")
         faults = environment_faults(env, {name: Secret(value) for name, value in secrets.items()})
         for fault in faults:
-            self._tell(fault)
+            self._add_fault(fault)
         return {**data, "env": env, "secrets": secrets}
 
     def _lines(self, field: str) -> dict[str, str]:
@@ -228,7 +228,7 @@ class ChoicesForm(StrategyForm):
                 self.add_error(field, f"Line {number} has no =: write NAME=value.")
         return values
 
-    def _tell(self, fault: EnvironmentFault) -> None:
+    def _add_fault(self, fault: EnvironmentFault) -> None:
         self.add_error(fault.where, f"{fault.name}: {fault.detail}" if fault.name else fault.detail)
 
 
@@ -246,13 +246,13 @@ class VariableForm(forms.Form):
         data = super().clean() or self.cleaned_data
         if "name" not in data:
             return data
-        of_name = name_fault(data["name"])
+        name_detail = name_fault(data["name"])
         for fault in environment_faults(*self._changes(data)):
-            self.add_error("name" if fault.detail == of_name else "value", fault.detail)
+            self.add_error("name" if fault.detail == name_detail else "value", fault.detail)
         return data
 
     def changes(self) -> tuple[dict[str, str], dict[str, Secret]]:
-        """The plain variables and the secrets to set: one of them."""
+        """(plain variables, secrets) to set; one of the two is empty."""
         return self._changes(self.cleaned_data)
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""A generation's page: how far it is while it runs, and afterwards what it has come to and how that was mended."""
+"""A generation's page: its progress while it runs, then its result and the repairs of it."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ STAGES = {
 
 @dataclass(frozen=True)
 class Step:
-    """One step on the way. `state`: done, running, failed, skipped or waiting."""
+    """One step of a generation. `state`: done, running, failed, skipped or waiting."""
 
     name: str
     state: str
@@ -48,42 +48,44 @@ class Step:
 
 @dataclass(frozen=True)
 class Try:
-    """One version of the app, as its build judged it: what a generation, or a repair after it, has made."""
+    """One version of the app and its build: the result of a generation or of a repair after it."""
 
     generation: Generation
     build: Build | None
     is_best: bool
-    number: int  # of the repair; 0 is what was made first
+    number: int  # of the repair; 0 is the first version
 
 
 @login_required
 def generation_page(request: HttpRequest, pk: UUID) -> HttpResponse:
-    """One generation; someone else's is not there. With `?part=1`, only what changes while it runs."""
+    """One generation; 404 for other users'. With `?part=1`, only the parts that change while it runs."""
     rows = visible_generations(request).select_related("project__owner", "base", "root", "retry_of", "revision")
     generation = get_object_or_404(rows, pk=pk)
     events = list(generation.events.exclude(kind=GenerationEvent.Kind.FILE))
     family = _family(generation)
     tries = _tries(generation, family)
     builds = [each.build for each in tries if each.build]
-    mine = next((each.build for each in tries if each.generation.pk == generation.pk), None)
+    build = next((each.build for each in tries if each.generation.pk == generation.pk), None)
     context = {
         "generation": generation,
         "project": generation.project,
         "is_own": generation.owner_id == request.user.pk,
         "stage": STAGES.get(generation.stage, ""),
-        "steps": _steps(generation, events, mine),
-        "build": mine,
+        "steps": _steps(generation, events, build),
+        "build": build,
         "state": generation.state or {},
         **_files(generation),
         "tries": tries if generation.root_id is None and len(tries) > 1 else [],
         "ending": MEANING[Ending(generation.fix_ending)] if generation.fix_ending else "",
-        "is_mending": _is_mending(generation, builds),
+        "is_repairing": _is_repairing(generation, builds),
         "tokens": _tokens(generation, family),
         "diff": _diff(generation.diff),
         "again": generation.retries.order_by("-created_at").first() if generation.is_terminal else None,
         "can_retry": generation.status in (Status.FAILED, Status.CANCELLED) and generation.kind != "repair",
         "is_live": not generation.is_terminal,
-        "waits": not generation.is_terminal or _is_mending(generation, builds) or bool(mine and not mine.is_terminal),
+        "waits": not generation.is_terminal
+        or _is_repairing(generation, builds)
+        or bool(build and not build.is_terminal),
         "last_event": events[-1].pk if events else 0,
     }
     template = "generations/part.html" if "part" in request.GET else "generations/generation.html"
@@ -93,7 +95,7 @@ def generation_page(request: HttpRequest, pk: UUID) -> HttpResponse:
 @login_required
 @require_POST
 def cancel(request: HttpRequest, pk: UUID) -> HttpResponse:
-    """End a generation of one's own."""
+    """Cancel the user's own generation."""
     generation = get_object_or_404(Generation, pk=pk, owner=request.user.pk)
     if generations.cancel_generation(generation, by=cast(User, request.user)):
         messages.success(request, "The generation is cancelled: it asks the model for nothing more.")
@@ -106,7 +108,7 @@ def cancel(request: HttpRequest, pk: UUID) -> HttpResponse:
 @require_POST
 @refusals_shown("generation-page")
 def retry(request: HttpRequest, pk: UUID) -> HttpResponse:
-    """Go on with a generation of one's own that came to nothing; what it has written stays written."""
+    """Continue the user's own failed or cancelled generation as a new one; the files written so far are kept."""
     generation = get_object_or_404(Generation, pk=pk, owner=request.user.pk)
     again = generations.retry_generation(generation, by=cast(User, request.user))
     messages.success(request, "It goes on where it stopped, as a new generation.")
@@ -117,7 +119,7 @@ def retry(request: HttpRequest, pk: UUID) -> HttpResponse:
 
 
 def _family(generation: Generation) -> list[Generation]:
-    """The generation and its repairs, the oldest first; of a repair, only itself."""
+    """The generation and its repairs, oldest first; for a repair, only itself."""
     estimated = Exchange.objects.filter(generation=OuterRef("pk"), is_estimated=True)
     rows = Generation.objects.filter(Q(pk=generation.pk) | Q(root=generation.pk)).order_by("created_at")
     rows = rows.select_related("revision", "base").defer("state", "prompt")
@@ -127,21 +129,21 @@ def _family(generation: Generation) -> list[Generation]:
 def _tries(generation: Generation, family: Iterable[Generation]) -> list[Try]:
     builds: dict[UUID | None, Build] = {}
     for build in Build.objects.filter(generation__in=family).order_by("-number"):
-        builds[build.generation_id] = build  # of several, the first: others retry it
+        builds[build.generation_id] = build  # the first of several: the others are retries
     return [
         Try(each, builds.get(each.pk), bool(generation.best_id and each.revision_id == generation.best_id), number)
         for number, each in enumerate(family)
     ]
 
 
-def _is_mending(generation: Generation, builds: list[Build]) -> bool:
-    """Whether more may come of it: a build that is under way, or a repair after it."""
+def _is_repairing(generation: Generation, builds: list[Build]) -> bool:
+    """Whether its fix loop is still open: a build is under way, or a repair may follow."""
     is_open = generation.root_id is None and generation.auto_fix and not generation.fix_ending
     return generation.status == Status.COMPLETED and bool(builds) and is_open
 
 
 def _tokens(generation: Generation, family: list[Generation]) -> dict[str, Any]:
-    """What it has used, and with its repairs, on whose common limit it draws."""
+    """Tokens and cost of a generation with its repairs, which share one token limit."""
     total = sum(each.input_tokens + each.output_tokens for each in family)
     return {
         "all": total,
@@ -155,7 +157,7 @@ def _tokens(generation: Generation, family: list[Generation]) -> dict[str, Any]:
 
 
 def _steps(generation: Generation, events: list[GenerationEvent], build: Build | None) -> list[Step]:
-    """What it goes through, and how far it is: waiting, the stages of its kind, and the build."""
+    """Its steps and their states: waiting, the stages of its kind, and the build."""
     began: dict[str, datetime] = {}
     for event in events:
         if event.kind == GenerationEvent.Kind.STAGE:
@@ -202,7 +204,7 @@ def _state_of_build(build: Build | None) -> str:
 
 
 def _files(generation: Generation) -> dict[str, Any]:
-    """The files as far as they are there, with what each is for, and those that are still to come or were left out."""
+    """The files written so far with their purposes, and those still to come or left out."""
     if generation.kind != Generation.Kind.NEW:
         return {"files": [], "file_count": generation.revision.file_count if generation.revision else 0}
     state = generation.state or {}
@@ -219,12 +221,12 @@ def _files(generation: Generation) -> dict[str, Any]:
 
 
 def _diff(text: str) -> dict[str, Any]:
-    """A unified diff's lines, each with its kind, up to so many; and how many more there are."""
+    """The first lines of a unified diff as (kind, line), and how many more there are."""
     lines = text.removesuffix("\n").split("\n")
     kinds = {"+": "added", "-": "removed", "@": "fold", " ": "same"}
-    told, is_head = [], True
+    shown, is_head = [], True
     for line in lines[:DIFF_LINES_SHOWN]:
-        # A line that was removed may look like a head: only what comes before the first place of a file is one.
+        # A removed line may look like a header: headers come only before a file's first hunk.
         is_head = line.startswith("diff ") or (is_head and not line.startswith("@"))
-        told.append(("head" if is_head else kinds.get(line[:1], "same"), line))
-    return {"lines": told, "more": max(len(lines) - DIFF_LINES_SHOWN, 0)}
+        shown.append(("head" if is_head else kinds.get(line[:1], "same"), line))
+    return {"lines": shown, "more": max(len(lines) - DIFF_LINES_SHOWN, 0)}

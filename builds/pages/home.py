@@ -1,4 +1,4 @@
-"""The first page: one's projects, and how each is getting on."""
+"""The home page: the user's projects and the state of each."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ PROJECTS_SHOWN = 25
 
 @dataclass(frozen=True)
 class Row:
-    """A project in the list: its last build, what is writing it just now, and where it is published."""
+    """A project in the list: its last build, its active generation, and its site's address."""
 
     project: Project
     build: Build | None
@@ -33,7 +33,7 @@ class Row:
 
 @login_required
 def home(request: HttpRequest) -> HttpResponse:
-    """Projects, newest first, those of a name if `?q=` asks for it."""
+    """Projects, newest first; `?q=` filters them by name."""
     wanted = request.GET.get("q", "").replace("\0", "").strip()[:100]
     projects = visible_projects(request).select_related("owner")
     shown = page_of(request, projects.filter(name__icontains=wanted) if wanted else projects, size=PROJECTS_SHOWN)
@@ -52,7 +52,7 @@ def home(request: HttpRequest) -> HttpResponse:
 
 
 def _rows(projects: Sequence[Project]) -> list[Row]:
-    """Three queries, whatever the number of projects."""
+    """Three queries, for any number of projects."""
     latest = Build.objects.latest_of(projects)
     sites = {site.pk: site for site in Site.objects.filter(project__in=projects, live__isnull=False)}
     writing: dict[UUID, Generation] = {

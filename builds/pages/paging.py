@@ -1,4 +1,4 @@
-"""Lists on pages, by the same cursors as the API's."""
+"""Paged lists, with the same cursors as the API."""
 
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -16,7 +16,7 @@ M = TypeVar("M", bound=Model)
 
 @dataclass(frozen=True)
 class Shown(Generic[M]):
-    """The rows of one page, and the query strings of those before and after it; empty where there is none."""
+    """The rows of one page, and the query strings of the previous and next page; empty if there is none."""
 
     rows: list[M]
     previous: str
@@ -26,13 +26,13 @@ class Shown(Generic[M]):
 def page_of(
     request: HttpRequest, rows: QuerySet[M], *, size: int = 25, order: type[NewestFirst] = NewestFirst
 ) -> Shown[M]:
-    """The page that the address asks for. Raises Http404 for a cursor that no list has given."""
+    """The page that the request asks for. Raises Http404 for an invalid cursor."""
     pager = order()
     pager.page_size = size
     try:
         shown = pager.paginate_queryset(rows, Request(request)) or []
-    except ValidationError as fault:
-        raise Http404("no such page") from fault
+    except ValidationError as error:
+        raise Http404("no such page") from error
     return Shown(shown, _query(pager.get_previous_link()), _query(pager.get_next_link()))
 
 

@@ -1,4 +1,4 @@
-"""What the actions refuse, shown to people: at the top of the page that comes next, or in the form that was sent."""
+"""How pages show refusals of actions: at the top of the next page, or in the form that was sent."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,9 +16,9 @@ View = Callable[..., HttpResponseBase]
 
 
 def refusals_shown(page: str = "") -> Callable[[View], View]:
-    """For a view of POSTs: what its action refuses is shown at the top of a page that the answer leads to.
+    """Decorator: a view's refusal becomes a message and a redirect.
 
-    `page` is the name of an address that takes what the view's takes; by default, the view's own.
+    `page`: the name of the URL to redirect to, with the view's arguments; by default the request's own path.
     """
 
     def decorate(view: View) -> View:
@@ -36,14 +36,14 @@ def refusals_shown(page: str = "") -> Callable[[View], View]:
 
 
 def show_refusal(request: HttpRequest, refused: RefusalError) -> None:
-    """Have the next page say why."""
+    """Show the reasons on the next page."""
     for reason in refused.reasons:
         messages.error(request, str(reason))
 
 
 @contextmanager
 def refusals_in(form: forms.Form, field: str | None = None) -> Iterator[None]:
-    """What is refused inside becomes an error of the form: at its field of that name, else at `field` or the form."""
+    """A refusal inside becomes form errors: at the field it names, else at `field` or the form."""
     try:
         yield
     except RefusalError as refused:
@@ -53,7 +53,7 @@ def refusals_in(form: forms.Form, field: str | None = None) -> Iterator[None]:
 
 
 def refusals_as_text(view: View) -> View:
-    """For a view that a script or a download asks: a refusal is its status, headers and text."""
+    """Decorator for views of scripts and downloads: a refusal is answered with its status, headers and text."""
 
     @wraps(view)
     def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:

@@ -1,4 +1,4 @@
-"""The one page to sign in at. Guessing passwords is limited as guessing tokens is, by where it comes from."""
+"""The sign-in page. Attempts are rate-limited by client address, as for API tokens."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from chef.web.rate_limits import address_of, check
 
 
 class SignIn(LoginView):
-    """A part of a page that looks again after its session has ended comes here: the whole page is loaded anew then."""
+    """An htmx request whose session has ended is redirected here: it then reloads the whole page."""
 
     template_name = "login.html"
     redirect_authenticated_user = True
@@ -30,7 +30,7 @@ class SignIn(LoginView):
 
 
 def admin_sign_in(request: HttpRequest) -> HttpResponse:
-    """Where the admin sends whom it does not let in: strangers sign in here, others may not see it."""
+    """Replaces the admin's login: anonymous users sign in here. Raises PermissionDenied for others."""
     if request.user.is_authenticated:
         raise PermissionDenied
     return redirect_to_login(request.GET.get("next", reverse("admin:index")))

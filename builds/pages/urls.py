@@ -1,4 +1,4 @@
-"""Where each page is."""
+"""URLs of the pages."""
 
 from django.contrib.auth.views import LogoutView
 from django.urls import path

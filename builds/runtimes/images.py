@@ -18,8 +18,8 @@ from builds.runtimes.catalogue import RUNTIMES, find_runtime, resolve_version, r
 from builds.runtimes.registries import discover
 from builds.runtimes.rootfs import UnbuildableError, Workshop, without_credentials
 from builds.runtimes.runtime import Runtime
-from builds.sandbox.contract import EngineFault, Registries
-from builds.sandbox.images import ImageNotOffered, ImageStore, RegistryUnreachable, TrialFailed
+from builds.sandbox.contract import Registries, SandboxError
+from builds.sandbox.images import ImageNotOfferedError, ImageStore, RegistryUnreachableError, TrialFailedError
 
 TAGS = "chef-runtime/*"
 # A typical machine has two cores and one disk; more builds at once would only slow each other down.
@@ -84,7 +84,7 @@ def prepare(
 ) -> list[Prepared]:
     """Make every image ready, reporting a line for each, and return them in the order of completion.
 
-    Present images are kept unless `force`. Raises PreparationError after all have been tried, and EngineFault.
+    Present images are kept unless `force`. Raises PreparationError after all have been tried, and SandboxError.
     """
     present = {} if force else store.ids(TAGS)
     ready = [Prepared(image, "present", present[image.tag]) for image in images if image.tag in present]
@@ -129,11 +129,11 @@ def _pull(
             if position == 0:
                 store.ask_registry(image.public)
             pulled.append(_pull_one(image, store))
-        except RegistryUnreachable as fault:
+        except RegistryUnreachableError as fault:
             reasons.update(dict.fromkeys(images[position:], without_credentials(str(fault))))
             report(f"No registry can be reached ({reasons[image]}).")
             break
-        except (ImageNotOffered, TrialFailed) as fault:
+        except (ImageNotOfferedError, TrialFailedError) as fault:
             reasons[image] = without_credentials(str(fault))
         else:
             report(str(pulled[-1]))
@@ -141,13 +141,13 @@ def _pull(
 
 
 def _pull_one(image: RuntimeImage, store: ImageStore) -> Prepared:
-    """Raises RegistryUnreachable, ImageNotOffered, or TrialFailed for an image that does not match its name."""
+    """Raises RegistryUnreachableError, ImageNotOfferedError, or TrialFailedError if it does not match its name."""
     started = time.monotonic()
     before = store.find(image.public)
     candidate = store.pull(image.public)
     try:
         _adopt(candidate, image, store)
-    except TrialFailed:
+    except TrialFailedError:
         if candidate != before:
             store.remove(image.public)
         raise
@@ -173,7 +173,7 @@ def _build(
                 try:
                     built.append(done.result())
                     report(str(built[-1]))
-                except (UnbuildableError, TrialFailed, EngineFault, OSError) as fault:
+                except (UnbuildableError, TrialFailedError, SandboxError, OSError) as fault:
                     why = f"not pulled ({reasons[image]}) and not built: {fault}"
                     failures.setdefault(why, []).append(image.name)
         except BaseException:
@@ -197,11 +197,11 @@ def _build_one(image: RuntimeImage, workshop: Workshop, store: ImageStore) -> Pr
 
 
 def _adopt(candidate: str, image: RuntimeImage, store: ImageStore) -> None:
-    """Give an image our tag if its tools run. Raises TrialFailed. The previous image is removed if unused."""
+    """Give an image our tag if its tools run. Raises TrialFailedError. The previous image is removed if unused."""
     runtime = find_runtime(image.runtime)
     output = store.try_out(candidate, runtime.trial)
     if not output.startswith(runtime.trial_start.format(version=image.version)):
-        raise TrialFailed(f"{output.splitlines()[0] if output else 'nothing'} is not {image.name}")
+        raise TrialFailedError(f"{output.splitlines()[0] if output else 'nothing'} is not {image.name}")
     before = store.find(image.tag)
     store.tag(candidate, image.tag)
     if before not in {None, candidate}:
@@ -218,5 +218,5 @@ def _default_registries(runtime: Runtime, store: ImageStore) -> list[str]:
     tag = runtime_tag(runtime.name, "")
     try:
         return store.try_out(tag, runtime.index_query).split() if store.find(tag) else []
-    except TrialFailed:
+    except TrialFailedError:
         return []

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from builds.sandbox.contract import EngineFault
+from builds.sandbox.contract import SandboxError
 
 _INSIDE = Path(__file__).resolve().with_name("inside")
 SOURCE = _INSIDE / "chef_init.c"
@@ -55,9 +55,9 @@ class FirstProcess:
         return not self.warning
 
     def require(self, engine: str) -> None:
-        """Raises EngineFault when an engine on that processor cannot run it."""
+        """Raises SandboxError when an engine on that processor cannot run it."""
         if self.architecture and self.architecture != engine:
-            raise EngineFault(
+            raise SandboxError(
                 f"chef-init is compiled for {self.architecture} and the Docker Engine runs on {engine}. "
                 f"Set CC to a compiler for {engine}, such as aarch64-linux-gnu-gcc, or use an engine on this processor."
             )

@@ -15,9 +15,9 @@ from builds.sandbox.contract import (
     TOOLBOX_DIR,
     WORKSPACE,
     Command,
-    EngineFault,
     Limits,
     Registries,
+    SandboxError,
 )
 from builds.sandbox.engine import APIClient, APIError, LogConfig, Mount, NotFound, Ulimit
 
@@ -47,7 +47,7 @@ def create(
     folder: str = "/",
     egress_folder: Path | None = None,
 ) -> str:
-    """Make a container, not started, and return its id. Raises EngineFault when a limit did not take effect."""
+    """Make a container, not started, and return its id. Raises SandboxError when a limit did not take effect."""
     created = client.create_container(
         blueprint.image,
         # ENTRYPOINT and CMD of the image are replaced, so that nothing but our argv runs.
@@ -64,7 +64,7 @@ def create(
     container = str(created["Id"])
     try:
         _verify(client, container, blueprint.limits)
-    except EngineFault:
+    except SandboxError:
         remove(client, container)
         raise
     return container
@@ -148,7 +148,7 @@ def _verify(client: APIClient, container: str, limits: Limits) -> None:
         "Privileged": host["Privileged"] is False,
     }
     if ignored := [name for name, held in taken.items() if not held]:
-        raise EngineFault(f"the engine did not take these limits: {', '.join(ignored)}")
+        raise SandboxError(f"the engine did not take these limits: {', '.join(ignored)}")
 
 
 def base_environment() -> dict[str, str]:

@@ -17,19 +17,19 @@ TOOLBOX_DIR = f"{WORKSPACE}/.chef"
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-class EngineFault(Exception):
+class SandboxError(Exception):
     """The engine failed us: not the user's fault, so the build goes back to the queue."""
 
 
-class ImageMissing(EngineFault):
+class ImageMissingError(SandboxError):
     """The runtime's image is not prepared on this engine."""
 
 
-class OutputMissing(Exception):
+class OutputMissingError(Exception):
     """There is nothing at an output path."""
 
 
-class OutputUnsafe(Exception):
+class OutputUnsafeError(Exception):
     """What is at an output path is a link or a special file, or lies behind a link."""
 
 
@@ -129,7 +129,7 @@ class Watch:
 
 
 class Workspace(Protocol):
-    """The files of one attempt, and the containers that work on them. Every call may raise EngineFault."""
+    """The files of one attempt, and the containers that work on them. Every call may raise SandboxError."""
 
     def put(self, files: Iterable[InputFile], tools: Mapping[str, bytes]) -> None:
         """Lay the project's files and, read-only beside them, the toolbox: the runtime's scripts by name, and ours."""
@@ -138,7 +138,7 @@ class Workspace(Protocol):
         """Run to the end, to the limit, or until told to stop; the container is gone when this returns."""
 
     def take(self, path: str) -> contextlib.AbstractContextManager[Output]:
-        """What is at `path`, read before the block ends. Raises OutputMissing or OutputUnsafe; follows no link."""
+        """What is at `path`, readable in the block. Follows no link. Raises OutputMissingError, OutputUnsafeError."""
 
     def remove(self) -> None:
         """Remove every container, volume and network of the attempt. Harmless when repeated."""
@@ -148,7 +148,7 @@ class Sandbox(Protocol):
     """An engine that builds can run on."""
 
     def image_id(self, tag: str) -> str:
-        """The id (`sha256:...`) of a prepared runtime image. Raises ImageMissing."""
+        """The id (`sha256:...`) of a prepared runtime image. Raises ImageMissingError."""
 
     def open(self, identity: Identity, *, image: str, limits: Limits) -> Workspace:
         """A fresh, empty workspace on the image with that id."""

@@ -18,16 +18,16 @@ from builds.sandbox.contract import (
     WORKSPACE,
     Command,
     Egress,
-    EngineFault,
     Identity,
-    ImageMissing,
+    ImageMissingError,
     InputFile,
     Limits,
     Outcome,
     Output,
-    OutputMissing,
-    OutputUnsafe,
+    OutputMissingError,
+    OutputUnsafeError,
     Registries,
+    SandboxError,
     Watch,
 )
 from builds.sandbox.egress import EgressProxy
@@ -52,10 +52,10 @@ class DockerSandbox:
         try:
             image = self._client.inspect_image(tag)
         except ImageNotFound:
-            raise ImageMissing(f"the image {tag} is not on this engine") from None
+            raise ImageMissingError(f"the image {tag} is not on this engine") from None
         if image["Config"].get("Volumes"):
             # A VOLUME of the image would be a writable place outside of our limits.
-            raise ImageMissing(f"the image {tag} declares volumes and cannot be used")
+            raise ImageMissingError(f"the image {tag} declares volumes and cannot be used")
         return str(image["Id"])
 
     @guarded
@@ -137,7 +137,7 @@ class DockerWorkspace:
             stream, mode = self._open("/".join(parts[:depth]))
             stream.close()
             if not mode & _MODE_DIR:
-                raise OutputMissing(path)  # nothing can be below a file
+                raise OutputMissingError(path)  # nothing can be below a file
         stream, mode = self._open("/".join(parts))
         try:
             yield Output(bool(mode & _MODE_DIR), _engine_stream(stream))
@@ -150,10 +150,10 @@ class DockerWorkspace:
         try:
             stream, stat = self._client.get_archive(self._holder, f"{APP_DIR}/{path}".rstrip("/"), 256 * 1024)
         except NotFound:
-            raise OutputMissing(path) from None
+            raise OutputMissingError(path) from None
         if stat["mode"] & _MODE_SPECIAL:
             stream.close()
-            raise OutputUnsafe(path)
+            raise OutputUnsafeError(path)
         return stream, stat["mode"]
 
     @guarded
@@ -190,4 +190,4 @@ def _engine_stream(stream: Iterator[bytes]) -> Iterator[bytes]:
     try:
         yield from stream
     except FAULTS as fault:
-        raise EngineFault(str(fault)) from fault
+        raise SandboxError(str(fault)) from fault

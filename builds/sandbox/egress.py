@@ -20,8 +20,8 @@ from types import TracebackType
 from typing import Self
 
 from builds.sandbox.proxy_heads import (
-    Refused,
     Request,
+    RequestRefusedError,
     Upstream,
     announces_body,
     ask_upstream,
@@ -194,7 +194,7 @@ class EgressProxy:
                 request = parse_request(head)
                 self._admit(request)
                 await (self._fetch(client, request) if request.path else self._tunnel(client, request, early))
-            except Refused as refused:
+            except RequestRefusedError as refused:
                 await asyncio.get_running_loop().sock_sendall(client, refused.render())
             await _linger(client)
 
@@ -204,16 +204,16 @@ class EgressProxy:
                 return await read_head(client)
         except TimeoutError:
             reason = f"the request's head did not arrive within {self._head_timeout:g} s"
-            raise Refused(HTTPStatus.REQUEST_TIMEOUT, reason) from None
+            raise RequestRefusedError(HTTPStatus.REQUEST_TIMEOUT, reason) from None
 
     def _admit(self, request: Request) -> None:
         allowed = (request.host, request.port) in self._allowed
         self._ledger.record(request.host, request.port, allowed=allowed)
         if not allowed:
-            raise Refused(HTTPStatus.FORBIDDEN, f"{request.pair} is not on the list of package registries")
+            raise RequestRefusedError(HTTPStatus.FORBIDDEN, f"{request.pair} is not on the list of package registries")
         if request.path and (request.method not in ("GET", "HEAD") or announces_body(request.headers)):
             reason = "over plain http only GET and HEAD without a body are carried; use https"
-            raise Refused(HTTPStatus.METHOD_NOT_ALLOWED, reason)
+            raise RequestRefusedError(HTTPStatus.METHOD_NOT_ALLOWED, reason)
 
     async def _tunnel(self, client: socket.socket, request: Request, early: bytes) -> None:
         loop = asyncio.get_running_loop()
@@ -289,9 +289,9 @@ async def _reaching(pair: str, seconds: float) -> AsyncIterator[None]:
         async with asyncio.timeout(seconds):
             yield
     except TimeoutError:
-        raise Refused(HTTPStatus.BAD_GATEWAY, f"{pair} gave no answer within {seconds:g} s") from None
+        raise RequestRefusedError(HTTPStatus.BAD_GATEWAY, f"{pair} gave no answer within {seconds:g} s") from None
     except (OSError, UnicodeError) as error:
-        raise Refused(HTTPStatus.BAD_GATEWAY, f"{pair} cannot be reached: {_reason(error)}") from None
+        raise RequestRefusedError(HTTPStatus.BAD_GATEWAY, f"{pair} cannot be reached: {_reason(error)}") from None
 
 
 def _reason(error: OSError | UnicodeError) -> str:

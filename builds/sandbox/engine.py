@@ -15,7 +15,7 @@ from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from docker.types import LogConfig, Mount, Ulimit
 from docker.utils import parse_repository_tag
 
-from builds.sandbox.contract import EngineFault
+from builds.sandbox.contract import SandboxError
 
 __all__ = [
     "FAULTS",
@@ -28,12 +28,12 @@ __all__ = [
     "Ulimit",
     "api_version",
     "architecture",
+    "engine_status",
     "get_config_header",
     "guarded",
     "new_client",
     "parse_repository_tag",
     "resolve_repository_name",
-    "told",
     "wait_for_engine",
 ]
 
@@ -47,14 +47,14 @@ R = TypeVar("R")
 
 
 def guarded(call: Callable[P, R]) -> Callable[P, R]:
-    """Turn what the engine or the way to it got wrong into EngineFault."""
+    """Turn what the engine or the way to it got wrong into SandboxError."""
 
     @functools.wraps(call)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return call(*args, **kwargs)
         except FAULTS as fault:
-            raise EngineFault(f"{type(fault).__name__}: {fault}") from fault
+            raise SandboxError(f"{type(fault).__name__}: {fault}") from fault
 
     return wrapper
 
@@ -88,9 +88,9 @@ def new_client() -> APIClient:
     return client
 
 
-def told() -> dict[str, Any]:
-    """What the engine says of itself: `version`, `containers` that run, and of the disk that its data is on, where this
-    process can see it, `diskFree` and `diskTotal` in bytes. Raises one of FAULTS."""
+def engine_status() -> dict[str, Any]:
+    """The engine's `version` and running `containers`; `diskFree` and `diskTotal` in bytes of the disk that holds its
+    data, where this process can see it. Raises one of FAULTS."""
     client = new_client()
     try:
         info = client.info()

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from requests.exceptions import ReadTimeout
 
-from builds.sandbox.contract import EngineFault, Limits, Outcome, Watch
+from builds.sandbox.contract import Limits, Outcome, SandboxError, Watch
 from builds.sandbox.engine import FAULTS, APIClient, APIError
 from builds.sandbox.meter import Meter
 
@@ -64,7 +64,7 @@ class Execution:
         with contextlib.suppress(APIError):
             self._client.kill(self._container, "SIGKILL")
         if not self._exited.wait(KILL_SECONDS):
-            raise EngineFault("the engine did not end a killed container")
+            raise SandboxError("the engine did not end a killed container")
 
     def _read(self, output: Iterator[tuple[bytes | None, bytes | None]]) -> None:
         try:
@@ -84,7 +84,7 @@ class Execution:
             except ReadTimeout:
                 continue
             except FAULTS as fault:
-                self._output_fault = self._output_fault or EngineFault(str(fault))
+                self._output_fault = self._output_fault or SandboxError(str(fault))
                 self._exited.set()
 
     def _judge(self) -> None:

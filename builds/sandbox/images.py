@@ -15,7 +15,7 @@ from django.conf import settings
 from builds.sandbox import tar
 from builds.sandbox.chef_init import first_process
 from builds.sandbox.container import UID, shell_argv
-from builds.sandbox.contract import WORKSPACE, EngineFault
+from builds.sandbox.contract import WORKSPACE, SandboxError
 from builds.sandbox.engine import (
     FAULTS,
     APIError,
@@ -42,20 +42,20 @@ TRIAL_LABEL = "chef.trial"
 _REMAINS_AFTER = "15m"
 
 
-class RegistryUnreachable(Exception):
+class RegistryUnreachableError(Exception):
     """The engine got no answer from the registry, or lost it half-way: other images will fare no better."""
 
 
-class ImageNotOffered(Exception):
+class ImageNotOfferedError(Exception):
     """The registry answered, and does not have (or does not give us) this image."""
 
 
-class TrialFailed(Exception):
+class TrialFailedError(Exception):
     """An image does not run its own tools in a sealed container. The text is what they said."""
 
 
 class ImageStore:
-    """The images of the sandbox's engine. Every call raises EngineFault when the engine fails."""
+    """The images of the sandbox's engine. Every call raises SandboxError when the engine fails."""
 
     def __init__(self) -> None:
         with _engine_faults("be reached"):
@@ -87,7 +87,7 @@ class ImageStore:
                 return None
 
     def ask_registry(self, reference: str) -> None:
-        """Whether the registry answers at all, told quickly. Raises RegistryUnreachable or ImageNotOffered.
+        """Whether the registry answers at all, told quickly. Raises RegistryUnreachableError or ImageNotOfferedError.
 
         A pull of a name whose registry drops packets is silent for half a minute; this asks for one manifest only.
         """
@@ -98,10 +98,10 @@ class ImageStore:
             except APIError as fault:
                 raise _refusal(fault.status_code, fault.explanation or str(fault)) from fault
             except requests.RequestException as fault:
-                raise RegistryUnreachable(f"no answer within {REGISTRY_SECONDS} s") from fault
+                raise RegistryUnreachableError(f"no answer within {REGISTRY_SECONDS} s") from fault
 
     def pull(self, reference: str) -> str:
-        """Pull an image and return its id. Raises RegistryUnreachable or ImageNotOffered.
+        """Pull an image and return its id. Raises RegistryUnreachableError or ImageNotOfferedError.
 
         The SDK's own `pull` has no time-out at all, so the same request is made here with one.
         """
@@ -119,10 +119,10 @@ class ImageStore:
             with answer:
                 _follow(answer)
         except requests.RequestException as fault:
-            raise RegistryUnreachable(f"silent for {PULL_SILENCE_SECONDS} s, or gone, while pulling") from fault
+            raise RegistryUnreachableError(f"silent for {PULL_SILENCE_SECONDS} s, or gone, while pulling") from fault
         image = self.find(reference)
         if image is None:
-            raise ImageNotOffered(f"{reference} is not in the engine after its pull")
+            raise ImageNotOfferedError(f"{reference} is not in the engine after its pull")
         return image
 
     def import_tar(self, stream: Iterable[bytes], *, name: str, environment: Mapping[str, str]) -> str:
@@ -142,7 +142,7 @@ class ImageStore:
             )
         message = _last_message(answer)
         if not answer.ok or "error" in message:
-            raise EngineFault(f"Docker could not import {name}: {message.get('error') or message.get('message')}")
+            raise SandboxError(f"Docker could not import {name}: {message.get('error') or message.get('message')}")
         return str(message["status"])
 
     def tag(self, image: str, tag: str) -> None:
@@ -165,7 +165,7 @@ class ImageStore:
     def try_out(self, image: str, script: str) -> str:
         """What a shell script prints in the image, run as builds are: unprivileged, read-only root, no network.
 
-        Raises TrialFailed when the script fails or is not done after `TRIAL_SECONDS`; an image without /bin/sh fails.
+        Raises TrialFailedError when the script fails, takes over `TRIAL_SECONDS`, or the image has no /bin/sh.
         """
         with _engine_faults(f"try out {image}"):
             container = self._create_trial(image, script)["Id"]
@@ -176,11 +176,11 @@ class ImageStore:
                 said = self._api.logs(container, stdout=True, stderr=code != 0).decode(errors="replace").strip()
             except APIError as fault:
                 # An image that no container can be made of fails here: the image's fault, not the engine's.
-                raise TrialFailed(fault.explanation or str(fault)) from fault
+                raise TrialFailedError(fault.explanation or str(fault)) from fault
             finally:
                 self._api.remove_container(container, force=True, v=True)
         if code != 0:
-            raise TrialFailed(f"exit {code}: {said[-500:]}")
+            raise TrialFailedError(f"exit {code}: {said[-500:]}")
         return said
 
     def discard_remains(self) -> None:
@@ -226,11 +226,11 @@ def _engine_faults(doing: str) -> Iterator[None]:
     try:
         yield
     except FAULTS as fault:
-        raise EngineFault(f"Docker could not {doing}: {fault}") from fault
+        raise SandboxError(f"Docker could not {doing}: {fault}") from fault
 
 
 def _follow(answer: requests.Response) -> None:
-    """Read a pull to its end. Raises RegistryUnreachable or ImageNotOffered."""
+    """Read a pull to its end. Raises RegistryUnreachableError or ImageNotOfferedError."""
     if not answer.ok:
         raise _refusal(answer.status_code, str(_last_message(answer).get("message")))
     for line in answer.iter_lines():
@@ -241,10 +241,10 @@ def _follow(answer: requests.Response) -> None:
             raise _refusal(404 if unknown else 500, message["error"])
 
 
-def _refusal(status: int | None, message: str) -> RegistryUnreachable | ImageNotOffered:
+def _refusal(status: int | None, message: str) -> RegistryUnreachableError | ImageNotOfferedError:
     """The engine answers 404 for an image that is not there or not ours, and 500 for a registry that is not."""
     text = " ".join(message.split())
-    return ImageNotOffered(text) if status in {401, 403, 404} else RegistryUnreachable(text)
+    return ImageNotOfferedError(text) if status in {401, 403, 404} else RegistryUnreachableError(text)
 
 
 def _last_message(answer: requests.Response) -> dict[str, Any]:

@@ -50,7 +50,7 @@ class Upstream:
     headers: Headers
 
 
-class Refused(Exception):
+class RequestRefusedError(Exception):
     """The answer to a request that goes nowhere."""
 
     def __init__(self, status: HTTPStatus, reason: str) -> None:
@@ -69,7 +69,7 @@ async def ask_upstream(server: socket.socket, pair: str, upstream: Upstream) -> 
     await asyncio.get_running_loop().sock_sendall(server, head)
     first, _, greeting = await read_answer(server)
     if (status := first.split()[1].decode())[0] != "2":
-        raise Refused(HTTPStatus.BAD_GATEWAY, f"the upstream proxy answered {status} for {pair}")
+        raise RequestRefusedError(HTTPStatus.BAD_GATEWAY, f"the upstream proxy answered {status} for {pair}")
     return greeting
 
 
@@ -94,11 +94,11 @@ async def read_head(peer: socket.socket, early: bytes = b"") -> tuple[bytes, byt
     while (end := received.find(b"\r\n\r\n")) < 0:
         if len(received) >= HEAD_BYTES:
             reason = f"the head is longer than {HEAD_BYTES} bytes"
-            raise Refused(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, reason)
+            raise RequestRefusedError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, reason)
         if not (part := await asyncio.get_running_loop().sock_recv(peer, HEAD_BYTES - len(received))):
             if not received:
                 raise ConnectionError
-            raise Refused(HTTPStatus.BAD_REQUEST, "the head ends before its empty line")
+            raise RequestRefusedError(HTTPStatus.BAD_REQUEST, "the head ends before its empty line")
         received += part
     return bytes(received[:end]), bytes(received[end + 4 :])
 
@@ -112,21 +112,23 @@ async def read_answer(server: socket.socket) -> tuple[bytes, Headers, bytes]:
         first, *rest = head.split(b"\r\n")
         if _STATUS_LINE.fullmatch(first):
             return first, _parse_headers(rest), early
-    except Refused:  # its status blames the client
+    except RequestRefusedError:  # its status blames the client
         pass
-    raise Refused(HTTPStatus.BAD_GATEWAY, "the head of the server's answer cannot be read")
+    raise RequestRefusedError(HTTPStatus.BAD_GATEWAY, "the head of the server's answer cannot be read")
 
 
 def parse_request(head: bytes) -> Request:
     first, *rest = head.split(b"\r\n")
     if not (line := _REQUEST_LINE.fullmatch(first)):
-        raise Refused(HTTPStatus.BAD_REQUEST, "the request line is malformed")
+        raise RequestRefusedError(HTTPStatus.BAD_REQUEST, "the request line is malformed")
     method, target, version = line[1].decode(), line[2].decode("latin-1"), line[3]
     headers = _parse_headers(rest)
     if method == "CONNECT":
         return Request(method, *_parse_authority(target), "", version, headers)
     if not (url := _PLAIN_URL.fullmatch(target)):
-        raise Refused(HTTPStatus.BAD_REQUEST, "this is a proxy: ask for CONNECT host:port or http://host/path")
+        raise RequestRefusedError(
+            HTTPStatus.BAD_REQUEST, "this is a proxy: ask for CONNECT host:port or http://host/path"
+        )
     path = url[2] if url[2].startswith("/") else f"/{url[2]}"
     return Request(method, *_parse_authority(url[1], default_port=80), path, version, headers)
 
@@ -135,7 +137,7 @@ def _parse_headers(lines: list[bytes]) -> Headers:
     headers = []
     for line in lines:
         if not (match := _HEADER_LINE.fullmatch(line)):
-            raise Refused(HTTPStatus.BAD_REQUEST, "a header line is malformed")
+            raise RequestRefusedError(HTTPStatus.BAD_REQUEST, "a header line is malformed")
         headers.append((match[1], match[2].strip()))
     return headers
 
@@ -152,7 +154,7 @@ def _parse_authority(text: str, *, default_port: int = 0) -> tuple[str, int]:
         port = int(match[3] or default_port)
         if host and (match[1] is None or ":" in host) and 0 < port < 65536:
             return host, port
-    raise Refused(HTTPStatus.BAD_REQUEST, "the address is not host:port")
+    raise RequestRefusedError(HTTPStatus.BAD_REQUEST, "the address is not host:port")
 
 
 def normalise(host: str) -> str:

@@ -28,7 +28,7 @@ from builds.sites.lookup import (
     known_answer,
     known_site,
 )
-from chef.storage.errors import StoreFault
+from chef.storage.errors import StorageError
 from chef.web.downloads import RangeNotSatisfiableError, part_of
 from chef.web.reading import file_pieces, in_threads
 from chef.web.streaming import send_body
@@ -190,7 +190,7 @@ class _File:
     async def _at_once(self, send: Send, status: int, headers: Headers, start: int, length: int) -> None:
         try:
             data = await _bytes_of(self._form)
-        except StoreFault as fault:
+        except StorageError as fault:
             await self._without_store(send, fault)
             return
         if settings.SITES_ACCEL_PREFIX and status == 200 and self._is_for_all:
@@ -199,7 +199,7 @@ class _File:
         await _head(send, status, headers)
         await send({"type": "http.response.body", "body": data[start : start + length]})
 
-    async def _without_store(self, send: Send, fault: StoreFault) -> None:
+    async def _without_store(self, send: Send, fault: StorageError) -> None:
         logger.error("%s of %s cannot be read", self._form.key, self._asked.host, exc_info=fault)
         await _say(self._asked, send, 503, "Not now", "Try again in a moment.", [(b"retry-after", b"10")])
 
@@ -254,7 +254,7 @@ class _File:
         try:
             try:
                 file = await in_threads(default_storage.open, self._form.key)
-            except StoreFault as fault:
+            except StorageError as fault:
                 await self._without_store(send, fault)
                 return
             await _head(send, status, headers)

@@ -1,4 +1,4 @@
-"""What templates say: icons, durations and times, numbers, and the texts of others, in which nothing is hidden."""
+"""Template tags and filters: icons, durations, times, numbers, and untrusted text with hidden characters marked."""
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -18,9 +18,9 @@ from chef.web.source_text import html_line
 
 register = template.Library()
 
-MOST_OF_LINE = 4_000  # characters of a log's line that are shown; static/js/log-text.js shows as many
+MOST_OF_LINE = 4_000  # characters shown of a log line; static/js/log-text.js has the same limit
 
-# Each drawn in a square of 24, in lines.
+# Stroked SVG paths in a 24 x 24 view box.
 _ICONS = {
     "chef": "M7 20v-6.2A4 4 0 0 1 6 6.1a4.6 4.6 0 0 1 8.4-1.8 4.5 4.5 0 0 1 3.6 1.8 4 4 0 0 1-1 7.7V20zM7 17h10",
     "branch": "M6 4v16M6 14c6 0 12-1 12-7M18 4v3",
@@ -50,13 +50,13 @@ _ICONS = {
 
 @register.simple_tag
 def icon(name: str) -> SafeString:
-    """A picture that says nothing on its own: a text beside it does."""
+    """A decorative icon, hidden from screen readers: put text beside it."""
     return format_html('<svg class="icon" viewBox="0 0 24 24" aria-hidden="true"><path d="{}"/></svg>', _ICONS[name])
 
 
 @register.filter
 def runtime_of(plan: Mapping[str, Any]) -> str:
-    """The runtime of a plan as people know it: `node 22`, `static`."""
+    """The display name of a plan's runtime: `node 22`, `static`."""
     name, version = str(plan.get("runtime", "")), str(plan.get("version", ""))
     known = RUNTIMES.get(name)
     return f"{name} {version}" if version and (known is None or known.shows_version) else name
@@ -64,7 +64,7 @@ def runtime_of(plan: Mapping[str, Any]) -> str:
 
 @register.filter
 def duration(taken: timedelta | float | None) -> str:
-    """A time span, a timedelta or seconds, in its two largest units: `4.2 s`, `1 min 5 s`, `2 h 10 min`."""
+    """A timedelta, or seconds, in its two largest units: `4.2 s`, `1 min 5 s`, `2 h 10 min`."""
     if taken is None:
         return "-"
     seconds = taken.total_seconds() if isinstance(taken, timedelta) else float(taken)
@@ -81,25 +81,25 @@ def duration(taken: timedelta | float | None) -> str:
 
 @register.filter
 def took(job: Job) -> timedelta | None:
-    """How long a build or generation took from its first start to its end; None of one that has not ended, or begun."""
+    """How long a build or generation took from first start to end; None if it has not started or ended."""
     return job.finished_at - job.started_at if job.finished_at and job.started_at else None
 
 
 @register.filter
 def time_taken(run: Any) -> str:
-    """Of what has a beginning and an end, such as a phase; up to now where it has not ended."""
+    """The duration of a row with `started_at` and `finished_at`, such as a phase; up to now if it runs."""
     return duration((run.finished_at or timezone.now()) - run.started_at)
 
 
 @register.filter
 def ago(moment: datetime | None) -> SafeString | str:
-    """How long ago a moment was, with the moment itself for who points at it."""
+    """How long ago a moment was, with the exact time as a tooltip."""
     if moment is None:
         return "-"
     seconds = (timezone.now() - moment).total_seconds()
-    said = "just now" if seconds < 5 else f"{_rounded(seconds)} ago"
+    text = "just now" if seconds < 5 else f"{_rounded(seconds)} ago"
     title = f"{moment:%Y-%m-%d %H:%M:%S} UTC"
-    return format_html('<time datetime="{}" title="{}">{}</time>', moment.isoformat(), title, said)
+    return format_html('<time datetime="{}" title="{}">{}</time>', moment.isoformat(), title, text)
 
 
 def _rounded(seconds: float) -> str:
@@ -111,7 +111,7 @@ def _rounded(seconds: float) -> str:
 
 @register.filter
 def size(count: int | None) -> str:
-    """So many bytes, like Django's `filesizeformat`, which is too slow for a thousand files."""
+    """A number of bytes, like Django's `filesizeformat`, which is too slow for a thousand files."""
     count = count or 0
     for unit, least in (("TB", 1024**4), ("GB", 1024**3), ("MB", 1024**2), ("KB", 1024)):
         if count >= least:
@@ -121,40 +121,40 @@ def size(count: int | None) -> str:
 
 @register.filter
 def counted(number: int) -> str:
-    """A number with commas, as long ones are read."""
+    """A number with thousands separators."""
     return f"{number:,}"
 
 
 @register.filter
 def cost(amount: Decimal) -> str:
-    """What something has cost, to a millionth, without the zeros that say nothing."""
+    """A cost to six decimals, without trailing zeros."""
     return f"{amount:,.6f}".rstrip("0").rstrip(".")
 
 
-# --- Texts of others -------------------------------------------------------------------------------------------------
+# --- Untrusted text --------------------------------------------------------------------------------------------------
 
 
 @register.filter
 def visible(text: object) -> SafeString:
-    """Somebody else's text as a part of ours: it turns nothing around, and what cannot be seen in it is."""
+    """Untrusted text within a page: isolated from its text direction, with hidden characters made visible."""
     return format_html("<bdi>{}</bdi>", marked(escape(str(text).replace("\r\n", "\n"))))
 
 
 @register.filter
 def visible_text(text: object) -> str:
-    """The same where there can be no markup: in titles and attributes."""
+    """The same without markup, for titles and attributes."""
     return spelled(str(text))
 
 
 @register.filter
 def source_line(text: str, most: int) -> SafeString:
-    """A line of a file, cut after so many characters."""
+    """A line of a file, cut after `most` characters."""
     return html_line(text, most)
 
 
 @register.simple_tag
 def log_line(line: Line) -> SafeString:
-    """A line of a log with its colours."""
+    """A line of a log with its ANSI colours as classes."""
     html, left = SafeString(), MOST_OF_LINE
     for text, look in line.parts:
         if shown := text[:left]:

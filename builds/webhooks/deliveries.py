@@ -21,7 +21,7 @@ from django.utils import timezone
 from builds.models import Delivery, DeliveryTry, WebhookEndpoint
 from builds.webhooks.endpoints import Origin, Reason, keys_of, switch_off
 from builds.webhooks.transport import Answer
-from chef.storage.sealing import Unreadable
+from chef.storage.sealing import UnsealError
 
 GONE = 410
 # The largest share of the sender's threads for failing endpoints, and for one owner's endpoints.
@@ -150,7 +150,7 @@ def _take(endpoint: WebhookEndpoint, rows: Sequence[Delivery], now: datetime) ->
 def _outgoing(endpoint: WebhookEndpoint, row: Delivery) -> Outgoing:
     try:
         keys = keys_of(endpoint)
-    except Unreadable:
+    except UnsealError:
         keys = None
     return Outgoing(
         id=row.pk,

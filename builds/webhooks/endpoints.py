@@ -14,7 +14,7 @@ from django.utils import timezone
 from builds.models import RESULT_EVENTS, Delivery, WebhookEndpoint
 from builds.webhooks.messages import new_secret
 from chef.refusals import RefusalError
-from chef.storage.sealing import WEBHOOKS, Unreadable, seal, unseal
+from chef.storage.sealing import WEBHOOKS, UnsealError, seal, unseal
 from projects.models import Project
 
 logger = logging.getLogger(__name__)
@@ -151,7 +151,7 @@ def _locked(endpoint: WebhookEndpoint) -> WebhookEndpoint:
 
 
 def keys_of(endpoint: WebhookEndpoint) -> list[str]:
-    """The secrets that sign its messages now. Raises Unreadable."""
+    """The secrets that sign its messages now. Raises UnsealError."""
     sealed = [endpoint.sealed_secret]
     if endpoint.previous_valid_until and endpoint.previous_valid_until > timezone.now():
         sealed.append(endpoint.previous_sealed_secret)
@@ -232,5 +232,5 @@ def _adapt(endpoint: WebhookEndpoint) -> None:
 def _secret_of(endpoint: WebhookEndpoint) -> str:
     try:
         return unseal(endpoint.sealed_secret, WEBHOOKS)
-    except Unreadable:
+    except UnsealError:
         return ""

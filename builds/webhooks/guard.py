@@ -79,7 +79,7 @@ class UrlRefusedError(RefusalError):
         super().__init__(detail, code=code, reasons=[Reason(code, detail, ("url",))])
 
 
-class Unresolved(Exception):
+class UnresolvedHostError(Exception):
     """The name has no address, or was not resolved in time."""
 
 
@@ -213,7 +213,7 @@ def system_resolver(host: str, port: int) -> list[str]:
 
 
 def addresses_of(target: Target, *, seconds: float, resolver: Resolver | None = None) -> list[str]:
-    """All addresses of the target, resolved now and checked. Raises UrlRefusedError or Unresolved.
+    """All addresses of the target, resolved now and checked. Raises UrlRefusedError or UnresolvedHostError.
 
     Connect to these, not to the name: a second look-up may return other addresses (DNS rebinding).
     """
@@ -232,7 +232,7 @@ def refusal_when_saved(url: str) -> UrlRefusedError | None:
         addresses_of(parse(url), seconds=_SAVE_SECONDS)
     except UrlRefusedError as refused:
         return refused
-    except Unresolved:
+    except UnresolvedHostError:
         pass
     return None
 
@@ -251,7 +251,7 @@ def _looked_up(target: Target, seconds: float, resolver: Resolver) -> list[str]:
     try:
         answer = answers.get(timeout=max(0.001, seconds))
     except queue.Empty:
-        raise Unresolved(f"{target.host} was not resolved in time") from None
+        raise UnresolvedHostError(f"{target.host} was not resolved in time") from None
     if isinstance(answer, Exception) or not answer:
-        raise Unresolved(f"{target.host} has no address")
+        raise UnresolvedHostError(f"{target.host} has no address")
     return answer

@@ -52,7 +52,7 @@ def post(
         addresses = guard.addresses_of(target, seconds=min(CONNECT_SECONDS, seconds), resolver=resolver)
     except guard.UrlRefusedError as refused:
         return Answer(error=refused.code, detail=str(refused))
-    except guard.Unresolved as fault:
+    except guard.UnresolvedHostError as fault:
         return Answer(error="name_not_found", detail=str(fault))
     try:
         return _exchange(target, _Pinned(addresses, deadline), headers, body, tls or _tls())

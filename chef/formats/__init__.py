@@ -1,1 +1,1 @@
-"""How Django writes dates and times where a template does not say it, such as in the admin: to the second, in UTC."""
+"""Django's default formats of dates and times, as in the admin: to the second, in UTC."""

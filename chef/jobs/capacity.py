@@ -1,4 +1,4 @@
-"""How many jobs may wait: past an owner's limit, or the installation's, a request is refused and nothing is kept."""
+"""Limits on queued jobs, per owner and per installation: beyond them a request is refused and nothing is stored."""
 
 from typing import Any
 
@@ -11,40 +11,40 @@ from chef.refusals import RefusalError
 
 
 class QueueFullError(RefusalError):
-    """The installation has as many queued jobs as it takes. `retry_after`: seconds until there may be room."""
+    """The installation's queue is full. `retry_after`: seconds until there may be room."""
 
     code, status = "queue_full", 503
     retry_after: int
 
     def __init__(self, jobs: str, *, retry_after: int) -> None:
         super().__init__(
-            f"The queue is full: {settings.MAX_QUEUED:,} {jobs} wait, as many as this installation takes. "
-            f"Nothing has been kept of this request: send it again in {retry_after} s.",
+            f"The queue is full: {settings.MAX_QUEUED:,} {jobs} are waiting, the most this installation allows. "
+            f"Nothing of this request was stored: send it again in {retry_after} s.",
             retry_after=retry_after,
         )
 
 
 class OwnerQueueFullError(RefusalError):
-    """The owner has as many queued jobs as one may. `retry_after`: seconds until there may be room."""
+    """The owner's queue is full. `retry_after`: seconds until there may be room."""
 
     code, status = "owner_queue_full", 429
     retry_after: int
 
     def __init__(self, jobs: str, *, retry_after: int) -> None:
         super().__init__(
-            f"You have {settings.OWNER_MAX_QUEUED:,} {jobs} waiting, as many as one owner may. Nothing has been kept "
-            f"of this request: cancel {jobs} that you no longer need, or send it again in {retry_after} s.",
+            f"You have {settings.OWNER_MAX_QUEUED:,} {jobs} waiting, the most one owner may have. Nothing of this "
+            f"request was stored: cancel {jobs} that you no longer need, or send it again in {retry_after} s.",
             retry_after=retry_after,
         )
 
 
-def make_sure_of_room(queue: JobQueue[Any, Any], owner: int) -> None:
-    """Refuse when the queue is full: exactly for the owner; for all, give or take what is being queued just now.
+def refuse_when_full(queue: JobQueue[Any, Any], owner: int) -> None:
+    """Refuse when the queue is full. The owner's limit is exact; the total may be off by jobs being queued right now.
 
-    To be called in the transaction that adds a job. Raises OwnerQueueFullError and QueueFullError.
+    Call it in the transaction that adds a job. Raises OwnerQueueFullError and QueueFullError.
     """
-    # Locked until the commit, so that the next request of this owner counts this job too. Rows that point to the
-    # owner, such as those of this transaction, do not conflict with this kind of lock.
+    # Locked until the commit, so that the owner's next request counts this job too. Inserting rows that reference the
+    # owner, as this transaction does, does not conflict with this kind of lock.
     User.objects.select_for_update(no_key=True).only("pk").get(pk=owner)
     queued = queue.jobs().filter(status=Status.QUEUED)
     if queued.filter(owner=owner).count() >= settings.OWNER_MAX_QUEUED:

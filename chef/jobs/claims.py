@@ -1,4 +1,4 @@
-"""Claiming: a worker takes the best eligible job of a queue, and no two workers ever take the same."""
+"""Claiming: a worker takes the best eligible job of a queue, and no two workers ever take the same one."""
 
 from django.db import connection, transaction
 from django.utils import timezone
@@ -8,7 +8,7 @@ from chef.jobs.queues import J, JobQueue, L
 
 
 def claim(queue: JobQueue[J, L], worker: str) -> L | None:
-    """Take the best eligible job of a queue, or None when there is nothing to do.
+    """Take the best eligible job of a queue; None when there is none.
 
     PostgreSQL skips rows that another worker is claiming; SQLite has one writer at a time, so plain compare-and-set
     suffices there.
@@ -19,7 +19,7 @@ def claim(queue: JobQueue[J, L], worker: str) -> L | None:
                 job = _best(queue)
                 return None if job is None else queue.start(job, worker)
         except TransitionRefusedError:
-            continue  # another worker was first: look again
+            continue  # another worker was first: try the next
 
 
 def _best(queue: JobQueue[J, L]) -> J | None:

@@ -1,4 +1,4 @@
-"""What the commands that run the workers of a queue have in common."""
+"""The base of the commands that run a queue's workers."""
 
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -19,13 +19,13 @@ class WorkerCommand(BaseCommand):
         parser.add_argument("--count", type=int, default=self.queue.concurrency, help=f"default: {setting}")
 
     def warm_up(self) -> None:
-        """Do once, before the forks, what each process that runs a job would otherwise do for itself."""
+        """Do once, before forking, what each job's process would otherwise have to do itself."""
 
     def companion(self) -> Callable[[int], object] | None:
-        """What runs beside the workers, if anything does."""
+        """What runs in a process beside the workers, if anything."""
         return None
 
     def handle(self, *args: Any, count: int, **options: Any) -> None:
         if self.queue.workers is None:
-            raise CommandError(f"No worker of this installation takes {self.queue.name}.")
+            raise CommandError(f"This installation runs no workers for {self.queue.name}.")
         run_pool(self.queue.workers, count, warm_up=self.warm_up, companion=self.companion())

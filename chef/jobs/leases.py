@@ -1,4 +1,4 @@
-"""The right of one worker to write about the job that it has claimed, kept alive by a heartbeat."""
+"""A worker's exclusive right to write about the job it has claimed, kept alive by a heartbeat."""
 
 import contextlib
 import logging
@@ -21,16 +21,16 @@ J = TypeVar("J", bound=Job)
 
 
 class LeaseLostError(RefusalError):
-    """This worker no longer holds the job: it removes what is its own, such as a container, and writes nothing more."""
+    """This worker no longer holds the job: it cleans up, such as its container, and writes nothing more."""
 
     code = "stale_fence"
 
 
 class Lease(Generic[J]):
-    """The right that a claim gives.
+    """What a claim returns: the right to run the job.
 
-    `lost` is set as soon as the right is gone (another worker, a cancel, no database for a whole lease);
-    `interrupted` when this process has to stop and the job has to go back to the queue.
+    `lost` is set once the right is gone (another worker has it, the job was cancelled, or the database was unreachable
+    for a whole lease); `interrupted` when this process has to stop and the job must go back to the queue.
     """
 
     def __init__(self, job: J) -> None:
@@ -50,10 +50,10 @@ class Lease(Generic[J]):
 
     @contextlib.contextmanager
     def writing(self, **changes: Any) -> Iterator[None]:
-        """A transaction in which this worker may write. Raises LeaseLostError, and writes nothing, when it may not.
+        """A transaction in which this worker may write. Raises LeaseLostError, with nothing written, if it is lost.
 
-        The update of the job's own row is the check and the lock at once: no claim or transition can come between it
-        and what is written inside.
+        The update of the job's row is both check and lock: no claim or transition can happen between it and the
+        writes inside the block.
         """
         with transaction.atomic():
             changes.setdefault("fence", self.fence)
@@ -63,7 +63,7 @@ class Lease(Generic[J]):
             yield
 
     def end(self, status: Status, *, outcome: str = "", **changes: Any) -> None:
-        """The last write: give the job its next status. Raises LeaseLostError when it is not ours any more."""
+        """The last write: give the job its next status. Raises LeaseLostError when the lease is lost."""
         try:
             self.job.transition_to(status, outcome=outcome, **changes)
         except TransitionRefusedError as refusal:
@@ -72,7 +72,7 @@ class Lease(Generic[J]):
 
     @contextlib.contextmanager
     def kept_alive(self, *, should_hand_back: Callable[[], bool] = lambda: False) -> Iterator[Self]:
-        """Renew the lease from a thread until the block ends; `should_hand_back` is asked about once a second."""
+        """Renew the lease from a thread until the block ends; `should_hand_back` is called about once a second."""
         self._heartbeat = threading.Thread(
             target=self._beat, args=(should_hand_back,), name="lease-heartbeat", daemon=True
         )
@@ -92,7 +92,7 @@ class Lease(Generic[J]):
                 if self._renew():
                     deadline = time.monotonic() + self.job.lease_seconds
                 elif time.monotonic() > deadline:
-                    # Without a database for a whole lease, another worker may hold the job by now.
+                    # The database was unreachable for a whole lease: another worker may hold the job by now.
                     self.lost.set()
                 if self.lost.is_set():
                     return
@@ -105,8 +105,8 @@ class Lease(Generic[J]):
             if self._held().update(lease_expires_at=expiry):
                 return True
             self.lost.set()
-        except DatabaseError as fault:
-            logger.warning("%s: the lease was not renewed: %s", self, fault)
+        except DatabaseError as error:
+            logger.warning("%s: the lease was not renewed: %s", self, error)
             close_old_connections()
         return False
 

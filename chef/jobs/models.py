@@ -1,7 +1,7 @@
-"""What a build and a generation have in common: a durable record that says who may work on it, and how far it is.
+"""What builds and generations share: a durable record of who may work on a job, and of its status.
 
-The database is the queue. Claiming a job raises its fence and takes a lease; every later write goes through `held`, so
-that a worker which has lost its job cannot write about it. The status changes in one place, `Job.transition_to`.
+The database is the queue. Claiming a job increments its fence and takes a lease; every later write goes through
+`held`, so that a worker that has lost its job cannot write about it. Only `Job.transition_to` changes the status.
 """
 
 import uuid
@@ -39,7 +39,7 @@ TRANSITIONS: Mapping[Status, frozenset[Status]] = {
 
 
 class TransitionRefusedError(RefusalError):
-    """The job is not in the state, or not under the fence, that the writer believed: someone was first."""
+    """The job no longer has the status or the fence that the writer read: another writer was first."""
 
 
 J = TypeVar("J", bound="Job")
@@ -50,25 +50,25 @@ class JobQuerySet(models.QuerySet[J]):
         return self.filter(status__in=[Status.QUEUED, Status.RUNNING])
 
     def eligible(self, now: datetime) -> Self:
-        """Queued, and past its back-off."""
+        """Queued, with the back-off over."""
         return self.filter(status=Status.QUEUED, available_at__lte=now)
 
     def abandoned(self, now: datetime) -> Self:
-        """Running, though its lease has run out: its worker is taken for dead."""
+        """Running with an expired lease: the worker is presumed dead."""
         return self.filter(status=Status.RUNNING, lease_expires_at__lt=now)
 
     def held(self, job_id: uuid.UUID, fence: int) -> Self:
-        """The job while it runs under this fence: the WHERE clause of every write that its worker makes."""
+        """The job while it runs under this fence: the WHERE clause of all of its worker's writes."""
         return self.filter(pk=job_id, fence=fence, status=Status.RUNNING)
 
 
 class Job(models.Model):
-    """A queued piece of work that one worker at a time does, and that outlives its workers."""
+    """A queued piece of work that one worker at a time runs, and that survives the death of a worker."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     status = models.CharField(max_length=10, choices=Status, default=Status.QUEUED)
     fence = models.PositiveIntegerField(default=0)
-    # Infra faults so far; user faults end a job, these put it back until there are MAX_ATTEMPTS of them.
+    # Infra faults so far. A user's fault ends the job; an infra fault requeues it, until MAX_ATTEMPTS.
     faults = models.PositiveSmallIntegerField(default=0)
     available_at = models.DateTimeField(default=timezone.now)
     lease_expires_at = models.DateTimeField(null=True, blank=True)
@@ -86,16 +86,16 @@ class Job(models.Model):
 
     @property
     def lease_seconds(self) -> float:
-        """How long its worker may be silent before another may take it."""
+        """How long the worker may be silent before another may take the job."""
         return float(settings.LEASE_SECONDS)
 
     def transition_to(self, status: Status, *, outcome: str = "", **changes: Any) -> None:
-        """Change the status by compare-and-set, with its event, in one transaction. The only place that does.
+        """Change the status by compare-and-set, with its event, in one transaction. Nothing else changes a status.
 
         The row must still have the status and fence that this instance was read with. `changes` are further columns
-        of the same write; `outcome` is what the ending attempt is remembered by, by default the new status. Raises
-        TransitionRefusedError when the table does not allow the change or when another writer was first; nothing is
-        written then.
+        of the same write; `outcome` is recorded for the attempt that ends, by default the new status. Raises
+        TransitionRefusedError, with nothing written, when TRANSITIONS does not allow the change or another writer was
+        first.
         """
         kind = self._meta.verbose_name
         before, now = Status(self.status), timezone.now()
@@ -105,7 +105,7 @@ class Job(models.Model):
         if status != Status.RUNNING:
             changes["lease_expires_at"] = None
         with transaction.atomic():
-            # The old status and fence stand in the WHERE clause: no row means that someone was first.
+            # The old status and fence are in the WHERE clause: no row means that another writer was first.
             rows = type(self)._default_manager.filter(pk=self.pk, status=before, fence=self.fence)
             if not rows.update(**changes):
                 raise TransitionRefusedError(f"{kind} {self.pk} is no longer {before} under fence {self.fence}")
@@ -129,12 +129,12 @@ class Job(models.Model):
     def record_transition(
         self, before: Status, status: Status, outcome: str, changes: Mapping[str, Any], now: datetime
     ) -> None:
-        """Write what belongs to a change of status, such as its event, in its transaction."""
+        """Write what goes with a change of status, such as its event, in the same transaction."""
         raise NotImplementedError
 
 
 def job_constraints(kind: str) -> list[models.BaseConstraint]:
-    """What must hold for every job, for the table of one kind."""
+    """Constraints that hold for every kind of job."""
     return [
         models.CheckConstraint(condition=Q(status__in=Status.values), name=f"{kind}_status_known"),
         models.CheckConstraint(

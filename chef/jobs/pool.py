@@ -1,4 +1,4 @@
-"""The worker processes of one queue: RQ's pool, fitted to jobs that outlive their workers."""
+"""The worker processes of one queue: RQ's pool, adapted to jobs that outlive their workers."""
 
 import contextlib
 import ctypes
@@ -24,9 +24,9 @@ _PR_SET_PDEATHSIG = 1
 
 
 class JobWorker(Worker):
-    """RQ's worker, fitted to jobs: the database, not RQ, decides what a lost worker means."""
+    """RQ's worker, adapted to jobs: the database, not RQ, decides what a lost worker means."""
 
-    # A Redis that comes back is noticed within seconds, not after a minute.
+    # Notice within seconds, not after a minute, that Redis is back.
     max_connection_wait_time = 2.0
 
     def work(self, *args: Any, **kwargs: Any) -> bool:
@@ -35,14 +35,14 @@ class JobWorker(Worker):
         return super().work(*args, **kwargs)
 
     def handle_warm_shutdown_request(self) -> None:
-        """Pass SIGTERM on to the process that runs a job: it may finish within the grace, else hands the job back."""
+        """Pass SIGTERM on to the job's process: it may finish within the grace period, or else hands the job back."""
         if self.horse_pid:
-            # By its own id: before it leads a group of its own, its group is still ours.
+            # To the process, not its group: until it has its own group, its group is ours.
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.horse_pid, signal.SIGTERM)
 
     def request_force_stop(self, signum: int, frame: FrameType | None) -> None:
-        """A second signal. RQ would kill the running job now; it has its grace, so only an idle worker ends at once."""
+        """A second signal. RQ would kill the running job; its grace period holds, so only an idle worker ends now."""
         if self.horse_pid:
             self.handle_warm_shutdown_request()
         else:
@@ -50,7 +50,7 @@ class JobWorker(Worker):
 
 
 class JobPool(WorkerPool):
-    """RQ's pool asks its workers to stop once. Code that they are just in may swallow the signal: ask again."""
+    """RQ's pool signals its workers once. Code they are running may swallow the signal: send it again."""
 
     def all_workers_have_stopped(self) -> bool:
         stopped = bool(super().all_workers_have_stopped())
@@ -67,7 +67,7 @@ def die_with_parent(sig: signal.Signals) -> None:
         logger.debug("this system cannot tie a process to its parent")
         return
     parent = multiprocessing.parent_process()
-    if parent is not None and parent.pid != os.getppid():  # it died before we could ask
+    if parent is not None and parent.pid != os.getppid():  # the parent died before the call above
         os._exit(1)
 
 
@@ -78,10 +78,10 @@ def run_pool(
     warm_up: Callable[[], object],
     companion: Callable[[int], object] | None = None,
 ) -> None:
-    """Run `count` workers of a queue until SIGTERM or SIGINT; then wait for the jobs that they run.
+    """Run `count` workers of a queue until SIGTERM or SIGINT; then wait for their running jobs.
 
-    `warm_up` does, once, what each process that is forked for a job would otherwise do for itself. `companion` is
-    called with `count` in a process of its own beside the workers; it runs for ever, and is ended with them.
+    `warm_up` does once what each process forked for a job would otherwise have to do itself. `companion` is called
+    with `count` in a separate process beside the workers; it runs until they end, and is stopped with them.
     """
     warm_up()
     _before_forks()
@@ -92,9 +92,9 @@ def run_pool(
 
 
 def _before_forks() -> None:
-    """When all is loaded that the processes forked for each job will need."""
+    """Call it once everything is loaded that the forked processes need."""
     gc.collect()
-    gc.freeze()  # a collection in a forked process would copy every page that it looks at
+    gc.freeze()  # garbage collection in a forked process would copy every page it touches
     connections.close_all()  # a connection must not cross a fork
 
 

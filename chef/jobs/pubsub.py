@@ -1,7 +1,7 @@
-"""Publish and subscribe: Redis carries "job X has changed", and subscribers read the database to see what.
+"""Publish/subscribe: Redis carries "job X has changed", and subscribers read the details from the database.
 
-A message that is lost loses nothing, because subscribers also poll. So publishing may fail, but must not wait: a Redis
-that is down or hangs costs a build one short time-out in a pause. Knows nothing of jobs but their ids.
+A lost message loses nothing, because subscribers also poll. So publishing may fail but must not block: a Redis that is
+down or hangs costs a build one short time-out per PAUSE_SECONDS. Knows only the ids of jobs.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 SEND_SECONDS = 0.1
 PAUSE_SECONDS = 5.0
-# A subscriber that has received nothing for so long sends a ping; without an answer, the connection counts as lost.
+# A subscriber that has received nothing for this long sends a ping; without an answer, the connection counts as lost.
 QUIET_SECONDS = 1.0
 RECONNECT_SECONDS = 1.0
 
@@ -34,7 +34,7 @@ def channel() -> str:
 
 
 class _Publisher:
-    """Sends messages, and leaves Redis alone for a while when it does not answer."""
+    """Publishes messages; pauses for PAUSE_SECONDS when Redis does not answer."""
 
     def __init__(self, url: str) -> None:
         self._client = redis.Redis.from_url(
@@ -49,7 +49,7 @@ class _Publisher:
             self._client.publish(channel(), str(job_id))
         except redis.RedisError as error:
             self._paused_until = time.monotonic() + PAUSE_SECONDS
-            logger.warning("changes are not published (%s); for %g s subscribers only poll", error, PAUSE_SECONDS)
+            logger.warning("cannot publish changes (%s); for %g s, subscribers only poll", error, PAUSE_SECONDS)
 
 
 @cache
@@ -58,28 +58,28 @@ def _publisher(url: str) -> _Publisher:
 
 
 def publish_change(job_id: UUID) -> None:
-    """Send every subscriber the id of a job that has changed. Call it after the commit; never raises, hardly waits."""
+    """Publish the id of a job that has changed. Call it after the commit. Never raises, and hardly blocks."""
     _publisher(settings.REDIS_URL).publish(job_id)
 
 
 async def subscribe(on_change: Callable[[UUID], None], on_connection: Callable[[bool], None]) -> Never:
-    """Call `on_change` with the id of each job that has changed, for ever, reconnecting whenever Redis was lost.
+    """Call `on_change` with the id of each job that has changed, forever, reconnecting when the connection is lost.
 
-    `on_connection` is called with True when the subscription stands, and with False when it is lost. What was published
-    in between has not been received: on `on_connection(True)`, anything may have changed.
+    `on_connection` is called with True when subscribed, and with False when the connection is lost. Messages in
+    between are lost: after `on_connection(True)`, assume that anything may have changed.
     """
     while True:
         try:
             await _subscribe_once(on_change, on_connection)
         except (redis.RedisError, OSError, TimeoutError) as error:
-            logger.warning("the subscription to Redis is lost (%s); live readers poll", error)
+            logger.warning("lost the subscription to Redis (%s); live readers poll", error)
             on_connection(False)
         _stop_if_cancelled()
         await asyncio.sleep(RECONNECT_SECONDS)
 
 
 def _stop_if_cancelled() -> None:
-    """The client cancels itself to end its waiting, and may swallow another's cancellation: look whether one came."""
+    """redis-py cancels itself on time-outs, and may swallow a cancellation from outside: check for one."""
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise asyncio.CancelledError
@@ -96,7 +96,7 @@ async def _subscribe_once(on_change: Callable[[UUID], None], on_connection: Call
             message = await subscription.get_message(timeout=QUIET_SECONDS)
             _stop_if_cancelled()
             if message is None:
-                # A Redis that is stopped (SIGSTOP) closes no connection: only a missing answer shows it.
+                # A frozen Redis (SIGSTOP) closes no connection: only the missing answer shows it.
                 if time.monotonic() - received_at > 3 * QUIET_SECONDS:
                     raise TimeoutError(f"no answer for {3 * QUIET_SECONDS:g} s")
                 await subscription.ping()
@@ -105,5 +105,5 @@ async def _subscribe_once(on_change: Callable[[UUID], None], on_connection: Call
             if message["type"] == "subscribe":
                 on_connection(True)
             elif message["type"] == "message":
-                with contextlib.suppress(ValueError):  # a message that is no id: another program uses our channel
+                with contextlib.suppress(ValueError):  # not an id: another program uses our channel
                     on_change(UUID(message["data"].decode()))

@@ -1,4 +1,4 @@
-"""What one queue of jobs says for itself, so that claims, capacity, reaping and workers are written once.
+"""What each queue defines, so that claims, capacity, reaping and workers are written only once.
 
 The database is the queue: see chef.jobs.models. The queues are builds.queue.claims.LOCAL_BUILDS and EXTERNAL_BUILDS,
 and projects.generations.queue.GENERATIONS.
@@ -24,19 +24,19 @@ L = TypeVar("L", bound=Lease[Any])
 
 @dataclass(frozen=True)
 class Fault:
-    """An infra fault that has ended an attempt: its stable code, such as `worker_lost`, and what was seen of it."""
+    """An infra fault that ended an attempt: its stable code, such as `worker_lost`, and the evidence."""
 
     code: str
     evidence: str
 
 
 class JobQueue(ABC, Generic[J, L]):
-    """One queue of one kind of job: `L` is the lease that a claim of a `J` gives. Keeps no state."""
+    """A queue of one kind of job, `J`; claiming one returns a lease, `L`. Stateless."""
 
     model: type[J]
-    name: str  # of its jobs, in the plural, as texts for people call them
-    workers: WorkerQueue | None  # None: no process of this installation works on it
-    concurrency_setting: str  # names the setting: how many of its jobs the workers of one machine run at once
+    name: str  # plural noun for its jobs in messages
+    workers: WorkerQueue | None  # None: no process of this installation takes its jobs
+    concurrency_setting: str  # setting that says how many of its jobs one machine runs at once
 
     @property
     def concurrency(self) -> int:
@@ -44,46 +44,46 @@ class JobQueue(ABC, Generic[J, L]):
 
     @abstractmethod
     def jobs(self) -> QuerySet[J]:
-        """All of its jobs, whatever their status."""
+        """All of its jobs, of any status."""
 
     @abstractmethod
     def in_claim_order(self, now: datetime) -> QuerySet[J]:
-        """What may be claimed now, the best first."""
+        """Jobs that may be claimed now, best first."""
 
     @abstractmethod
     def start(self, job: J, worker: str) -> L:
-        """Give a job that `in_claim_order` has named to a worker, in the claim's transaction.
+        """Give a job from `in_claim_order` to a worker, in the claim's transaction.
 
-        Raises TransitionRefusedError when it must not run any more, or another worker was first.
+        Raises TransitionRefusedError when it must no longer run, or another worker was first.
         """
 
     @abstractmethod
     def seconds_to_room(self, owner: int | None = None) -> int:
-        """Seconds until there may be room for one more job of this owner, or of anyone, once the queue is full."""
+        """Seconds until a full queue may have room for one more job of this owner, or of any owner."""
 
     @abstractmethod
     def failed_by(self, job: J, fault: Fault) -> dict[str, Any]:
-        """Columns of a job that fails because its attempts are spent, and `fault` was the last."""
+        """Columns to set on a job that has used up its attempts; `fault` ended the last one."""
 
     def requeued_by(self, fault: Fault) -> dict[str, Any]:
-        """Columns of a job that goes back to the queue after a fault, but for those that all jobs have."""
+        """Columns to set on a job that is requeued after a fault, besides those that all jobs have."""
         return {}
 
     def current_step(self, job: J) -> str:
-        """Where in its work a running job is, for people, such as "during installation"; empty when unknown."""
+        """The running job's step, for messages, such as "during installation"; empty when unknown."""
         return ""
 
     def of_all_queues(self) -> JobQuerySet[J]:
-        """The jobs of this kind in any queue: a lease runs out the same way in each."""
+        """All jobs of this kind, in any queue: leases expire the same way in each."""
         rows: JobQuerySet[J] = self.model._default_manager.all()  # type: ignore[assignment]
         return rows
 
     def wake_up(self, times: int = 1) -> None:
-        """Tell the workers that there may be work. Never raises; costs a short time-out where Redis is silent."""
+        """Tell the workers that there may be work. Never raises; costs a short time-out if Redis does not answer."""
         if self.workers:
             self.workers.wake_up(times)
 
     def wake_up_on_commit(self, jobs: int = 1) -> None:
-        """Once this transaction is committed, wake up as many workers as can start so many jobs."""
+        """After this transaction commits, wake up enough workers for this many jobs."""
         if jobs:
             transaction.on_commit(partial(self.wake_up, min(jobs, self.concurrency)))

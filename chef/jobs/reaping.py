@@ -1,6 +1,6 @@
-"""What becomes of jobs after a fault of ours: a worker that died, an engine or a database that failed, a lost wake-up.
+"""What happens to jobs after an infra fault: a dead worker, a failed engine or database, a lost wake-up.
 
-Any number of processes may do this at once: every change is a compare-and-set.
+Any number of processes may run this at once: every change is a compare-and-set.
 """
 
 import logging
@@ -18,9 +18,9 @@ logger = logging.getLogger(__name__)
 
 
 def after_fault(queue: JobQueue[J, L], job: J, fault: Fault) -> tuple[Status, dict[str, Any]]:
-    """What an infra fault makes of a running job: the next status, and what `transition_to` takes with it.
+    """A running job's next status after an infra fault, and the arguments for `transition_to`.
 
-    Back to the queue with back-off; failed when the attempts are spent.
+    It is requeued with back-off, or fails when its attempts are used up.
     """
     changes: dict[str, Any] = {"outcome": fault.code, "faults": job.faults + 1}
     if changes["faults"] >= settings.MAX_ATTEMPTS:
@@ -35,9 +35,9 @@ def backoff(faults: int) -> timedelta:
 
 
 def reap_abandoned(queue: JobQueue[J, L], *, discard: Callable[[J], object] = lambda job: None) -> int:
-    """Take every job of this kind, in any queue, from its worker once its lease has run out. Returns how many.
+    """Take jobs with an expired lease, in any queue of this kind, from their workers. Returns how many.
 
-    `discard` is given each such job, to remove what its attempt has left outside of the database.
+    `discard` is called with each, to remove what its attempt has left outside the database.
     """
     return sum(_reap(queue, job, discard) for job in queue.of_all_queues().abandoned(timezone.now()))
 
@@ -48,14 +48,14 @@ def _reap(queue: JobQueue[J, L], job: J, discard: Callable[[J], object]) -> bool
     try:
         job.transition_to(status, **changes)
     except TransitionRefusedError:
-        return False  # its worker was heard of at the last moment, or another reaper was first
+        return False  # the worker renewed its lease at the last moment, or another reaper was first
     discard(job)
     logger.warning("%s %s: %s; now %s", job._meta.verbose_name, job.pk, silent, status)
     return True
 
 
 def wake_up_for_waiting(queue: JobQueue[J, L]) -> int:
-    """Wake up workers for jobs that wait while no wake-up is pending. Returns the number of wake-ups."""
+    """Wake up workers for waiting jobs when no wake-up is pending. Returns the number of wake-ups."""
     if queue.workers is None:
         return 0
     return queue.workers.wake_up_for(lambda: queue.in_claim_order(timezone.now())[: queue.concurrency].count())

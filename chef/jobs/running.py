@@ -1,4 +1,4 @@
-"""What a worker process does each time that it is woken up: claim one job and run it to its end."""
+"""What a worker does at each wake-up: claim one job and run it to its end."""
 
 import logging
 from collections.abc import Callable
@@ -12,7 +12,7 @@ logger = logging.getLogger(__name__)
 
 
 def run_next(queue: JobQueue[J, L], run: Callable[[L], None]) -> None:
-    """Claim the best eligible job, if there is one, and `run` it to its end while its lease is kept alive."""
+    """Claim the best eligible job, if any, and `run` it to its end while renewing its lease."""
     shutdown = GracefulShutdown()
     lease = claim(queue, worker_name())
     if lease is None:

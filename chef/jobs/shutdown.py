@@ -1,4 +1,4 @@
-"""How a process that runs a job learns that it has to end."""
+"""How a process that runs a job learns that it has to stop."""
 
 import os
 import signal
@@ -11,14 +11,14 @@ from django.conf import settings
 
 
 def worker_name() -> str:
-    """What this process is called in the records of its jobs."""
+    """This process's name in the records of its jobs."""
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
 class GracefulShutdown:
-    """Whether this process has to give its job back: the grace after SIGTERM is over, or its parent worker is dead.
+    """Whether this process must hand its job back: the grace period after SIGTERM is over, or its parent has died.
 
-    To be made in the main thread, where it takes over SIGTERM; elsewhere only the parent counts.
+    Create it in the main thread, where it handles SIGTERM; in other threads it only watches the parent.
     """
 
     def __init__(self) -> None:

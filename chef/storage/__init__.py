@@ -1,1 +1,1 @@
-"""Where bytes are kept: an S3-compatible store, and sealing for what the database must not show."""
+"""Stored bytes: the S3-compatible store, and encryption of secrets in the database."""

@@ -1,4 +1,4 @@
-"""Removing stored bytes, many at once where the store can."""
+"""Deletes stored bytes, in batches where the store supports it."""
 
 import contextlib
 from collections.abc import Iterable
@@ -7,7 +7,7 @@ from django.core.files.storage import default_storage
 
 
 def discard_keys(keys: Iterable[str]) -> None:
-    """Remove stored bytes; what is gone already is no fault."""
+    """Delete stored bytes; missing keys are not an error."""
     if delete_many := getattr(default_storage, "delete_many", None):  # a remote store: one request for many
         with contextlib.suppress(OSError):
             delete_many(keys)

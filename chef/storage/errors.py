@@ -1,5 +1,5 @@
-"""What every store of bytes has in common, wherever it is."""
+"""The error that every remote store raises."""
 
 
-class StoreFault(OSError):
-    """The store cannot be reached, or does not do what it should. It may soon be well again."""
+class StorageError(OSError):
+    """The store cannot be reached, or does not work properly. This may be temporary."""

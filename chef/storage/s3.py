@@ -1,7 +1,7 @@
-"""Stored bytes in an S3-compatible store: that of django-storages, except that what it reads and writes are streams.
+"""Storage in an S3-compatible store: django-storages' backend, but all reads and writes are streamed.
 
-Nothing is gathered in memory or on disk, however large it is. Every fault is an OSError, as those of a folder are.
-Imported only where such a store is chosen, because its client takes its time and its memory.
+Nothing is buffered whole in memory or on disk. Every error is an OSError, as with a local folder. Imported only when
+such a store is configured, because its client costs start-up time and memory.
 """
 
 import io
@@ -26,17 +26,17 @@ from storages.backends.s3 import S3Storage
 from storages.utils import clean_name
 from urllib3.exceptions import HTTPError
 
-from chef.storage.errors import StoreFault
+from chef.storage.errors import StorageError
 
-# One part of a large upload is in memory at a time: the least that S3 takes. Of one object, it takes 10,000 at most.
+# One part of a large upload is in memory at a time. S3's minimum size of a part, and its maximum number of them.
 PART_BYTES, MOST_PARTS = 5 * 1024**2, 10_000
-MOST_DELETED = 1_000  # in one request
+MOST_DELETED = 1_000  # per request
 CONNECT_SECONDS, SILENCE_SECONDS, TRIES = 2, 10, 2
 _MISSING = frozenset({"NoSuchKey", "404"})
 
 
 class S3Store(S3Storage):  # type: ignore[misc]  # the library has no types
-    """Options are django-storages' own, besides `client_config`, which is made here."""
+    """Takes django-storages' options, except `client_config`, which is made here."""
 
     def __init__(self, **options: Any) -> None:
         client = Config(
@@ -45,27 +45,27 @@ class S3Store(S3Storage):  # type: ignore[misc]  # the library has no types
             read_timeout=SILENCE_SECONDS,
             retries={"mode": "standard", "total_max_attempts": TRIES},
             max_pool_connections=64,
-            # Many compatible stores know no checksums in trailers; SHA-256 sums are in the database.
+            # Many compatible stores do not support checksums in trailers; SHA-256 digests are in the database.
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
         )
         super().__init__(client_config=client, **options)
-        self._begin()
+        self._reset_connections()
         _stores.add(self)
 
-    def _begin(self) -> None:
-        """Without a connection, as a process that was forked has to: two would talk on one."""
+    def _reset_connections(self) -> None:
+        """Drop connections. A forked process must: two processes must not share one."""
         self._connections, self._lock = SimpleNamespace(), Lock()
 
     @property
     def connection(self) -> Any:
-        """One for all threads, whose client is safe to share: one for each would take ten megabytes a thread."""
+        """One for all threads: the client is thread-safe, and one per thread would take ten megabytes each."""
         with self._lock:
             return super().connection
 
     @property
     def bucket(self) -> Any:
-        """Not kept, because what the library keeps outlives a fork."""
+        """Not cached: the library's cached bucket would survive a fork."""
         return self.connection.Bucket(self.bucket_name)
 
     @property
@@ -73,12 +73,12 @@ class S3Store(S3Storage):  # type: ignore[misc]  # the library has no types
         return self.connection.meta.client
 
     def get_available_name(self, name: str, max_length: int | None = None) -> str:
-        """Always one of its own: between asking whether a name is taken and taking it, another could."""
+        """Always a unique name: checking first whether a name is free would be a race."""
         return f"{clean_name(name)}_{secrets.token_hex(6)}"
 
     def _open(self, name: str, mode: str = "rb") -> File[bytes]:
         if mode != "rb":
-            raise ValueError(f"{mode!r}: what is stored is only read, as bytes, and written by save()")
+            raise ValueError(f"{mode!r}: open stored files with 'rb', and write them with save()")
         where = {"Bucket": self.bucket_name, "Key": self._key(name)}
 
         def fetch(start: int) -> tuple[StreamingBody, int]:
@@ -86,7 +86,7 @@ class S3Store(S3Storage):  # type: ignore[misc]  # the library has no types
             answer = self._client.get_object(**where, **part)
             if part and "ContentRange" not in answer:
                 answer["Body"].close()
-                raise StoreFault("the S3 store sends no parts of what it has")
+                raise StorageError("the S3 store does not support range requests")
             return answer["Body"], start + int(answer["ContentLength"])
 
         return File(cast("IO[bytes]", StoredFile(fetch)), name)
@@ -95,9 +95,9 @@ class S3Store(S3Storage):  # type: ignore[misc]  # the library has no types
         config = TransferConfig(
             multipart_threshold=PART_BYTES,
             multipart_chunksize=max(PART_BYTES, content.size // (MOST_PARTS - 1)),
-            use_threads=False,  # else ten parts would be in memory at once
+            use_threads=False,  # otherwise ten parts would be in memory at once
         )
-        # No type and no encoding guessed from the name: what comes out is what went in.
+        # Guess no type or encoding from the name: the bytes must come out as they went in.
         kind = {"ContentType": self.default_content_type}
         with _as_os_errors():
             self._client.upload_fileobj(
@@ -110,13 +110,13 @@ class S3Store(S3Storage):  # type: ignore[misc]  # the library has no types
             self._client.delete_object(Bucket=self.bucket_name, Key=self._key(name))
 
     def delete_many(self, names: Iterable[str]) -> None:
-        """Remove what has these names, a thousand in a request; what is gone already is no fault."""
+        """Delete these names, a thousand per request; missing ones are not an error."""
         left = iter(names)
         while keys := [{"Key": self._key(name)} for name in islice(left, MOST_DELETED)]:
             with _as_os_errors():
                 answer = self._client.delete_objects(Bucket=self.bucket_name, Delete={"Objects": keys, "Quiet": True})
-            if faults := answer.get("Errors"):
-                raise StoreFault(f"the S3 store kept {len(faults)} of {len(keys)}: {faults[0].get('Code')}")
+            if errors := answer.get("Errors"):
+                raise StorageError(f"the S3 store kept {len(errors)} of {len(keys)}: {errors[0].get('Code')}")
 
     def exists(self, name: str) -> bool:
         with _as_os_errors():
@@ -135,20 +135,20 @@ class S3Store(S3Storage):  # type: ignore[misc]  # the library has no types
         return str(self._normalize_name(clean_name(name)))
 
 
-def _begin_all() -> None:
+def _reset_all() -> None:
     for store in _stores:
-        store._begin()
+        store._reset_connections()
 
 
 _stores: WeakSet[S3Store] = WeakSet()
-os.register_at_fork(after_in_child=_begin_all)
+os.register_at_fork(after_in_child=_reset_all)
 
 
 class StoredFile(io.RawIOBase):
-    """What is stored under a key, read as it comes: one request from where the reader is, and another after a jump.
+    """A stored object, streamed: one request from the current position, and a new one after a seek.
 
-    `fetch(start)` asks for the bytes from `start` and gives (body, size of the whole). The first is asked for at once:
-    a key that does not exist is an error now. Raises FileNotFoundError and StoreFault.
+    `fetch(start)` requests the bytes from `start` and returns (body, size of the whole). The first request is made at
+    once, so that a missing key is an error on opening. Raises FileNotFoundError and StorageError.
     """
 
     def __init__(self, fetch: Callable[[int], tuple[StreamingBody, int]]) -> None:
@@ -170,12 +170,12 @@ class StoredFile(io.RawIOBase):
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.size}[whence]
         if start + offset < 0:
-            raise ValueError("there is nothing before the beginning")
+            raise ValueError("negative seek position")
         self._position = start + offset
         return self._position
 
     def read(self, size: int | None = -1) -> bytes:
-        """So many bytes, fewer only at the end. A connection that breaks is replaced once."""
+        """Up to `size` bytes, fewer only at the end. Retries once on a broken connection."""
         if self.closed:
             raise ValueError("the file is closed")
         left = max(self.size - self._position, 0)
@@ -184,7 +184,7 @@ class StoredFile(io.RawIOBase):
             return b""
         try:
             data = self._read(wanted)
-        except StoreFault:
+        except StorageError:
             data = self._read(wanted)
         self._position += len(data)
         self._fetched = self._position
@@ -199,33 +199,33 @@ class StoredFile(io.RawIOBase):
         return self.read()
 
     def close(self) -> None:
-        self._let_go()
+        self._release_body()
         super().close()
 
     def _read(self, size: int) -> bytes:
         try:
             with _as_os_errors():
                 if self._body is None or self._fetched != self._position:
-                    self._let_go()
+                    self._release_body()
                     self._body, _ = self._fetch(self._position)
                     self._fetched = self._position
                 data = self._body.read(size)
             if len(data) < size:
-                raise StoreFault("the S3 store sent less than it has")
-        except StoreFault:
-            self._let_go()
+                raise StorageError("the S3 store sent fewer bytes than requested")
+        except StorageError:
+            self._release_body()
             raise
         return bytes(data)
 
-    def _let_go(self) -> None:
-        """A connection on which all has come goes back to the pool; one with more to come is closed."""
+    def _release_body(self) -> None:
+        """Release the connection: to the pool if the body was read to its end, else it is closed."""
         if self._body is not None:
             self._body.close()
             self._body = None
 
 
 class _Chunks:
-    """What the upload reads from: a file's own chunks, because whoever stores may look at them as they pass."""
+    """A reader over a file's own chunks() for the upload, because callers may wrap chunks(), such as to hash them."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self._chunks = chunks
@@ -241,13 +241,13 @@ class _Chunks:
 
 @contextmanager
 def _as_os_errors() -> Iterator[None]:
-    """The client's faults as those of a file. Their texts are not passed on: they tell the store's address."""
+    """Turn the client's errors into OSErrors. Their texts are dropped, because they contain the store's address."""
     try:
         yield
-    except ClientError as fault:
-        code = str(fault.response.get("Error", {}).get("Code", ""))
+    except ClientError as error:
+        code = str(error.response.get("Error", {}).get("Code", ""))
         if code in _MISSING:
-            raise FileNotFoundError("the S3 store has no such key") from fault
-        raise StoreFault(f"the S3 store refused: {code}") from fault
-    except (BotoCoreError, Boto3Error, HTTPError) as fault:
-        raise StoreFault(f"the S3 store did not answer: {type(fault).__name__}") from fault
+            raise FileNotFoundError("the S3 store has no such key") from error
+        raise StorageError(f"the S3 store refused: {code}") from error
+    except (BotoCoreError, Boto3Error, HTTPError) as error:
+        raise StorageError(f"the S3 store did not answer: {type(error).__name__}") from error

@@ -1,7 +1,7 @@
-"""Text that is stored so that the database alone does not tell it. Knows keys, and nothing of what is sealed.
+"""Encrypts texts stored in the database ("sealing"). Knows keys, but not what the texts are.
 
-The first of `settings.SECRETS_KEYS` seals and every one of them unseals, so that a key can be replaced: put the new
-one first, run `manage.py reseal_environment`, then take the old one away.
+The first of `settings.SECRETS_KEYS` encrypts and all of them decrypt. To replace a key, put the new one first, run
+`manage.py reseal_environment`, then remove the old one.
 """
 
 import base64
@@ -12,15 +12,15 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from django.conf import settings
 
-# Each purpose has a label, and with it keys of its own: what SECRET_KEY signs elsewhere says nothing about these, and
-# what was sealed for one purpose cannot be passed off as something of another.
+# Each purpose has a label and so its own derived keys: these are independent of other uses of SECRET_KEY, and a text
+# sealed for one purpose cannot be used for another.
 ENVIRONMENT = b"chef: environment variables at rest"
 WEBHOOKS = b"chef: webhooks' secrets at rest"
 ANSWERS = b"chef: kept answers at rest"
 
 
-class Unreadable(Exception):
-    """The text was sealed with a key that this installation does not have, or it is not what was sealed."""
+class UnsealError(Exception):
+    """The text was sealed with a key this installation does not have, or it was altered."""
 
 
 def seal(text: str, purpose: bytes = ENVIRONMENT) -> str:
@@ -28,15 +28,15 @@ def seal(text: str, purpose: bytes = ENVIRONMENT) -> str:
 
 
 def unseal(sealed: str, purpose: bytes = ENVIRONMENT) -> str:
-    """The text that was sealed. Raises Unreadable."""
+    """The original text. Raises UnsealError."""
     try:
         return _keys(tuple(settings.SECRETS_KEYS), purpose).decrypt(sealed).decode()
     except InvalidToken:
-        raise Unreadable("no key of this installation opens it") from None
+        raise UnsealError("no key of this installation decrypts it") from None
 
 
 def reseal(sealed: str, purpose: bytes = ENVIRONMENT) -> str:
-    """The same text under the first key. Raises Unreadable."""
+    """The same text, sealed with the first key. Raises UnsealError."""
     return seal(unseal(sealed, purpose), purpose)
 
 
@@ -46,5 +46,5 @@ def _keys(materials: tuple[str, ...], purpose: bytes) -> MultiFernet:
 
 
 def _derived(material: str, purpose: bytes) -> bytes:
-    # Keys are long random texts, so that nothing slow is needed against guessing.
+    # Keys are long random texts, so no slow hash is needed against guessing.
     return HKDF(algorithm=SHA256(), length=32, salt=None, info=purpose).derive(material.encode())

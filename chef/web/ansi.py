@@ -1,11 +1,11 @@
-"""The one parser of terminals' escape sequences (ECMA-48) in Python: removes them, or reads colours from them.
+"""The only parser of terminal escape sequences (ECMA-48) in Python: removes them, or parses colours.
 
-Three steps of a text's way use it. `clean` leaves colours alone, for the log that is stored; `plain` takes them out
-of such a text; `pieces` reads them, as classes of a stylesheet. `printable` is for texts that never have colours.
+`clean` keeps colours, for the stored log; `plain` removes them from such a text; `pieces` parses them into CSS classes.
+`printable` is for texts that never have colours.
 
-static/js/ansi.js is its counterpart in the browser, for stored logs, and so only has `plain` and `pieces`: change both
-together. Of all colours, those are kept that a page can show readably in light and in dark: twelve hues, a muted grey,
-and the plain ink.
+static/js/ansi.js is its counterpart in the browser, for stored logs, and has only `plain` and `pieces`: change both
+together. Colours are reduced to those that are readable on light and dark pages: twelve hues, a muted grey, and the
+page's text colour.
 """
 
 import re
@@ -21,9 +21,9 @@ _SEQUENCE = (
 )
 COLOUR = re.compile(rf"\x1b{_COLOUR}")
 COLOUR_IN_BYTES = re.compile(rb"\x1b\[[0-9;:]*m")
-# Every escape sequence but colours, and every control character but newline and tab.
+# Every escape sequence except colours, and every control character except newline and tab.
 _NO_COLOUR = re.compile(rf"\x1b(?!{_COLOUR})(?:{_SEQUENCE})|[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f-\x9f]")
-# Every escape sequence, and every control character but tab.
+# Every escape sequence, and every control character except tab.
 _ANY = re.compile(rf"\x1b(?:{_SEQUENCE})|[\x00-\x08\x0a-\x1f\x7f-\x9f]")
 # The eight basic colours: black, red, green, yellow, blue, magenta, cyan, white.
 _BASIC = ("", "0", "4", "2", "8", "10", "6", "")
@@ -33,7 +33,7 @@ _LEAST_CHROMA = 40
 
 @dataclass(frozen=True)
 class Look:
-    """`ink` and `ground` are a hue from 0 to 11, `g` for grey, or empty for the page's own."""
+    """`ink` (text) and `ground` are a hue from 0 to 11, `g` for grey, or empty for the page's own colour."""
 
     ink: str = ""
     ground: str = ""
@@ -70,12 +70,12 @@ _SWITCHES: dict[int, dict[str, Any]] = {
 
 
 def clean(text: str) -> str:
-    """`text` with line ends as newlines, and without control characters or escape sequences other than colours."""
+    """`text` with normalised line ends, and without control characters or escape sequences other than colours."""
     return _NO_COLOUR.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
 
 
 def plain(text: str) -> str:
-    """A text that `clean` gave, without its colours."""
+    """A text from `clean`, without its colours."""
     return COLOUR.sub("", text) if "\x1b" in text else text
 
 
@@ -85,7 +85,7 @@ def printable(text: str) -> str:
 
 
 def pieces(text: str, look: Look = PLAIN) -> Iterator[tuple[str, Look]]:
-    """(text without colours, its look), starting with a look; the last look is that of the text that follows."""
+    """(text without colours, its look), starting in `look`; the last look applies to the text that follows."""
     end = 0
     for match in COLOUR.finditer(text):
         if match.start() > end:
@@ -126,7 +126,7 @@ def _basic(look: Look, number: int) -> Look:
 
 
 def _extended(numbers: Sequence[int]) -> tuple[str, int]:
-    """The colour that stands after 38 or 48, and how many numbers it takes."""
+    """The colour after 38 or 48, and how many numbers it takes."""
     if numbers[:1] == [5] and len(numbers) >= 2:
         return _from_palette(numbers[1]), 2
     if numbers[:1] == [2] and len(numbers) >= 4:

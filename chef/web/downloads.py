@@ -1,7 +1,7 @@
-"""Bytes on their way out: whole, in part (RFC 9110 ranges), or not at all (the client has them, or asked by HEAD).
+"""Downloads: whole, in part (RFC 9110 ranges), or headers only (the client's copy is current, or a HEAD).
 
-The body is an asynchronous iterator, so that it is sent as it is read: Django would gather a synchronous one in memory.
-What needs no database is sent when Django is done with the request: else a thread would wait for as long as the client.
+The body is an asynchronous iterator, so that it is sent as it is read: Django would buffer a synchronous one in memory.
+A body that needs no database is sent after Django is done with the request, so that a slow client blocks no thread.
 """
 
 import re
@@ -24,7 +24,7 @@ class RangeNotSatisfiableError(RefusalError):
     code, status = "range_not_satisfiable", 416
 
     def __init__(self, size: int) -> None:
-        super().__init__("The range lies beyond the end: ask for one that starts within the content.")
+        super().__init__("The range is beyond the end: request one that starts within the content.")
         self._size = size
 
     @property
@@ -36,8 +36,8 @@ class RangeNotSatisfiableError(RefusalError):
 class Content:
     """What can be sent: its size in bytes, its media type, a strong ETag without quotes, and how to read a part of it.
 
-    `read(start, length)` gives `length` bytes from `start`, in pieces. Content that `outlives_request` is read without
-    the request's thread, and so without its database: however slowly it is taken, no thread waits.
+    `read(start, length)` yields `length` bytes from `start`, in pieces. Content that `outlives_request` is read without
+    the request's thread, and so without its database connection: a slow client blocks no thread.
     """
 
     size: int
@@ -48,10 +48,10 @@ class Content:
 
 
 def send(request: HttpRequest, content: Content, *, file_name: str = "") -> HttpResponseBase:
-    """The answer to a GET or HEAD. With a file name it is an attachment, which no browser shows on our own origin.
+    """The response to a GET or HEAD. With a file name it is an attachment, which browsers do not show on our origin.
 
-    Several ranges at once are answered with the whole, as RFC 9110 allows. Raises RangeNotSatisfiableError,
-    TooManyReadersError, and what `content.read` raises before its first piece is asked for.
+    A request for several ranges gets the whole content, as RFC 9110 allows. Raises RangeNotSatisfiableError,
+    TooManyReadersError, and what `content.read` raises before its first piece.
     """
     etag = f'"{content.etag}"'
     headers = {
@@ -65,7 +65,7 @@ def send(request: HttpRequest, content: Content, *, file_name: str = "") -> Http
     known = {tag.removeprefix("W/") for tag in parse_etags(request.headers.get("If-None-Match", ""))}
     if known & {etag, "*"}:
         return HttpResponse(status=304, headers=headers)
-    # RFC 9110 knows ranges for GET alone: a HEAD tells of the whole.
+    # RFC 9110 defines ranges only for GET: a HEAD describes the whole.
     wanted = "" if request.method == "HEAD" else request.headers.get("Range", "")
     part = part_of(wanted, request.headers.get("If-Range", ""), content.size, etag)
     start, length = part or (0, content.size)
@@ -85,7 +85,7 @@ def send(request: HttpRequest, content: Content, *, file_name: str = "") -> Http
 def send_made(
     request: HttpRequest, pieces: Generator[bytes], *, media_type: str, file_name: str, size: int
 ) -> HttpResponseBase:
-    """An attachment of so many bytes that is made while it is sent, without the request's thread and its database.
+    """An attachment of `size` bytes, generated while it is sent, without the request's thread and database connection.
 
     Raises TooManyReadersError.
     """
@@ -97,7 +97,7 @@ def send_made(
 
 
 def send_stream(request: HttpRequest, pieces: Generator[bytes], *, media_type: str, file_name: str) -> HttpResponseBase:
-    """An attachment that is made while it is sent, in the request's thread."""
+    """An attachment that is generated while it is sent, in the request's thread."""
     headers = _attached(media_type, file_name)
     if request.method == "HEAD":
         pieces.close()
@@ -114,7 +114,7 @@ def _attached(media_type: str, file_name: str) -> dict[str, str]:
 
 
 async def _in_thread(pieces: Generator[bytes]) -> AsyncGenerator[bytes]:
-    """The same pieces, each made in the request's own thread: what they read from the database needs one thread."""
+    """The same pieces, each made in the request's own thread, because a database connection belongs to one thread."""
     try:
         following = sync_to_async(partial(next, pieces, None))
         while (piece := await following()) is not None:
@@ -124,7 +124,7 @@ async def _in_thread(pieces: Generator[bytes]) -> AsyncGenerator[bytes]:
 
 
 def part_of(wanted: str, if_range: str, size: int, etag: str) -> tuple[int, int] | None:
-    """(start, length) of what a Range header asks for, None for the whole; `etag` with its quotes.
+    """(start, length) of a Range header, None for the whole; `etag` with its quotes.
 
     Raises RangeNotSatisfiableError.
     """
@@ -132,7 +132,7 @@ def part_of(wanted: str, if_range: str, size: int, etag: str) -> tuple[int, int]
     if not match or match.groups() == ("", "") or (if_range or etag) != etag:
         return None
     first, last = match.groups()
-    if not first:  # the last so many bytes
+    if not first:  # the last N bytes
         start, end = max(size - int(last), 0), size
     else:
         start, end = int(first), min(int(last) + 1 if last else size, size)

@@ -1,4 +1,4 @@
-"""Every error in one shape: those that views raise, and on the API's paths those that no view answers."""
+"""All errors in one format: those raised by views, and those on the API's paths that no view handles."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,11 +19,11 @@ from rest_framework.exceptions import APIException, ErrorDetail, ParseError, Val
 from rest_framework.response import Response
 
 from chef.refusals import Reason, RefusalError
-from chef.storage.errors import StoreFault
+from chef.storage.errors import StorageError
 
 R = TypeVar("R", bound=HttpResponseBase)
 
-MAX_NAME_CHARS = 240  # of what an error repeats of a name
+MAX_NAME_CHARS = 240  # of a name quoted in an error
 
 
 def error_response(status: int, kind: str, code: str, detail: str) -> JsonResponse:
@@ -38,7 +38,7 @@ class StorageUnavailableError(RefusalError):
     code, status, retry_after = "storage_unavailable", 503, 10
 
     def __init__(self) -> None:
-        super().__init__("The store of artifacts does not answer, or not as it should: come back later.")
+        super().__init__("The artifact store does not answer, or not as expected: try again later.")
 
 
 class _ApiRefusalError(APIException):
@@ -50,7 +50,7 @@ class _ApiRefusalError(APIException):
 
 
 def as_api_exception(refused: RefusalError) -> APIException:
-    """What the API answers a refusal with: by field when the request is at fault, else as one error."""
+    """The API's error for a refusal: per field when the request is invalid, else a single error."""
     if refused.status == 400:
         return ValidationError(_by_name([(reason, reason.attr) for reason in refused.reasons]))
     return _ApiRefusalError(refused)
@@ -58,7 +58,7 @@ def as_api_exception(refused: RefusalError) -> APIException:
 
 @contextmanager
 def refusals_as_invalid() -> Iterator[None]:
-    """For a serializer or field: what is refused inside becomes its ValidationError, with the names below its own."""
+    """For a serializer or field: turns a refusal raised inside into its ValidationError, with nested names."""
     try:
         yield
     except RefusalError as refused:
@@ -66,12 +66,12 @@ def refusals_as_invalid() -> Iterator[None]:
 
 
 def field_errors(refused: RefusalError) -> Any:
-    """The reasons as the errors of one field, whose own name is left out: a list, or lists by the names below it."""
+    """The reasons as errors of one field, without its own name: a list, or lists by nested name."""
     return _by_name([(reason, reason.attr[1:]) for reason in refused.reasons])
 
 
 def _by_name(reasons: Sequence[tuple[Reason, Sequence[str]]]) -> Any:
-    """As DRF nests errors. What is about a field as a whole, beside errors of its parts, has the empty name."""
+    """Nest errors as DRF does. An error about a whole field, next to errors of its parts, gets the empty name."""
     if not any(attr for _, attr in reasons):
         return [ErrorDetail(reason.detail, code=reason.code) for reason, _ in reasons]
     found: dict[str, list[tuple[Reason, Sequence[str]]]] = {}
@@ -81,25 +81,25 @@ def _by_name(reasons: Sequence[tuple[Reason, Sequence[str]]]) -> Any:
 
 
 class ApiExceptionHandler(ExceptionHandler):
-    """The library's shape, with a next step in every text and the headers that go with a status."""
+    """The library's error format, with a next step in every text and the status's headers."""
 
     def convert_known_exceptions(self, exc: Exception) -> Exception:
         if isinstance(exc, RefusalError):
             return as_api_exception(exc)
         if isinstance(exc, SuspiciousOperation):
-            return ParseError("The request cannot be read: check its headers and its address.")
-        if isinstance(exc, StoreFault):
+            return ParseError("The request cannot be parsed: check its headers and its URL.")
+        if isinstance(exc, StorageError):
             return as_api_exception(StorageUnavailableError())
         return super().convert_known_exceptions(exc)
 
     def convert_unhandled_exceptions(self, exc: Exception) -> APIException:
         if isinstance(exc, APIException):
             return exc
-        return APIException("The server made a mistake; it has been written to its log. Try again.")
+        return APIException("Internal error; the server has logged it. Try again.")
 
     def report_exception(self, exc: APIException, response: Response) -> None:
         is_ours = isinstance(self.exc, APIException | RefusalError)
-        if not is_ours or exc.status_code == 500:  # 503s that we raise ourselves are no mistake of the server
+        if not is_ours or exc.status_code == 500:  # our own 503s are not server errors to report
             super().report_exception(exc, response)
 
     def get_headers(self, exc: APIException) -> dict[str, Any]:
@@ -107,7 +107,7 @@ class ApiExceptionHandler(ExceptionHandler):
 
 
 class ApiExceptionFormatter(ExceptionFormatter):
-    """The library's list of errors; a fault of a field as a whole has no part's name behind a dot."""
+    """The library's list of errors, without the dot that an error about a whole field would end in."""
 
     def get_errors(self) -> list[Any]:
         errors = super().get_errors()
@@ -116,7 +116,7 @@ class ApiExceptionFormatter(ExceptionFormatter):
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
     if _is_for_programs(request):
-        detail = "The request cannot be read: check its headers and its address."
+        detail = "The request cannot be parsed: check its headers and its URL."
         return error_response(400, "client_error", "bad_request", detail)
     too_many = isinstance(exception, TooManyFilesSent | TooManyFieldsSent)
     return render(request, "400.html", {"too_many": too_many, "limit": settings.MAX_FILES}, status=400)
@@ -129,7 +129,7 @@ def forbidden(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
-    """A form without its token, or with one of another session; `reason` is for the log."""
+    """A form without its CSRF token, or with another session's; `reason` is for the log."""
     if _is_for_programs(request):
         return error_response(403, "client_error", "permission_denied", f"CSRF Failed: {reason}")
     context = {"no_cookie": reason == REASON_NO_CSRF_COOKIE, "no_referer": reason == REASON_NO_REFERER}
@@ -138,7 +138,7 @@ def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
 
 @csrf_exempt
 def nothing_here(request: HttpRequest) -> HttpResponse:
-    return error_response(404, "client_error", "not_found", "There is nothing at this path: see /v1/docs.")
+    return error_response(404, "client_error", "not_found", "Nothing exists at this path: see /v1/docs.")
 
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
@@ -148,7 +148,7 @@ def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 
 def reloading(request: HttpRequest, response: R) -> R:
-    """The response; where a part of a page has asked for it that looks again by itself, the whole page is to do so."""
+    """The response. If a polling part of a page requested it, the whole page reloads instead."""
     if request.headers.get("HX-Request") == "true":
         response.headers["HX-Refresh"] = "true"
     return response
@@ -156,6 +156,6 @@ def reloading(request: HttpRequest, response: R) -> R:
 
 def server_error(request: HttpRequest) -> HttpResponse:
     if _is_for_programs(request):
-        detail = "The server made a mistake; it has been written to its log. Try again."
+        detail = "Internal error; the server has logged it. Try again."
         return error_response(500, "server_error", "error", detail)
     return defaults.server_error(request)

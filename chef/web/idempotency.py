@@ -1,9 +1,9 @@
-"""A POST that is sent twice is done once: the `Idempotency-Key` header, or the id of a signed message.
+"""Makes POST idempotent, by the `Idempotency-Key` header or the id of a signed message.
 
-The key's row is committed before the handler starts, so that a parallel repeat sees it; what the handler writes and
-the answer that is kept are then committed in one transaction. A process that dies in between leaves a lock that runs
-out, and nothing else. Knows nothing of what a handler does; handlers must have no effect that a rollback leaves. Nor
-does it know the table of the keys: the setting IDEMPOTENCY_KEYS names a KeyStore.
+The key's row is committed before the handler starts, so that a parallel repeat sees it; the handler's writes and the
+stored response are then committed in one transaction. A process that dies in between leaves only a lock, which
+expires. Handlers must have no effects that a rollback does not undo. The table of keys is not known here: the setting
+IDEMPOTENCY_KEYS names a KeyStore.
 """
 
 import hashlib
@@ -29,19 +29,19 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from chef.refusals import RefusalError
-from chef.storage.sealing import ANSWERS, Unreadable, seal, unseal
+from chef.storage.sealing import ANSWERS, UnsealError, seal, unseal
 
 logger = logging.getLogger(__name__)
 
 RETRY_AFTER_SECONDS = 1
 WAIT_PAUSE_SECONDS = 0.05
 KEPT_HEADERS = ("Content-Type", "Location", "Preference-Applied", "ETag", "Cache-Control")
-# Visible ASCII; in quotes, as the IETF's draft has it, or without.
+# Visible ASCII; with quotes, as in the IETF draft, or without.
 KEY_PATTERN = '^(?:[!#-~]{1,255}|"[!#-~]{1,255}")$'
 
 
 class InvalidKeyError(RefusalError):
-    """Not a key; the error names no field of the body."""
+    """The header is not a valid key. The error names no field, because the body is not at fault."""
 
     code, status = "invalid_idempotency_key", 400
 
@@ -52,29 +52,29 @@ class InvalidKeyError(RefusalError):
 
 
 class KeyReusedError(RefusalError):
-    """The key came with another request before."""
+    """The key was used with a different request."""
 
     code, status = "idempotency_key_reused", 422
 
 
 class InProgressError(RefusalError):
-    """The first request with the key has no answer yet."""
+    """The first request with the key is still in progress."""
 
     code = "idempotency_in_progress"
 
 
 def _reused(owner_id: int | None) -> KeyReusedError:
     if owner_id is None:
-        detail = "This webhook-id was sent with another message: give each message an id of its own."
+        detail = "This webhook-id was used with a different message: give each message its own id."
         return KeyReusedError(detail, code="message_id_reused")
-    return KeyReusedError("This Idempotency-Key was sent with another request: send a new key, or the same request.")
+    return KeyReusedError("This Idempotency-Key was used with another request: send a new key, or the same request.")
 
 
 def _in_progress(owner_id: int | None) -> InProgressError:
     if owner_id is None:
-        detail = "The same message is still being dealt with: send it again."
+        detail = "The same message is still being processed: send it again."
         return InProgressError(detail, code="message_in_progress")
-    detail = "The first request with this Idempotency-Key is still under way: send it again in a second."
+    detail = "The first request with this Idempotency-Key is still in progress: send it again in a second."
     return InProgressError(detail, retry_after=RETRY_AFTER_SECONDS)
 
 
@@ -82,7 +82,7 @@ def _in_progress(owner_id: int | None) -> InProgressError:
 
 
 class StoredKey(Protocol):
-    """A key's row. `locked_until` is set while its request is under way; `status_code` and `answer` once it is done."""
+    """A key's row. `locked_until` is set while its request is in progress; `status_code` and `answer` once done."""
 
     @property
     def pk(self) -> int: ...
@@ -107,10 +107,10 @@ class StoredKey(Protocol):
 
 
 class KeyStore(Protocol):
-    """A table of keys, each once for its owner, and once without one. Every change names the state that it expects.
+    """A table of keys, unique per owner, and among keys without one. Every change states the row it expects.
 
-    What changes a row returns whether the row was in that state; if not, nothing was written. All may raise
-    DatabaseError.
+    Methods that change a row return whether the row was in the expected state; if not, nothing was written. All may
+    raise DatabaseError.
     """
 
     def find(self, owner_id: int | None, key: str) -> StoredKey | None: ...
@@ -118,22 +118,22 @@ class KeyStore(Protocol):
     def insert(
         self, owner_id: int | None, key: str, fingerprint: str, *, now: datetime, locked_until: datetime
     ) -> int | None:
-        """The primary key of the new row; None when there is one with this key."""
+        """The primary key of the new row; None when the key exists."""
 
     def take_over(self, pk: int, *, locked_until: datetime, fingerprint: str, now: datetime, until: datetime) -> bool:
-        """Lock a row again, for another request, whose lock until then was `locked_until`."""
+        """Take over a row whose previous lock ended at `locked_until`, for another request."""
 
     def keep(self, pk: int, *, locked_until: datetime, status_code: int, answer: bytes) -> bool:
-        """Keep the answer to the request that has locked the row, and unlock it."""
+        """Store the response of the request that holds the lock, and unlock the row."""
 
     def release(self, pk: int, *, locked_until: datetime) -> None:
-        """Remove a row that is locked until then and has no answer."""
+        """Delete a row that has this lock and no response."""
 
     def amend(self, owner_id: int, key: str, *, before: int, status_code: int, answer: bytes) -> None:
-        """Replace a kept answer that has the status `before`."""
+        """Replace a stored response that has the status `before`."""
 
     def forget(self, *, until: datetime, pk: int | None = None) -> int:
-        """Remove the rows that were made until then, or one if it was. Returns how many."""
+        """Delete rows created up to that time, or only one of them. Returns how many."""
 
 
 @cache
@@ -147,33 +147,33 @@ def _store() -> KeyStore:
 
 @dataclass(frozen=True)
 class Claim:
-    """The right to do the request of a key; it ends with keep() or release(), or when its lock runs out."""
+    """The right to process a key's request; it ends with keep() or release(), or when its lock expires."""
 
     owner_id: int | None
     pk: int
     locked_until: datetime
 
     def keep(self, response: HttpResponse) -> None:
-        """Keep the rendered answer, in the transaction of its effect. Raises InProgressError when the lock is lost."""
+        """Store the response, in the same transaction as its effect. Raises InProgressError if the lock is lost."""
         answer = _packed(response)
         lock = self.locked_until
         if not _store().keep(self.pk, locked_until=lock, status_code=response.status_code, answer=answer):
             raise _in_progress(self.owner_id)
 
     def release(self) -> None:
-        """Make the key free again; nothing was done with it."""
+        """Free the key: its request had no effect."""
         try:
             _store().release(self.pk, locked_until=self.locked_until)
-        except DatabaseError as fault:
-            logger.warning("an idempotency key stays locked for %s: %s", _lock(), fault)
+        except DatabaseError as error:
+            logger.warning("an idempotency key stays locked for %s: %s", _lock(), error)
 
 
 def claim(owner_id: int | None, key: str, fingerprint: str) -> Claim | HttpResponse:
-    """The right to do this request, or the answer that it got before. Raises KeyReusedError or InProgressError.
+    """The right to process this request, or its earlier response. Raises KeyReusedError or InProgressError.
 
-    Without an owner, the key is the id of a message whose signature is its authority.
+    Without an owner, the key is the id of a message that is authorised by its signature.
     """
-    for _ in range(5):  # each further round: another request changed the row in between
+    for _ in range(5):  # repeats only when another request changed the row in between
         row = _store().find(owner_id, key)
         claimed = _insert(owner_id, key, fingerprint) if row is None else _judge(row, fingerprint)
         if claimed is not None:
@@ -182,7 +182,7 @@ def claim(owner_id: int | None, key: str, fingerprint: str) -> Claim | HttpRespo
 
 
 def claim_or_wait(owner_id: int | None, key: str, fingerprint: str, *, seconds: float) -> Claim | HttpResponse:
-    """As `claim`; while the same request is under way, its answer is waited for."""
+    """Like `claim`, but waits for the response while the same request is in progress."""
     deadline = time.monotonic() + seconds
     while True:
         try:
@@ -190,7 +190,7 @@ def claim_or_wait(owner_id: int | None, key: str, fingerprint: str, *, seconds: 
         except InProgressError:
             if time.monotonic() >= deadline:
                 raise
-        connection.close()  # back to the pool: many may wait, and the one that they wait for needs it
+        connection.close()  # back to the pool: many may wait, and the request they wait for needs one
         time.sleep(WAIT_PAUSE_SECONDS)
 
 
@@ -207,7 +207,7 @@ def _judge(row: StoredKey, fingerprint: str) -> Claim | HttpResponse | None:
     if row.locked_until is None and row.created_at <= _oldest():
         _store().forget(until=row.created_at, pk=row.pk)
         return None
-    # What a dead request has asked for was rolled back, so any request may have the key.
+    # A dead request was rolled back, so any request may take the key.
     if row.fingerprint != fingerprint and not is_dead:
         raise _reused(row.owner_id)
     if row.locked_until is None:
@@ -220,12 +220,12 @@ def _judge(row: StoredKey, fingerprint: str) -> Claim | HttpResponse | None:
 
 
 def amend(owner_id: int, key: str, before: int, response: HttpResponse) -> None:
-    """Keep another answer for a key, where the kept one was of the status `before`: the work has gone on since."""
+    """Replace a key's stored response if it has the status `before`: the work has progressed since."""
     _store().amend(owner_id, key, before=before, status_code=response.status_code, answer=_packed(response))
 
 
 def forget_old_keys() -> int:
-    """Remove the keys that are kept no longer. Returns how many."""
+    """Delete expired keys. Returns how many."""
     return _store().forget(until=_oldest())
 
 
@@ -238,7 +238,7 @@ def _oldest() -> datetime:
 
 
 # --- The kept answer: a line of JSON with status headers, then the body's bytes -----------------------------------
-# One that nobody else may store, since it tells a secret, is sealed.
+# A response marked no-store contains a secret, so it is sealed.
 
 
 def _packed(response: HttpResponse) -> bytes:
@@ -248,13 +248,13 @@ def _packed(response: HttpResponse) -> bytes:
 
 
 def _unpacked(row: StoredKey) -> HttpResponse:
-    """The answer again. Raises KeyReusedError when what it was sealed with is gone: it is not made a second time."""
+    """The stored response. Raises KeyReusedError when its encryption key is gone: it cannot be created again."""
     packed = bytes(row.answer)
     if not packed.startswith(b"{"):
         try:
             packed = unseal(packed.decode(), ANSWERS).encode()
-        except Unreadable:
-            detail = "The answer to the first request cannot be read any more: send a new Idempotency-Key."
+        except UnsealError:
+            detail = "The response to the first request can no longer be read: send a new Idempotency-Key."
             raise KeyReusedError(detail) from None
     headers, _, body = packed.partition(b"\n")
     return HttpResponse(body, status=row.status_code, headers={**json.loads(headers), "Idempotency-Replayed": "true"})
@@ -266,12 +266,12 @@ def _unpacked(row: StoredKey) -> HttpResponse:
 def fingerprint_of(method: str, path: str, data: Any) -> str:
     """SHA-256 of the method, the path with its query, and the parsed body.
 
-    Parsed, so that the order of names, white space and a multipart's boundary make no difference, and a large body
-    is not copied: never more than one string or one piece of a file at a time.
+    Parsed, so that key order, white space and multipart boundaries make no difference, and a large body is not copied:
+    at most one string or one chunk of a file at a time.
     """
     digest = hashlib.sha256()
     waiting: list[Any] = [data, path, method]
-    while waiting:  # no recursion: how deep a body is nested is the client's choice
+    while waiting:  # no recursion: the client decides how deeply a body is nested
         value = waiting.pop()
         if isinstance(value, MultiValueDict):
             value = dict(value.lists())
@@ -289,7 +289,7 @@ def fingerprint_of(method: str, path: str, data: Any) -> str:
 
 
 def _add_plain(digest: Any, value: Any) -> None:
-    # The type is told apart, so that "1" and 1 differ; a lone surrogate is text too.
+    # With the type, so that "1" and 1 differ; surrogatepass, because a lone surrogate is text too.
     text = (value if isinstance(value, str) else repr(value)).encode("utf-8", "surrogatepass")
     digest.update(b"%s:%d:" % (type(value).__name__.encode(), len(text)))
     digest.update(text)
@@ -306,7 +306,7 @@ def _add_file(digest: Any, file: "UploadedFile[Any]") -> None:
 
 
 def key_of(request: Request) -> str | None:
-    """The request's key, if it has one; `"k"`, the quoted form of the IETF draft, is the key `k`."""
+    """The request's key, if it has one; `"k"`, the IETF draft's quoted form, is the key `k`."""
     key = request.headers.get("Idempotency-Key")
     if key is None:
         return None
@@ -316,19 +316,19 @@ def key_of(request: Request) -> str | None:
 
 
 class IdempotentMixin:
-    """For an APIView or ViewSet, left of it: every POST of it may carry an Idempotency-Key."""
+    """Mix in before APIView or ViewSet: every POST may carry an Idempotency-Key."""
 
     def initial(self: Any, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)  # type: ignore[misc]
         handler = getattr(self, "post", None)
         if request.method == "POST" and handler and (key := key_of(request)) is not None:
-            # dispatch() looks its handler up after this; of a ViewSet too, whose actions are set on the instance.
+            # dispatch() looks up its handler after this, also in a ViewSet, whose actions are set on the instance.
             self.post = lambda *args, **kwargs: self._once(key, handler, *args, **kwargs)
 
     def _once(
         self: Any, key: str, handler: Callable[..., Any], request: Request, *args: Any, **kwargs: Any
     ) -> HttpResponseBase:
-        # The body is read and parsed here: the transaction must not wait for it.
+        # Read and parse the body here: the transaction must not wait for it.
         fingerprint = fingerprint_of("POST", request.get_full_path(), request.data)
         claimed = claim(self.request.user.pk, key, fingerprint)
         if isinstance(claimed, HttpResponse):

@@ -1,4 +1,4 @@
-"""Lists, page by page, by a cursor: a page costs the same however deep it is, and no row is told twice."""
+"""Cursor pagination: a page costs the same however deep it is, and no row appears twice."""
 
 from typing import Any
 
@@ -10,19 +10,19 @@ from rest_framework.request import Request
 
 
 class NewestFirst(CursorPagination):
-    """`?limit=` up to 100 and `?cursor=`, which only `next` and `previous` give."""
+    """`?limit=` up to 100, and `?cursor=`, taken from `next` and `previous`."""
 
     page_size = 25
     max_page_size = 100
     page_size_query_param = "limit"
-    page_size_query_description = "How many on a page, from 1 to 100."
+    page_size_query_description = "Items per page, from 1 to 100."
     ordering: tuple[str, ...] = ("-created_at", "-id")
 
     def get_page_size(self, request: Request) -> int:
         text = request.query_params.get("limit", str(self.page_size))
         if text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= self.max_page_size:
             return int(text)
-        detail = f"Ask for 1 to {self.max_page_size} on a page."
+        detail = f"Set limit to a number from 1 to {self.max_page_size}."
         raise ValidationError({"limit": [ErrorDetail(detail, code="out_of_range")]})
 
     def decode_cursor(self, request: Request) -> Cursor | None:
@@ -35,7 +35,7 @@ class NewestFirst(CursorPagination):
         return cursor
 
     def is_position(self, text: str) -> bool:
-        """Whether this can be where a page begins: a time with its zone."""
+        """Whether it is a valid position: a time with its zone."""
         try:
             moment = parse_datetime(text)
         except ValueError:
@@ -49,12 +49,12 @@ class NewestFirst(CursorPagination):
         return page
 
     def _refusal(self) -> ValidationError:
-        detail = "The cursor is not one that this list gave: use `next` or `previous` as they came."
+        detail = "The cursor is not from this list: use `next` or `previous` unchanged."
         return ValidationError({"cursor": [ErrorDetail(detail, code="invalid_cursor")]})
 
 
 class HighestNumberFirst(NewestFirst):
-    """For rows that are numbered within what they belong to."""
+    """For rows numbered within their parent."""
 
     ordering = ("-number",)
 

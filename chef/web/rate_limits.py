@@ -1,7 +1,7 @@
-"""How often one may ask: budgets for each owner's reads and writes, and for each address without a token or a session.
+"""Rate limits: for each owner's reads and writes, and for each address without a token or session.
 
-Counted in Redis, for all web processes together. Where Redis does not answer, everything is allowed: a limit that
-cannot be counted must not stop the service. Knows nothing of how many builds may wait; `builds.queue.claims` does.
+Counted in Redis, for all web processes together. If Redis does not answer, everything is allowed: a failed counter must
+not stop the service. Limits on queued builds are elsewhere: see `chef.jobs.capacity`.
 """
 
 import logging
@@ -28,14 +28,14 @@ logger = logging.getLogger(__name__)
 
 Kind = Literal["read", "write", "anonymous"]
 
-# A request waits at most this long for Redis, once in a pause; meanwhile nothing is counted.
+# A request waits at most this long for Redis; then nothing is counted for PAUSE_SECONDS.
 REDIS_SECONDS = 0.25
 PAUSE_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
 class Decision:
-    """Whether a request may go on, and what is left: `remaining` requests, all `limit` again in `reset` seconds."""
+    """Whether a request is allowed, and what is left: `remaining` requests; all `limit` again in `reset` seconds."""
 
     kind: Kind
     allowed: bool
@@ -46,7 +46,7 @@ class Decision:
 
     @property
     def headers(self) -> dict[str, str]:
-        """As draft-ietf-httpapi-ratelimit-headers has them, and Retry-After with a refusal."""
+        """The headers of draft-ietf-httpapi-ratelimit-headers, and Retry-After with a refusal."""
         headers = {
             "RateLimit-Policy": f'"{self.kind}";q={self.limit};w={self.window}',
             "RateLimit": f'"{self.kind}";r={self.remaining};t={self.reset}',
@@ -56,24 +56,24 @@ class Decision:
     @property
     def detail(self) -> str:
         per = f"{self.limit:,} {self.kind} requests in {self.window:,} s"
-        return f"More than {per}: wait {self.reset} s, then go on more slowly."
+        return f"More than {per}: wait {self.reset} s, then send fewer."
 
 
 def check(owner_id: int | str, kind: Kind) -> Decision | None:
-    """Count one request of an owner (or an address). None where there is no limit."""
+    """Count one request of an owner (or an address). None if there is no limit."""
     rate = {"read": settings.RATE_READ, "write": settings.RATE_WRITE, "anonymous": settings.RATE_ANONYMOUS}[kind]
     return _counter(settings.REDIS_URL, settings.INSTALLATION).count(kind, parse(rate), str(owner_id)) if rate else None
 
 
 def address_of(request: HttpRequest | Request) -> str:
-    """Where the request comes from; behind a proxy, what that proxy itself has added: the last address."""
+    """The client's address; behind a proxy, the last one in the header: that which the proxy itself added."""
     if settings.BEHIND_PROXY and (forwarded := request.META.get("HTTP_X_FORWARDED_FOR")):
         return str(forwarded).rpartition(",")[2].strip()
     return str(request.META.get("REMOTE_ADDR", ""))
 
 
 class Counter:
-    """Counts in one Redis, and leaves it alone for a while when it does not answer."""
+    """Counts in Redis; pauses for a while when it does not answer."""
 
     def __init__(self, url: str, prefix: str) -> None:
         options: dict[str, Any] = {"socket_timeout": REDIS_SECONDS, "socket_connect_timeout": REDIS_SECONDS}
@@ -88,9 +88,9 @@ class Counter:
         try:
             allowed = self._windows.hit(rate, kind, who)
             left = self._windows.get_window_stats(rate, kind, who)
-        except redis.RedisError as fault:
+        except redis.RedisError as error:
             self._silent_until = time.monotonic() + PAUSE_SECONDS
-            logger.warning("Redis does not answer (%s); for %g s requests are not counted", fault, PAUSE_SECONDS)
+            logger.warning("Redis does not answer (%s); for %g s, requests are not counted", error, PAUSE_SECONDS)
             return Decision(kind, True, limit, window, limit, window)
         reset = max(1, math.ceil(left.reset_time - time.time()))
         return Decision(kind, allowed, limit, window, max(0, left.remaining), reset)
@@ -102,7 +102,7 @@ def _counter(url: str, prefix: str) -> Counter:
 
 
 class RateLimitedMixin:
-    """For an APIView or ViewSet, left of it: counts each request, and says in each answer what is left."""
+    """Mix in before APIView or ViewSet: counts each request, and says in each response what is left."""
 
     decision: Decision | None = None
 
@@ -110,12 +110,12 @@ class RateLimitedMixin:
         try:
             super().initial(request, *args, **kwargs)  # type: ignore[misc]
         except (AuthenticationFailed, NotAuthenticated, PermissionDenied):
-            # Guessing tokens is limited by where it comes from, for it has no owner.
+            # Guessing tokens is limited by address, because there is no owner.
             self._spend(address_of(request), "anonymous")
             raise
 
     def check_throttles(self, request: Request) -> None:
-        """Called by DRF once it is known who asks, and that they may."""
+        """Called by DRF after authentication and permission checks."""
         if request.user and request.user.is_authenticated:
             self._spend(request.user.pk, "read" if request.method in SAFE_METHODS else "write")
         else:

@@ -1,6 +1,6 @@
-"""Pieces of files and archives for the event loop, which reading never keeps waiting: not for a disk, nor for a store.
+"""Reads files and archives in pieces without blocking the event loop on a disk or a remote store.
 
-What is in memory already is read at once: a thread for each piece would cost more than all else that a download does.
+What is cached in memory is read directly: a thread for each piece would cost more than the rest of a download.
 """
 
 import asyncio
@@ -13,22 +13,22 @@ from typing import IO, ParamSpec, TypeVar
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# A slow reader holds two of them. From 256 KiB on, malloc maps each anew, and they are sent half as
+# A slow client holds two of them. From 256 KiB on, malloc maps each one separately, and sending is half as
 # fast: chef.web.memory.
 PIECE_BYTES = 240 * 1024
-# Threads of their own, few: a store that hangs must not take those of others.
+# A small separate pool: a store that hangs must not use up other threads.
 _threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="reading")
 _IF_IN_MEMORY = getattr(os, "RWF_NOWAIT", None)  # Linux
 
 
 async def file_pieces(file: IO[bytes], start: int, length: int) -> AsyncGenerator[bytes]:
-    """`length` bytes of a file from `start`, fewer if it ends before. Closes the file."""
+    """`length` bytes of a file from `start`, fewer if it ends earlier. Closes the file."""
     descriptor, scratch = _descriptor_of(file), bytearray(min(length, PIECE_BYTES))
     try:
         while length:
             part = memoryview(scratch)[: min(length, PIECE_BYTES)]
             if piece := _at_once(descriptor, start, part):
-                await asyncio.sleep(0)  # who reads fast must not keep the others waiting
+                await asyncio.sleep(0)  # a fast client must not starve the others
             elif not (piece := await in_threads(_read_at, file, start, len(part))):
                 return
             yield piece
@@ -38,7 +38,7 @@ async def file_pieces(file: IO[bytes], start: int, length: int) -> AsyncGenerato
 
 
 async def made_in_threads(pieces: Generator[bytes]) -> AsyncGenerator[bytes]:
-    """The same pieces, each made in a thread, not always the same one: they must not need the database."""
+    """The same pieces, each generated in some thread of the pool: they must not need the database."""
     try:
         while (piece := await in_threads(partial(next, pieces, None))) is not None:
             yield piece
@@ -47,7 +47,7 @@ async def made_in_threads(pieces: Generator[bytes]) -> AsyncGenerator[bytes]:
 
 
 async def in_threads(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """The result of what may have to wait for a disk or a store."""
+    """Run a blocking call in the pool and return its result."""
     return await asyncio.get_running_loop().run_in_executor(_threads, partial(work, *args, **kwargs))
 
 
@@ -57,7 +57,7 @@ def _read_at(file: IO[bytes], start: int, length: int) -> bytes:
 
 
 def _descriptor_of(file: IO[bytes]) -> int | None:
-    """None where the file is none of this machine's."""
+    """The file's descriptor; None if it is not a local file."""
     try:
         return None if _IF_IN_MEMORY is None else file.fileno()
     except (OSError, AttributeError):
@@ -65,10 +65,10 @@ def _descriptor_of(file: IO[bytes]) -> int | None:
 
 
 def _at_once(descriptor: int | None, start: int, part: memoryview) -> bytes:
-    """What fills the part and is in the kernel's memory; nothing where that is not so, or cannot be known."""
+    """The part, if the kernel has all of it in memory; empty if it has not, or that cannot be known."""
     if descriptor is None or _IF_IN_MEMORY is None:
         return b""
     try:
         return bytes(part[: os.preadv(descriptor, [part], start, _IF_IN_MEMORY)])
-    except OSError:  # it would have to wait, or the file system has no such thing
+    except OSError:  # it would block, or the file system does not support it
         return b""

@@ -1,6 +1,6 @@
-"""A source file as people read it: its text in lines, in colours where that is quick, and nothing in it hidden.
+"""Renders a source file as lines of HTML, coloured if that is fast, with hidden characters shown.
 
-Pure functions of bytes and names. What they give is HTML, in which the file's own text is escaped.
+Pure functions of bytes and names. They return HTML in which the file's text is escaped.
 """
 
 import time
@@ -17,12 +17,12 @@ from pygments.lexers import get_lexer_by_name
 from chef.web.hidden_characters import hides, marked
 
 MAX_LINE_CHARS = 2_000
-# 100 KB take a fifth of a second, and become a megabyte of HTML.
+# 100 KB take 0.2 s and become 1 MB of HTML.
 MAX_COLOURED_CHARS = 100_000
-COLOUR_SECONDS = 1.0  # of the processor: a machine that is busy makes no file too long
+COLOUR_SECONDS = 1.0  # CPU time, so that a busy machine makes no difference
 
-# By the suffix, or by the whole name. Only what projects are made of: some of the rarer lexers take for ever over
-# a text that was made for it.
+# By suffix or whole name. Only languages of web projects: some rarer lexers take very long over a text crafted for
+# that.
 _LANGUAGES = {
     **dict.fromkeys(("js", "mjs", "cjs"), "javascript"),
     **dict.fromkeys(("ts", "mts", "cts"), "typescript"),
@@ -47,14 +47,14 @@ _BOMS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", 
 
 @dataclass(frozen=True)
 class Text:
-    """A file's lines, without their ends; `encoding` is empty where it is UTF-8."""
+    """A file's lines, without line ends; `encoding` is empty for UTF-8."""
 
     lines: list[str]
     encoding: str = ""
 
 
 def text_of(content: bytes) -> Text | None:
-    """The file's text; None when it is none. What is neither UTF-8 nor has a mark is taken for Windows-1252."""
+    """The file's text; None if it is binary. Neither UTF-8 nor with a byte-order mark: read as Windows-1252."""
     for mark, encoding in _BOMS:
         if content.startswith(mark):
             text = content.decode(encoding, errors="replace")
@@ -75,7 +75,7 @@ def _lines(text: str) -> list[str]:
 
 
 def html_lines(lines: Sequence[str], path: str, *, first: int, last: int) -> tuple[list[SafeString], bool]:
-    """Lines `first` to `last`, counted from 1, as HTML; and whether they are in colours."""
+    """Lines `first` to `last`, counted from 1, as HTML; and whether they are coloured."""
     coloured = _coloured(lines, path, last)
     if coloured is not None:
         return [marked(line) for line in coloured[first - 1 : last]], True
@@ -83,13 +83,13 @@ def html_lines(lines: Sequence[str], path: str, *, first: int, last: int) -> tup
 
 
 def table_rows(lines: Sequence[SafeString], first: int) -> SafeString:
-    """Rows of numbered lines: by the thousand, a template would take longer over them than their colours take."""
+    """Rows of numbered lines. In Python, because a template would take longer than the colouring."""
     row = '<tr id="L{0}"><td class="num"><a href="#L{0}" tabindex="-1">{0}</a></td><td class="txt">{1}</td></tr>'
     return format_html_join("\n", row, enumerate(lines, first))
 
 
 def html_line(line: str, most: int = MAX_LINE_CHARS) -> SafeString:
-    """One line without colours. What is beyond the limit is only counted."""
+    """One line without colours. Characters beyond the limit are only counted."""
     shown = marked(escape(line[:most]))
     if (more := len(line) - most) > 0:
         return mark_safe(f'{shown}<span class="more">… {more:,} more characters</span>')  # noqa: S308
@@ -100,35 +100,35 @@ def hides_something(lines: Sequence[str]) -> bool:
     return any(map(hides, lines))
 
 
-class _TooSlow(Exception):
+class _TooSlowError(Exception):
     pass
 
 
 def has_colours(path: str) -> bool:
-    """Whether files of that name are of a language that is known here."""
+    """Whether the file's language is supported."""
     return _lexer_of(path) is not None
 
 
 def _coloured(lines: Sequence[str], path: str, last: int) -> list[str] | None:
-    """Lines up to the last as HTML with Pygments' classes; None where it has no language, or would take too long."""
+    """Lines up to `last` as HTML with Pygments' classes; None without a language, or if it would take too long."""
     lexer = _lexer_of(path)
     if lexer is None or sum(map(len, lines)) > MAX_COLOURED_CHARS or any(len(line) > MAX_LINE_CHARS for line in lines):
         return None
     deadline = time.thread_time() + COLOUR_SECONDS
 
     def tokens() -> Iterator[tuple[Any, str]]:
-        come = 0
+        lines_seen = 0
         for number, (kind, text) in enumerate(lexer.get_tokens("\n".join([*lines, ""]))):
             if number % 100 == 0 and time.thread_time() > deadline:
-                raise _TooSlow
+                raise _TooSlowError
             yield kind, text
-            if (come := come + text.count("\n")) >= last:
+            if (lines_seen := lines_seen + text.count("\n")) >= last:
                 return
 
     out = StringIO()
     try:
         HtmlFormatter(nowrap=True).format(tokens(), out)
-    except _TooSlow:
+    except _TooSlowError:
         return None
     coloured = out.getvalue().removesuffix("\n").split("\n")
     return coloured if len(coloured) >= last else None

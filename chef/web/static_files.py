@@ -1,4 +1,4 @@
-"""The application's own static files: named by their content, and compressed once."""
+"""The application's static files: hashed names, compressed once."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from whitenoise.storage import CompressedManifestStaticFilesStorage
 
 
 class StaticFilesStorage(CompressedManifestStaticFilesStorage):  # type: ignore[misc]
-    """whitenoise's, with gzip alone: brotli at its best takes twenty seconds of each new installation's first start."""
+    """whitenoise's storage with gzip only: brotli adds twenty seconds to a new installation's first start."""
 
     def create_compressor(self, **kwargs: Any) -> Compressor:
         return super().create_compressor(use_brotli=False, **kwargs)

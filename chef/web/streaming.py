@@ -1,8 +1,7 @@
-"""Responses that may go on for minutes: a view says what follows, and it is sent when Django is done with the request.
+"""Long responses: a view sets the body, which is sent after Django is done with the request.
 
-Django keeps a thread for as long as a request is under way. So it only decides, like for any other request, who may
-and with which status and headers; then its thread is free, and the body costs no more than a task. Knows nothing of
-what is sent.
+Django holds a thread for as long as it handles a request. So it only decides on access, status and headers, as for any
+request; then its thread is free, and the body costs no more than a task. Does not know what is sent.
 """
 
 import asyncio
@@ -29,7 +28,7 @@ Body = AsyncGenerator[bytes]
 Later = Callable[[], Awaitable[HttpResponse | None]]
 
 _KEY = "chef.continuation"
-# A client that takes not one piece in so long is gone, or hardly reads: it keeps its connection from others.
+# A client that does not accept one piece in this time is gone or barely reads, and occupies a connection.
 STUCK_SECONDS = 60.0
 
 
@@ -37,11 +36,11 @@ class TooManyReadersError(RefusalError):
     code, status, retry_after = "too_many_readers", 503, 10
 
     def __init__(self) -> None:
-        super().__init__("As many live streams or downloads are open as this server takes: come back later.")
+        super().__init__("The server's limit of live streams or downloads is reached: try again later.")
 
 
 class NoLiveStreamsError(RefusalError):
-    """The server that runs Django is not chef.asgi."""
+    """Django does not run under chef.asgi."""
 
     code, status = "not_acceptable", 406
 
@@ -50,7 +49,7 @@ class NoLiveStreamsError(RefusalError):
 
 
 class _ConnectionLimiter:
-    """Limits how many responses of a kind may be under way in this process, to MAX_LIVE_READERS.
+    """Limits concurrent responses of one kind in this process to MAX_LIVE_READERS.
 
     Acquired in a request's thread, released in the event loop's.
     """
@@ -75,7 +74,7 @@ _ending_with_server: set["asyncio.Future[Any]"] = set()
 
 
 class _Continuation:
-    """What is to happen to one response after Django has made it: a body follows, or a better response may."""
+    """What happens to a response after Django has created it: a body follows, or a later response may replace it."""
 
     def __init__(self) -> None:
         self.body: Body | None = None
@@ -85,7 +84,7 @@ class _Continuation:
         self._limiter = _live_limiter
 
     def send(self, body: Callable[[], Body], *, is_endless: bool) -> None:
-        """Have what `body` gives sent, within the limit. Raises TooManyReadersError, and what `body` raises."""
+        """Send `body()`, within the limit. Raises TooManyReadersError, and what `body` raises."""
         limiter = _live_limiter if is_endless else _download_limiter
         limiter.acquire()
         try:
@@ -96,7 +95,7 @@ class _Continuation:
         self.is_endless, self._limiter = is_endless, limiter
 
     def wait_for(self, later: Later) -> None:
-        """Have the response held back for what `later` gives. Raises TooManyReadersError."""
+        """Hold the response back for the result of `later`. Raises TooManyReadersError."""
         _live_limiter.acquire()
         self.later, self.is_endless = later, True
 
@@ -111,13 +110,13 @@ class _Continuation:
 def stream_response(
     request: HttpRequest | Request, body: Body, *, media_type: str = "text/event-stream"
 ) -> HttpResponse:
-    """The response to a GET whose body is sent after Django has let go of the request; a HEAD gets the headers alone.
+    """The response to a GET whose body is sent after Django is done with the request; a HEAD gets only headers.
 
-    Raises TooManyReadersError, and NoLiveStreamsError where the server is not chef.asgi.
+    Raises TooManyReadersError, and NoLiveStreamsError if the server is not chef.asgi.
     """
     response = HttpResponse(content_type=media_type)
     response.headers["Cache-Control"] = "no-store"
-    response.headers["X-Accel-Buffering"] = "no"  # nginx would gather events, and send them late
+    response.headers["X-Accel-Buffering"] = "no"  # otherwise nginx buffers events and sends them late
     if request.method == "HEAD":
         return response
     continuation = _continuation_of(request)
@@ -130,10 +129,10 @@ def stream_response(
 def stream_download(
     request: HttpRequest, body: Callable[[], Body], headers: Mapping[str, str], *, status: int = 200
 ) -> HttpResponseBase:
-    """The response to a GET whose body, of the length in the headers, is sent after Django has let go of the request.
+    """The response to a GET whose body, of the length in the headers, is sent after Django is done with the request.
 
-    `body` is called once the limit allows it. Raises TooManyReadersError, and what `body` raises. A server that is not
-    chef.asgi keeps the request's thread until all is sent.
+    `body` is called only within the limit. Raises TooManyReadersError, and what `body` raises. A server other than
+    chef.asgi holds the request's thread until everything is sent.
     """
     continuation = _continuation_of(request)
     if continuation is None:
@@ -143,9 +142,9 @@ def stream_download(
 
 
 def defer_response(request: HttpRequest, later: Later) -> None:
-    """Hold the view's response back until `later` gives a better one, or None: then the view's own is sent.
+    """Hold the view's response back until `later` returns a replacement, or None to send the view's own.
 
-    Its own is sent at once where the limit is reached, or the server is not chef.asgi.
+    The view's own is sent at once if the limit is reached or the server is not chef.asgi.
     """
     if continuation := _continuation_of(request):
         with contextlib.suppress(TooManyReadersError):
@@ -158,9 +157,9 @@ def _continuation_of(request: Any) -> _Continuation | None:
 
 
 async def serve(application: Any, scope: Message, receive: Receive, send: Send, *, body_of: Receive) -> None:
-    """Answer one HTTP request by Django, and then by what its view has given to one of the functions above.
+    """Handle one HTTP request with Django, then with what its view passed to one of the functions above.
 
-    Django reads the request's body from `body_of`; that the client has left is learnt from `receive`.
+    Django reads the request's body from `body_of`; `receive` reports a disconnect.
     """
     continuation = _Continuation()
     kept: list[Message] = []
@@ -171,7 +170,7 @@ async def serve(application: Any, scope: Message, receive: Receive, send: Send, 
         elif continuation.body is None:
             await send(message)
         elif message["type"] == "http.response.start":
-            continuation.head = message  # and there is no body of Django's
+            continuation.head = message  # Django's own, empty body is dropped
 
     try:
         await application({**scope, _KEY: continuation}, body_of, send_or_keep)
@@ -189,9 +188,9 @@ async def serve(application: Any, scope: Message, receive: Receive, send: Send, 
 
 
 async def _deferred(kept: list[Message], later: Later, receive: Receive) -> list[Message]:
-    """What to send: what `later` gives, or what was kept; nothing to a client that has left."""
+    """The messages to send: those of `later`, or those kept; none if the client has disconnected."""
     if not 200 <= kept[0]["status"] < 300:
-        return kept  # an error, raised after the view had promised more
+        return kept  # an error raised after the view deferred its response
     _end_with_server()
     waiting, leaving = asyncio.ensure_future(later()), asyncio.create_task(_until_disconnected(receive))
     _ending_with_server.add(waiting)
@@ -207,7 +206,7 @@ async def _deferred(kept: list[Message], later: Later, receive: Receive) -> list
     if waiting.cancelled():
         return kept
     if error := waiting.exception():
-        logger.error("what a response was held back for has failed", exc_info=error)
+        logger.error("a deferred response failed", exc_info=error)
         return kept
     if not (response := waiting.result()):
         return kept
@@ -215,7 +214,7 @@ async def _deferred(kept: list[Message], later: Later, receive: Receive) -> list
 
 
 def _with_headers_of(head: Message, response: HttpResponse) -> list[Message]:
-    """A response as messages, with those headers of another's head that it has not itself."""
+    """A response as messages, plus the headers of `head` that it lacks."""
     new = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in response.items()]
     new.append((b"content-length", str(len(response.content)).encode()))
     names = {name for name, _ in new}
@@ -229,7 +228,7 @@ def _without_length(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, byt
 
 
 async def send_body(body: Body, receive: Receive, send: Send, *, ends_with_server: bool = False) -> None:
-    """Send the body until it ends, the client leaves, or, if it has no end of its own, the server stops."""
+    """Send the body until it ends, the client disconnects, or, for an endless one, the server stops."""
     _end_with_server()
     sender = _Sender(body, send)
     sending = asyncio.create_task(sender.run())
@@ -244,15 +243,15 @@ async def send_body(body: Body, receive: Receive, send: Send, *, ends_with_serve
             task.cancel()
         await asyncio.gather(sending, leaving, stuck, return_exceptions=True)
     if stuck.done() and not stuck.cancelled():
-        logger.warning("a reader has not taken one piece in %g s: its connection is closed", STUCK_SECONDS)
-        return  # the server closes what has not been ended
+        logger.warning("a client accepted nothing for %g s: closing its connection", STUCK_SECONDS)
+        return  # the server closes a response that has not ended
     if not sending.cancelled() and (error := sending.exception()):
-        raise error  # the server closes the connection: nobody takes this for the end
+        raise error  # the server closes the connection, so that the client sees an error
     await send({"type": "http.response.body", "body": b""})
 
 
 class _Sender:
-    """Sends a body, and counts the pieces whose sending has begun and is done."""
+    """Sends a body, and counts the pieces begun and done."""
 
     def __init__(self, body: Body, send: Send) -> None:
         self._body, self._send = body, send
@@ -265,7 +264,7 @@ class _Sender:
             self.done += 1
 
     async def until_stuck(self) -> None:
-        """Until one piece has not been taken for so long. A timer for each piece would cost more than sending it."""
+        """Return when one piece has been stuck for STUCK_SECONDS. A timer per piece would cost more than sending it."""
         seen = -1
         while self.begun == self.done or self.begun != seen:
             seen = self.begun
@@ -283,7 +282,7 @@ _handled: list[asyncio.AbstractEventLoop] = []
 
 
 def _end_with_server() -> None:
-    """From now on, end all streams on SIGTERM. uvicorn tells nobody that it stops: it waits for every response."""
+    """From now on, end all streams on SIGTERM. uvicorn does not notify responses when it stops: it waits for them."""
     loop = asyncio.get_running_loop()
     before = signal.getsignal(signal.SIGTERM)
     if loop in _handled or not callable(before) or threading.current_thread() is not threading.main_thread():
@@ -295,7 +294,7 @@ def _end_with_server() -> None:
 
 def _ending_streams(loop: asyncio.AbstractEventLoop, before: Any) -> Callable[[int, FrameType | None], None]:
     def handle(number: int, frame: FrameType | None) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed already
+        with contextlib.suppress(RuntimeError):  # the loop is closed
             loop.call_soon_threadsafe(_end_all)
         if callable(before):
             before(number, frame)

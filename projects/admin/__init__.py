@@ -1,3 +1,3 @@
-"""What staff see of projects, generations and tokens, and what every admin page here is made of."""
+"""Admin pages for generations, tokens and users, and the base classes of all admin pages."""
 
 from projects.admin import records  # noqa: F401  (registers the pages)

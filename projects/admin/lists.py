@@ -1,8 +1,7 @@
-"""Lists of the admin that take as long with a million rows as with a thousand.
+"""Admin lists that are as fast with a million rows as with a thousand.
 
-What Django's own lists do with all the rows is done with the newest MOST of those that match: these are paged through,
-and no more are counted. Older ones are found by filters, by dates and by search. An index has to begin with what a list
-is ordered by, and end with what it is filtered by.
+Only the newest MOST matching rows are counted and paged through; older ones are found by filters, dates and search.
+Each list needs an index that begins with its ordering column, and ends with the column of a filter.
 """
 
 import calendar
@@ -26,14 +25,14 @@ from projects.models import Project
 
 MOST = 1_000
 PER_PAGE = 50
-# Of a text that is searched for: as many owners and projects that it may mean are looked at.
+# How many matching owners and projects a search by name looks at.
 MOST_OWNERS, MOST_PROJECTS = 3, 50
 
 M = TypeVar("M", bound=Model)
 
 
 class ReadOnly:
-    """Records are history: nobody edits them by hand."""
+    """Records that nobody edits by hand."""
 
     def has_add_permission(self, request: HttpRequest, obj: object = None) -> bool:
         return False
@@ -46,14 +45,14 @@ class ReadOnly:
 
 
 class RecordsInline(ReadOnly, admin.TabularInline[Any, Any]):
-    """Records that belong to one: a table that scrolls by itself where it is too wide, by keys too."""
+    """Related records as a table that scrolls sideways if it is too wide, by keyboard too."""
 
     template = "admin/records.html"
     extra = 0
 
 
 class BoundedPaginator(Paginator[Any]):
-    """Pages through the first MOST rows, whose ids are asked for once; only a page's rows are read whole."""
+    """Pages through the first MOST rows. Their ids are read once; only the rows of one page are read in full."""
 
     @cached_property
     def _pks(self) -> list[Any]:
@@ -80,7 +79,7 @@ class BoundedChangeList(ChangeList):
     def get_results(self, request: HttpRequest) -> None:
         super().get_results(request)
         if not self.multi_page:
-            self.result_list = self.paginator.page(1).object_list  # their ids are known: no second search
+            self.result_list = self.paginator.page(1).object_list  # their ids are known: no second query for them
 
     @property
     def most(self) -> int:
@@ -88,19 +87,19 @@ class BoundedChangeList(ChangeList):
 
 
 class LargeList:
-    """For a ModelAdmin whose table grows without end. `date_hierarchy` needs an index that begins with it."""
+    """For a ModelAdmin of an unbounded table. `date_hierarchy` needs an index that begins with its column."""
 
     paginator: Any = BoundedPaginator
     show_full_result_count = False
-    show_facets = admin.ShowFacets.NEVER  # a count for each choice of each filter
+    show_facets = admin.ShowFacets.NEVER  # facets cost a count for each choice of each filter
     list_per_page = list_max_show_all = PER_PAGE
     change_list_template: Any = "admin/large_list.html"
 
-    # The columns that hold an id for which one may search; what else one may search for, `meant` says.
+    # The id columns that a search by id looks at; `search_conditions` handles other terms.
     searched_ids: Sequence[str] = ("pk",)
 
-    def meant(self, term: str) -> list[Q] | None:
-        """What a text that is searched for may stand for; None: it is looked for in `search_fields`, as usual."""
+    def search_conditions(self, term: str) -> list[Q] | None:
+        """Conditions of which a row must match one; None: search in `search_fields`, as usual."""
         return None
 
     def get_search_results(
@@ -110,13 +109,13 @@ class LargeList:
         try:
             pk = UUID(term)
         except ValueError:
-            meant = self.meant(term) if term else None
-            if meant is None:
+            conditions = self.search_conditions(term) if term else None
+            if conditions is None:
                 found: tuple[QuerySet[Any], bool] = super().get_search_results(  # type: ignore[misc]
                     request, queryset, search_term
                 )
                 return found
-            return matching_any(queryset, meant), False
+            return matching_any(queryset, conditions), False
         return matching_any(queryset, [Q(**{name: pk}) for name in self.searched_ids]), False
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
@@ -129,10 +128,10 @@ class LargeList:
 
 
 def matching_any(rows: "QuerySet[M]", conditions: Iterable[Q]) -> "QuerySet[M]":
-    """Those of a list's rows that match one of the conditions, as far as a list goes.
+    """The first MOST + 1 rows that match any of the conditions.
 
-    Each is looked up by itself, by its own index: one query with OR would read the whole table. The rows are ordered
-    by a column first of all.
+    One query per condition, so that each uses its own index: one query with OR would read the whole table. `rows`
+    must be ordered, first by a column of the table.
     """
     order = str(rows.query.order_by[0])
     found: dict[Any, Any] = {}
@@ -143,7 +142,7 @@ def matching_any(rows: "QuerySet[M]", conditions: Iterable[Q]) -> "QuerySet[M]":
 
 
 def chip(status: str, label: str = "") -> SafeString:
-    """A state in its colour."""
+    """A status as a coloured chip."""
     return format_html('<span class="chef-status {}">{}</span>', status, label or status)
 
 
@@ -151,8 +150,8 @@ def preformatted(text: str) -> SafeString:
     return format_html('<pre class="chef-text">{}</pre>', text)
 
 
-def meant_by_name(term: str) -> list[Q]:
-    """What a name may stand for, of things with an owner and a project: owners, each by itself; projects, together."""
+def conditions_by_name(term: str) -> list[Q]:
+    """Search conditions for a name, on rows with an owner and a project: one per owner, one for all projects."""
     owners = User.objects.filter(username__istartswith=term).order_by("username").values_list("pk", flat=True)
     projects = Project.objects.filter(name__icontains=term).order_by("-created_at").values_list("pk", flat=True)
     found = list(projects[:MOST_PROJECTS])
@@ -160,7 +159,7 @@ def meant_by_name(term: str) -> list[Q]:
 
 
 def choices_of(title: str, parameter: str, choices: Sequence[tuple[str, str]], *, by: str = "") -> Any:
-    """A filter by choices that are known: Django's own asks the table which values there are."""
+    """A filter with fixed choices: Django's own queries the table for its distinct values."""
 
     def lookups(self: Any, request: HttpRequest, model_admin: Any) -> Sequence[tuple[str, str]]:
         return choices
@@ -176,9 +175,9 @@ def choices_of(title: str, parameter: str, choices: Sequence[tuple[str, str]], *
 
 
 def dates(cl: ChangeList) -> dict[str, Any]:
-    """What admin/date_hierarchy.html shows: the years, months or days from the first row of the table to its last.
+    """The context of admin/date_hierarchy.html: all years, months or days from the table's first row to its last.
 
-    Django's own asks for those that have rows, which means to look at all of them.
+    Django's own shows only those with rows, for which it has to read the whole table.
     """
     field = cl.date_hierarchy
     chosen = [_number(cl.params.get(f"{field}__{part}")) for part in ("year", "month", "day")]

@@ -1,7 +1,7 @@
-"""What staff do to one thing or to many: told before it is done, done only with its permission, and noted by whom.
+"""Staff operations on one or many rows: with a confirmation page, a permission each, and an entry in the log.
 
-An Operation says what; `Operates` gives a ModelAdmin its page of confirmation, its buttons and its actions in the list.
-What was done stands in Django's log of the admin: in the history of the thing, and in the list of who did what.
+An Operation describes one; `Operates` gives a ModelAdmin the confirmation page, the buttons and the list's actions.
+Each operation on a row is written to Django's admin log, which the row's history and the list of log entries show.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,15 +26,15 @@ M = TypeVar("M", bound=Model)
 
 MOST_AT_ONCE = 100
 MAX_REASON = 500
-_TOLD = 20  # results that are told one by one
+_MESSAGES_SHOWN = 20  # results shown one by one, before a summary
 
 
 @dataclass(frozen=True)
 class Operation(Generic[M]):
-    """`explain` says what will happen to each. `why_not` says of one thing why it cannot be done; empty when it can.
+    """`explain` says what will happen to each row. `why_not` returns why a row does not allow it; empty if it does.
 
-    `do` does it for somebody, with a reason that may be empty, and says what was done, as the log will tell it. It
-    raises RefusalError. Where it is not `atomic`, it stores or sends things that a transaction must not wait for.
+    `do` takes the row, the user and a reason, which may be empty, and returns what was done, for the log. It raises
+    RefusalError. If not `is_atomic`, it stores or sends things that a transaction must not wait for.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Operation(Generic[M]):
 
 
 class Operates(Generic[M]):
-    """For a ModelAdmin: its `operations`. `operable` reads what they and their texts need, in few queries."""
+    """Mixin for a ModelAdmin with `operations`. `operable` reads the rows with all that these need, in few queries."""
 
     operations: Sequence[Operation[Any]] = ()
     operate_template = "admin/operate.html"
@@ -63,18 +63,18 @@ class Operates(Generic[M]):
 
     def get_urls(self) -> list[URLPattern]:
         view = self._admin.admin_site.admin_view(self.operate_view)
-        own = path("operate/<slug:name>/", view, name=self._url_name())
-        return [own, *super().get_urls()]  # type: ignore[misc]
+        operate = path("operate/<slug:name>/", view, name=self._url_name())
+        return [operate, *super().get_urls()]  # type: ignore[misc]
 
     def get_actions(self, request: HttpRequest) -> dict[str, Any]:
         offered: dict[str, Any] = super().get_actions(request)  # type: ignore[misc]
         for operation in self.operations:
             if operation.is_allowed(request):
-                offered[operation.name] = (_asking(operation), operation.name, operation.label)
+                offered[operation.name] = (_list_action(operation), operation.name, operation.label)
         return offered
 
     def buttons(self, request: HttpRequest, obj: M) -> list[dict[str, Any]]:
-        """What may be done to a thing now, for its page."""
+        """The operations that are possible on a row now, for its page."""
         able = [each for each in self.operations if each.is_allowed(request) and not each.why_not(obj)]
         return [{"operation": operation, "url": self.address_of(operation, [obj.pk])} for operation in able]
 
@@ -94,7 +94,7 @@ class Operates(Generic[M]):
         return f"{reverse(f'admin:{self._url_name()}', args=[operation.name])}?{query}"
 
     def operate_view(self, request: HttpRequest, name: str) -> HttpResponse:
-        """GET tells what will happen to which; POST does it."""
+        """GET shows which rows the operation will affect and how; POST does it."""
         operation = next((each for each in self.operations if each.name == name), None)
         if operation is None:
             raise Http404
@@ -126,14 +126,14 @@ class Operates(Generic[M]):
     def _confirmation(
         self, request: HttpRequest, operation: Operation[Any], rows: Sequence[M], error: str = ""
     ) -> HttpResponse:
-        told = [{"object": row, "url": self._page_url(row), "why_not": operation.why_not(row)} for row in rows]
+        chosen = [{"object": row, "url": self._page_url(row), "why_not": operation.why_not(row)} for row in rows]
         context = {
             **self._admin.admin_site.each_context(request),
             "title": operation.label,
             "opts": self._admin.opts,
             "operation": operation,
-            "rows": told,
-            "able": sum(not row["why_not"] for row in told),
+            "rows": chosen,
+            "able": sum(not row["why_not"] for row in chosen),
             "back": self._page_url(rows[0]) if len(rows) == 1 else self._list_url(),
             "error": error,
             "max_reason": MAX_REASON,
@@ -145,30 +145,30 @@ class Operates(Generic[M]):
         for number, row in enumerate(rows):
             what, level = self._operate_on(request, operation, row, reason)
             done += level == messages.SUCCESS
-            if number < _TOLD:
+            if number < _MESSAGES_SHOWN:
                 self._admin.message_user(request, what, level)
-        if len(rows) > _TOLD:
+        if len(rows) > _MESSAGES_SHOWN:
             self._admin.message_user(request, f"{operation.label}: done to {done} of {len(rows)}.")
 
     def _operate_on(self, request: HttpRequest, operation: Operation[Any], row: M, reason: str) -> tuple[str, int]:
         name, pk, by = str(row), row.pk, cast(User, request.user)
         if why_not := operation.why_not(row):
             return f"{name}: {why_not}", messages.WARNING
-        # What was done and who did it are written together, or neither is.
+        # The change and its log entry are committed together, or not at all.
         together: AbstractContextManager[Any] = transaction.atomic() if operation.is_atomic else nullcontext()
         try:
             with together:
                 what = operation.do(row, by, reason)
-                told = f"{what} Reason: {reason}" if reason else what
+                message = f"{what} Reason: {reason}" if reason else what
                 is_gone, row.pk = row.pk is None, pk
                 LogEntry.objects.log_actions(
-                    by.pk, [row], DELETION if is_gone else CHANGE, change_message=told, single_object=True
+                    by.pk, [row], DELETION if is_gone else CHANGE, change_message=message, single_object=True
                 )
         except RefusalError as refused:
             return f"{name}: {refused}", messages.WARNING
         return f"{name}: {what}", messages.SUCCESS
 
-    # --- Where things are ----------------------------------------------------------------------------------------
+    # --- URLs ----------------------------------------------------------------------------------------------------
 
     @property
     def _admin(self) -> "admin.ModelAdmin[M]":
@@ -184,14 +184,14 @@ class Operates(Generic[M]):
         return reverse(f"admin:{self._admin.opts.app_label}_{self._admin.opts.model_name}_change", args=[row.pk])
 
 
-def _asking(operation: Operation[Any]) -> Callable[..., HttpResponse | None]:
-    """The list's action: to the page that tells what will happen."""
+def _list_action(operation: Operation[Any]) -> Callable[..., HttpResponse | None]:
+    """The list's action: redirects to the confirmation page."""
 
-    def ask(model_admin: Any, request: HttpRequest, rows: QuerySet[Any]) -> HttpResponse | None:
+    def action(model_admin: Any, request: HttpRequest, rows: QuerySet[Any]) -> HttpResponse | None:
         pks = list(rows.order_by().values_list("pk", flat=True)[: MOST_AT_ONCE + 1])
         if len(pks) > MOST_AT_ONCE:
             model_admin.message_user(request, f"Choose {MOST_AT_ONCE} at most at a time.", messages.WARNING)
             return None
         return HttpResponseRedirect(model_admin.address_of(operation, pks))
 
-    return ask
+    return action

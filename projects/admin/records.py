@@ -1,4 +1,4 @@
-"""What staff see of projects, generations and tokens. A token's value is never shown: only its hash is kept."""
+"""Revisions, generations, tokens, users and the log in the admin. A token's value is not stored, only its hash."""
 
 import json
 from typing import Any
@@ -15,7 +15,7 @@ from rest_framework_api_key.models import APIKey
 
 from chef.jobs.models import Status
 from chef.refusals import RefusalError
-from projects.admin.lists import LargeList, ReadOnly, RecordsInline, chip, meant_by_name, preformatted
+from projects.admin.lists import LargeList, ReadOnly, RecordsInline, chip, conditions_by_name, preformatted
 from projects.admin.operations import Operates, Operation
 from projects.generations.actions import cancel_generation, retry_generation
 from projects.models import ApiToken, Exchange, Generation, GenerationEvent, Project, Revision
@@ -42,7 +42,7 @@ def _revoke(token: ApiToken, by: User, reason: str) -> str:
 
 @admin.register(ApiToken)
 class ApiTokenAdmin(Operates[ApiToken], ReadOnly, admin.ModelAdmin[ApiToken]):
-    """Never the value, of which only a hash is kept. `manage.py create_token` and the page of tokens show it once."""
+    """Without the value, of which only a hash is stored. `manage.py create_token` and the tokens page show it once."""
 
     change_form_template = "admin/thing.html"
     operations = (
@@ -113,7 +113,7 @@ GENERATION_OPERATIONS = (
 
 
 class ExchangeInline(RecordsInline):
-    """What was asked of the model, a line each; the whole of it is a page of its own."""
+    """Requests to the model, one per line; each has its own page with the full text."""
 
     model = Exchange
     show_change_link = True
@@ -194,8 +194,8 @@ class GenerationAdmin(Operates[Generation], LargeList, ReadOnly, admin.ModelAdmi
     def operable(self, request: HttpRequest) -> QuerySet[Generation]:
         return Generation.objects.select_related("project__owner", "owner")
 
-    def meant(self, term: str) -> list[Q]:
-        return meant_by_name(term)
+    def search_conditions(self, term: str) -> list[Q]:
+        return conditions_by_name(term)
 
     def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest) -> bool:
         return lookup == "project__id__exact" or super().lookup_allowed(lookup, value, request)
@@ -203,7 +203,7 @@ class GenerationAdmin(Operates[Generation], LargeList, ReadOnly, admin.ModelAdmi
 
 @admin.register(Exchange)
 class ExchangeAdmin(ReadOnly, admin.ModelAdmin[Exchange]):
-    """One request and its answer, readable. Reached from its generation."""
+    """One request to the model and its answer, in full. Linked from its generation."""
 
     fields = (
         *("generation", "stage", "subject", "attempt", "model", "created_at"),
@@ -216,8 +216,8 @@ class ExchangeAdmin(ReadOnly, admin.ModelAdmin[Exchange]):
 
     @admin.display(description="tokens")
     def tokens(self, exchange: Exchange) -> str:
-        told = "estimated" if exchange.is_estimated else "as reported"
-        return f"{exchange.input_tokens:,} in, {exchange.output_tokens:,} out, {told}"
+        counted = "estimated" if exchange.is_estimated else "as reported"
+        return f"{exchange.input_tokens:,} in, {exchange.output_tokens:,} out, {counted}"
 
     @admin.display(description="asked")
     def asked(self, exchange: Exchange) -> SafeString:
@@ -232,28 +232,28 @@ class ExchangeAdmin(ReadOnly, admin.ModelAdmin[Exchange]):
             return preformatted(exchange.answer)
 
 
-# --- Who may, and who did ----------------------------------------------------------------------------------------
+# --- Users and the log -------------------------------------------------------------------------------------------
 
 admin.site.site_header = admin.site.site_title = "Chef"
 admin.site.index_title = "What there is"
-admin.site.unregister([User, APIKey])  # keys of that kind open nothing here: see ApiToken
+admin.site.unregister([User, APIKey])  # these keys are not used: see ApiToken
 
 
 @admin.register(User)
 class PersonAdmin(UserAdmin[User]):
-    """Who owns something is not deleted with it: projects are deleted as such, with what is stored of them."""
+    """A user who owns projects cannot be deleted: projects are deleted first, with their stored files."""
 
     def get_deleted_objects(self, objs: Any, request: Any) -> Any:
         owners = Project.objects.filter(owner__in=[user.pk for user in objs]).values_list("owner__username", flat=True)
         if names := sorted(set(owners)):
-            told = [f"{name} owns projects: delete these first, or make the user inactive." for name in names]
-            return [], {}, set(), told
+            errors = [f"{name} owns projects: delete these first, or make the user inactive." for name in names]
+            return [], {}, set(), errors
         return super().get_deleted_objects(objs, request)
 
 
 @admin.register(LogEntry)
 class LogEntryAdmin(LargeList, ReadOnly, admin.ModelAdmin[LogEntry]):
-    """Who did what in the admin."""
+    """The log of actions in the admin."""
 
     list_display = ("action_time", "user", "what", "kind", "change")
     list_display_links = None
@@ -265,7 +265,7 @@ class LogEntryAdmin(LargeList, ReadOnly, admin.ModelAdmin[LogEntry]):
     ordering = ("-pk",)
     sortable_by = ()
 
-    def meant(self, term: str) -> list[Q]:
+    def search_conditions(self, term: str) -> list[Q]:
         users = User.objects.filter(username=term).values_list("pk", flat=True)
         return [*(Q(user=user) for user in users), Q(object_id=term)]
 

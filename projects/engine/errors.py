@@ -137,11 +137,11 @@ class EngineError(Exception):
         }
 
 
-class BadAnswer(EngineError):
+class InvalidAnswerError(EngineError):
     """The model answered, but not with what was asked for. `detail` is sent back to the model once."""
 
 
-class Cancelled(EngineError):
+class GenerationCancelledError(EngineError):
     """The generation was cancelled by its user."""
 
     def __init__(self, detail: str = "") -> None:

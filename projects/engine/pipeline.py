@@ -8,7 +8,7 @@ existing files.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from projects.engine.errors import BadAnswer, EngineError
+from projects.engine.errors import EngineError, InvalidAnswerError
 from projects.engine.limits import Limits
 from projects.engine.model.asking import Asker
 from projects.engine.model.budget import Usage
@@ -100,7 +100,7 @@ class _Run:
             state.suite = write_suite(self._asker, state.request, state.plan, state.files, self._limits)
             self._limits.check(self.files())
         except EngineError as error:
-            if not isinstance(error, BadAnswer) and error.code != "files_refused":
+            if not isinstance(error, InvalidAnswerError) and error.code != "files_refused":
                 raise
             state.suite, state.tests_left_out = None, str(error)
 

@@ -13,7 +13,7 @@ from collections.abc import Generator, Iterable
 from typing import BinaryIO, cast
 
 from projects.files.ignore_rules import IgnoreRules
-from projects.files.intake import Intake, Unreadable
+from projects.files.intake import ArchiveError, Intake
 from projects.files.paths import NewFile
 from projects.files.tar_members import BLOCK, CUT_OFF, is_tar, read_tar
 from projects.files.zip_members import is_zip, read_zip
@@ -38,7 +38,7 @@ def unpack(upload: BinaryIO, ignore_rules: IgnoreRules | None = None) -> list[Ne
     intake = Intake(ignore_rules)
     try:
         _read(upload, intake)
-    except Unreadable as fault:
+    except ArchiveError as fault:
         intake.refuse("invalid_archive", "", str(fault))
     return intake.result()
 
@@ -54,11 +54,11 @@ def _read(upload: BinaryIO, intake: Intake) -> None:
     elif is_tar(head):
         read_tar(upload, intake)
     else:
-        raise Unreadable("The file is not a tar, tar.gz or zip archive: send one of these.")
+        raise ArchiveError("The file is not a tar, tar.gz or zip archive: send one of these.")
 
 
 class _Gunzip(io.RawIOBase):
-    """The content of a gzip file, verified by its checksums. Raises Unreadable when it is damaged or truncated."""
+    """The content of a gzip file, verified by its checksums. Raises ArchiveError when it is damaged or truncated."""
 
     def __init__(self, source: BinaryIO) -> None:
         self._source = source
@@ -73,7 +73,7 @@ class _Gunzip(io.RawIOBase):
         try:
             piece = self._piece(len(buffer))
         except zlib.error as fault:
-            raise Unreadable("The gzip file is damaged: create it again.") from fault
+            raise ArchiveError("The gzip file is damaged: create it again.") from fault
         buffer[: len(piece)] = piece
         return len(piece)
 
@@ -85,7 +85,7 @@ class _Gunzip(io.RawIOBase):
             if self._inflater.eof:
                 self._inflater = self._next(self._inflater.unused_data)
             elif not data and not piece:
-                raise Unreadable(CUT_OFF)
+                raise ArchiveError(CUT_OFF)
             if piece:
                 return piece
         return b""
@@ -98,7 +98,7 @@ class _Gunzip(io.RawIOBase):
         self._waiting = rest
         self._members += 1
         if not rest.startswith(b"\x1f") or self._members > MAX_GZIP_MEMBERS:
-            raise Unreadable("There is data after the end of the archive: send a single archive.")
+            raise ArchiveError("There is data after the end of the archive: send a single archive.")
         return zlib.decompressobj(GZIP)
 
 

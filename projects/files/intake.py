@@ -11,7 +11,7 @@ from projects.files.limits import InvalidUploadError, limit_faults
 from projects.files.paths import Fault, NewFile, path_fault
 
 
-class Unreadable(Exception):
+class ArchiveError(Exception):
     """The rest of the archive cannot be read; the text says why and what to do."""
 
 

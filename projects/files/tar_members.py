@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 from django.conf import settings
 
-from projects.files.intake import Intake, Unreadable, most_headers, text_of
+from projects.files.intake import ArchiveError, Intake, most_headers, text_of
 
 BLOCK = tarfile.BLOCKSIZE
 PIECE_BYTES = 64 * 1024
@@ -36,14 +36,14 @@ def is_tar(block: bytes) -> bool:
 
 
 def read_tar(stream: BinaryIO, intake: Intake) -> None:
-    """Add all members to the intake. Raises Unreadable; members read before that are in the intake."""
+    """Add all members to the intake. Raises ArchiveError; members read before that are in the intake."""
     tape = _Tape(stream)
     long: dict[bytes, bytes] = {}  # records of extended headers about the member that follows
     for _ in range(most_headers()):
         block = tape.read(BLOCK)
         if not any(block):
             if long:
-                raise Unreadable(CUT_OFF)
+                raise ArchiveError(CUT_OFF)
             tape.read_to_end()
             return
         header = _header(block)
@@ -57,7 +57,7 @@ def read_tar(stream: BinaryIO, intake: Intake) -> None:
             return  # the limits are exceeded already: report those
         else:
             long = {}
-    raise Unreadable(f"The archive has more than {most_headers():,} entries: leave some out.")
+    raise ArchiveError(f"The archive has more than {most_headers():,} entries: leave some out.")
 
 
 class _Tape:
@@ -72,7 +72,7 @@ class _Tape:
         self._spend(size)
         data = self._stream.read(size)
         if len(data) < size:
-            raise Unreadable(CUT_OFF)
+            raise ArchiveError(CUT_OFF)
         return data
 
     def read_padded(self, size: int) -> bytes:
@@ -85,7 +85,7 @@ class _Tape:
         """An extended header. Counted separately, because each byte of it costs more than one of content."""
         self._extensions_left -= size
         if size < 0 or self._extensions_left < 0:
-            raise Unreadable("The archive's extended headers are too long: create it without extended attributes.")
+            raise ArchiveError("The archive's extended headers are too long: create it without extended attributes.")
         return self.read_padded(size)
 
     def skip(self, size: int) -> None:
@@ -98,12 +98,12 @@ class _Tape:
         while data := self._stream.read(PIECE_BYTES):
             self._spend(len(data))
             if data.count(0) < len(data):
-                raise Unreadable("There is data after the end of the archive: send a single archive.")
+                raise ArchiveError("There is data after the end of the archive: send a single archive.")
 
     def _spend(self, size: int) -> None:
         self._left -= size
         if self._left < 0:
-            raise Unreadable(f"The archive unpacks to more than {self._most:,} bytes: leave something out.")
+            raise ArchiveError(f"The archive unpacks to more than {self._most:,} bytes: leave something out.")
 
 
 def _take(tape: _Tape, header: tarfile.TarInfo, long: Mapping[bytes, bytes], intake: Intake) -> bool:
@@ -137,10 +137,10 @@ def _named(header: tarfile.TarInfo, long: Mapping[bytes, bytes]) -> str:
 def _sized(header: tarfile.TarInfo, long: Mapping[bytes, bytes]) -> int:
     declared = long.get(_SIZE)
     if declared is not None and (not declared.isdigit() or len(declared) > 20):
-        raise Unreadable(DAMAGED)
+        raise ArchiveError(DAMAGED)
     size = header.size if declared is None else int(declared)
     if size < 0:
-        raise Unreadable(DAMAGED)
+        raise ArchiveError(DAMAGED)
     return size
 
 
@@ -148,13 +148,13 @@ def _header(block: bytes) -> tarfile.TarInfo:
     try:
         return tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
     except tarfile.TarError as fault:
-        raise Unreadable(DAMAGED) from fault
+        raise ArchiveError(DAMAGED) from fault
 
 
 def _is_header(block: bytes) -> bool:
     try:
         return bool(_header(block))
-    except Unreadable:
+    except ArchiveError:
         return False
 
 
@@ -165,11 +165,11 @@ def _records(data: bytes) -> dict[bytes, bytes]:
     while at < len(data):
         space = data.find(b" ", at, at + 20)
         if space < 0 or not data[at:space].isdigit():
-            raise Unreadable(DAMAGED)
+            raise ArchiveError(DAMAGED)
         end = at + int(data[at:space])
         key, equals, value = data[space + 1 : end - 1].partition(b"=")
         if not equals or end > len(data) or data[end - 1 : end] != b"\n":
-            raise Unreadable(DAMAGED)
+            raise ArchiveError(DAMAGED)
         if key in {_PATH, _SIZE}:
             records[key] = value
         elif key.startswith(_SPARSE):

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import BinaryIO
 
-from projects.files.intake import Intake, Unreadable, most_headers, text_of
+from projects.files.intake import ArchiveError, Intake, most_headers, text_of
 
 CUT_OFF = "The archive is truncated, or its directory is damaged: send the whole file."
 OVERLAP = "The file overlaps the next entry: create the archive again."
@@ -53,7 +53,7 @@ def is_zip(head: bytes) -> bool:
 
 
 def read_zip(stream: BinaryIO, intake: Intake) -> None:
-    """Add all members to the intake. Raises Unreadable, or InvalidUploadError before anything is unpacked."""
+    """Add all members to the intake. Raises ArchiveError, or InvalidUploadError before anything is unpacked."""
     directory_at, entries = _directory(stream)
     wanted = [entry for entry in entries if _is_wanted(entry, intake)]
     intake.check()
@@ -95,9 +95,9 @@ def _content(stream: BinaryIO, entry: _Entry, most: int, intake: Intake) -> byte
     try:
         content = _unpacked(entry, _packed(stream, entry, most))
         if len(content) != entry.size or zlib.crc32(content) != entry.crc:
-            raise Unreadable("The file's content does not match its checksum: create the archive again.")
-    except (Unreadable, zlib.error) as fault:
-        detail = str(fault) if isinstance(fault, Unreadable) else "The file is damaged: create the archive again."
+            raise ArchiveError("The file's content does not match its checksum: create the archive again.")
+    except (ArchiveError, zlib.error) as fault:
+        detail = str(fault) if isinstance(fault, ArchiveError) else "The file is damaged: create the archive again."
         intake.refuse("invalid_archive", entry.name, detail)
         return b""
     return content
@@ -106,20 +106,20 @@ def _content(stream: BinaryIO, entry: _Entry, most: int, intake: Intake) -> byte
 def _packed(stream: BinaryIO, entry: _Entry, most: int) -> bytes:
     """The entry's compressed bytes; they must end before `most`, where the next entry starts."""
     if entry.offset + _LOCAL.size > most:
-        raise Unreadable(OVERLAP)
+        raise ArchiveError(OVERLAP)
     stream.seek(entry.offset)
     head = stream.read(_LOCAL.size)
     if len(head) < _LOCAL.size:
-        raise Unreadable(CUT_OFF)
+        raise ArchiveError(CUT_OFF)
     magic, _, flags, method, _, _, crc, packed, size, name_length, extra_length = _LOCAL.unpack(head)
     if magic != b"PK\3\4" or stream.read(name_length) != entry.raw_name or method != entry.method:
-        raise Unreadable("The archive's directory and the file's own header disagree: create it again.")
+        raise ArchiveError("The archive's directory and the file's own header disagree: create it again.")
     tells_sizes = not flags & _SIZES_FOLLOW and _IS_64 not in (packed, size)
     if tells_sizes and (crc, packed, size) != (entry.crc, entry.packed, entry.size):
-        raise Unreadable("The archive's directory and the file's own header disagree: create it again.")
+        raise ArchiveError("The archive's directory and the file's own header disagree: create it again.")
     start = entry.offset + _LOCAL.size + name_length + extra_length
     if start + entry.packed > most:
-        raise Unreadable(OVERLAP)
+        raise ArchiveError(OVERLAP)
     stream.seek(start)
     return stream.read(entry.packed)
 
@@ -130,7 +130,7 @@ def _unpacked(entry: _Entry, packed: bytes) -> bytes:
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     content = inflater.decompress(packed, entry.size + 1)  # one more byte than declared shows a wrong size
     if not inflater.eof or inflater.unused_data:
-        raise Unreadable("The file's size differs from the one in the archive: create the archive again.")
+        raise ArchiveError("The file's size differs from the one in the archive: create the archive again.")
     return content
 
 
@@ -152,9 +152,9 @@ def _directory(stream: BinaryIO) -> tuple[int, list[_Entry]]:
     end = _end(stream)
     most = most_headers()
     if end.entries > most:
-        raise Unreadable(f"The archive has {end.entries:,} entries, more than the {most:,} allowed: leave some out.")
+        raise ArchiveError(f"The archive has {end.entries:,} entries, more than the {most:,} allowed: leave some out.")
     if end.offset + end.size != end.at or end.size > most * _ENTRY_BYTES:
-        raise Unreadable(CUT_OFF)
+        raise ArchiveError(CUT_OFF)
     stream.seek(end.offset)
     return end.offset, list(_entries(stream.read(end.size), end.entries))
 
@@ -171,9 +171,11 @@ def _end(stream: BinaryIO) -> _End:
             if at + _END.size + comment == len(tail):
                 end = _End(tail_at + at, entries, size, offset)
                 if disk != first_disk or here != entries:
-                    raise Unreadable("The archive is one part of a multi-part archive: pack everything into one file.")
+                    raise ArchiveError(
+                        "The archive is one part of a multi-part archive: pack everything into one file."
+                    )
                 return _end_64(stream, end)
-    raise Unreadable(CUT_OFF)
+    raise ArchiveError(CUT_OFF)
 
 
 def _end_64(stream: BinaryIO, end: _End) -> _End:
@@ -186,11 +188,11 @@ def _end_64(stream: BinaryIO, end: _End) -> _End:
     if magic != b"PK\6\7":
         return end
     if record_at != at - _END_64.size:
-        raise Unreadable(CUT_OFF)
+        raise ArchiveError(CUT_OFF)
     stream.seek(record_at)
     magic, _, _, _, disk, first_disk, here, entries, size, offset = _END_64.unpack(stream.read(_END_64.size))
     if magic != b"PK\6\6" or disk != first_disk or here != entries:
-        raise Unreadable(CUT_OFF)
+        raise ArchiveError(CUT_OFF)
     return _End(record_at, entries, size, offset)
 
 
@@ -198,11 +200,11 @@ def _entries(directory: bytes, count: int) -> Iterator[_Entry]:
     at = 0
     for _ in range(count):
         if len(directory) - at < _ENTRY.size:
-            raise Unreadable(CUT_OFF)
+            raise ArchiveError(CUT_OFF)
         entry, extra, at = _entry(directory, at)
         yield _wide(entry, extra)
     if at != len(directory):
-        raise Unreadable("The archive has more entries than it declares: create it again.")
+        raise ArchiveError("The archive has more entries than it declares: create it again.")
 
 
 def _entry(directory: bytes, at: int) -> tuple[_Entry, bytes, int]:
@@ -215,7 +217,7 @@ def _entry(directory: bytes, at: int) -> tuple[_Entry, bytes, int]:
     extra_at = name_at + name_length
     following = extra_at + extra_length + comment_length
     if magic != b"PK\1\2" or disk or following > len(directory):
-        raise Unreadable(CUT_OFF)
+        raise ArchiveError(CUT_OFF)
     name = directory[name_at:extra_at]
     # The upper half of the attributes is a mode only on Unix (3) and macOS (19).
     mode = attributes >> 16 if made_by >> 8 in {3, 19} else 0
@@ -233,5 +235,5 @@ def _wide(entry: _Entry, extra: bytes) -> _Entry:
         if kind == 1 and len(field) >= 8 * len(missing):
             return replace(entry, **dict(zip(missing, struct.unpack_from(f"<{len(missing)}Q", field), strict=True)))
     if missing:
-        raise Unreadable(CUT_OFF)
+        raise ArchiveError(CUT_OFF)
     return entry

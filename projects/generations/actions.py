@@ -11,11 +11,11 @@ from django.db import IntegrityError, transaction
 from django.db.models import Sum
 from django.utils import timezone
 
-from chef.jobs.capacity import make_sure_of_room
+from chef.jobs.capacity import refuse_when_full
 from chef.jobs.models import Status, TransitionRefusedError
 from chef.refusals import RefusalError
 from projects.actions import create_project
-from projects.engine.errors import Cancelled
+from projects.engine.errors import GenerationCancelledError
 from projects.generations.queue import GENERATIONS
 from projects.models import DraftFile, Generation, GenerationEvent, Project, Revision, TokensUsed
 from projects.quarantine import refuse_in_quarantine
@@ -79,7 +79,7 @@ class GenerationNotEndedError(RefusalError):
 
 
 @dataclass(frozen=True)
-class Wishes:
+class GenerationOptions:
     """What a generation may do: `analysis` and `tests` switch stages, `auto_fix` lets failed builds be repaired."""
 
     analysis: bool = True
@@ -104,17 +104,17 @@ def has_model() -> bool:
 
 @transaction.atomic
 def request_generation(
-    *, by: User, prompt: str, name: str = "", strategy: Mapping[str, Any], wishes: Wishes
+    *, by: User, prompt: str, name: str = "", strategy: Mapping[str, Any], options: GenerationOptions
 ) -> Generation:
     """A new project, written from a prompt. Raises QueueFullError, OwnerQueueFullError and DailyTokensSpentError."""
     project = create_project(by=by, name=name or _name_of(prompt))
-    generation = _prepared(project, Generation.Kind.NEW, prompt, wishes)
+    generation = _prepared(project, Generation.Kind.NEW, prompt, options)
     generation.strategy = {**strategy}
     return _queued(generation, by=by)
 
 
 @transaction.atomic
-def request_edit(project: Project, *, by: User, prompt: str, wishes: Wishes) -> Generation:
+def request_edit(project: Project, *, by: User, prompt: str, options: GenerationOptions) -> Generation:
     """A new revision on top of the project's last one, as a prompt wants it.
 
     Raises NoModelError, NothingToEditError, GenerationUnderWayError, QuarantinedError, QueueFullError,
@@ -126,22 +126,24 @@ def request_edit(project: Project, *, by: User, prompt: str, wishes: Wishes) -> 
     base = project.revisions.order_by("-number").first()
     if base is None:
         raise NothingToEditError
-    generation = _prepared(project, Generation.Kind.EDIT, prompt, wishes)
+    generation = _prepared(project, Generation.Kind.EDIT, prompt, options)
     generation.base, generation.strategy = base, base.strategy
     return _queued(generation, by=by)
 
 
 @transaction.atomic
-def retry_generation(generation: Generation, *, by: User, wishes: Wishes | None = None) -> Generation:
-    """Go on with what a failed or cancelled generation has, as a new one. `wishes` None: as they were.
+def retry_generation(generation: Generation, *, by: User, options: GenerationOptions | None = None) -> Generation:
+    """Go on with what a failed or cancelled generation has, as a new one. `options` None: as they were.
 
     Raises GenerationNotEndedError, and what request_generation raises; GenerationUnderWayError and QuarantinedError.
     """
     refuse_in_quarantine(generation.project)
     if generation.status not in (Status.FAILED, Status.CANCELLED) or generation.kind == Generation.Kind.REPAIR:
         raise GenerationNotEndedError(generation)
-    wishes = wishes or Wishes(generation.analysis, generation.tests, generation.auto_fix, generation.max_tokens)
-    again = _prepared(generation.project, Generation.Kind(generation.kind), generation.prompt, wishes)
+    options = options or GenerationOptions(
+        generation.analysis, generation.tests, generation.auto_fix, generation.max_tokens
+    )
+    again = _prepared(generation.project, Generation.Kind(generation.kind), generation.prompt, options)
     again.strategy, again.state, again.stage = generation.strategy, generation.state, generation.stage
     again.retry_of = generation
     again.base = generation.project.revisions.order_by("-number").first() if generation.base else None
@@ -173,23 +175,23 @@ def request_repair(root: Generation, base: Revision, failed: Failed) -> Generati
     return _saved(generation, {"status": Status.QUEUED})
 
 
-def _prepared(project: Project, kind: Generation.Kind, prompt: str, wishes: Wishes) -> Generation:
+def _prepared(project: Project, kind: Generation.Kind, prompt: str, options: GenerationOptions) -> Generation:
     return Generation(
         project=project,
         owner=project.owner,
         kind=kind,
         prompt=prompt,
-        analysis=wishes.analysis,
-        tests=wishes.tests,
-        auto_fix=wishes.auto_fix,
-        max_tokens=min(wishes.max_tokens or settings.AI_MAX_TOKENS, settings.AI_MAX_TOKENS),
+        analysis=options.analysis,
+        tests=options.tests,
+        auto_fix=options.auto_fix,
+        max_tokens=min(options.max_tokens or settings.AI_MAX_TOKENS, settings.AI_MAX_TOKENS),
     )
 
 
 def _queued(generation: Generation, *, by: User) -> Generation:
     if tokens_left_today(generation.owner_id) == 0:
         raise DailyTokensSpentError
-    make_sure_of_room(GENERATIONS, generation.owner_id)
+    refuse_when_full(GENERATIONS, generation.owner_id)
     return _saved(generation, {"status": Status.QUEUED, "by": by.get_username()})
 
 
@@ -220,7 +222,7 @@ def cancel_generation(generation: Generation, *, by: User) -> bool:
     Its worker notices within a second.
     """
     while not generation.is_terminal:
-        error = Cancelled(f"Cancelled by {by.get_username()}.").as_json()
+        error = GenerationCancelledError(f"Cancelled by {by.get_username()}.").as_json()
         try:
             generation.transition_to(Status.CANCELLED, error=error)
         except TransitionRefusedError:

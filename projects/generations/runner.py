@@ -31,7 +31,7 @@ from projects.engine.repairs.patches import Patched
 from projects.engine.repairs.repair import repair
 from projects.engine.request import WRITTEN_RUNTIMES, Request
 from projects.engine.starters import choose, fill
-from projects.environment import EnvironmentUnreadable, environment_for
+from projects.environment import EnvironmentUnreadableError, environment_for
 from projects.files.limits import InvalidUploadError
 from projects.files.paths import NewFile
 from projects.generations.actions import tokens_left, tokens_left_today
@@ -188,7 +188,7 @@ class Run:
     def secrets(self) -> Iterable[tuple[str, str]]:
         try:
             return environment_for(self.generation.project).secrets
-        except EnvironmentUnreadable:
+        except EnvironmentUnreadableError:
             return ()  # nobody can read them, so nobody can have put them into a file
 
     def why(self, error: EngineError | None) -> EngineError:

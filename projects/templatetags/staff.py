@@ -1,4 +1,4 @@
-"""Tags of the admin's own templates."""
+"""Template tags of our admin templates."""
 
 from typing import Any
 

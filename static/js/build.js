@@ -1,8 +1,8 @@
-// A build's page: the log, one live stream for it and for what changes beside it, and the tools above the log.
+// A build's page: the log, its tools, and one live stream for the log and for the state beside it.
 "use strict";
 
-const AGAIN_SECONDS = 5; // until a stream that was refused is asked for again
-const QUEUE_SECONDS = 3; // how often a waiting build's place in the queue is asked for
+const AGAIN_SECONDS = 5; // until a refused stream is opened again
+const QUEUE_SECONDS = 3; // how often a waiting build's queue position is refreshed
 
 const byId = (id) => document.getElementById(id);
 const isEnded = () => !["queued", "running"].includes(byId("state").dataset.status);
@@ -12,7 +12,7 @@ class BuildPage {
     this.addresses = section.dataset;
     this.view = new LogView(byId("log-view"), { onPlace: () => this.showEnd() });
     this.cursor = "";
-    this.event = section.dataset.event; // the page shows what has happened up to it
+    this.event = section.dataset.event; // the last event that the page shows
     this.attempt = -1;
     this.tools = new LogTools(this.view);
     document.addEventListener("visibilitychange", () => this.connect());
@@ -24,7 +24,7 @@ class BuildPage {
     });
     document.addEventListener("htmx:beforeSwap", (event) => {
       if (event.detail.xhr.responseURL.includes(this.addresses.state)) return;
-      event.detail.shouldSwap = false; // it was led to where one signs in
+      event.detail.shouldSwap = false; // it was redirected to the sign-in page
       location.reload();
     });
     setInterval(() => this.tick(), 1000);
@@ -42,7 +42,7 @@ class BuildPage {
     this.connect();
   }
 
-  // All that has been printed so far, piece by piece.
+  // Loads all output so far, page by page.
   async load() {
     for (let more = true; more;) {
       const answer = await fetch(`${this.addresses.log}?after=${this.cursor}`);
@@ -81,7 +81,7 @@ class BuildPage {
       this.update();
     });
     source.addEventListener("error", () => {
-      if (source.readyState !== EventSource.CLOSED || this.source !== source) return; // it comes back by itself
+      if (source.readyState !== EventSource.CLOSED || this.source !== source) return; // the browser reconnects on its own
       this.disconnect();
       setTimeout(() => this.connect(), AGAIN_SECONDS * 1000);
     });
@@ -94,7 +94,7 @@ class BuildPage {
 
   take(entry) {
     const [attempt, sequence] = this.cursor.split(".").map(Number);
-    if (entry.attempt === attempt && entry.sequence <= sequence) return; // of a piece that was sent twice
+    if (entry.attempt === attempt && entry.sequence <= sequence) return; // sent twice
     if (entry.attempt !== this.attempt) this.restart(entry.attempt, 1);
     this.cursor = `${entry.attempt}.${entry.sequence}`;
     this.log.append(entry.text, entry.phase, entry.stream, Date.parse(entry.timestamp));
@@ -106,10 +106,10 @@ class BuildPage {
   changed(change) {
     if (change.phase) say(`Phase ${change.phase}.`);
     clearTimeout(this.updating);
-    this.updating = setTimeout(() => this.update(), 60); // several come at once
+    this.updating = setTimeout(() => this.update(), 60); // several changes may come at once
   }
 
-  // One after the other: htmx drops a request for an element that another one has replaced meanwhile.
+  // One at a time: htmx drops a request for an element that another one has replaced in the meantime.
   async update() {
     this.isStale = true;
     if (this.isUpdating) return;
@@ -141,7 +141,7 @@ class BuildPage {
     if (byId("state").dataset.status === "queued" && !document.hidden && !(this.ticks % QUEUE_SECONDS)) this.update();
   }
 
-  // --- What is said beside the log ---
+  // --- Texts beside the log ---
 
   showCount() {
     const last = this.log.count ? this.log.count + this.log.first - 1 : 0;
@@ -159,7 +159,7 @@ function say(text) {
   byId("log-status").textContent = text;
 }
 
-// As the template filter `duration` writes it.
+// The same format as the template filter `duration`.
 function span(seconds) {
   if (seconds < 9.95) return `${Math.max(seconds, 0).toFixed(1)} s`;
   const whole = Math.round(seconds), minutes = Math.floor(whole / 60), hours = Math.floor(whole / 3600);

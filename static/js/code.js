@@ -1,5 +1,5 @@
-// Lines of a source file: a click on a number chooses a line, with the shift key a range. Without this, the numbers are
-// links to their lines.
+// Lines of a source file: a click on a number selects a line, with the shift key a range. Without JavaScript, the
+// numbers are links to their lines.
 const table = document.querySelector("table.source[data-page]");
 const chosen = () => /^#L(\d+)(?:-L?(\d+))?$/.exec(location.hash);
 

@@ -1,5 +1,5 @@
-// Buttons that copy the text of the element that `data-copy` names. Without a script they would do nothing: they are
-// hidden until this has come.
+// Buttons that copy the text of the element that `data-copy` names. They do nothing without JavaScript, so they are
+// hidden until this script has loaded.
 function bind(root) {
   for (const button of root.querySelectorAll("button[data-copy]:not([data-bound])")) {
     button.dataset.bound = "";
@@ -11,16 +11,16 @@ function bind(root) {
 async function copy(button) {
   const source = document.getElementById(button.dataset.copy);
   const label = button.querySelector("span") ?? button;
-  const said = label.textContent;
+  const before = label.textContent;
   try {
     await navigator.clipboard.writeText(source.textContent.trim());
     label.textContent = "Copied";
   } catch {
-    // No permission, or no HTTPS: what is selected can be copied by hand.
+    // No permission, or no HTTPS: select the text, to be copied by hand.
     getSelection().selectAllChildren(source);
     label.textContent = "Selected: copy it now";
   }
-  setTimeout(() => { label.textContent = said; }, 2500);
+  setTimeout(() => { label.textContent = before; }, 2500);
 }
 
 bind(document);

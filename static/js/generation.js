@@ -1,7 +1,7 @@
-// Keeps the page of a generation as it is: its part is fetched anew when an event says that there is something new,
-// and once in a while for what no event tells, such as its builds. Nothing is open while nobody looks.
+// Keeps a generation's page up to date: reloads its part after each event, and regularly for changes without an event,
+// such as builds. A hidden page has no open stream.
 const EVERY = 2000;
-const EVERY_BESIDE_A_STREAM = 5000; // for what no event tells, such as tokens
+const EVERY_BESIDE_A_STREAM = 5000; // for changes without an event, such as tokens
 const SOON = 250;
 const part = () => document.getElementById("generation");
 let stream = null;
@@ -56,7 +56,7 @@ document.addEventListener("htmx:afterSettle", () => {
   for (const id of open) document.getElementById(id)?.setAttribute("open", "");
   follow();
 });
-for (const fault of ["htmx:sendError", "htmx:responseError"]) document.addEventListener(fault, () => plan(2 * EVERY));
+for (const error of ["htmx:sendError", "htmx:responseError"]) document.addEventListener(error, () => plan(2 * EVERY));
 addEventListener("pagehide", close);
 addEventListener("pageshow", (event) => event.persisted && refresh());
 follow();

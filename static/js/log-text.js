@@ -1,9 +1,9 @@
-// A log in the browser: its text, kept compactly, by its lines.
+// A log in the browser: its text, stored compactly, with access by line.
 "use strict";
 
-const MOST_OF_LINE = 4000; // characters of a line that are shown, as in builds/templatetags/chef.py
+const MOST_OF_LINE = 4000; // characters shown of a line, as in builds/templatetags/chef.py
 
-// Numbers in an array that grows.
+// A growing typed array of numbers.
 class Numbers {
   constructor(kind = Uint32Array) {
     this.items = new kind(1024);
@@ -19,7 +19,7 @@ class Numbers {
     this.items[this.length++] = number;
   }
 
-  // The place of the last number that is not greater; -1 when there is none. They must be in order.
+  // The index of the last number that is not greater; -1 if there is none. The numbers must be sorted.
   lastUpTo(number) {
     let low = 0, high = this.length;
     while (low < high) {
@@ -31,18 +31,18 @@ class Numbers {
   }
 }
 
-// The lines of one attempt. Lines are counted from 0 here; `first` is the number that people know line 0 by.
+// The lines of one attempt. Lines are counted from 0; `first` is the number shown for line 0.
 class LogText {
   constructor(first = 1) {
     this.first = first;
-    this.blocks = []; // text of whole lines, some 64 K characters each, and what has no line end yet at the end
+    this.blocks = []; // text of complete lines, some 64 K characters per block
     this.blockLines = new Numbers(); // the first line of each block
-    this.starts = new Numbers(); // where each line begins in its block
-    this.open = ""; // what has been printed of the line that has no end yet
-    this.runLines = new Numbers(); // where what the lines are of changes
+    this.starts = new Numbers(); // the offset of each line in its block
+    this.open = ""; // the beginning of the last line, which has no line end yet
+    this.runLines = new Numbers(); // the lines at which the phase, stream or time changes
     this.runTimes = new Numbers(Float64Array);
     this.runs = []; // [phase, stream]
-    this.looks = new Map(); // of lines that begin in colour
+    this.looks = new Map(); // of lines that begin with a colour switched on
     this.look = Ansi.PLAIN;
     this.phases = []; // {name, first}
   }
@@ -54,7 +54,7 @@ class LogText {
     const isSame = last && last[0] === phase && last[1] === stream;
     if (!isSame) this.look = Ansi.PLAIN;
     const begun = this.starts.length, isWithin = this.open !== "";
-    const begins = begun + (isWithin ? 1 : 0); // a line that has begun stays what it is
+    const begins = begun + (isWithin ? 1 : 0); // a begun line keeps its phase and stream
     if (!isSame) this.looks.delete(begins);
     if (!isSame || this.runTimes.items[this.runTimes.length - 1] !== time) {
       this.runLines.push(begins);
@@ -84,7 +84,7 @@ class LogText {
     this.blocks[this.blocks.length - 1] += text;
   }
 
-  // Colours that are not switched off before a line's end go on in the next.
+  // Colours that are not reset before the end of a line continue on the next.
   _follow(text, line, isWithin) {
     text.split("\n").forEach((part, place) => {
       if (place || !isWithin) {
@@ -111,7 +111,7 @@ class LogText {
     return { phase, stream, time: this.runTimes.items[run], look: this.looks.get(line) ?? Ansi.PLAIN };
   }
 
-  // Lines that hold a text, whatever its letters' case; at most so many.
+  // Lines that contain a text, ignoring case; at most `most`.
   find(wanted, most) {
     const pattern = LogText.pattern(wanted);
     const found = [];
@@ -137,13 +137,13 @@ class LogText {
 
   static pattern(wanted) { return new RegExp(wanted.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"), "gi"); }
 
-  // How many characters of each line are shown.
+  // The number of characters shown of each line.
   widths() {
     this.widthsKnown ??= new Numbers();
     for (let line = this.widthsKnown.length; line < this.starts.length; line++) this.widthsKnown.push(LogText._width(this.text(line)));
     const widths = this.widthsKnown.items;
     if (!this.open) return widths;
-    if (widths.length === this.starts.length) { // room for the one that has no end yet
+    if (widths.length === this.starts.length) { // room for the open line
       this.widthsKnown.push(0);
       this.widthsKnown.length--;
     }
@@ -153,7 +153,7 @@ class LogText {
 
   static _width(text) {
     const length = (text.includes("\x1b") ? Ansi.plain(text) : text).length;
-    return length > MOST_OF_LINE ? MOST_OF_LINE + 50 : length; // with what says that it goes on
+    return length > MOST_OF_LINE ? MOST_OF_LINE + 50 : length; // with the note that it continues
   }
 
   whole() { return Ansi.plain(this.blocks.join("") + this.open); }

@@ -1,4 +1,4 @@
-// What is above a log: search, times, wrapping, copy; and its lines by address. build.js has `byId` and `say`.
+// The tools above a log: search, times, wrapping, copying; and links to lines. Uses `byId` and `say` of build.js.
 "use strict";
 
 const MOST_FOUND = 10_000;
@@ -102,7 +102,7 @@ class LogTools {
       event.preventDefault();
       this.search.focus();
     } else if (event.key === "Home" || event.key === "End") {
-      event.preventDefault(); // at once: browsers would glide there, and be late when another key follows
+      event.preventDefault(); // jump: browsers would scroll smoothly, and lag behind when another key follows
       if (event.key === "End") this.view.toEnd();
       else this.view.toTop();
     } else if (event.key === "n" || event.key === "N") {
@@ -118,7 +118,7 @@ class LogTools {
     });
   }
 
-  // --- Lines by address ---
+  // --- Links to lines ---
 
   onClick(event) {
     const link = event.target.closest("a.n");
@@ -150,7 +150,7 @@ class LogTools {
     byId("log-view").focus({ preventScroll: true });
   }
 
-  // Lines of an enormous log that come before what is kept here are on a page that the server renders.
+  // Lines before those kept here, in an enormous log, are on a page rendered by the server.
   hasLine(number) {
     const isHere = number >= this.view.log.first, row = byId(`L${number}`);
     byId("log-frame").hidden = !isHere;
@@ -197,7 +197,7 @@ async function put(text) {
     await navigator.clipboard.writeText(text);
     return true;
   } catch {
-    const area = document.createElement("textarea"); // where there is no HTTPS, browsers have no clipboard to write to
+    const area = document.createElement("textarea"); // without HTTPS, browsers offer no clipboard API
     area.value = text;
     document.body.append(area);
     area.select();

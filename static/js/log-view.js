@@ -1,7 +1,7 @@
-// A log as a list, of which only what can be seen is in the document; LogText (log-text.js) has the lines.
+// A virtual list of a log: only visible rows are in the document; LogText (log-text.js) has the lines.
 "use strict";
 
-// What is shown of it: a heading for each phase, below it the lines unless they are folded away.
+// Shows a heading for each phase, followed by its lines unless they are folded.
 class LogView {
   constructor(element, { onPlace } = {}) {
     this.element = element;
@@ -13,11 +13,11 @@ class LogView {
     this.folded = new Set();
     this.hasTimes = false;
     this.wraps = false;
-    this.columns = 80; // characters that a row of the screen has
-    this.measured = new Map(); // rows of the screen that lines take, where that is not what their length says
-    this.marked = null; // [from, to] of the address
+    this.columns = 80; // characters per screen row
+    this.measured = new Map(); // screen rows of lines whose length does not tell them
+    this.marked = null; // [from, to] in the URL's fragment
     this.pattern = null;
-    this.current = -1; // the line of the match that was gone to
+    this.current = -1; // the line of the current match
     this.isFollowing = true;
     this.shown = new Map();
     element.addEventListener("scroll", () => this._onScroll(), { passive: true });
@@ -36,7 +36,7 @@ class LogView {
 
   get rowHeight() { return (this._rowHeight ||= parseFloat(getComputedStyle(this.element).lineHeight) || 20); }
 
-  // The log has grown. What is looked at stays where it is, unless its end is.
+  // The log has grown. The view stays where it is, unless it follows the end.
   grown() {
     if (this._isDue) return;
     this._isDue = true;
@@ -48,7 +48,7 @@ class LogView {
     });
   }
 
-  // Long lines go on in the next row of the screen, or beyond the edge.
+  // Whether long lines are wrapped or run beyond the edge.
   setWrapping(wraps) {
     const { isFollowing } = this, row = this._rowAt(this.element.scrollTop), offset = this._topOf(row) - this.element.scrollTop;
     this.wraps = wraps;
@@ -86,7 +86,7 @@ class LogView {
     if (this.sizer.style.height !== height) this.sizer.style.height = height;
   }
 
-  // With wrapping: how many rows of the screen are before each row.
+  // With wrapping: the number of screen rows before each row.
   _countUnits() {
     if (!(this.units?.length > this.total)) this.units = new Uint32Array(Math.ceil(this.total * 1.5) + 1024);
     const { units, measured, columns } = this, widths = this.log.widths();
@@ -103,7 +103,7 @@ class LogView {
 
   _topOf(row) { return (this.wraps ? this.units[row] : row) * this.rowHeight; }
 
-  // The row at so many pixels from the top.
+  // The row at `y` pixels from the top.
   _rowAt(y) {
     const unit = Math.max(Math.floor(y / this.rowHeight), 0);
     if (!this.wraps) return Math.min(unit, this.total);
@@ -155,12 +155,12 @@ class LogView {
       this._measure(first);
       return;
     }
-    // What was once wide stays so: a list that gets narrower while it is scrolled jumps sideways.
+    // The width never shrinks: otherwise the list would jump sideways while it is scrolled.
     const wide = this.rows.scrollWidth;
     if (wide > this.widest) this.sizer.style.width = `${(this.widest = wide)}px`;
   }
 
-  // What lengths alone do not tell: how wide the page is, and tabs and characters that are wider than others.
+  // Measure what lengths do not tell: the page's width, tabs, and wide characters.
   _measure(first) {
     const text = this.rows.querySelector(".t");
     const columns = Math.max(Math.floor((text?.clientWidth ?? 0) / this._characterWidth() + 0.01), 10);
@@ -271,7 +271,7 @@ class LogView {
     return [...text.matchAll(this.pattern)].map((match) => [match.index, match.index + match[0].length]);
   }
 
-  // One part of a line as elements, cut where a match begins or ends. Text only ever becomes a text node.
+  // One part of a line as elements, split at matches. Text only ever becomes text nodes.
   static _spans(text, classes, offset, marks) {
     const made = [];
     const add = (from, to, isMark) => {
@@ -293,13 +293,13 @@ class LogView {
     return made;
   }
 
-  // What cannot be seen, or turns text around, as a mark that says what it is.
+  // Hidden characters, and those that change the text direction, become visible marks.
   static fill(node, text) {
     if (!Ansi.HIDDEN.test(text)) {
       node.textContent = text;
       return;
     }
-    // Every second part is what was found between two others.
+    // Every second part is a match of the separator.
     text.split(new RegExp(`(${Ansi.HIDDEN.source})`, "u")).forEach((part, place) => {
       if (place % 2 === 0) {
         node.append(part);
@@ -312,7 +312,7 @@ class LogView {
     });
   }
 
-  // --- Where it stands ---
+  // --- Scrolling ---
 
   get isAtEnd() {
     const { scrollTop, clientHeight, scrollHeight } = this.element;

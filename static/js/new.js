@@ -1,29 +1,29 @@
-// A folder or an archive, dropped or chosen: sent without what nobody wants to send. Without this script the form sends
-// the same fields by itself.
+// Sends a dropped or chosen folder or archive, without ignored files. Without JavaScript, the form sends the same
+// fields.
 const form = document.getElementById("upload");
 const zone = document.getElementById("drop");
-const said = document.getElementById("drop-said");
+const statusLine = document.getElementById("drop-said");
 const limits = form.dataset;
-const NOISE = new Set(limits.noise.split(" "));
+const IGNORED = new Set(limits.ignored.split(" "));
 
 const parts = (path) => path.split("/").filter(Boolean);
-const noiseIn = (path) => parts(path).find((part) => NOISE.has(part)) ?? "";
+const ignoredPart = (path) => parts(path).find((part) => IGNORED.has(part)) ?? "";
 const isArchive = (file) => /\.(zip|tar|tgz|tar\.gz)$/i.test(file.name);
 const bytes = (count) => `${(count / 1048576).toFixed(1)} MiB`;
 
-function say(text, isFault = false) {
-  said.textContent = text;
-  said.className = isFault ? "note error" : "muted small";
+function say(text, isError = false) {
+  statusLine.textContent = text;
+  statusLine.className = isError ? "note error" : "muted small";
 }
 
-// --- What was dropped ------------------------------------------------------------------------------------------------
+// --- Dropped files ---------------------------------------------------------------------------------------------------
 
 async function walk(entry, found, leftOut) {
   const path = entry.fullPath.replace(/^\//, "");
-  const noise = noiseIn(path);
-  if (noise) {
-    // A whole folder counts as one: to look into it would take longer than all the rest.
-    leftOut[noise] = (leftOut[noise] ?? 0) + 1;
+  const ignored = ignoredPart(path);
+  if (ignored) {
+    // A whole folder counts as one: reading it would take longer than everything else.
+    leftOut[ignored] = (leftOut[ignored] ?? 0) + 1;
     return;
   }
   if (entry.isFile) {
@@ -32,7 +32,7 @@ async function walk(entry, found, leftOut) {
   }
   const reader = entry.createReader();
   for (;;) {
-    // It gives a hundred at a time, and none at the end.
+    // It returns a hundred entries at a time, and none at the end.
     const entries = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
     if (!entries.length) return;
     for (const child of entries) await walk(child, found, leftOut);
@@ -53,7 +53,7 @@ async function dropped(transfer) {
   await send({ found, leftOut });
 }
 
-// --- What was chosen -------------------------------------------------------------------------------------------------
+// --- Chosen files ----------------------------------------------------------------------------------------------------
 
 function chosen() {
   const archive = form.elements.archive.files[0];
@@ -62,8 +62,8 @@ function chosen() {
   const leftOut = {};
   for (const file of form.elements.folder.files) {
     const path = file.webkitRelativePath || file.name;
-    const noise = noiseIn(path);
-    if (noise) leftOut[noise] = (leftOut[noise] ?? 0) + 1;
+    const ignored = ignoredPart(path);
+    if (ignored) leftOut[ignored] = (leftOut[ignored] ?? 0) + 1;
     else found.push({ path, file });
   }
   return { found, leftOut };
@@ -72,7 +72,7 @@ function chosen() {
 // --- Sending ---------------------------------------------------------------------------------------------------------
 
 function withoutOutputs(found, leftOut) {
-  // A `dist` beside a package.json is made anew by the build.
+  // The build makes a `dist` beside a package.json again.
   const projects = found.filter(({ path }) => parts(path).at(-1) === "package.json");
   const outputs = projects.map(({ path }) => `${path.slice(0, -"package.json".length)}dist/`);
   return found.filter(({ path }) => {
@@ -82,7 +82,7 @@ function withoutOutputs(found, leftOut) {
   });
 }
 
-function fault(found) {
+function problemOf(found) {
   const total = found.reduce((sum, { file }) => sum + file.size, 0);
   const large = found.find(({ file }) => file.size > Number(limits.file));
   if (found.length > Number(limits.files)) return `${found.length} files, more than the ${limits.files} allowed: leave some out.`;
@@ -98,8 +98,8 @@ async function send({ archive, found = [], leftOut = {} }) {
     body.append("archive", archive, archive.name);
   } else {
     const kept = withoutOutputs(found, leftOut);
-    const wrong = fault(kept);
-    if (wrong) return say(wrong, true);
+    const problem = problemOf(kept);
+    if (problem) return say(problem, true);
     for (const { path, file } of kept) body.append("folder", file, path);
     body.append("left_out", JSON.stringify(leftOut));
   }
@@ -113,11 +113,11 @@ async function send({ archive, found = [], leftOut = {} }) {
   }
 }
 
-// What was refused, without losing what was chosen.
+// Shows the reasons of a refusal, and keeps the chosen files.
 function show(page) {
   const answer = new DOMParser().parseFromString(page, "text/html");
-  const faults = [...answer.querySelectorAll("#faults li")].map((item) => item.textContent.trim());
-  say(faults.join(" ") || answer.querySelector("main")?.textContent.trim() || "The files were refused.", true);
+  const errors = [...answer.querySelectorAll("#faults li")].map((item) => item.textContent.trim());
+  say(errors.join(" ") || answer.querySelector("main")?.textContent.trim() || "The files were refused.", true);
 }
 
 form.addEventListener("submit", (event) => {

@@ -20,7 +20,7 @@ POLL_SECONDS = 0.15
 SUBMITTERS = 4
 
 
-class BuildFailed(Exception):
+class BuildFailedError(Exception):
     """A build of Chef's did not complete, so its time means nothing."""
 
 
@@ -59,7 +59,7 @@ def install(folder: Path, *, workers: int, **settings: str) -> Installation:
 
 
 def build(client: httpx.Client, workload: Workload, *, seconds: float = 600) -> Timed:
-    """Have Chef make one build. Raises BuildFailed when it does not complete within `seconds`."""
+    """Have Chef make one build. Raises BuildFailedError when it does not complete within `seconds`."""
     sent_at, accepted = submit(client, workload)
     time.sleep(POLL_SECONDS)
     return Timed(sent_at, _completed(client, accepted, deadline=time.monotonic() + seconds))
@@ -82,7 +82,7 @@ def submit(client: httpx.Client, workload: Workload) -> tuple[float, dict[str, A
     sent_at = time.time()
     answer = client.post("/v1/projects", json=body)
     if answer.status_code != 201:
-        raise BuildFailed(f"{answer.status_code}: {answer.text[:500]}")
+        raise BuildFailedError(f"{answer.status_code}: {answer.text[:500]}")
     return sent_at, answer.json()
 
 
@@ -95,7 +95,7 @@ def _completed(
             break
         time.sleep(every)
     if document["status"] != "completed":
-        raise BuildFailed(f"build {accepted['jobId']} is {document['status']}: {document.get('verdict')}")
+        raise BuildFailedError(f"build {accepted['jobId']} is {document['status']}: {document.get('verdict')}")
     return dict(document)
 
 

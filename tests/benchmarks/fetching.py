@@ -14,7 +14,7 @@ BUFFER_BYTES = 1024 * 1024
 SILENCE_SECONDS = 30
 
 
-class Refused(Exception):
+class RequestRefusedError(Exception):
     """The server did not give what was asked for, or not all of it."""
 
 
@@ -30,7 +30,7 @@ class Request:
 
 
 def fetch(request: Request) -> float:
-    """Seconds until all has come. Raises Refused."""
+    """Seconds until all has come. Raises RequestRefusedError."""
     began = time.perf_counter()
     if request.parallel == 1:
         _fetch(request)
@@ -41,7 +41,7 @@ def fetch(request: Request) -> float:
 
 
 def sha256(request: Request) -> str:
-    """The digest of what comes. Raises Refused."""
+    """The digest of what comes. Raises RequestRefusedError."""
     digest = hashlib.sha256()
     _fetch(request, digest)
     return digest.hexdigest()
@@ -57,7 +57,7 @@ def _fetch(request: Request, digest: "hashlib._Hash | None" = None) -> None:
             filled += _received(wire, view[filled:])
         status = bytes(view[: buffer.find(b"\r\n")]).decode()
         if status.split()[1] not in ("200", "206"):
-            raise Refused(status)
+            raise RequestRefusedError(status)
         part = view[end + 4 : filled]
         left = request.size - len(part)
         while left >= 0:
@@ -67,12 +67,12 @@ def _fetch(request: Request, digest: "hashlib._Hash | None" = None) -> None:
                 return
             part = view[: _received(wire, view)]
             left -= len(part)
-        raise Refused("more came than was asked for")
+        raise RequestRefusedError("more came than was asked for")
 
 
 def _received(wire: socket.socket, view: memoryview) -> int:
     if not (count := wire.recv_into(view)):
-        raise Refused("the connection was closed too soon")
+        raise RequestRefusedError("the connection was closed too soon")
     return count
 
 

@@ -22,7 +22,7 @@ http {{
     server {{ listen 127.0.0.1:{port}; {server} }}
 }}
 """
-# As the README has it.
+# As docs/operate.md has it.
 _IN_FRONT = """
     location / {
         proxy_pass http://chef; proxy_http_version 1.1; proxy_set_header Connection "";
@@ -39,27 +39,27 @@ _IN_FRONT = """
 """
 
 
-class NginxMissing(Exception):
+class NginxMissingError(Exception):
     """There is no nginx on this machine."""
 
 
 @contextlib.contextmanager
 def serving(file: Path, folder: Path) -> Iterator[int]:
-    """The port at which `/file` is the file, while the block runs. Raises NginxMissing."""
+    """The port at which `/file` is the file, while the block runs. Raises NginxMissingError."""
     with _running(folder, f"location = /file {{ alias {file}; }}") as port:
         yield port
 
 
 @contextlib.contextmanager
 def serving_site(site: Path, folder: Path) -> Iterator[int]:
-    """The port at which a folder is, its `.gz` files to who takes gzip. Raises NginxMissing."""
+    """The port at which a folder is, its `.gz` files to who takes gzip. Raises NginxMissingError."""
     with _running(folder, f"root {site}; include /etc/nginx/mime.types; gzip_static on;") as port:
         yield port
 
 
 @contextlib.contextmanager
 def in_front(chef: int, stored: Path, folder: Path) -> Iterator[int]:
-    """The port of an nginx before the Chef at a port, which sends what is stored by itself. Raises NginxMissing."""
+    """The port of an nginx in front of Chef that serves stored files by itself. Raises NginxMissingError."""
     upstream = f"upstream chef {{ server 127.0.0.1:{chef}; keepalive 64; }}"
     cache = f"proxy_cache_path {folder}/cache keys_zone=sites:10m max_size=1g use_temp_path=off;"
     with _running(folder, _IN_FRONT % stored, f"{upstream} {cache}") as port:
@@ -70,7 +70,7 @@ def in_front(chef: int, stored: Path, folder: Path) -> Iterator[int]:
 def _running(folder: Path, server: str, http: str = "") -> Iterator[int]:
     program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
     if program is None:
-        raise NginxMissing("The yardstick is nginx: install Debian's package nginx-light.")
+        raise NginxMissingError("The yardstick is nginx: install Debian's package nginx-light.")
     port, config = free_port(), folder / "nginx.conf"
     folder.mkdir()
     # Started by root, its worker would be somebody else, who may not read the file.

@@ -44,7 +44,7 @@ end
 """
 
 
-class Unmeasured(Exception):
+class UnmeasuredError(Exception):
     """Something was not as it has to be for a measurement."""
 
 
@@ -84,10 +84,10 @@ class Site:
     paths: Sequence[str]
 
     def rate(self, folder: Path, *, seconds: int, encoding: str) -> float:
-        """Requests a second, all of them answered with 200. Raises Unmeasured."""
+        """Requests a second, all of them answered with 200. Raises UnmeasuredError."""
         program = shutil.which("wrk")
         if program is None:
-            raise Unmeasured("The requests come from wrk: install Debian's package wrk.")
+            raise UnmeasuredError("The requests come from wrk: install Debian's package wrk.")
         script = folder / "requests.lua"
         wanted = f', ["Accept-Encoding"] = "{encoding}"' if encoding else ""
         paths = ", ".join(json.dumps(path) for path in self.paths)
@@ -95,15 +95,15 @@ class Site:
         argv = [program, "-t1", f"-c{CONNECTIONS}", f"-d{seconds}", "-s", str(script), f"http://127.0.0.1:{self.port}/"]
         said = subprocess.run(argv, check=True, capture_output=True, text=True).stdout
         if "Non-2xx" in said or not (rate := _RATE.search(said)):
-            raise Unmeasured(said)
+            raise UnmeasuredError(said)
         return float(rate[1])
 
 
 def publish(installation: Installation, accepted: dict[str, Any]) -> str:
-    """The live host name of a build. Raises Unmeasured."""
+    """The live host name of a build. Raises UnmeasuredError."""
     document = installation.wait(accepted, seconds=300)
     if document["status"] != "completed":
-        raise Unmeasured(f"the build is {document['status']}: {document['verdict']}")
+        raise UnmeasuredError(f"the build is {document['status']}: {document['verdict']}")
     with installation.client() as client:
         answer = client.post(f"/v1/projects/{accepted['projectId']}/publish", json={"jobId": accepted["jobId"]})
     return str(answer.raise_for_status().json()["url"]).removeprefix("http://")
@@ -183,11 +183,11 @@ def large(installation: Installation, result: Result, name: str, port: int) -> N
 
 
 def read(url: str, host: str) -> float:
-    """MB/s of one download. Raises Unmeasured."""
+    """MB/s of one download. Raises UnmeasuredError."""
     argv = ["curl", "-s", "-o", "/dev/null", "-w", "%{size_download} %{speed_download}", "-H", f"Host: {host}", url]
     size, speed = subprocess.run(argv, check=True, capture_output=True, text=True).stdout.split()
     if int(size) != LARGE:
-        raise Unmeasured(f"only {size} bytes came")
+        raise UnmeasuredError(f"only {size} bytes came")
     return float(speed) / 1e6
 
 

@@ -46,7 +46,7 @@ AIM_REQUESTS, AIM_MEMORY, AIM_THREADS, AIM_LATE = 2.0, 50.0, 10, 1.0
 ACTIVE = "SELECT {} FROM projects_generation WHERE status IN ('queued', 'running')"
 
 
-class Unmeasured(Exception):
+class UnmeasuredError(Exception):
     """Something else happened than what was to be measured."""
 
 
@@ -208,7 +208,7 @@ class Bench:
         with Requests(self._client, self._path) as waiting:
             self._watch(peak, seconds)
         if self._active() != self.result.callers:
-            raise Unmeasured("a generation ended while all were to wait")
+            raise UnmeasuredError("a generation ended while all were to wait")
         self.pace.release()
         with Requests(self._client, self._path) as answered:
             answers = called.result()
@@ -230,7 +230,7 @@ class Bench:
         _, called = self._call(leave_at=leave_at)
         self.result.leaving.append(self._around(leave_at))
         if any(answer.status for answer in called.result()):
-            raise Unmeasured("a caller was answered who was to leave")
+            raise UnmeasuredError("a caller was answered who was to leave")
         time.sleep(SETTLING_SECONDS)
         self.result.left.append(self._requests(seconds))
         self.result.connections_after += max(self._connections() - before, 0)
@@ -264,7 +264,7 @@ class Bench:
     def _around(self, moment: float) -> list[float]:
         self._until_all_wait(0)
         if time.time() > moment - 1:
-            raise Unmeasured("all had hardly been sent when it was over: there is too much else to do")
+            raise UnmeasuredError("all had hardly been sent when it was over: there is too much else to do")
         time.sleep(moment - 0.2 - time.time())
         with Requests(self._client, self._path) as requests:
             self._watch(Peak(self._web), AROUND_SECONDS)
@@ -363,7 +363,7 @@ def measure(installation: Installation, model: ScriptedModel, result: Result, *,
         finally:
             bench.pace.release()
     if model.faults:
-        raise Unmeasured(f"the model was asked in a wrong way: {model.faults[0]}")
+        raise UnmeasuredError(f"the model was asked in a wrong way: {model.faults[0]}")
 
 
 @contextlib.contextmanager

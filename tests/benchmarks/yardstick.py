@@ -31,7 +31,7 @@ UID = 10001
 _HOLD = Step(argv=["/bin/true"], folder="/", environment={})
 
 
-class YardstickFailed(Exception):
+class YardstickError(Exception):
     """A command of the yardstick did not end with 0, so its time means nothing."""
 
 
@@ -58,7 +58,7 @@ class Yardstick:
             self._client.remove_volume(volume["Name"], force=True)
 
     def build(self, recipe: Recipe) -> float:
-        """Make one build, and return how many seconds it took. Raises YardstickFailed, or the SDK's own errors."""
+        """Make one build, and return how many seconds it took. Raises YardstickError, or the SDK's own errors."""
         started = time.monotonic()
         name = f"chef-benchmark-{uuid.uuid4().hex}"
         self._client.create_volume(name, labels={LABEL: self._mark})
@@ -89,7 +89,7 @@ class Yardstick:
         self._client.remove_container(container, v=True, force=True)
         if code:
             said = b"".join(printed)[-2000:].decode(errors="replace")
-            raise YardstickFailed(f"{step.argv[-1]!r} ended with {code}: {said}")
+            raise YardstickError(f"{step.argv[-1]!r} ended with {code}: {said}")
 
     def _create(self, recipe: Recipe, step: Step, *, volume: str, egress_folder: Path | None = None) -> str:
         mounts = [docker.types.Mount(WORKSPACE, volume, type="volume")]
@@ -140,7 +140,7 @@ class Yardstick:
         with contextlib.closing(stream):
             taken = [_keep(source, folder / str(index)) for index, source in enumerate(_members(stream))]
         if not taken:
-            raise YardstickFailed(f"there is no file in {output}")
+            raise YardstickError(f"there is no file in {output}")
 
 
 def _workspace(recipe: Recipe) -> bytes:
@@ -203,7 +203,7 @@ def many(yardstick: Yardstick, recipe: Recipe, *, builds: int, processes: int) -
     for worker in workers:
         worker.join(timeout=60)
     if faults:
-        raise YardstickFailed(faults[0])
+        raise YardstickError(faults[0])
     return seconds
 
 

@@ -1,8 +1,7 @@
-"""Projects that a model has written with a mistake in them, what it answers when it is to mend them, and what has to
-come of that.
+"""Broken projects written by a model, its answers to repair requests, and the expected end of each fix loop.
 
 The mistakes are those that real models make and that the engine's own checks let through; the answers are good, useless
-or harmful. Answers are texts, patches, or whatever else a scripted model can say.
+or harmful. Answers are texts, patches, or anything else that a scripted model can send.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,10 +18,10 @@ Says = str | Mapping[str, Any] | Answer
 
 @dataclass(frozen=True)
 class Broken:
-    """`builds` are the verdicts' codes in order, None for a build that completed. `repairs` are the tries: the code of
-    the error for each that came to no revision, None for each that was built. `best` is the revision that stays.
+    """`builds`: the verdicts' codes in order, None for a completed build. `repairs`: for each repair, the error code if
+    it made no revision, None if it was built. `best`: the revision that is kept.
 
-    `changes` are of the plan, `config` and `strategy` of the request.
+    `changes` override the plan; `config` and `strategy` are sent in the request.
     """
 
     files: Mapping[str, str]
@@ -41,10 +40,10 @@ class Broken:
         return plan(*map(planned, self.files), **{**usual, **self.changes})
 
 
-def mended(
+def repaired(
     files: Mapping[str, str], *tries: tuple[str, Says], ending: str = "fixed", best: int | None = None, **more: Any
 ) -> Broken:
-    """Each try is the verdict of the build before it and the answer that is to mend it; after the last it is mended."""
+    """Each repair is (verdict code of the failed build, the model's answer); the build after the last one completes."""
     builds = [*(code for code, _ in tries), None]
     answers, repairs = [answer for _, answer in tries], [None] * len(tries)
     return Broken(files, ending, builds, answers, repairs, best or len(builds), **more)
@@ -119,8 +118,8 @@ export function count(from: number): number {
 
 IN_NODE = {
     "nothing is wrong": Broken(SITE, "not_needed", [None]),
-    "the case of an import": mended(WRONG_IMPORT, ("module_not_found", RIGHT_IMPORT)),
-    "a tool that is not installed": mended(
+    "wrong case in an import": repaired(WRONG_IMPORT, ("module_not_found", RIGHT_IMPORT)),
+    "a tool that is not installed": repaired(
         MARKDOWN,
         (
             "command_not_found",
@@ -128,13 +127,13 @@ IN_NODE = {
         ),
         changes={"scripts": RENDER},
     ),
-    "a version that does not exist": mended(
+    "a version that does not exist": repaired(
         MARKDOWN,
         ("dependency_not_found", change("package.json", "^99.0.0", "^98.0.0")),
         ("dependency_not_found", change("package.json", "^98.0.0", f"^{MARKED}")),
         changes={"scripts": RENDER, "dependencies": [package("marked", "^99.0.0")]},
     ),
-    "a package that does not exist": mended(
+    "a package that does not exist": repaired(
         SITE,
         (
             "dependency_not_found",
@@ -142,25 +141,25 @@ IN_NODE = {
         ),
         changes={"dependencies": [package("@chef-has/no-such-package")]},
     ),
-    "peers that contradict each other": mended(
+    "conflicting peer dependencies": repaired(
         SITE,
         ("dependency_conflict", change("package.json", ',\n    "react-dom": "17.0.2"', "")),
         changes={"dependencies": [package("react", "18.2.0"), package("react-dom", "17.0.2")]},
     ),
-    "a type error": mended(
+    "a type error": repaired(
         {"tsconfig.json": SETTINGS, "src/counter.ts": COUNTER},
         ("type_error", change("src/counter.ts", '"zero"', "0")),
         changes=COMPILER,
     ),
-    "settings that TypeScript does not know": mended(
+    "settings that TypeScript does not know": repaired(
         {"tsconfig.json": SETTINGS.replace("ES2022", "ES2099"), "src/counter.ts": COUNTER.replace('"zero"', "0")},
         ("type_error", change("tsconfig.json", "ES2099", "ES2022")),
         changes=COMPILER,
     ),
-    "a Node that is not there": mended(
+    "a Node version that does not exist": repaired(
         {**SITE, ".nvmrc": "12\n"}, ("unsupported_runtime_version", change(".nvmrc", "12", "22"))
     ),
-    "settings without a value": mended(
+    "settings without a value": repaired(
         {
             "build.js": BUILD.replace(
                 '"./lib/page.js";', '"./lib/page.js";\nimport site from "./site.json" with { type: "json" };'
@@ -170,19 +169,19 @@ IN_NODE = {
         },
         ("build_failed", change("site.json", '"out"', '"output"')),
     ),
-    "a script that calls one that is not there": mended(
+    "a script that calls a missing one": repaired(
         SITE,
         ("missing_script", change("package.json", "npm run compile", "node build.js")),
         changes={"scripts": [script("build", "npm run compile")]},
     ),
-    "the wrong folder": mended(
+    "the wrong folder": repaired(
         {**SITE, "build.js": BUILD.replace('"dist', '"target')},
         (
             "no_output",
             patch(replacements=[replacement("build.js", f'"target{end}', f'"dist{end}') for end in ('"', "/")]),
         ),
     ),
-    "its own test fails": mended(
+    "its own test fails": repaired(
         {**SITE, "lib/page.js": PAGE.replace("h1", "h2"), "test/page.test.js": CHECKED},
         (
             "build_failed",
@@ -194,12 +193,12 @@ IN_NODE = {
         ),
         changes={"scripts": [script("build", "node --test && node build.js")]},
     ),
-    "a mistake behind a mistake": mended(
+    "a second mistake behind the first": repaired(
         {**UNCLOSED, "build.js": f'import "./lib/style.js";\n{BUILD}', "lib/style.js": 'import "./colours.js";\n'},
         ("syntax_error", CLOSED),
         ("module_not_found", new_file("lib/colours.js", "export const red = '#f00';\n")),
     ),
-    "a mistake behind a shorter one": mended(
+    "a second mistake behind a shorter one": repaired(
         {**UNCLOSED, "build.js": BUILD.replace("/page.js", "/Page.js")},
         ("module_not_found", RIGHT_IMPORT),
         ("syntax_error", CLOSED),
@@ -212,12 +211,12 @@ PYTHON = {"runtime": "python", "scripts": []}
 
 
 CODE = "def ready() -> bool:\n    return True\n"
-# What a parser lets through and a compiler does not, for each module something else.
+# Accepted by a parser but not by the compiler; a different error for each module.
 MISTAKES = {"main": "return ready()", "menu": "break", "stock": "continue", "users": "await ready()"}
 
 
 def python(*broken: str) -> dict[str, str]:
-    """Modules of an app, some of them with a mistake."""
+    """Modules of an app, some of them broken."""
     return {f"{name}.py": f"{CODE}{mistake}\n" if name in broken else CODE for name, mistake in MISTAKES.items()}
 
 
@@ -232,15 +231,15 @@ LAYOUT = 'HEAD = "<h1>Hello</h1>"\n'
 RENDERING = "mkdir -p dist && PYTHONPATH=/workspace/tools/deps python render.py > dist/index.html"
 
 IN_PYTHON = {
-    "Python syntax": mended(python("menu"), ("syntax_error", python_patch(right=["menu"])), changes=PYTHON),
-    "fewer errors each time": mended(
+    "Python syntax": repaired(python("menu"), ("syntax_error", python_patch(right=["menu"])), changes=PYTHON),
+    "fewer errors each time": repaired(
         python("main", "menu", "stock"),
         ("syntax_error", python_patch(right=["stock"])),
         ("syntax_error", python_patch(right=["main"])),
         ("syntax_error", python_patch(right=["menu"])),
         changes=PYTHON,
     ),
-    "a module of another name": mended(
+    "a module of another name": repaired(
         {
             "render.py": "from page.layouts import HEAD\n\nprint(HEAD)\n",
             "page/__init__.py": "",
@@ -250,13 +249,13 @@ IN_PYTHON = {
         changes=PYTHON,
         strategy={"buildCommand": RENDERING},
     ),
-    "a package of another name": mended(
+    "a package of another name": repaired(
         {"render.py": 'import attr\n\nprint(f"<h1>{attr.__version__}</h1>")\n'},
         ("module_not_found", new_file("requirements.txt", "attrs>=23\n")),
         changes=PYTHON,
         strategy={"buildCommand": RENDERING},
     ),
-    "packages that setuptools cannot tell apart": mended(
+    "packages that setuptools cannot tell apart": repaired(
         {"alpha/__init__.py": CODE, "beta/__init__.py": CODE},
         (
             "install_failed",
@@ -269,7 +268,7 @@ IN_PYTHON = {
 # --- Answers that do not help ----------------------------------------------------------------------------------------
 
 USELESS = {
-    "a patch beside the point": Broken(UNCLOSED, "seen_before", ["syntax_error"] * 2, [README], [None]),
+    "an unrelated patch": Broken(UNCLOSED, "seen_before", ["syntax_error"] * 2, [README], [None]),
     "a patch that only moves the lines": Broken(UNCLOSED, "seen_before", ["syntax_error"] * 2, [ASIDE], [None]),
     "in circles": Broken(
         {"build.js": complaining(COMPLAINTS[0])},
@@ -324,7 +323,7 @@ HARMFUL = {
         [change("package.json", SCRIPTS, f'  "dependencies": {{ "@chef-has/no-such-package": "^1.0.0" }},\n{SCRIPTS}')],
         [None],
     ),
-    "the entry is deleted, and comes back": mended(
+    "the entry is deleted, and comes back": repaired(
         UNCLOSED,
         ("syntax_error", patch(deleted=["build.js"])),
         (
@@ -332,7 +331,7 @@ HARMFUL = {
             patch(new_files=[{"path": "build.js", "content": BUILD}], replacements=CLOSED["replacements"]),
         ),
     ),
-    "the build is switched off, and on again": mended(
+    "the build is switched off, and on again": repaired(
         UNCLOSED,
         ("syntax_error", change("package.json", "node build.js", "echo done")),
         (
@@ -343,7 +342,7 @@ HARMFUL = {
     "a file outside of the project": Broken(
         UNCLOSED, "three_tries", ["syntax_error"], [ESCAPE] * 6, ["patch_failed"] * 3
     ),
-    "all memory is taken": Broken(
+    "all memory is used up": Broken(
         UNCLOSED,
         "not_ours",
         ["syntax_error", "out_of_memory"],
@@ -360,7 +359,7 @@ NOT_THE_CODE = {
         {"build.js": "setTimeout(() => {}, 600_000);\n"}, "not_ours", ["timeout"], strategy={"timeout": 5000}
     ),
     "it takes too much memory": Broken({"build.js": HOG}, "not_ours", ["out_of_memory"], strategy={"memory": "96m"}),
-    "it looks for the network": Broken(
+    "it needs the network": Broken(
         {"build.js": 'import { lookup } from "node:dns/promises";\n\nawait lookup("example.org");\n'},
         "not_ours",
         ["egress_blocked"],
@@ -368,22 +367,22 @@ NOT_THE_CODE = {
 }
 CANCELLED = "it is cancelled"
 UNREADABLE = "its secrets cannot be read"
-SUPERSEDED = "somebody else goes on with the project"
+SUPERSEDED = "the owner changes the project meanwhile"
 DISTURBED = {
     CANCELLED: Broken({"build.js": "setTimeout(() => {}, 600_000);\n"}, "not_ours", ["cancelled"]),
     UNREADABLE: Broken(UNCLOSED, "not_ours", ["environment_unreadable"]),
     SUPERSEDED: Broken(UNCLOSED, "superseded", ["syntax_error"], [CLOSED], ["project_changed"]),
 }
 
-# --- Wishes and limits -----------------------------------------------------------------------------------------------
+# --- Options and limits ----------------------------------------------------------------------------------------------
 
 TALE = "All work and no play makes a dull model.\n"
 COSTLY = {"build.js": complaining(COMPLAINTS[0]), "notes.md": TALE * 400}
 
 LIMITED = {
     "repairs are not wanted": Broken(UNCLOSED, None, ["syntax_error"], best=None, config={"autoFix": False}),
-    "nothing is left for a repair": Broken(COSTLY, "budget", ["build_failed"], config={"maxTokens": 9_500}),
-    "enough is left for one repair": Broken(
+    "no tokens are left for a repair": Broken(COSTLY, "budget", ["build_failed"], config={"maxTokens": 9_500}),
+    "enough tokens are left for one repair": Broken(
         {"build.js": complaining(COMPLAINTS[0])},
         "budget",
         ["build_failed"] * 2,
@@ -391,7 +390,7 @@ LIMITED = {
         [None],
         config={"maxTokens": 9_500},
     ),
-    "what is left is not enough to read the files": Broken(
+    "too few tokens are left to read the files": Broken(
         {"build.js": complaining(COMPLAINTS[0]), "notes.md": TALE * 800},
         "budget",
         ["build_failed"],
@@ -399,7 +398,7 @@ LIMITED = {
         ["budget_reached"],
         config={"maxTokens": 16_000},
     ),
-    "what is left is not enough to answer": Broken(
+    "too few tokens are left to answer": Broken(
         {"build.js": complaining(COMPLAINTS[0])},
         "budget",
         ["build_failed"],

@@ -1,4 +1,4 @@
-"""A real browser, Debian's Chromium, and a server for the folder that it is to look at."""
+"""A real browser, Debian's Chromium, and an HTTP server for a folder."""
 
 import contextlib
 import tempfile
@@ -17,28 +17,28 @@ from scripts.packages import program
 
 FLAGS = (
     "--headless=new",
-    "--no-sandbox",  # the tests may be root, for whom Chromium has no sandbox; it sees nothing but our own pages
+    "--no-sandbox",  # the tests may run as root, for which Chromium has no sandbox; it only loads our own pages
     "--disable-gpu",
-    "--disable-dev-shm-usage",  # containers have little of it
+    "--disable-dev-shm-usage",  # /dev/shm is small in containers
     "--disable-quic",
     "--no-first-run",
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
-    "--no-proxy-server",  # a proxy of the environment is for the outside, not for a server on this machine
+    "--no-proxy-server",  # a proxy in the environment is for external hosts, not for a server on this machine
 )
 
 
 @contextlib.contextmanager
 def browser() -> Iterator[webdriver.Chrome]:
-    """A browser with a profile of its own. Its log of the console is kept at all levels."""
+    """A browser with its own profile. It keeps console messages of all levels."""
     with tempfile.TemporaryDirectory(prefix="chef-browser-") as profile:
         options = Options()
         options.binary_location = program("chromium") or ""
         for flag in (*FLAGS, f"--user-data-dir={profile}"):
             options.add_argument(flag)
         options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-        # With the driver's path given, Selenium looks for none, and so downloads none.
+        # With an explicit driver path, Selenium neither searches for nor downloads a driver.
         driver = webdriver.Chrome(options, Service(program("chromedriver")))
         try:
             yield driver
@@ -48,7 +48,7 @@ def browser() -> Iterator[webdriver.Chrome]:
 
 class _Files(SimpleHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:
-        pass  # the tests' output is for the tests
+        pass  # keep requests out of the tests' output
 
 
 @contextlib.contextmanager

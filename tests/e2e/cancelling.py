@@ -1,4 +1,4 @@
-"""How tests cancel builds, and see that nothing is left of them."""
+"""Helpers to cancel builds and to check that nothing is left of them."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import httpx
 
 from tests.installation import Installation, until
 
-# For what no process uses any more: the engine takes its time over a volume of many files.
+# For unused volumes: the engine is slow to remove a volume with many files.
 LEFT_SECONDS = 20.0
 TRIVIAL = "mkdir dist && echo hi > dist/index.html"
 
@@ -24,7 +24,7 @@ def cancel(chef: Installation, accepted: Accepted, *, token: str | None = None) 
 
 
 def assert_nothing_left(chef: Installation, *builds: Accepted) -> None:
-    """No container, volume or network on the engine, and no bytes in the store."""
+    """Assert that no container, volume or network is on the engine, and no file in the store."""
     jobs = [accepted["jobId"] for accepted in builds]
 
     def left() -> list[str]:

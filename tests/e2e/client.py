@@ -1,4 +1,4 @@
-"""A client that knows the API's document and nothing else of Chef.
+"""A client that knows only the API's documentation.
 
 It imports no module of the product, so that what it can do is what any program can do over the wire.
 """
@@ -15,13 +15,13 @@ Json = dict[str, Any]
 
 TERMINAL = frozenset({"completed", "failed", "cancelled"})
 POLL_SECONDS = 0.25
-# Answers come at once, except that a machine with two cores builds five projects meanwhile.
+# Answers are fast, but the machine may have two cores and five builds running.
 REQUEST_SECONDS = 60
 
 
 @dataclass(frozen=True)
 class Job:
-    """One submitted build, by the two ids that its submission was answered with."""
+    """One submitted build, by the two ids in the answer to its submission."""
 
     project_id: str
     job_id: str
@@ -29,7 +29,7 @@ class Job:
 
 @dataclass(frozen=True)
 class ListedArtifact:
-    """One line of a build's list of artifacts: what the download has to be."""
+    """One entry of a build's artifact list; the download must match it."""
 
     name: str
     size: int
@@ -38,8 +38,8 @@ class ListedArtifact:
     url: str
 
 
-class Refused(Exception):
-    """The API said no. `errors` are its `code`, `detail` and `attr` triples."""
+class RequestRefusedError(Exception):
+    """The API refused the request. `errors`: its dicts of `code`, `detail` and `attr`."""
 
     def __init__(self, answer: httpx.Response) -> None:
         super().__init__(f"{answer.status_code}: {answer.text[:2000]}")
@@ -48,7 +48,7 @@ class Refused(Exception):
 
 
 class ChefClient:
-    """Speaks to one installation with one token; a context manager. Every call may raise Refused."""
+    """A client of one installation with one token; a context manager. Every call may raise RequestRefusedError."""
 
     def __init__(self, url: str, token: str) -> None:
         self._http = httpx.Client(
@@ -56,7 +56,7 @@ class ChefClient:
             headers={"Authorization": f"Bearer {token}"} if token else {},
             timeout=REQUEST_SECONDS,
             verify=False,  # plain HTTP: there is no certificate to check
-            trust_env=False,  # a proxy of the environment is for the outside, not for a server on this machine
+            trust_env=False,  # a proxy in the environment is for external hosts, not for a server on this machine
         )
 
     def __enter__(self) -> Self:
@@ -66,18 +66,18 @@ class ChefClient:
         self._http.close()
 
     def submit(self, body: Any) -> Job:
-        """Send a project and have it built; `body` as `POST /v1/projects` takes it."""
+        """Submit a project to build; `body` as for `POST /v1/projects`."""
         return self._job(self._http.post("/v1/projects", json=body))
 
     def submit_raw(self, content: bytes) -> Job:
-        """Send a body that need not be JSON."""
+        """Submit a raw body, which need not be JSON."""
         return self._job(self._http.post("/v1/projects", content=content, headers={"Content-Type": "application/json"}))
 
     def build(self, job: Job) -> Json:
         return self._get(f"/v1/projects/{job.project_id}/status", jobId=job.job_id)
 
     def wait(self, job: Job, *, seconds: float) -> Json:
-        """The build once it has ended. Raises TimeoutError with its last state when it has not by then."""
+        """Wait until the build has ended. Raises TimeoutError with its last state."""
         deadline = time.monotonic() + seconds
         while (build := self.build(job))["status"] not in TERMINAL:
             if time.monotonic() > deadline:
@@ -90,7 +90,7 @@ class ChefClient:
         return self._get(f"/v1/projects/{job.project_id}/logs", **query)
 
     def log_pages(self, job: Job, *, limit: int = 500) -> Iterator[Json]:
-        """Page after page, as they come, until the log is complete."""
+        """The log's pages, until the log is complete."""
         cursor = ""
         while True:
             page = self.log_page(job, after=cursor, limit=limit)
@@ -105,7 +105,7 @@ class ChefClient:
         return self._checked(answer).text
 
     def artifacts(self, job: Job) -> list[ListedArtifact]:
-        """What a build has put out; raises AssertionError when the total is not the sum."""
+        """A build's artifacts. Raises AssertionError if the total is not the sum of the sizes."""
         listing = self._get(f"/v1/projects/{job.project_id}/artifacts", jobId=job.job_id)
         found = [
             ListedArtifact(row["name"], row["size"], row["sha256"], row["contentType"], row["url"])
@@ -131,5 +131,5 @@ class ChefClient:
     @staticmethod
     def _checked(answer: httpx.Response, *, status: int = 200) -> httpx.Response:
         if answer.status_code != status:
-            raise Refused(answer)
+            raise RequestRefusedError(answer)
         return answer

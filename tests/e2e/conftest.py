@@ -1,4 +1,4 @@
-"""Installations that the tests of a module share beside the one of all."""
+"""Installations shared by the tests of one module, besides the one shared by all."""
 
 import tempfile
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from tests.installation import Installation
 
 @pytest.fixture(scope="module")
 def fragile(short_folder: Path) -> Iterator[Installation]:
-    """An installation whose parts are killed: few workers, and a lease that runs out soon."""
+    """An installation whose processes tests may kill: few workers and a short lease."""
     folder = Path(tempfile.mkdtemp(prefix="f", dir=short_folder))
     installation = Installation(folder, CHEF_LEASE_SECONDS="5", WORKER_CONCURRENCY="2", CHEF_SHUTDOWN_GRACE_SECONDS="1")
     try:

@@ -1,7 +1,7 @@
-"""Projects that have to build: real ones, fetched from the package registries once a run, and small ones made here.
+"""Projects that must build: real ones, fetched from the package registries once per run, and small ones made here.
 
-Fetching goes through npm and pip in the runtimes' own images, set up as this installation's are, so that a machine
-without Node, with a private mirror or behind a TLS-inspecting proxy has the same corpus.
+They are fetched by npm and pip in the runtimes' own images, configured like this installation, so that a machine
+without Node, with a private mirror or behind a TLS-inspecting proxy gets the same corpus.
 """
 
 import base64
@@ -37,13 +37,13 @@ Files = dict[str, bytes]
 
 @dataclass(frozen=True)
 class Project:
-    """Files by path, and what else goes into the body of a submission: `dependencies`, `strategy`."""
+    """Files by path, and other fields of the submission: `dependencies`, `strategy`."""
 
     files: Mapping[str, bytes]
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def body(self) -> dict[str, Any]:
-        """Files that are all text go by their paths, others as entries with an encoding: the API knows both forms."""
+        """If all files are text, an object by path, else a list of entries with an encoding: the API accepts both."""
         try:
             return {"files": {path: content.decode() for path, content in self.files.items()}, **self.options}
         except UnicodeDecodeError:
@@ -69,27 +69,27 @@ def manifest(**fields: Any) -> str:
 
 @dataclass(frozen=True)
 class Sources:
-    """The unpacked downloads: files by path, each below its archive's top folder."""
+    """The unpacked downloads: files by path, below their archive's top folder."""
 
     create_vite: Files
     click: Files
     attrs: Files
 
     def template(self, name: str) -> Files:
-        """A template of create-vite as its command lays it down: npm refuses to pack some names, hence the '_'."""
+        """A create-vite template as its command writes it; '_' replaces dots in names that npm refuses to pack."""
         files = below(self.create_vite, f"package/template-{name}")
         return {f".{path[1:]}" if path.startswith("_") else path: content for path, content in files.items()}
 
 
 def fetch() -> Sources:
-    """Download the corpus; the two package managers work side by side. Fails the test run with what they said."""
-    # The sources of these two alone: what builds them may come as wheels, which takes seconds instead of minutes.
+    """Download the corpus, with both package managers in parallel. Fails the test run with their output."""
+    # Sources of these two only: their build backends may come as wheels, which takes seconds instead of minutes.
     pip = (
         f"pip download -q --no-deps --no-binary click,attrs -d sdists click=={CLICK} attrs=={ATTRS} >&2"
         " && tar -C sdists -c ."
     )
     with ThreadPoolExecutor(2) as pool:
-        package, sdists = pool.submit(_create_vite), pool.submit(_said_in_container, "python", pip)
+        package, sdists = pool.submit(_create_vite), pool.submit(_output_in_container, "python", pip)
     archives = unpacked(sdists.result())
     return Sources(
         create_vite=package.result(),
@@ -99,16 +99,16 @@ def fetch() -> Sources:
 
 
 def vite_template(name: str) -> Project:
-    """One template of create-vite, downloaded by itself."""
+    """Download one create-vite template on its own."""
     return Project(Sources(_create_vite(), {}, {}).template(name))
 
 
 def _create_vite() -> Files:
-    return unpacked(_said_in_container("node", f"npm pack --silent create-vite@{CREATE_VITE} >&2 && cat ./*.tgz"))
+    return unpacked(_output_in_container("node", f"npm pack --silent create-vite@{CREATE_VITE} >&2 && cat ./*.tgz"))
 
 
-def _said_in_container(runtime: str, script: str) -> bytes:
-    """What a shell script writes to its standard output in a runtime's image, with this machine's network."""
+def _output_in_container(runtime: str, script: str) -> bytes:
+    """The standard output of a shell script, run in a runtime's image with this machine's network."""
     environment = dict(discover().environment)
     environment |= {name: os.environ[name] for name in ("HTTPS_PROXY", "NO_PROXY") if name in os.environ}
     mounts = []
@@ -118,7 +118,7 @@ def _said_in_container(runtime: str, script: str) -> bytes:
     with contextlib.closing(docker.DockerClient(base_url=settings.DOCKER_HOST, timeout=FETCH_SECONDS)) as engine:
         container = engine.containers.run(
             runtime_tag(runtime, RUNTIMES[runtime].default_version),
-            ["sh", "-c", f"{{ {script}\n}} > /tmp/said"],
+            ["sh", "-c", f"{{ {script}\n}} > /tmp/output"],
             environment=environment,
             volumes=mounts,
             network_mode="host",
@@ -128,8 +128,8 @@ def _said_in_container(runtime: str, script: str) -> bytes:
         )
         try:
             assert container.wait()["StatusCode"] == 0, container.logs().decode(errors="replace")
-            # As a file: what a container prints goes through the engine's log, which is made for text.
-            stream, _ = container.get_archive("/tmp/said")
+            # Through a file: a container's output goes through the engine's log, which is made for text.
+            stream, _ = container.get_archive("/tmp/output")
             return unpacked(b"".join(stream))["said"]
         finally:
             container.remove(force=True, v=True)
@@ -142,7 +142,7 @@ def unpacked(archive: bytes) -> Files:
 
 
 def below(files: Mapping[str, bytes], folder: str) -> Files:
-    """The files of one folder, by their paths in it."""
+    """The files of one folder, by paths relative to it."""
     prefix = f"{folder}/"
     found = {path.removeprefix(prefix): content for path, content in files.items() if path.startswith(prefix)}
     assert found, f"nothing below {prefix}"
@@ -151,7 +151,7 @@ def below(files: Mapping[str, bytes], folder: str) -> Files:
 
 # --- Made --------------------------------------------------------------------------------------------------------
 
-# A build that needs its dependency: what it writes is in no source file.
+# A build that needs its dependency: its output is in no source file.
 MARKED_BUILD = """
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { marked } from "marked";
@@ -184,7 +184,7 @@ snapshots:
 
   marked@{MARKED}: {{}}
 """
-# Without `resolved`, Yarn asks the registry that it is configured for.
+# Without `resolved`, Yarn uses the configured registry.
 YARN_LOCK = f"""# THIS IS AN AUTOGENERATED FILE. DO NOT EDIT THIS FILE DIRECTLY.
 # yarn lockfile v1
 
@@ -229,7 +229,7 @@ NPM_LOCK = json.dumps(
 
 
 def marked_app(lock: Mapping[str, str], **fields: Any) -> Project:
-    """A small Node app whose package manager is the one that its lock file is of."""
+    """A small Node app; its lock file decides the package manager."""
     return project(
         {
             "package.json": manifest(
@@ -258,7 +258,7 @@ def bundled_by_bun() -> Project:
 
 
 def static_site() -> Project:
-    """200 files of a static site: pages that link to each other, and images; some names need care in a URL."""
+    """A static site of 200 files: linked pages and images; some names need quoting in a URL."""
     dice = random.Random(200)
     files = {"index.html": b'<!doctype html><link rel="stylesheet" href="css/site.css"><h1>200 files</h1>'}
     files["css/site.css"] = "body { font-family: serif } /* ünïcode */\n".encode()
@@ -275,14 +275,14 @@ def static_site() -> Project:
 
 
 def vite_by_dependencies() -> Project:
-    """No package.json: the names of what it needs, and files. Vite among them has to be the build tool."""
+    """Dependencies by name and files, without a package.json. Vite must become the build tool."""
     page = '<!doctype html><div id="app"></div><script type="module" src="/main.js"></script>'
     script = 'import { marked } from "marked";\ndocument.querySelector("#app").innerHTML = marked.parse("# By name");\n'
     return project({"index.html": page, "main.js": script}, dependencies={"vite": "^8.0.0", "marked": f"^{MARKED}"})
 
 
 def files_by_dependencies() -> Project:
-    """Dependencies without a build tool: the files are the app."""
+    """Dependencies without a build tool: the files are the output."""
     return project(
         {"index.html": "<h1>plain</h1>\n", "server.js": "console.log(require('is-number')(7))\n"},
         dependencies={"is-number": "7.0.0"},
@@ -290,7 +290,7 @@ def files_by_dependencies() -> Project:
 
 
 def python_app() -> Project:
-    """No package: a program, and what it requires beside it."""
+    """A program with requirements, not a package."""
     return project(
         {
             "main.py": "import markdown\n\nfrom texts.title import TITLE\n\nprint(markdown.markdown(TITLE))\n",
@@ -302,7 +302,7 @@ def python_app() -> Project:
 
 
 def node_version(version: str) -> Project:
-    """A build that writes down which Node it ran on."""
+    """A build that writes its Node version into the output."""
     script = 'mkdir dist && node -p "process.versions.node" > dist/version.txt'
     return project({".nvmrc": f"v{version}\n", "package.json": manifest(scripts={"build": script})})
 
@@ -311,13 +311,13 @@ def _template(name: str) -> Callable[[Sources], Project]:
     return lambda sources: Project(sources.template(name))
 
 
-# Every project that has to complete, and how it comes out of the sources.
+# Every project that must complete, and how to make it from the sources.
 COMPLETING: dict[str, Callable[[Sources], Project]] = {
     "react-ts": _template("react-ts"),
     "vue-ts": _template("vue-ts"),
     "svelte-ts": _template("svelte-ts"),
     "vanilla": _template("vanilla"),
-    "click": lambda sources: Project(sources.click),  # as its archive unpacks: all in one folder
+    "click": lambda sources: Project(sources.click),  # as unpacked: everything in one folder
     "attrs": lambda sources: Project(below(sources.attrs, f"attrs-{ATTRS}")),
     "static site": lambda _: static_site(),
     "npm": lambda _: marked_app({"package-lock.json": NPM_LOCK}),

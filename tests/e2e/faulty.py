@@ -1,4 +1,4 @@
-"""Projects that are accepted and must end `failed`, each with what its verdict has to say."""
+"""Projects that are accepted and must end as `failed`, each with its expected verdict."""
 
 import json
 from collections.abc import Callable
@@ -10,9 +10,9 @@ from tests.e2e.corpus import BUN_LOCK, NPM_LOCK, Project, Sources, manifest, mar
 
 @dataclass(frozen=True)
 class Faulty:
-    """How to make a project, and the verdict that it must end with.
+    """How to make a project, and its expected verdict.
 
-    A line of the evidence matches the pattern `evidence`. `exit_code` is the tool's own, None where no command ended.
+    A line of the evidence must match the pattern `evidence`. `exit_code` is the tool's, None if no command ended.
     """
 
     make: Callable[[Sources], Project]
@@ -24,7 +24,7 @@ class Faulty:
 
 
 def _changed(template: str, path: str, before: str, after: str) -> Callable[[Sources], Project]:
-    """A template of create-vite with one mistake in it."""
+    """A create-vite template with one mistake."""
 
     def make(sources: Sources) -> Project:
         files = sources.template(template)
@@ -180,7 +180,7 @@ IN_THE_MANIFEST = {
     "nothing to build from": Faulty(
         _made({"hello.cob": "DISPLAY 'HELLO'."}), "no_runtime_detected", "preparation", None, r"hello\.cob"
     ),
-    "a Node that is not there": Faulty(
+    "a Node version that does not exist": Faulty(
         _made({"package.json": manifest(engines={"node": "^12"}, scripts={"build": "true"})}),
         "unsupported_runtime_version",
         "preparation",

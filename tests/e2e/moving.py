@@ -1,7 +1,6 @@
-"""`python -m tests.e2e.moving PROJECT COUNT SEED`: moves many builds of a project through their states.
+"""`python -m tests.e2e.moving PROJECT COUNT SEED`: moves many builds of a project through their statuses.
 
-In a process of its own, with an installation's environment: real rows, changed by the one method that changes them, and
-no Docker.
+Runs in its own process, with an installation's environment: real rows, changed by `transition_to`, without Docker.
 """
 
 import os
@@ -27,7 +26,7 @@ def main(project_id: str, count: int, seed: int) -> None:
 
 
 def move(revision: Any, count: int, chance: random.Random) -> None:
-    """Queue some builds; then start and end each, in any order."""
+    """Queue `count` builds, then start and end each, in random order."""
     from builds import actions
     from builds.verdicts.evidence import verdict
     from chef.jobs.models import Status

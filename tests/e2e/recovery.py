@@ -1,16 +1,16 @@
-"""How tests kill what runs builds, and see that it was made good."""
+"""Helpers for tests that kill workers: find the processes, and check that builds recover."""
 
 import contextlib
 from typing import Any
 
 import psutil
 
-from tests.e2e.dwelling import terminal_events
+from tests.e2e.slow_builds import terminal_events
 from tests.installation import Installation, until
 
 
-def horses(installation: Installation) -> list[psutil.Process]:
-    """The processes that run builds: children of the pool's workers."""
+def work_horses(installation: Installation) -> list[psutil.Process]:
+    """The processes that run builds (RQ work horses): children of the pool's workers."""
     found = []
     with contextlib.suppress(psutil.Error):
         for worker in psutil.Process(installation.processes["workers"].pid).children():
@@ -21,10 +21,10 @@ def horses(installation: Installation) -> list[psutil.Process]:
 def assert_recovered(
     installation: Installation, accepted: dict[str, Any], *, attempts: int = 2, outputs: int = 20
 ) -> None:
-    """Completed on a later attempt, ended once, complete artifacts and log of that attempt only, nothing left."""
+    """Assert: completed on a later attempt, ended once, artifacts and log of that attempt only, nothing left over."""
     document = installation.wait(accepted, seconds=90)
     assert document["status"] == "completed", document["verdict"]
-    # On a busy machine a lease of five seconds may run out once more.
+    # On a busy machine, a lease of five seconds may expire again.
     assert document["attempt"] == 1 if attempts == 1 else document["attempt"] >= attempts
     job = accepted["jobId"]
     assert terminal_events(installation, accepted) == ["completed"]

@@ -1,4 +1,4 @@
-"""Loaded by schemathesis: signs what goes to the doors for builders outside, and names builds that are held there."""
+"""Loaded by schemathesis: signs requests to the external builders' endpoints, and fills in ids of claimed builds."""
 
 import os
 import time
@@ -11,12 +11,12 @@ import schemathesis
 from schemathesis.core.parameters import ParameterLocation
 from standardwebhooks import Webhook
 
-# "door job" pairs: builds that have been claimed under the fence 1.
-HELD = dict(pair.split() for pair in os.environ["HELD_BUILDS"].split(","))
+# "operation job" pairs: builds claimed with fence 1.
+CLAIMED = dict(pair.split() for pair in os.environ["CLAIMED_BUILDS"].split(","))
 
 
 class Signature(requests.auth.AuthBase):
-    """Over the bytes that are sent, whatever they are made of."""
+    """Signs the exact bytes that are sent."""
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         body = request.body or b""
@@ -32,7 +32,7 @@ class Signature(requests.auth.AuthBase):
 @schemathesis.auth(refresh_interval=None).apply_to(path_regex="^/v1/hooks/worker-(claim|heartbeat|result)$")
 class Signatures:
     def get(self, case: Any, context: Any) -> Signature | None:
-        """None where a request shall lack a header, or have it wrong."""
+        """None if the request is meant to lack a header, or to have an invalid one."""
         is_wrong = case.meta and case.meta.is_negative_at(ParameterLocation.HEADER)
         return None if is_wrong else Signature()
 
@@ -42,7 +42,7 @@ class Signatures:
 
 @schemathesis.hook
 def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
-    """A body that is right by the schema is one of a build that is there."""
-    job = HELD.get(case.operation.path.rpartition("-")[2])
+    """Point valid bodies at a claimed build."""
+    job = CLAIMED.get(case.operation.path.rpartition("-")[2])
     if job and isinstance(case.body, dict) and case.meta and case.meta.generation.mode.is_positive:
         case.body = {**case.body, "jobId": job, "fence": 1}

@@ -1,4 +1,4 @@
-"""A reader of server-sent events that knows the format and nothing else of Chef."""
+"""A reader of server-sent events that knows only the format."""
 
 import contextlib
 import json
@@ -16,7 +16,7 @@ EVENTS = {"Accept": "text/event-stream"}
 
 @dataclass(frozen=True)
 class Event:
-    """One event; `id` is empty where it has none."""
+    """One event; `id` is empty if it has none."""
 
     id: str
     kind: str
@@ -24,7 +24,7 @@ class Event:
 
 
 def events_of(lines: Iterable[str]) -> Iterator[Event]:
-    """Events as their lines come; comments and hints are passed over."""
+    """Parse events from lines; comments and retry hints are skipped."""
     fields: dict[str, str] = {}
     for line in lines:
         name, _, value = line.partition(": ")
@@ -38,7 +38,7 @@ def events_of(lines: Iterable[str]) -> Iterator[Event]:
 
 @contextlib.contextmanager
 def opened(chef: Installation, path: str, *, last_id: str = "", token: str | None = None) -> Iterator[httpx.Response]:
-    """An open stream, to be read as it comes."""
+    """An open stream."""
     headers = EVENTS | ({"Last-Event-ID": last_id} if last_id else {})
     with chef.client(token) as client, client.stream("GET", path, headers=headers) as answer:
         assert answer.status_code == 200, answer.read()
@@ -46,7 +46,7 @@ def opened(chef: Installation, path: str, *, last_id: str = "", token: str | Non
 
 
 def read(chef: Installation, path: str, *, last_id: str = "", most: int = 10**9) -> list[Event]:
-    """All events until the stream ends, or so many, and then the connection is cut."""
+    """All events until the stream ends; or `most` events, after which the connection is cut."""
     found: list[Event] = []
     with opened(chef, path, last_id=last_id) as answer:
         for event in events_of(answer.iter_lines()):
@@ -58,7 +58,7 @@ def read(chef: Installation, path: str, *, last_id: str = "", most: int = 10**9)
 
 @dataclass
 class Reader:
-    """Reads a stream from a thread of its own; a context manager that waits for the stream's end."""
+    """Reads a stream in its own thread; a context manager that waits for the end of the stream."""
 
     chef: Installation
     path: str
@@ -87,5 +87,5 @@ class Reader:
 
 
 def text_of(events: Iterable[Event]) -> str:
-    """What the build printed, without what Chef itself says."""
+    """The build's output, without system lines."""
     return "".join(e.data["text"] for e in events if e.kind == "log" and e.data["stream"] != "system")

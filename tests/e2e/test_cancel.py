@@ -1,4 +1,4 @@
-"""Cancelling over real HTTP, at any moment of a build: told at once, the container gone in time, nothing left."""
+"""Cancelling over real HTTP at any moment of a build: immediate answer, container removed in time, nothing left."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -7,14 +7,14 @@ import httpx
 import pytest
 
 from tests.e2e.cancelling import TRIVIAL, Accepted, assert_nothing_left, cancel, submit
-from tests.e2e.dwelling import Slow, terminal_events, wait_for_phase
+from tests.e2e.slow_builds import Slow, terminal_events, wait_for_phase
 from tests.installation import Installation, until
 
 pytestmark = [pytest.mark.once, pytest.mark.waits]
 
 GONE_SECONDS = 3.0
 WORKERS = 5
-# Nothing in it ends when it is asked to, and half of it has left its session and its parent.
+# It ignores all signals that can be ignored, and half of it has left its session and parent.
 STUBBORN = """
 trap '' TERM INT HUP
 setsid sh -c 'trap "" TERM INT HUP; (while :; do sleep 1; done) & while :; do sleep 1; done' &
@@ -24,24 +24,24 @@ while :; do sleep 1; done
 
 
 def assert_gone_in_time(chef: Installation, accepted: Accepted) -> None:
-    """To be called with the cancel's answer in hand."""
+    """Call it right after the answer to the cancel."""
     until(lambda: not chef.containers(accepted["jobId"]), seconds=GONE_SECONDS, what="its containers are gone")
 
 
 def assert_cancelled(chef: Installation, accepted: Accepted, answer: httpx.Response) -> None:
-    """As the answer said, so it stays."""
-    told = answer.json()
-    assert (answer.status_code, told["status"]) == (202, "cancelled")
-    assert (told["verdict"]["class"], told["verdict"]["code"]) == ("cancelled", "cancelled")
-    assert told["finishedAt"]
-    assert chef.status(accepted) == told
+    """Assert that the answer is a cancelled build, and that it stays as answered."""
+    build = answer.json()
+    assert (answer.status_code, build["status"]) == (202, "cancelled")
+    assert (build["verdict"]["class"], build["verdict"]["code"]) == ("cancelled", "cancelled")
+    assert build["finishedAt"]
+    assert chef.status(accepted) == build
     assert terminal_events(chef, accepted) == ["cancelled"]
 
 
 # --- In every state and phase --------------------------------------------------------------------------------------
 
 
-def test_a_queued_build_is_cancelled_by_the_answer_and_never_starts(chef: Installation) -> None:
+def test_a_queued_build_is_cancelled_at_once_and_never_starts(chef: Installation) -> None:
     running = [submit(chef, "sleep 60") for _ in range(WORKERS)]
     for accepted in running:
         wait_for_phase(chef, accepted, "build")
@@ -60,7 +60,7 @@ def test_a_queued_build_is_cancelled_by_the_answer_and_never_starts(chef: Instal
     assert chef.status(waiting)["startedAt"] is None
 
 
-DWELLING: dict[str, tuple[str, Callable[[Installation], Accepted]]] = {
+SLOW_CASES: dict[str, tuple[str, Callable[[Installation], Accepted]]] = {
     "preparation": ("preparation", Slow(files=1000).submit),
     "installation": ("installation", Slow(install_seconds=60).submit),
     "build": ("build", Slow(build_seconds=60).submit),
@@ -70,9 +70,9 @@ DWELLING: dict[str, tuple[str, Callable[[Installation], Accepted]]] = {
 }
 
 
-@pytest.mark.parametrize("case", DWELLING)
+@pytest.mark.parametrize("case", SLOW_CASES)
 def test_a_running_build_s_container_is_gone_within_three_seconds_in_any_phase(chef: Installation, case: str) -> None:
-    phase, submit_slow = DWELLING[case]
+    phase, submit_slow = SLOW_CASES[case]
     accepted = submit_slow(chef)
     wait_for_phase(chef, accepted, phase)
 
@@ -86,7 +86,7 @@ def test_a_running_build_s_container_is_gone_within_three_seconds_in_any_phase(c
     assert answer.json()["verdict"]["phase"] == phase
 
 
-def test_what_ignores_signals_and_has_daemonised_is_gone_as_well(chef: Installation) -> None:
+def test_daemons_that_ignore_signals_are_gone_as_well(chef: Installation) -> None:
     accepted = submit(chef, STUBBORN, runtime="node")
     until(lambda: "ready\n" in chef.log_text(accepted), seconds=30, what="it has started")
 
@@ -111,7 +111,7 @@ def test_cancelling_twice_gives_the_same_object_and_changes_nothing(chef: Instal
     assert_nothing_left(chef, accepted)
 
 
-def test_of_two_cancels_at_once_one_has_cancelled_it(chef: Installation) -> None:
+def test_of_two_concurrent_cancels_exactly_one_takes_effect(chef: Installation) -> None:
     accepted = submit(chef, "sleep 60")
     wait_for_phase(chef, accepted, "build")
 
@@ -122,7 +122,7 @@ def test_of_two_cancels_at_once_one_has_cancelled_it(chef: Installation) -> None
     assert terminal_events(chef, accepted) == ["cancelled"]
 
 
-def test_neither_a_stranger_nor_a_read_token_cancels(chef: Installation) -> None:
+def test_other_users_and_read_tokens_cannot_cancel(chef: Installation) -> None:
     accepted = submit(chef, "sleep 3; " + TRIVIAL)
     stranger, reader = chef.make_token("stranger"), chef.make_token("tester", scope="read")
 

@@ -1,4 +1,4 @@
-"""Cancels that meet a build's end: each build has one end, whichever it is."""
+"""Cancels that race with a build's end: each build ends exactly once."""
 
 import random
 import time
@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from tests.e2e.cancelling import LEFT_SECONDS, TRIVIAL, Accepted, assert_nothing_left, cancel, submit
-from tests.e2e.dwelling import same, terminal_events
+from tests.e2e.slow_builds import matches, terminal_events
 from tests.installation import Installation, until
 
 pytestmark = pytest.mark.waits
@@ -21,7 +21,7 @@ def test_cancels_at_random_moments_leave_every_build_with_one_end(chef: Installa
     def race(moment: float | None) -> tuple[Accepted, httpx.Response]:
         accepted = submit(chef, TRIVIAL)
         if moment is None:
-            chef.wait(accepted)  # on a slow machine, the others may all come before the end
+            chef.wait(accepted)  # on a slow machine, all the other cancels may come before the end
         else:
             time.sleep(moment)
         return accepted, cancel(chef, accepted)
@@ -36,8 +36,8 @@ def test_cancels_at_random_moments_leave_every_build_with_one_end(chef: Installa
 def test_cancels_in_the_last_moments_leave_every_build_with_one_end(chef: Installation) -> None:
     def race(number: int) -> tuple[Accepted, httpx.Response]:
         accepted = submit(chef, TRIVIAL)
-        nearly_over = f"SELECT count(*) FROM builds_build WHERE progress >= 90 AND {same('id', accepted)}"
-        until(lambda: chef.rows(nearly_over) == [(1,)], seconds=30, what="it is nearly over", every=0.01)
+        nearly_over = f"SELECT count(*) FROM builds_build WHERE progress >= 90 AND {matches('id', accepted)}"
+        until(lambda: chef.rows(nearly_over) == [(1,)], seconds=30, what="the build is nearly over", every=0.01)
         time.sleep(0.03 * (number % 8))
         return accepted, cancel(chef, accepted)
 
@@ -48,7 +48,7 @@ def test_cancels_in_the_last_moments_leave_every_build_with_one_end(chef: Instal
 
 
 def assert_one_end_each(chef: Installation, answered: list[tuple[Accepted, httpx.Response]]) -> list[str]:
-    """Each has the one end that its answer told of; what is left of it, and of what was cancelled. Their statuses."""
+    """Assert that each build ended once, as its answer said, and that nothing is left over. Returns the statuses."""
     ends = []
     for accepted, answer in answered:
         document = chef.wait(accepted)

@@ -1,6 +1,6 @@
-"""Real projects, sound and faulty, through the API of a running installation, by a client that knows only that API.
+"""Real projects, working and broken, built by a running installation, through a client that knows only the API.
 
-All are submitted before any is waited for, so that the workers have them side by side as on a busy day.
+All are submitted before any is waited for, so that the workers build them in parallel.
 """
 
 import hashlib
@@ -44,7 +44,7 @@ LINE_SECONDS = 1.0
 
 TEMPLATES = ["react-ts", "vue-ts", "svelte-ts", "vanilla"]
 PACKAGES = {"click": ("click", CLICK), "attrs": ("attr", ATTRS)}
-# The manager, what installation has to call, and what that manager alone prints.
+# The manager, the expected install command, and output that only this manager prints.
 MANAGERS = {
     "npm": ("npm", "$ npm ci", "added 1 package in"),
     "pnpm": ("pnpm", "&& pnpm install --frozen-lockfile", "using pnpm v9."),
@@ -56,7 +56,7 @@ MANAGERS = {
 
 @dataclass(frozen=True)
 class Ended:
-    """A build that has ended: its document, its log, and its downloaded artifacts."""
+    """An ended build: its document, log and downloaded artifacts."""
 
     job: Job
     project: Project = field(repr=False)
@@ -66,7 +66,7 @@ class Ended:
     files: Files = field(repr=False)
 
 
-# Everything that was submitted, by name, once all of it has ended.
+# All submitted builds by name, once all have ended.
 Corpus = dict[str, Ended]
 
 
@@ -102,7 +102,7 @@ def _ended(client: ChefClient, job: Job, project: Project) -> Ended:
 
 
 @pytest.mark.parametrize("name", COMPLETING)
-def test_a_sound_project_completes_at_its_first_attempt(corpus: Corpus, name: str) -> None:
+def test_a_working_project_completes_on_its_first_attempt(corpus: Corpus, name: str) -> None:
     ended = corpus[name]
 
     assert ended.build["status"] == "completed", f"{ended.build['verdict']}\n{ended.log}"
@@ -120,7 +120,7 @@ def test_a_sound_project_completes_at_its_first_attempt(corpus: Corpus, name: st
 
 
 @pytest.mark.parametrize("name", COMPLETING)
-def test_every_download_is_what_the_listing_says(corpus: Corpus, name: str) -> None:
+def test_every_download_matches_the_artifact_list(corpus: Corpus, name: str) -> None:
     ended = corpus[name]
 
     assert ended.listing
@@ -130,7 +130,7 @@ def test_every_download_is_what_the_listing_says(corpus: Corpus, name: str) -> N
 
 
 @pytest.mark.parametrize("name", [*TEMPLATES, "vite by dependencies"])
-def test_a_vite_page_refers_to_hashed_assets_that_are_there(corpus: Corpus, name: str) -> None:
+def test_a_vite_page_refers_to_existing_hashed_assets(corpus: Corpus, name: str) -> None:
     files = corpus[name].files
 
     page = files["dist/index.html"].decode()
@@ -142,7 +142,7 @@ def test_a_vite_page_refers_to_hashed_assets_that_are_there(corpus: Corpus, name
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
-def test_a_template_s_bundle_holds_its_page(corpus: Corpus, name: str) -> None:
+def test_a_template_s_bundle_contains_its_page(corpus: Corpus, name: str) -> None:
     files = corpus[name].files
 
     bundle = b"".join(content for path, content in files.items() if re.fullmatch(r"dist/assets/.*\.js", path))
@@ -160,7 +160,7 @@ def test_a_dependency_that_is_only_named_is_bundled(corpus: Corpus) -> None:
     bundle = b"".join(content for path, content in files.items() if path.endswith(".js"))
 
     assert b"# By name" in bundle
-    assert len(bundle) > 20_000  # marked itself
+    assert len(bundle) > 20_000  # marked's own code
 
 
 @pytest.mark.parametrize("name", PACKAGES)
@@ -192,7 +192,7 @@ def test_a_source_release_gives_the_same_modules_in_both_forms(corpus: Corpus, n
 
 
 @pytest.mark.parametrize("name", MANAGERS)
-def test_the_package_manager_is_the_one_that_the_project_says(corpus: Corpus, name: str) -> None:
+def test_the_project_decides_the_package_manager(corpus: Corpus, name: str) -> None:
     ended = corpus[name]
     manager, called, said = MANAGERS[name]
 
@@ -213,7 +213,7 @@ def test_bun_bundles_typescript_with_its_dependency(corpus: Corpus) -> None:
 
 
 @pytest.mark.parametrize("name", ["static site", "files by dependencies"])
-def test_files_that_need_no_build_come_out_byte_for_byte(corpus: Corpus, name: str) -> None:
+def test_files_that_need_no_build_are_returned_byte_for_byte(corpus: Corpus, name: str) -> None:
     ended = corpus[name]
 
     assert {path: ended.files.get(path) for path in ended.project.files} == ended.project.files
@@ -235,7 +235,7 @@ def test_a_python_app_runs_from_its_artifacts(corpus: Corpus, tmp_path: Path) ->
     assert said == "<h1>It runs</h1>\n"
 
 
-def test_a_build_runs_on_the_version_that_the_project_asks_for(corpus: Corpus) -> None:
+def test_a_build_runs_on_the_requested_version(corpus: Corpus) -> None:
     ended = corpus["node 20"]
 
     assert ended.files["dist/version.txt"].startswith(b"20.")
@@ -246,14 +246,14 @@ def test_a_build_runs_on_the_version_that_the_project_asks_for(corpus: Corpus) -
 
 
 @pytest.mark.parametrize("name", FAILING)
-def test_a_faulty_project_ends_with_the_verdict_that_says_why(corpus: Corpus, name: str) -> None:
+def test_a_faulty_project_ends_with_the_expected_verdict(corpus: Corpus, name: str) -> None:
     ended, expected = corpus[name], FAILING[name]
 
     verdict = ended.build["verdict"]
 
     assert ended.build["status"] == "failed", ended.log
-    told = (verdict["class"], verdict["code"], verdict["phase"], verdict["exitCode"])
-    assert told == (expected.cls, expected.code, expected.phase, expected.exit_code), f"{verdict}\n{ended.log}"
+    found = (verdict["class"], verdict["code"], verdict["phase"], verdict["exitCode"])
+    assert found == (expected.cls, expected.code, expected.phase, expected.exit_code), f"{verdict}\n{ended.log}"
     assert any(re.search(expected.evidence, line) for line in verdict["evidence"]), verdict
     assert verdict["retryable"] is False
     assert len(verdict["message"]) > 10
@@ -310,7 +310,7 @@ def test_pages_of_any_size_give_the_same_log(client: ChefClient, corpus: Corpus,
 # --- After all of it ---------------------------------------------------------------------------------------------
 
 
-def test_nothing_is_left_and_the_workers_are_well(chef: Installation, client: ChefClient, corpus: Corpus) -> None:
+def test_nothing_is_left_and_the_workers_are_healthy(chef: Installation, client: ChefClient, corpus: Corpus) -> None:
     until(lambda: not chef.leftovers(), seconds=30, what="no labelled container, volume or network is left")
 
     health = client.health()
@@ -327,7 +327,7 @@ def zipped(archive: bytes) -> Files:
 
 
 def _run(*arguments: str, cwd: Path, **environment: str) -> str:
-    """What this interpreter prints in a folder. Nothing of the environment leads it to other packages."""
+    """The output of this interpreter, run in a folder, isolated from other packages of the environment."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "PIP_"))}
     done = subprocess.run(
         [sys.executable, *arguments], cwd=cwd, env=clean | environment, capture_output=True, text=True, timeout=60

@@ -1,4 +1,4 @@
-"""Large downloads over real HTTP: the same bytes in every way, and slow readers that cost no thread."""
+"""Large downloads over real HTTP: whole, in ranges and zipped give the same bytes; slow readers hold no threads."""
 
 import contextlib
 import hashlib
@@ -25,7 +25,7 @@ READERS = 30
 
 @dataclass(frozen=True)
 class Large:
-    """One artifact that is far larger than what fits between two sockets."""
+    """One artifact that is far larger than the socket buffers."""
 
     chef: Installation
     path: str
@@ -33,7 +33,7 @@ class Large:
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[socket.socket]:
-        """A connection whose request is sent, and of whose answer nothing is read yet."""
+        """A connection with the request sent and nothing of the answer read."""
         with socket.socket() as wire:
             wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
             wire.settimeout(30)
@@ -58,7 +58,7 @@ def large(chef: Installation) -> Large:
     return Large(chef, f"{path}/dist/large.bin", artifact["sha256"])
 
 
-def test_whole_in_parts_and_zipped_it_is_the_same(large: Large) -> None:
+def test_whole_ranges_and_zip_give_the_same_bytes(large: Large) -> None:
     whole = large.get()
     edges = [0, 1, PIECE_BYTES - 1, 3 * PIECE_BYTES, 3 * PIECE_BYTES + 1, SIZE // 2, SIZE]
     parts = [large.get(Range=f"bytes={a}-{b - 1}") for a, b in pairwise(edges)]
@@ -72,7 +72,7 @@ def test_whole_in_parts_and_zipped_it_is_the_same(large: Large) -> None:
     assert zipfile.ZipFile(io.BytesIO(zipped.content)).read("dist/large.bin") == whole.content
 
 
-def test_slow_readers_hold_no_threads_and_nobody_waits_for_them(large: Large) -> None:
+def test_slow_readers_hold_no_threads_and_block_nobody(large: Large) -> None:
     web = psutil.Process(large.chef.processes["web"].pid)
     large.get(Range="bytes=0-0")
     before = web.num_threads()
@@ -81,18 +81,18 @@ def test_slow_readers_hold_no_threads_and_nobody_waits_for_them(large: Large) ->
         wires = [stack.enter_context(large.opened()) for _ in range(READERS)]
         for wire in wires:
             assert wire.recv(12).startswith(b"HTTP/1.1 200")
-        time.sleep(0.5)  # a request's own thread ends a moment after it
+        time.sleep(0.5)  # a request's own thread ends a moment after the request
 
-        # A few that read for all, which stay; and those of requests just now.
+        # A few threads read for all downloads and stay; others belong to current requests.
         assert web.num_threads() - before < READERS / 3
         began = time.monotonic()
         large.chef.get("/health/live")
         assert time.monotonic() - began < 1
-        # What one gets that goes on after all is whole.
+        # A slow reader that continues gets the whole file.
         assert _digest_of(wires[0]) == large.sha256
 
 
-def test_a_reader_that_leaves_lets_go_of_the_file(large: Large) -> None:
+def test_a_disconnected_reader_s_file_is_closed(large: Large) -> None:
     web = psutil.Process(large.chef.processes["web"].pid)
 
     def is_open() -> bool:
@@ -105,7 +105,7 @@ def test_a_reader_that_leaves_lets_go_of_the_file(large: Large) -> None:
     until(lambda: not is_open(), seconds=10, what="the file is closed")
 
 
-def test_a_server_that_is_told_to_stop_finishes_a_download(large: Large) -> None:
+def test_a_terminating_server_finishes_a_download(large: Large) -> None:
     web = large.chef.processes.pop("web")
     try:
         with large.opened() as wire:
@@ -121,7 +121,7 @@ def test_a_server_that_is_told_to_stop_finishes_a_download(large: Large) -> None
 
 
 def _digest_of(wire: socket.socket) -> str:
-    """Of what comes after the head, whose first bytes have been read."""
+    """The SHA-256 of the body; the first bytes of the head have been read already."""
     received = bytearray()
     while data := wire.recv(1024 * 1024):
         received += data

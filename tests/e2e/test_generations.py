@@ -1,4 +1,4 @@
-"""Generations in a running installation, by a scripted model over real HTTP: waiting, sending twice, killed workers."""
+"""Generations in a running installation, with a scripted model over real HTTP: waiting, repeats, killed workers."""
 
 import os
 import signal
@@ -41,7 +41,7 @@ def model(_endpoint: ScriptedModel) -> Iterator[ScriptedModel]:
 
 @pytest.fixture(scope="module")
 def chef(short_folder: Path, _endpoint: ScriptedModel) -> Iterator[Installation]:
-    """One of its own, with two generators, and no build workers: builds that are queued stay so."""
+    """An installation with two generators and no build workers: queued builds stay queued."""
     folder = short_folder / "generations"
     folder.mkdir()
     installation = Installation(
@@ -69,7 +69,7 @@ def static(*files: Json) -> Json:
     return plan(*(files or [planned("index.html")]), runtime="static", dependencies=[], scripts=[])
 
 
-# The second is asked for when the first is there.
+# The second file is requested after the first is written.
 TWO_FILES = static(planned("a.html"), planned("index.html", "a.html"))
 
 
@@ -115,7 +115,7 @@ def test_the_answer_waits_for_the_files_and_the_queued_build(chef: Installation,
 
 
 @pytest.mark.parametrize("prefer", ["respond-async", "wait=1", "respond-async, wait=5"])
-def test_who_will_not_wait_is_told_where_to_ask(chef: Installation, model: ScriptedModel, prefer: str) -> None:
+def test_a_client_that_does_not_wait_gets_a_link_to_poll(chef: Installation, model: ScriptedModel, prefer: str) -> None:
     says_page(model, seconds=2)
     began = time.monotonic()
 
@@ -136,7 +136,7 @@ FAILURES = {
 
 
 @pytest.mark.parametrize(("fault", "status", "code"), FAILURES.values(), ids=FAILURES.keys())
-def test_a_failure_while_one_waits_is_an_error_that_says_where_to_look(
+def test_a_failure_while_waiting_is_an_error_with_a_link(
     chef: Installation, model: ScriptedModel, fault: Any, status: int, code: str
 ) -> None:
     model.says("plan", fault)
@@ -150,24 +150,24 @@ def test_a_failure_while_one_waits_is_an_error_that_says_where_to_look(
         assert client.get(answer.headers["Location"]).json()["error"]["code"] == code
 
 
-def test_one_who_waits_and_is_cancelled_by_another_is_told(chef: Installation, model: ScriptedModel) -> None:
+def test_cancelling_ends_a_waiting_request_with_an_error(chef: Installation, model: ScriptedModel) -> None:
     model.says("plan", NeverEnds(seconds=0.1))
     with ThreadPoolExecutor(1) as pool, chef.client() as client:
         waiting = pool.submit(post, chef)
-        until(lambda: model.busy, seconds=10, what="the model is asked")
+        until(lambda: model.busy, seconds=10, what="the model gets a request")
         [newest] = client.get("/v1/generations?limit=1").json()["results"]
         assert client.post(f"/v1/generations/{newest['generationId']}/cancel").status_code == 202
         answer = waiting.result(10)
     assert answer.status_code == 409
     assert answer.json()["errors"][0]["code"] == "cancelled"
-    until(lambda: not model.busy, seconds=3, what="the model is left alone")
+    until(lambda: not model.busy, seconds=3, what="the request to the model is closed")
 
 
-def test_a_web_process_that_stops_answers_who_waits(chef: Installation, model: ScriptedModel) -> None:
+def test_a_stopping_web_process_answers_waiting_requests(chef: Installation, model: ScriptedModel) -> None:
     says_page(model, seconds=6)
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(post, chef)
-        until(lambda: model.busy, seconds=10, what="the model is asked")
+        until(lambda: model.busy, seconds=10, what="the model gets a request")
         began = time.monotonic()
         chef.end("web")
         assert time.monotonic() - began < 5
@@ -180,16 +180,16 @@ def test_a_web_process_that_stops_answers_who_waits(chef: Installation, model: S
 # --- Sending twice -----------------------------------------------------------------------------------------------
 
 
-def test_a_prompt_that_is_sent_twice_is_done_once(chef: Installation, model: ScriptedModel) -> None:
+def test_a_repeated_prompt_is_generated_once(chef: Installation, model: ScriptedModel) -> None:
     says_page(model, seconds=1)
     key = {"Idempotency-Key": "todo-1"}
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(post, chef, headers=key)
-        until(lambda: model.busy, seconds=10, what="the model is asked")
+        until(lambda: model.busy, seconds=10, what="the model gets a request")
         early = post(chef, headers=key)
         late = first.result(30)
 
-    # Who asks again meanwhile learns how far it is; afterwards, the answer is that which the first one got.
+    # A repeat in the meantime gets the current state; a later one gets the first request's answer.
     assert (early.status_code, early.headers["Idempotency-Replayed"]) == (202, "true")
     assert late.status_code == 201
     assert early.json()["generationId"] == late.json()["generationId"]
@@ -201,7 +201,7 @@ def test_a_prompt_that_is_sent_twice_is_done_once(chef: Installation, model: Scr
 # --- Live --------------------------------------------------------------------------------------------------------
 
 
-def test_events_come_live_and_resume_without_loss_or_repeat(chef: Installation, model: ScriptedModel) -> None:
+def test_events_are_live_and_resume_without_loss_or_repeat(chef: Installation, model: ScriptedModel) -> None:
     model.says("plan", Says(TWO_FILES, seconds=1))
     model.says("a.html", Says(written(PAGE), seconds=0.5))
     model.says("index.html", Says(written(PAGE), seconds=0.5))
@@ -221,7 +221,7 @@ def _ids(lines: list[str]) -> list[str]:
     return [line.removeprefix("id: ") for line in lines if line.startswith("id: ")]
 
 
-def test_a_prompt_changes_a_project_and_its_diff_can_be_read(chef: Installation, model: ScriptedModel) -> None:
+def test_a_prompt_changes_a_project_and_gives_a_diff(chef: Installation, model: ScriptedModel) -> None:
     says_page(model)
     made = post(chef).json()
     change = replacement("index.html", "<h1>Todo</h1>", "<h1>Done</h1>")
@@ -240,15 +240,15 @@ def test_a_prompt_changes_a_project_and_its_diff_can_be_read(chef: Installation,
 # --- Faults ------------------------------------------------------------------------------------------------------
 
 
-def _horses(chef: Installation) -> list[psutil.Process]:
-    """The processes that do a generation: children of the pool's workers."""
+def _work_horses(chef: Installation) -> list[psutil.Process]:
+    """The processes that run generations (RQ work horses): children of the pool's workers."""
     return [
         horse for worker in psutil.Process(chef.processes["generators"].pid).children() for horse in worker.children()
     ]
 
 
 @pytest.mark.parametrize("with_worker", [False, True])
-def test_kill_9_costs_no_file_and_no_token(chef: Installation, model: ScriptedModel, *, with_worker: bool) -> None:
+def test_kill_9_loses_no_file_and_no_token(chef: Installation, model: ScriptedModel, *, with_worker: bool) -> None:
     model.says(
         "plan",
         Says(TWO_FILES, usage=(300, 40)),
@@ -256,10 +256,10 @@ def test_kill_9_costs_no_file_and_no_token(chef: Installation, model: ScriptedMo
     model.says("a.html", Says(written(PAGE), usage=(70, 11)))
     model.says("index.html", NeverEnds(seconds=0.1), Says(written(PAGE), usage=(80, 13)))
     answer = post(chef, headers={"Prefer": "respond-async"}).json()
-    until(lambda: model.asked("index.html"), seconds=15, what="the second file is asked for")
+    until(lambda: model.asked("index.html"), seconds=15, what="the second file is requested")
     time.sleep(0.5)
 
-    [horse] = _horses(chef)
+    [horse] = _work_horses(chef)
     worker = horse.parent()
     assert worker
     for process in ([worker] if with_worker else []) + [horse]:
@@ -268,7 +268,7 @@ def test_kill_9_costs_no_file_and_no_token(chef: Installation, model: ScriptedMo
     document = ended(chef, answer)
     assert document["status"] == "completed", document["error"]
     assert (model.asked("plan"), model.asked("a.html"), model.asked("index.html")) == (1, 1, 2)
-    # What the endpoint reported, to the token, and besides it the estimate of the one request that was cut off.
+    # Exactly the tokens that the endpoint reported, and an estimate for the one interrupted request.
     rows = chef.rows(
         "SELECT input_tokens, output_tokens, seconds IS NULL FROM projects_exchange "
         f"WHERE {_is(chef, 'generation_id', answer['generationId'])}"
@@ -281,16 +281,16 @@ def test_kill_9_costs_no_file_and_no_token(chef: Installation, model: ScriptedMo
 
 
 def _is(chef: Installation, column: str, value: str) -> str:
-    """SQLite keeps a UUID without its dashes."""
+    """SQLite stores UUIDs without dashes."""
     kept = value if "postgres" in chef.environment["DATABASE_URL"] else value.replace("-", "")
     return f"{column} = '{kept}'"
 
 
-def test_generators_that_stop_hand_back_and_the_next_go_on(chef: Installation, model: ScriptedModel) -> None:
+def test_stopping_generators_hand_back_to_the_next_ones(chef: Installation, model: ScriptedModel) -> None:
     model.says("plan", static())
     model.says("index.html", NeverEnds(seconds=0.1), written(PAGE))
     answer = post(chef, headers={"Prefer": "respond-async"}).json()
-    until(lambda: model.asked("index.html"), seconds=15, what="the file is asked for")
+    until(lambda: model.asked("index.html"), seconds=15, what="the file is requested")
 
     chef.end("generators")
     chef.start_generators()
@@ -300,7 +300,7 @@ def test_generators_that_stop_hand_back_and_the_next_go_on(chef: Installation, m
     assert model.asked("plan") == 1
 
 
-def test_redis_that_forgets_everything_loses_no_generation(chef: Installation, model: ScriptedModel) -> None:
+def test_flushing_redis_loses_no_generation(chef: Installation, model: ScriptedModel) -> None:
     chef.end("generators")
     says_page(model)
     answer = post(chef, headers={"Prefer": "respond-async"}).json()

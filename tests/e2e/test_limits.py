@@ -1,4 +1,4 @@
-"""Time, memory and processes: a build that wants more ends with the verdict that says so, and leaves nothing."""
+"""Time, memory and processes: a build over a limit ends with the matching verdict, and leaves nothing behind."""
 
 from datetime import datetime
 from typing import Any
@@ -28,7 +28,7 @@ CASES: dict[str, tuple[str, dict[str, Any], str]] = {
 
 @pytest.fixture(scope="module")
 def documents(chef: Installation) -> dict[str, dict[str, Any]]:
-    """All of them at once, each to its end."""
+    """Run all of them in parallel, until each has ended."""
     accepted = {
         name: chef.submit(
             {"index.js": ""}, strategy={"runtime": "node", "buildCommand": command, "outputs": ["dist"], **limits}
@@ -39,25 +39,25 @@ def documents(chef: Installation) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_it_ends_with_the_verdict_that_says_so(name: str, documents: dict[str, dict[str, Any]]) -> None:
+def test_a_build_over_a_limit_ends_with_the_expected_verdict(name: str, documents: dict[str, dict[str, Any]]) -> None:
     document = documents[name]
 
     assert document["status"] == "failed"
     assert (document["verdict"]["code"], document["verdict"]["phase"]) == (CASES[name][2], "build")
-    assert document["attempt"] == 1  # a user's fault is final
+    assert document["attempt"] == 1  # failures of the user's code are final
     assert document["verdict"]["hint"]
 
 
-def test_a_command_s_own_exit_code_is_told(documents: dict[str, dict[str, Any]]) -> None:
+def test_a_command_s_own_exit_code_is_reported(documents: dict[str, dict[str, Any]]) -> None:
     assert documents["exits like a killed process"]["verdict"]["exitCode"] == 137
 
 
 @pytest.mark.parametrize("name", ["spins for ever", "ignores signals and daemonises"])
-def test_the_time_limit_holds_to_within_two_seconds(name: str, documents: dict[str, dict[str, Any]]) -> None:
+def test_the_time_limit_is_exact_within_two_seconds(name: str, documents: dict[str, dict[str, Any]]) -> None:
     started, finished = (datetime.fromisoformat(documents[name][key]) for key in ("startedAt", "finishedAt"))
 
     assert 4 <= (finished - started).total_seconds() <= 6
 
 
-def test_nothing_of_them_is_left(chef: Installation, documents: dict[str, dict[str, Any]]) -> None:
+def test_builds_over_a_limit_leave_nothing(chef: Installation, documents: dict[str, dict[str, Any]]) -> None:
     until(lambda: not chef.leftovers(), seconds=10, what=f"nothing is left: {chef.leftovers()}")

@@ -1,4 +1,4 @@
-"""Live logs and events over real HTTP: each once, in order, whatever is cut, killed or stopped meanwhile."""
+"""Live logs and events over real HTTP: each once and in order, while connections are cut and processes killed."""
 
 import re
 import signal
@@ -24,7 +24,7 @@ MOST_READERS = 40
 
 @pytest.fixture(scope="module")
 def live(short_folder: Path) -> Iterator[Installation]:
-    """An installation with frequent pings, few readers, and a lease that runs out soon."""
+    """An installation with frequent pings, few readers, and a short lease."""
     folder = short_folder / "live"
     folder.mkdir()
     options = {"CHEF_LIVE_PING_SECONDS": "0.5", "CHEF_MAX_LIVE_READERS": str(MOST_READERS), "CHEF_LEASE_SECONDS": "5"}
@@ -63,7 +63,7 @@ def events_path(accepted: dict[str, Any]) -> str:
 # --- What is sent ------------------------------------------------------------------------------------------------
 
 
-def test_a_running_build_s_log_is_streamed_as_the_json_form_has_it_and_ends(live: Installation) -> None:
+def test_a_running_build_s_log_stream_equals_its_json_and_ends(live: Installation) -> None:
     accepted = counting(live, lines=12)
 
     events = read(live, log_path(accepted))
@@ -75,9 +75,7 @@ def test_a_running_build_s_log_is_streamed_as_the_json_form_has_it_and_ends(live
     assert end == Event("", "end", {"jobId": accepted["jobId"], "status": "completed"})
 
 
-def test_the_project_s_path_streams_its_latest_build_or_the_one_that_is_named(
-    live: Installation, finished: dict[str, Any]
-) -> None:
+def test_the_project_s_path_streams_its_latest_or_the_named_build(live: Installation, finished: dict[str, Any]) -> None:
     path = f"/v1/projects/{finished['projectId']}/logs"
 
     latest, named = read(live, path), read(live, f"{path}?jobId={finished['jobId']}")
@@ -85,7 +83,7 @@ def test_the_project_s_path_streams_its_latest_build_or_the_one_that_is_named(
     assert latest == named == read(live, log_path(finished))
 
 
-def test_one_phase_can_be_asked_for(live: Installation, finished: dict[str, Any]) -> None:
+def test_a_log_can_be_filtered_by_phase(live: Installation, finished: dict[str, Any]) -> None:
     events = read(live, f"{log_path(finished)}?phase=build")
 
     assert text_of(events) == numbered(6)
@@ -93,16 +91,16 @@ def test_one_phase_can_be_asked_for(live: Installation, finished: dict[str, Any]
     assert events[-1].kind == "end"
 
 
-def test_events_tell_each_change_of_status_and_phase_once(live: Installation) -> None:
+def test_each_change_of_status_and_phase_is_one_event(live: Installation) -> None:
     accepted = counting(live, lines=3)
 
     events = read(live, events_path(accepted))
 
-    told = [(e.kind, e.data["phase"] if e.kind == "phase" else e.data["status"]) for e in events]
+    reported = [(e.kind, e.data["phase"] if e.kind == "phase" else e.data["status"]) for e in events]
     phases = [("phase", name) for name in PHASES]
     started = [("status", "queued"), ("status", "running")]
-    # Without dependencies there is nothing to install, and the phase is told as skipped.
-    assert told == [*started, *phases, ("status", "completed"), ("end", "completed")]
+    # Without dependencies there is nothing to install: the phase is reported as skipped.
+    assert reported == [*started, *phases, ("status", "completed"), ("end", "completed")]
     assert [e.data["progress"] for e in events[:-1]] == [0, 0, 10, 30, 60, 90, 100, 100]
     assert events[-2].data["verdict"] is None
     assert [int(e.id) for e in events[:-1]] == sorted({int(e.id) for e in events[:-1]})
@@ -118,7 +116,7 @@ def test_the_verdict_comes_with_the_last_status(live: Installation) -> None:
     assert end.data["status"] == "failed"
 
 
-def test_headers_keep_proxies_from_gathering_and_storing(live: Installation, finished: dict[str, Any]) -> None:
+def test_headers_keep_proxies_from_buffering_and_caching(live: Installation, finished: dict[str, Any]) -> None:
     with opened(live, log_path(finished)) as answer:
         assert answer.headers["Content-Type"] == "text/event-stream"
         assert answer.headers["Cache-Control"] == "no-store"
@@ -152,7 +150,7 @@ def test_resuming_after_any_event_gives_exactly_the_rest(
         assert read(live, f"{path(finished)}?after={whole[0].id}", last_id=whole[cut].id) == rest
 
 
-def test_a_reader_cut_off_after_each_event_of_a_running_build_misses_and_repeats_nothing(live: Installation) -> None:
+def test_a_reader_that_reconnects_after_each_event_misses_and_repeats_nothing(live: Installation) -> None:
     accepted = counting(live, lines=25)
     events = read(live, log_path(accepted), most=1)
 
@@ -163,10 +161,10 @@ def test_a_reader_cut_off_after_each_event_of_a_running_build_misses_and_repeats
     assert [e.id for e in events[:-1]] == [f"1.{number}" for number in range(1, len(events))]
 
 
-def test_streams_end_at_once_with_the_web_process_and_go_on_with_the_next(live: Installation) -> None:
+def test_streams_end_with_the_web_process_and_resume_on_the_next(live: Installation) -> None:
     accepted = counting(live, lines=60)
     with Reader(live, log_path(accepted)) as before:
-        until(lambda: before.has_line("line 5\n"), seconds=20, what="it is being read")
+        until(lambda: before.has_line("line 5\n"), seconds=20, what="the log is being read")
 
         began = time.monotonic()
         assert live.end("web", seconds=20) in (0, -signal.SIGTERM)
@@ -180,7 +178,7 @@ def test_streams_end_at_once_with_the_web_process_and_go_on_with_the_next(live: 
     assert after[-1].kind == "end"
 
 
-def test_readers_go_on_with_the_next_attempt_from_its_beginning(live: Installation) -> None:
+def test_readers_continue_with_the_next_attempt_from_its_beginning(live: Installation) -> None:
     accepted = counting(live, lines=30)
     with Reader(live, log_path(accepted)) as log, Reader(live, events_path(accepted)) as events:
         until(lambda: log.has_line("line 5\n"), seconds=20, what="the first attempt prints")
@@ -201,15 +199,15 @@ def test_readers_go_on_with_the_next_attempt_from_its_beginning(live: Installati
     assert resumed == [*attempts[1], log.events[-1]]
 
 
-@pytest.mark.parametrize("fault", ["gone", "stopped"])
-def test_without_redis_readers_are_only_slower(live: Installation, fault: str) -> None:
+@pytest.mark.parametrize("outage", ["gone", "stopped"])
+def test_without_redis_streams_are_only_slower(live: Installation, outage: str) -> None:
     accepted = counting(live, lines=80)
     redis = live.processes["redis"]
     with Reader(live, log_path(accepted)) as reader:
-        until(lambda: reader.has_line("line 5\n"), seconds=20, what="it is being read")
-        redis.kill() if fault == "gone" else redis.send_signal(signal.SIGSTOP)
+        until(lambda: reader.has_line("line 5\n"), seconds=20, what="the log is being read")
+        redis.kill() if outage == "gone" else redis.send_signal(signal.SIGSTOP)
         try:
-            time.sleep(4)  # by now even one that hangs has been given up
+            time.sleep(4)  # by now, even connections that hang have timed out
             behind = []
             for _ in range(8):
                 time.sleep(0.25)
@@ -232,7 +230,7 @@ def _seconds(timestamp: str) -> float:
 # --- Who may -----------------------------------------------------------------------------------------------------
 
 
-def test_refusals_have_the_one_shape_of_errors_and_tell_no_secret(live: Installation, finished: dict[str, Any]) -> None:
+def test_refusals_have_the_standard_error_format_and_no_secrets(live: Installation, finished: dict[str, Any]) -> None:
     others = live.make_token("someone-else")
     unknown = "/v1/builds/00000000-0000-4000-8000-000000000000/logs"
     log, events = log_path(finished), events_path(finished)
@@ -285,7 +283,7 @@ SET_PASSWORD = (
 # --- Many --------------------------------------------------------------------------------------------------------
 
 
-def test_readers_cost_no_thread_and_past_the_limit_are_told_to_come_back(live: Installation) -> None:
+def test_readers_hold_no_threads_and_are_refused_over_the_limit(live: Installation) -> None:
     accepted = counting(live, lines=40)
     web = psutil.Process(live.processes["web"].pid)
     readers = [Reader(live, log_path(accepted)) for _ in range(MOST_READERS)]
@@ -305,10 +303,10 @@ def test_readers_cost_no_thread_and_past_the_limit_are_told_to_come_back(live: I
     assert int(refused.headers["Retry-After"]) > 0
     assert plain.status_code == 200
     assert {text_of(reader.events) for reader in readers} == {numbered(40)}
-    assert read(live, log_path(accepted))[-1].kind == "end"  # there is room again
+    assert read(live, log_path(accepted))[-1].kind == "end"  # there is room for another reader again
 
 
-def test_a_reader_that_leaves_makes_room(live: Installation, finished: dict[str, Any]) -> None:
+def test_a_disconnected_reader_makes_room(live: Installation, finished: dict[str, Any]) -> None:
     for _ in range(MOST_READERS + 5):
         assert len(read(live, log_path(finished), most=1)) == 1
 

@@ -1,4 +1,4 @@
-"""Logs of a real build: whole, in order, soon there, and capped with the worker's memory flat."""
+"""Logs of a real build: complete, in order, readable soon, and capped with constant memory in the worker."""
 
 import time
 
@@ -54,9 +54,9 @@ def test_a_line_can_be_read_while_the_build_runs(chef: Installation) -> None:
     chef.wait(accepted)
 
 
-def test_200_mb_of_output_are_capped_with_a_mark_and_flat_memory(chef: Installation) -> None:
+def test_200_mb_of_output_are_capped_with_constant_memory(chef: Installation) -> None:
     line = "y" * 99
-    # The numbers at both ends show that what is kept is the beginning and the end, in order.
+    # The numbers at both ends show that the beginning and the end are kept, in order.
     script = f"echo first; sleep 3; yes {line} | head -c 200000000; for i in $(seq 1 50); do echo last $i; done"
     accepted = chef.submit({"index.html": "x"}, strategy={"buildCommand": script, "timeout": 120000})
     until(lambda: "first\n" in chef.log_text(accepted), seconds=20, what="the build has begun")
@@ -81,11 +81,11 @@ def test_200_mb_of_output_are_capped_with_a_mark_and_flat_memory(chef: Installat
 
 
 def _worker_memory(chef: Installation) -> int:
-    """The largest private memory of any process below the workers', in bytes."""
+    """The largest private memory, in bytes, of any descendant of the workers' process."""
     found = [0]
     for process in psutil.Process(chef.processes["workers"].pid).children(recursive=True):
         try:
             found.append(process.memory_full_info().uss)
         except psutil.Error:
-            continue  # it ended just now
+            continue  # it has just ended
     return max(found)

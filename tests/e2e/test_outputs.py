@@ -1,4 +1,4 @@
-"""Outputs that want to lead astray: refused with a verdict or left out with a line in the log; never followed."""
+"""Hostile outputs, such as links: refused with a verdict or left out with a log line; links are never followed."""
 
 from typing import Any
 
@@ -32,7 +32,7 @@ def submit(chef: Installation, command: str, **strategy: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_an_output_that_cannot_be_kept_ends_with_the_verdict_that_says_so(chef: Installation, name: str) -> None:
+def test_an_invalid_output_ends_with_the_expected_verdict(chef: Installation, name: str) -> None:
     command, code = REFUSED[name]
 
     document = chef.wait(submit(chef, command, outputs=["nested/ssl"] if "nested" in command else ["dist"]))
@@ -48,7 +48,7 @@ def test_only_regular_files_with_plain_names_are_kept(chef: Installation) -> Non
 
     assert document["status"] == "completed", chef.log_text(accepted)
     listing = chef.get(f"/v1/projects/{accepted['projectId']}/artifacts")["artifacts"]
-    # Of two names of one file, the engine gives the one that it meets first as the file.
+    # Of two hard links, the engine's archive has the first one it meets as the file.
     kept = {artifact["name"].removeprefix("dist/") for artifact in listing}
     assert kept - {"hard.txt", "kept.txt"} == {
         "folder/inside.txt",
@@ -79,7 +79,7 @@ def test_an_output_may_be_one_file_and_several_may_be_named(chef: Installation) 
     assert [artifact["name"] for artifact in listing] == ["a/b/one.txt", "two.txt"]
 
 
-def test_an_artifact_is_not_sent_again_to_who_has_it(chef: Installation) -> None:
+def test_an_unchanged_artifact_is_not_sent_again(chef: Installation) -> None:
     accepted = submit(chef, "mkdir dist && echo '<h1>hi</h1>' > dist/index.html")
     chef.wait(accepted)
     path = f"/v1/projects/{accepted['projectId']}/artifacts/dist/index.html"

@@ -1,11 +1,12 @@
-"""Requests that must be refused: each at once, with a code, the place of the fault and what to do, leaving nothing."""
+"""Requests that must be refused: at once, with a code, the field and a hint, and without side effects."""
 
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import pytest
 
-from tests.e2e.client import ChefClient, Refused
+from tests.e2e.client import ChefClient, RequestRefusedError
 from tests.installation import Installation, until
 
 pytestmark = pytest.mark.once("postgresql")
@@ -20,7 +21,7 @@ def client(chef: Installation) -> Iterator[ChefClient]:
         yield client
 
 
-# What is sent, and the error that has to be among those it is answered with: its code, and where the fault is.
+# A body, and an error that must be among those in the answer: (code, start of attr).
 REFUSED: dict[str, tuple[Any, str, str]] = {
     "parent folder": ({"files": {"../x": ""}}, "invalid_path", "files.../x"),
     "absolute path": ({"files": {"/etc/x": ""}}, "invalid_path", "files./etc/x"),
@@ -75,22 +76,22 @@ REFUSED: dict[str, tuple[Any, str, str]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_a_bad_request_is_refused_with_what_to_do(client: ChefClient, name: str) -> None:
+def test_a_bad_request_is_refused_with_a_hint(client: ChefClient, name: str) -> None:
     body, code, attr = REFUSED[name]
 
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RequestRefusedError) as refused:
         client.submit(body)
 
     assert refused.value.status == 400
-    told = {(error["code"], error["attr"] or "") for error in refused.value.errors}
-    assert any(code == each and place.startswith(attr) for each, place in told), refused.value
+    errors = {(error["code"], error["attr"] or "") for error in refused.value.errors}
+    assert any(code == each and place.startswith(attr) for each, place in errors), refused.value
     assert all(len(error["detail"]) > 10 for error in refused.value.errors)
 
 
-def test_all_that_is_wrong_is_told_at_once(client: ChefClient) -> None:
+def test_all_errors_are_reported_at_once(client: ChefClient) -> None:
     body = {"files": {"../x": "", "B": "", "b": ""}, "strategy": {"runtime": "cobol", "cpus": -1}, "priority": "now"}
 
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RequestRefusedError) as refused:
         client.submit(body)
 
     assert {error["attr"] for error in refused.value.errors} >= {"files.../x", "files.b", "strategy.cpus", "priority"}
@@ -99,26 +100,26 @@ def test_all_that_is_wrong_is_told_at_once(client: ChefClient) -> None:
 @pytest.mark.parametrize(
     "content", [b'{"files": {', b"\xff\xfe", b"", b"NaN"], ids=["cut off", "no UTF-8", "empty", "NaN"]
 )
-def test_a_body_that_is_no_json_is_refused(client: ChefClient, content: bytes) -> None:
-    with pytest.raises(Refused) as refused:
+def test_a_body_that_is_not_json_is_refused(client: ChefClient, content: bytes) -> None:
+    with pytest.raises(RequestRefusedError) as refused:
         client.submit_raw(content)
 
     assert refused.value.status == 400
     assert refused.value.errors[0]["detail"]
 
 
-def test_a_body_beyond_every_limit_is_refused_before_it_is_read(client: ChefClient) -> None:
+def test_an_oversized_body_is_refused_before_it_is_read(client: ChefClient) -> None:
     body = b'{"files": {"a": "' + b"x" * (45 * MIB) + b'"}}'
 
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RequestRefusedError) as refused:
         client.submit_raw(body)
 
     assert refused.value.status == 413
     assert "42" in refused.value.errors[0]["detail"]
 
 
-def test_a_stranger_is_told_to_bring_a_token(chef: Installation) -> None:
-    with ChefClient(chef.url, "") as stranger, pytest.raises(Refused) as refused:
+def test_a_request_without_a_token_is_refused(chef: Installation) -> None:
+    with ChefClient(chef.url, "") as stranger, pytest.raises(RequestRefusedError) as refused:
         stranger.submit({"files": PAGE})
 
     assert refused.value.status == 401
@@ -126,10 +127,11 @@ def test_a_stranger_is_told_to_bring_a_token(chef: Installation) -> None:
 
 
 def test_refused_requests_leave_nothing_behind(chef: Installation, client: ChefClient) -> None:
+    until(lambda: httpx.get(f"{chef.url}/health").is_success, seconds=60, what="the workers have started")
     before = client.health()["checks"]["queue"]["depth"]
 
     for body, _, _ in REFUSED.values():
-        with pytest.raises(Refused):
+        with pytest.raises(RequestRefusedError):
             client.submit(body)
 
     assert client.health()["checks"]["queue"]["depth"] <= before

@@ -1,7 +1,7 @@
-"""The fix loop as its users get it: projects that a model has written with mistakes, built and mended for real.
+"""The fix loop end to end: projects that a scripted model wrote with mistakes, built and repaired for real.
 
-Everything is submitted at once and followed to its end; each test then looks at what has become of its own. The model
-is scripted, and counts its tokens as an endpoint does: what goes in, what comes out, never more than was allowed.
+All are submitted at once and followed to their end; each test then checks its own. The model counts tokens as an
+endpoint does: input, and output up to the allowed maximum.
 """
 
 import json
@@ -29,11 +29,11 @@ pytestmark = [pytest.mark.once("postgresql"), pytest.mark.docker, pytest.mark.re
 
 LOOP_SECONDS = 240
 CHARS_PER_TOKEN = 4
-PRICES = {"input": 2.5, "output": 10.0}  # of a million tokens
+PRICES = {"input": 2.5, "output": 10.0}  # per million tokens
 TERMINAL = {"completed", "failed", "cancelled"}
 ENTERED = [name for name, broken in BROKEN.items() if broken.repairs]
 NEVER_ENTERED = [name for name, broken in BROKEN.items() if not broken.repairs]
-MENDED = [name for name, broken in BROKEN.items() if broken.ending == "fixed"]
+REPAIRED = [name for name, broken in BROKEN.items() if broken.ending == "fixed"]
 
 
 # --- The model -------------------------------------------------------------------------------------------------------
@@ -41,7 +41,7 @@ MENDED = [name for name, broken in BROKEN.items() if broken.ending == "fixed"]
 
 @dataclass(frozen=True)
 class Held:
-    """An answer that waits for something."""
+    """An answer that is sent once an event is set."""
 
     answer: Answer
     event: threading.Event
@@ -53,27 +53,27 @@ class Held:
 
 
 class Author:
-    """Writes each broken project as it is planned, and answers to repairs as it is told. `used` is what it has counted
-    for each project: the tokens of every request, as input and output."""
+    """Writes the broken projects as planned, and answers repair requests from their lists. `used`: for each project,
+    the (input, output) tokens of every request."""
 
     def __init__(self) -> None:
         self.used: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
         self.asked: defaultdict[str, list[str]] = defaultdict(list)
         self.answers = {name: deque(broken.answers) for name, broken in BROKEN.items()}
-        self.may_go_on = {UNREADABLE: threading.Event(), SUPERSEDED: threading.Event()}
+        self.may_continue = {UNREADABLE: threading.Event(), SUPERSEDED: threading.Event()}
 
     def __call__(self, key: str, body: Mapping[str, Any]) -> Answer | None:
         found = re.search(r"Make this one: (.+)\.\n", str(body["messages"][1]["content"]))
         assert found
         name = found[1]
         self.asked[name].append(key)
-        if (answer := self._says(name, key)) is None:
-            return None  # which is a fault of the test's
+        if (answer := self._answer(name, key)) is None:
+            return None  # a mistake in the test
         counted = answer if isinstance(answer, Refuses) else self._counted(name, answer, body)
         held = (name, key) in {(UNREADABLE, "plan"), (SUPERSEDED, "patch")}
-        return Held(counted, self.may_go_on[name]) if held else counted
+        return Held(counted, self.may_continue[name]) if held else counted
 
-    def _says(self, name: str, key: str) -> Any:
+    def _answer(self, name: str, key: str) -> Any:
         broken = BROKEN[name]
         if key == "plan":
             return broken.plan
@@ -90,12 +90,12 @@ class Author:
         return Says(text[: out * CHARS_PER_TOKEN], finish="length" if out == most else "stop", usage=(into, out))
 
 
-# --- What becomes of the projects ------------------------------------------------------------------------------------
+# --- Running the loops -----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Ended:
-    """A loop that has ended: the generation, its builds in order, and the files of every revision by its number."""
+    """An ended loop: the generation, its builds in order, and the files of every revision by number."""
 
     broken: Broken = field(repr=False)
     generation: Json
@@ -112,8 +112,8 @@ class Ended:
         return [self.generation, *self.repairs]
 
     @property
-    def told(self) -> str:
-        """For whoever has to find out why a test failed."""
+    def details(self) -> str:
+        """Details for the message of a failed assertion."""
         verdicts = [json.dumps(build["verdict"], indent=1) for build in self.builds]
         return "\n".join([json.dumps(self.generation["fix"], indent=1), *verdicts])
 
@@ -133,9 +133,9 @@ def author(model: ScriptedModel) -> Author:
 
 
 @pytest.fixture(scope="module")
-def mending(short_folder: Path, model: ScriptedModel) -> Iterator[Installation]:
+def repairing(short_folder: Path, model: ScriptedModel) -> Iterator[Installation]:
     """An installation with a model."""
-    folder = short_folder / "mending"
+    folder = short_folder / "repairing"
     folder.mkdir()
     installation = Installation(
         folder,
@@ -154,20 +154,20 @@ def mending(short_folder: Path, model: ScriptedModel) -> Iterator[Installation]:
 
 
 @pytest.fixture(scope="module")
-def http(mending: Installation) -> Iterator[httpx.Client]:
-    with mending.client() as client:
+def http(repairing: Installation) -> Iterator[httpx.Client]:
+    with repairing.client() as client:
         yield client
 
 
 @pytest.fixture(scope="module")
-def ended(mending: Installation, http: httpx.Client, author: Author) -> dict[str, Ended]:
+def ended(repairing: Installation, http: httpx.Client, author: Author) -> dict[str, Ended]:
     begun = {name: _begin(http, name, broken) for name, broken in BROKEN.items()}
-    _lose_the_key(mending, begun[UNREADABLE])
-    author.may_go_on[UNREADABLE].set()
+    _lose_the_key(repairing, begun[UNREADABLE])
+    author.may_continue[UNREADABLE].set()
     _cancel_its_build(http, begun[CANCELLED])
-    until(lambda: "patch" in author.asked[SUPERSEDED], seconds=LOOP_SECONDS, what="a repair is asked for")
-    _go_on_with(http, begun[SUPERSEDED])
-    author.may_go_on[SUPERSEDED].set()
+    until(lambda: "patch" in author.asked[SUPERSEDED], seconds=LOOP_SECONDS, what="a repair is requested")
+    _change_project(http, begun[SUPERSEDED])
+    author.may_continue[SUPERSEDED].set()
     return {name: _followed(http, name, generation) for name, generation in begun.items()}
 
 
@@ -179,14 +179,14 @@ def _begin(http: httpx.Client, name: str, broken: Broken) -> Json:
     return dict(answer.json())
 
 
-def _lose_the_key(mending: Installation, generation: Json) -> None:
-    """A secret of the project that was sealed with a key which the installation no longer has."""
+def _lose_the_key(repairing: Installation, generation: Json) -> None:
+    """Store a secret that was encrypted with a key that the installation does not have."""
     script = (
         "from projects.environment import Secret, set_environment\nfrom projects.models import Project\n"
         f"project = Project.objects.get(pk={generation['projectId']!r})\n"
         "set_environment(project, env=None, secrets={'TOKEN': Secret('0123456789')})\n"
     )
-    environment = {**mending.environment, "CHEF_SECRETS_KEY": "a key that has been lost " * 2}
+    environment = {**repairing.environment, "CHEF_SECRETS_KEY": "a key that has been lost " * 2}
     subprocess.run([sys.executable, "manage.py", "shell", "-c", script], cwd=ROOT, env=environment, check=True)
 
 
@@ -199,7 +199,7 @@ def _cancel_its_build(http: httpx.Client, generation: Json) -> None:
     assert http.post(f"/v1/builds/{build['jobId']}/cancel").status_code == 202
 
 
-def _go_on_with(http: httpx.Client, generation: Json) -> None:
+def _change_project(http: httpx.Client, generation: Json) -> None:
     answer = http.post(f"/v1/projects/{generation['projectId']}/revisions", json={"files": {"index.html": "Mine."}})
     assert answer.status_code == 201, answer.text
 
@@ -225,7 +225,7 @@ def _followed(http: httpx.Client, name: str, begun: Json) -> Ended:
 
 
 def _builds(http: httpx.Client, generation: Json) -> list[Json]:
-    """The builds of what a model has made of a project, the first one first."""
+    """The project's builds that belong to a generation, oldest first."""
     rows = _got(http, f"/v1/builds?project={generation['projectId']}").json()["results"]
     return [row for row in reversed(rows) if row["generationId"]]
 
@@ -240,7 +240,7 @@ def _got(http: httpx.Client, address: str) -> httpx.Response:
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_loop_ends_for_the_reason_that_it_has(ended: dict[str, Ended], name: str) -> None:
+def test_a_loop_ends_for_the_expected_reason(ended: dict[str, Ended], name: str) -> None:
     loop, expected = ended[name], BROKEN[name]
     fix = loop.generation["fix"]
 
@@ -248,16 +248,18 @@ def test_a_loop_ends_for_the_reason_that_it_has(ended: dict[str, Ended], name: s
     errors = [repair["error"] and repair["error"]["code"] for repair in loop.repairs]
 
     assert loop.generation["status"] == "completed", loop.generation["error"]
-    assert (fix["ending"], codes, errors) == (expected.ending, list(expected.builds), list(expected.repairs)), loop.told
+    assert (fix["ending"], codes, errors) == (expected.ending, list(expected.builds), list(expected.repairs)), (
+        loop.details
+    )
     assert fix["bestRevision"] == expected.best
     assert len(loop.repairs) <= 3
 
 
-# --- What a repair is ------------------------------------------------------------------------------------------------
+# --- Repairs ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ENTERED)
-def test_each_repair_is_built_as_the_child_of_the_build_that_it_mends(ended: dict[str, Ended], name: str) -> None:
+def test_each_repair_is_built_as_the_child_of_the_failed_build(ended: dict[str, Ended], name: str) -> None:
     loop = ended[name]
     built = [repair for repair in loop.repairs if repair["status"] == "completed"]
 
@@ -271,7 +273,7 @@ def test_each_repair_is_built_as_the_child_of_the_build_that_it_mends(ended: dic
 
 
 @pytest.mark.parametrize("name", ENTERED)
-def test_a_repair_tells_what_it_has_changed(ended: dict[str, Ended], name: str, tmp_path: Path) -> None:
+def test_a_repair_has_a_message_and_a_diff(ended: dict[str, Ended], name: str, tmp_path: Path) -> None:
     loop = ended[name]
 
     for repair in loop.repairs:
@@ -284,7 +286,7 @@ def test_a_repair_tells_what_it_has_changed(ended: dict[str, Ended], name: str, 
 
 
 def _patched(files: Files, diff: str, folder: Path) -> Files:
-    """The files with a diff applied to them, by git."""
+    """The files after `git apply` of a diff."""
     for path, content in files.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(content)
@@ -292,25 +294,25 @@ def _patched(files: Files, diff: str, folder: Path) -> Files:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize("name", MENDED)
-def test_what_is_mended_has_an_output(ended: dict[str, Ended], name: str) -> None:
+@pytest.mark.parametrize("name", REPAIRED)
+def test_a_repaired_build_has_an_output(ended: dict[str, Ended], name: str) -> None:
     assert ended[name].artifacts
 
 
-# --- What stays ------------------------------------------------------------------------------------------------------
+# --- The project afterwards ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", sorted(BROKEN.keys() - {SUPERSEDED, "repairs are not wanted"}))
-def test_the_project_goes_on_from_the_best_revision(ended: dict[str, Ended], name: str) -> None:
+def test_the_project_continues_from_the_best_revision(ended: dict[str, Ended], name: str) -> None:
     loop = ended[name]
     newest, best = max(loop.revisions), loop.generation["fix"]["bestRevision"]
 
     assert loop.revisions[newest] == loop.revisions[best]
-    # Nothing is brought back that is there already.
+    # The best revision is restored only if it is not the newest already.
     assert newest == len(loop.builds) + (best != len(loop.builds))
 
 
-def test_what_its_owner_has_made_meanwhile_is_left_alone(ended: dict[str, Ended]) -> None:
+def test_the_owner_s_own_revision_is_left_alone(ended: dict[str, Ended]) -> None:
     assert ended[SUPERSEDED].revisions[2] == {"index.html": b"Mine."}
     assert sorted(ended[SUPERSEDED].revisions) == [1, 2]
 
@@ -321,11 +323,13 @@ def test_nothing_leaves_the_project_s_folder(ended: dict[str, Ended]) -> None:
     assert not [path for path in paths if "escape" in path or path.startswith("/") or ".." in path]
 
 
-# --- What is not tried -----------------------------------------------------------------------------------------------
+# --- Builds that are not repaired ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", NEVER_ENTERED)
-def test_the_model_is_asked_for_no_repair_that_is_not_to_be(ended: dict[str, Ended], author: Author, name: str) -> None:
+def test_the_model_is_not_asked_for_repairs_that_are_not_allowed(
+    ended: dict[str, Ended], author: Author, name: str
+) -> None:
     loop = ended[name]
 
     assert loop.repairs == []
@@ -333,7 +337,7 @@ def test_the_model_is_asked_for_no_repair_that_is_not_to_be(ended: dict[str, End
     assert "patch" not in author.asked[name]
 
 
-def test_failures_of_every_other_class_are_left_alone(ended: dict[str, Ended]) -> None:
+def test_failures_of_other_classes_are_not_repaired(ended: dict[str, Ended]) -> None:
     classes = {loop.builds[-1]["verdict"]["class"] for loop in ended.values() if loop.broken.ending == "not_ours"}
 
     assert classes == {"infra", "limit", "policy", "cancelled"}
@@ -343,22 +347,22 @@ def test_failures_of_every_other_class_are_left_alone(ended: dict[str, Ended]) -
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_tokens_add_up_to_what_the_endpoint_has_reported(ended: dict[str, Ended], author: Author, name: str) -> None:
+def test_tokens_add_up_to_the_endpoint_s_reports(ended: dict[str, Ended], author: Author, name: str) -> None:
     loop = ended[name]
 
-    told = [(one["tokens"]["input"], one["tokens"]["output"]) for one in loop.family]
+    used = [(one["tokens"]["input"], one["tokens"]["output"]) for one in loop.family]
 
-    assert [sum(kind) for kind in zip(*told, strict=True)] == [
+    assert [sum(kind) for kind in zip(*used, strict=True)] == [
         sum(kind) for kind in zip(*author.used[name], strict=True)
     ]
     assert not any(one["tokens"]["estimated"] for one in loop.family)
-    for one, (into, out) in zip(loop.family, told, strict=True):
+    for one, (into, out) in zip(loop.family, used, strict=True):
         assert one["tokens"]["total"] == into + out
         assert one["cost"] == pytest.approx((into * PRICES["input"] + out * PRICES["output"]) / 1e6)
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_family_never_uses_more_than_it_may(ended: dict[str, Ended], name: str) -> None:
+def test_a_generation_and_its_repairs_stay_within_the_token_limit(ended: dict[str, Ended], name: str) -> None:
     loop = ended[name]
     limits = {one["tokens"]["limit"] for one in loop.family}
 
@@ -366,11 +370,13 @@ def test_a_family_never_uses_more_than_it_may(ended: dict[str, Ended], name: str
     assert sum(one["tokens"]["total"] for one in loop.family) <= limits.pop()
 
 
-# --- After all of it -------------------------------------------------------------------------------------------------
+# --- Afterwards ------------------------------------------------------------------------------------------------------
 
 
-def test_nothing_is_left_to_say_or_to_do(mending: Installation, ended: dict[str, Ended], author: Author) -> None:
+def test_no_answers_jobs_or_containers_are_left(
+    repairing: Installation, ended: dict[str, Ended], author: Author
+) -> None:
     assert {name: list(answers) for name, answers in author.answers.items() if answers} == {}
-    assert mending.rows("SELECT count(*) FROM projects_generation WHERE status IN ('queued', 'running')") == [(0,)]
-    assert mending.rows("SELECT count(*) FROM builds_build WHERE status IN ('queued', 'running')") == [(0,)]
-    until(lambda: not mending.leftovers(), seconds=30, what="no labelled container, volume or network is left")
+    assert repairing.rows("SELECT count(*) FROM projects_generation WHERE status IN ('queued', 'running')") == [(0,)]
+    assert repairing.rows("SELECT count(*) FROM builds_build WHERE status IN ('queued', 'running')") == [(0,)]
+    until(lambda: not repairing.leftovers(), seconds=30, what="no labelled container, volume or network is left")

@@ -1,4 +1,4 @@
-"""An installation that keeps artifacts in an S3-compatible store: a real build, all ways out, and the store away."""
+"""An installation with artifacts in an S3-compatible store: a real build, all downloads, and a store outage."""
 
 import hashlib
 import io
@@ -39,7 +39,7 @@ def built(stored: Installation) -> dict[str, Any]:
     return stored.submit({"index.html": PAGE}, strategy=BUILD)
 
 
-def test_what_is_built_comes_out_of_the_store_in_every_way(stored: Installation, s3: S3Server) -> None:
+def test_artifacts_in_the_store_are_served_in_every_way(stored: Installation, s3: S3Server) -> None:
     accepted = built(stored)
     assert stored.wait(accepted)["status"] == "completed"
     project = f"/v1/projects/{accepted['projectId']}"
@@ -71,11 +71,11 @@ def test_what_is_built_comes_out_of_the_store_in_every_way(stored: Installation,
     assert s3.keys(BUCKET) == []
 
 
-def test_a_build_waits_for_a_store_that_is_away(stored: Installation, s3: S3Server) -> None:
+def test_a_build_waits_for_an_unavailable_store(stored: Installation, s3: S3Server) -> None:
     s3.stop()
     try:
         accepted = built(stored)
-        until(lambda: faults(stored, accepted), seconds=60, what="an attempt finds no store")
+        until(lambda: faults(stored, accepted), seconds=60, what="an attempt fails without the store")
         health = httpx.get(f"{stored.url}/health", trust_env=False)
     finally:
         s3.start()
@@ -91,7 +91,7 @@ def test_a_build_waits_for_a_store_that_is_away(stored: Installation, s3: S3Serv
 
 
 def faults(stored: Installation, accepted: dict[str, Any]) -> bool:
-    """Whether an attempt has ended with a fault of ours, after which the build is queued again."""
+    """Whether an attempt has ended with an infrastructure fault, after which the build is queued again."""
     document = stored.status(accepted)
     assert document["status"] in {"queued", "running"}, document["verdict"]
     return bool(document["status"] == "queued" and document["attempt"] >= 1)

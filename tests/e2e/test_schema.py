@@ -1,4 +1,4 @@
-"""The running API against its own schema: requests made from it, valid and not, and every check on the answers."""
+"""The running API against its own schema: generated requests, valid and invalid, and all checks on the answers."""
 
 import json
 import os
@@ -18,9 +18,9 @@ from tests.installation import Installation, until
 
 pytestmark = [pytest.mark.once("postgresql"), pytest.mark.docker, pytest.mark.redis]
 
-# What no schema can say, so that a request that is valid by it may still be refused: whether files fit together and
-# can be built, whether variables may be set, whether a cursor is one that the list gave, where an address leads, which
-# of two times is the later one; and of a reported result, whether its status goes with the rest.
+# Rules that a schema cannot express, so that a request that is valid by it may still be refused: whether files form a
+# buildable project, whether variables may be set, whether a cursor is genuine, where a URL leads, which of two times is
+# later; and whether a reported result's status matches the rest.
 _SOURCES = ["createProject", "addRevision", "detect", "changeProject", "reportResult"]
 _LISTS = [
     "listProjects",
@@ -34,7 +34,7 @@ _LISTS = [
 _WEBHOOKS = ["createWebhook", "changeWebhook", "replayDeliveries"]
 _ACCEPTED = ["2xx", "3xx", "401", "403", "404", "409", "422", "429"]
 JSON = {"Content-Type": "application/json"}
-# Nothing is sent, so messages wait: without a sender, /health would call that a fault after a minute.
+# No sender runs, so messages wait, which /health would report as an error after a minute: pretend that one does.
 SENDER_ELSEWHERE = """
 from datetime import timedelta
 from django.utils import timezone
@@ -46,11 +46,11 @@ NODE = {"runtime": "node", "buildCommand": "mkdir dist && echo built && echo '<h
 
 @pytest.fixture(scope="module")
 def api(short_folder: Path) -> Iterator[Installation]:
-    """One of its own: what is sent here keeps its worker busy, and would spend the shared one's budgets."""
+    """Its own installation: these requests keep the worker busy, and would use up the shared one's rate limits."""
     folder = short_folder / "schema"
     folder.mkdir()
     unlimited = {"CHEF_RATE_READ": "0", "CHEF_RATE_WRITE": "0", "CHEF_RATE_ANONYMOUS": "0"}
-    # A model that nobody can reach, and nobody waits for: generations are accepted, and fail at once.
+    # An unreachable model without retries: generations are accepted, and fail at once.
     model = {"AI_PROVIDER": "openai", "AI_BASE_URL": "http://127.0.0.1:1/v1", "AI_TRIES": "1", "GENERATE_WAIT": "0"}
     few = {"WORKER_CONCURRENCY": "1", "GENERATION_CONCURRENCY": "1", "CHEF_WORKER_SECRET": SECRET}
     installation = Installation(folder, CHEF_OWNER_MAX_QUEUED="5000", **few, **unlimited, **model)
@@ -62,7 +62,7 @@ def api(short_folder: Path) -> Iterator[Installation]:
         installation.stop()
 
 
-def test_requests_made_from_the_schema_find_no_fault(api: Installation, tmp_path: Path) -> None:
+def test_requests_generated_from_the_schema_find_no_error(api: Installation, tmp_path: Path) -> None:
     done, doomed = api.wait(api.submit({"index.js": ""}, strategy=NODE)), api.submit({"index.html": "<h1>bye</h1>"})
     assert done["status"] == "completed"
     failed, webhooks = _failed_generation(api), [_webhook(api), _webhook(api)]
@@ -75,7 +75,7 @@ def test_requests_made_from_the_schema_find_no_fault(api: Installation, tmp_path
     argv += ["--checks=all", "--phases=examples,coverage,fuzzing", "--max-examples=5", "--generation-deterministic"]
     argv += ["--no-color", "--warnings=off", "--report-har-path", str(report)]
     hooks = {"SCHEMATHESIS_HOOKS": str(Path(__file__).parent / "schema_hooks.py"), "CHEF_WORKER_SECRET": SECRET}
-    hooks["HELD_BUILDS"] = f"heartbeat {kept['jobId']},result {ended['jobId']}"
+    hooks["CLAIMED_BUILDS"] = f"heartbeat {kept['jobId']},result {ended['jobId']}"
     run = subprocess.run(argv, cwd=tmp_path, env=os.environ | hooks, capture_output=True, text=True, timeout=300)
 
     assert run.returncode == 0, run.stdout[-12_000:] + run.stderr[-2000:]
@@ -88,7 +88,7 @@ def _operations_of_schema(api: Installation) -> set[str]:
 
 
 def _operations_that_succeeded(report: Path) -> set[str]:
-    """A check of answers that are all refusals would say little."""
+    """Operations that were answered with success at least once: checking only refusals would prove little."""
     found = set()
     for entry in json.loads(report.read_text())["log"]["entries"]:
         if entry["response"]["status"] < 300:
@@ -108,7 +108,7 @@ def _failed_generation(api: Installation) -> str:
 
 
 def _claimed(api: Installation) -> dict[str, Any]:
-    """A build that a builder outside has taken."""
+    """A build claimed by an external builder."""
     api.submit({"index.html": "<h1>hi</h1>"}, queue="external")
     with api.client() as client:
         answer = client.post("/v1/hooks/worker-claim", content=b"{}", headers={**signed(b"{}"), **JSON})
@@ -117,7 +117,7 @@ def _claimed(api: Installation) -> dict[str, Any]:
 
 
 def _webhook(api: Installation) -> dict[str, Any]:
-    """One with a delivery. Nothing is sent: there is no sender."""
+    """A webhook with a delivery, which is not sent: no sender runs."""
     with api.client() as client:
         made = client.post("/v1/webhooks", json={"url": "https://example.com/", "events": ["build.failed"]})
         assert made.status_code == 201, made.text
@@ -129,7 +129,7 @@ def _webhook(api: Installation) -> dict[str, Any]:
 def _config(
     done: dict[str, Any], doomed: dict[str, Any], failed: str, kept: dict[str, Any], webhooks: list[dict[str, Any]]
 ) -> str:
-    """Ids of things that are there, so that requests get past the 404."""
+    """Schemathesis settings with ids of existing objects, so that requests get past 404."""
     artifact = "dist/index.html"
     of_project = {"id": done["projectId"], "number": 1, "path": "index.js", "name": artifact}
     of_project["query.jobId"] = done["jobId"]
@@ -143,7 +143,7 @@ def _config(
         _operations("include-operation-id", "getClaimedArchive", {"token": kept["archive"]["url"].rpartition("/")[2]}),
         _operations("include-operation-id", "deleteWebhook", {"id": webhooks[1]["id"]}),
     ]
-    # An unknown header is no fault, whatever the schema says of the known ones.
+    # An unknown header is no error, even if the schema describes the known ones.
     for name in ("watchBuild", "watchGeneration"):
         parts.append(_operations("include-operation-id", name, {}))
         parts.append("checks.negative_data_rejection.expected-statuses = " + repr(["2xx", "4xx"]))

@@ -1,4 +1,4 @@
-"""From inside both phases of a real build: no powers, nothing to write to, nobody to talk to."""
+"""The sandbox seen from inside both phases of a real build: no privileges, nothing to write to, no network."""
 
 import json
 import socket
@@ -87,7 +87,7 @@ class _Answer(socketserver.BaseRequestHandler):
 
 @pytest.fixture(scope="module")
 def host_service() -> Iterator[socketserver.TCPServer]:
-    """A service of the host's that listens on every address, as a careless database would."""
+    """A service on the host that listens on every address, as a careless database would."""
     with socketserver.ThreadingTCPServer(("0.0.0.0", 0), _Answer) as server:
         server.answered = False  # type: ignore[attr-defined]
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -97,7 +97,7 @@ def host_service() -> Iterator[socketserver.TCPServer]:
 
 @pytest.fixture(scope="module")
 def reports(chef: Installation, host_service: socketserver.TCPServer) -> dict[str, dict[str, Any]]:
-    """What the probe saw in each phase."""
+    """The probe's report from each phase."""
     port = host_service.server_address[1]
     own = socket.gethostbyname(socket.gethostname())
     targets = [["127.0.0.1", chef.redis_port], ["169.254.169.254", 80], ["172.17.0.1", port], [own, port]]
@@ -130,11 +130,11 @@ def report(request: pytest.FixtureRequest, reports: dict[str, dict[str, Any]]) -
     return reports[request.param]
 
 
-def test_a_build_knows_itself_by_name(report: dict[str, Any]) -> None:
+def test_localhost_resolves_to_loopback(report: dict[str, Any]) -> None:
     assert report["itself"] in {"127.0.0.1", "::1"}
 
 
-def test_there_are_no_capabilities_and_no_way_to_new_ones(report: dict[str, Any]) -> None:
+def test_there_are_no_capabilities_and_none_can_be_gained(report: dict[str, Any]) -> None:
     status = dict(line.split(":\t", 1) for line in report["status"].splitlines() if ":\t" in line)
 
     assert {name: int(value, 16) for name, value in status.items() if name.startswith("Cap")} == {
@@ -147,7 +147,7 @@ def test_there_are_no_capabilities_and_no_way_to_new_ones(report: dict[str, Any]
     assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
 
 
-def test_nobody_is_root(report: dict[str, Any]) -> None:
+def test_no_phase_runs_as_root(report: dict[str, Any]) -> None:
     assert (report["uid"], report["gid"]) == (10001, 10001)
     assert "uid=0" not in report["setuid"]
 
@@ -156,10 +156,10 @@ def test_nothing_but_the_project_can_be_written(report: dict[str, Any]) -> None:
     kernel = {path: answer for path, answer in report["writes"].items() if path.startswith("/proc")}
 
     assert {report["writes"][path] for path in report["writes"].keys() - kernel.keys()} <= {"EROFS", "EACCES"}
-    assert set(kernel.values()) <= {"EROFS", "EACCES", "EPERM", "ENOENT"}  # not every kernel has each of them
+    assert set(kernel.values()) <= {"EROFS", "EACCES", "EPERM", "ENOENT"}  # not every kernel has all of them
 
 
-def test_the_first_process_cannot_be_looked_into(report: dict[str, Any]) -> None:
+def test_the_first_process_cannot_be_inspected(report: dict[str, Any]) -> None:
     assert report["first"] == "EACCES"
 
 
@@ -169,7 +169,7 @@ def test_mounting_namespaces_and_devices_are_refused(report: dict[str, Any]) -> 
     assert report["mknod"] != 0
 
 
-def test_no_engine_socket_host_folder_or_disk_is_in_sight(report: dict[str, Any]) -> None:
+def test_no_engine_socket_host_folder_or_disk_is_visible(report: dict[str, Any]) -> None:
     own = {"/workspace", "/chef/egress", "/tmp", "/etc/resolv.conf", "/etc/hostname", "/etc/hosts"}
     system = ("/proc", "/sys", "/dev")
 
@@ -191,7 +191,7 @@ def test_nothing_on_the_host_or_any_network_answers(
     assert host_service.answered is False  # type: ignore[attr-defined]
 
 
-def test_the_way_to_the_registries_leads_nowhere_else(reports: dict[str, dict[str, Any]]) -> None:
+def test_the_registry_proxy_reaches_only_the_registries(reports: dict[str, dict[str, Any]]) -> None:
     refused = reports["installation"]["tunnelled"]
     egress = {(entry["host"], entry["port"]): entry["allowed"] for entry in reports["document"]["egress"]}
 
@@ -200,7 +200,7 @@ def test_the_way_to_the_registries_leads_nowhere_else(reports: dict[str, dict[st
     assert not any(egress.values())
 
 
-def test_the_sealed_phase_has_no_way_out_at_all(reports: dict[str, dict[str, Any]]) -> None:
+def test_the_build_phase_has_no_network_access_at_all(reports: dict[str, dict[str, Any]]) -> None:
     assert set(reports["build"]["tunnelled"].values()) == {"ECONNREFUSED"}
     assert "/chef/egress" not in reports["build"]["mounts"]
     assert not [name for name in reports["build"]["environment"] if "proxy" in name.lower()]

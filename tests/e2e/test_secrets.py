@@ -1,5 +1,5 @@
-"""Variables and secrets in real builds: each phase sees its own, values arrive as they were sent, and nothing that Chef
-stores, shows or writes down tells a secret."""
+"""Variables and secrets in real builds: each phase sees its own, values arrive unchanged, and nothing that Chef stores,
+shows or logs contains a secret."""
 
 import base64
 import hashlib
@@ -11,7 +11,7 @@ from urllib.parse import quote
 import docker
 import pytest
 
-from tests.e2e.client import ChefClient, Refused
+from tests.e2e.client import ChefClient, RequestRefusedError
 from tests.installation import Installation, until
 
 pytestmark = pytest.mark.once("postgresql")
@@ -19,8 +19,8 @@ pytestmark = pytest.mark.once("postgresql")
 MIB = 1024**2
 HOSTILE = "line 1\nline 2 'x' \"y\" `id` $(id) ${HOME} $HOME \\ ; && | > /tmp/x * ~ ü🍳\t%s"
 ENV = {"MODE": "production", "HOSTILE": HOSTILE, "EMPTY": "", "CI": "false"}
-SEALED = "s3cr3t/of-the+build phase"  # the build phase's alone
-SHARED = "npm_0123456789abcdefABCDEF"  # asked for in the installation too
+SEALED = "s3cr3t/of-the+build phase"  # for the build phase only
+SHARED = "npm_0123456789abcdefABCDEF"  # for the installation phase too
 KEY = "-----BEGIN KEY-----\nMIIEvQIBADANBgkqhkiG9w0BAQEF\nAASCBKcwggSjAgEAAoIBAQC7\n-----END KEY-----\n"
 SECRETS = {"SEALED": SEALED, "SHARED": {"value": SHARED, "installation": True}, "KEY": KEY}
 
@@ -76,7 +76,7 @@ def client(chef: Installation) -> Iterator[ChefClient]:
 
 @pytest.fixture(scope="module")
 def reports(client: ChefClient) -> dict[str, dict[str, Any]]:
-    """What the probe found in each phase."""
+    """The probe's report from each phase."""
     scripts = ("node probe.mjs installation", "node probe.mjs build")
     job = client.submit({**project(scripts), "env": ENV, "secrets": SECRETS})
     assert client.wait(job, seconds=60)["status"] == "completed", client.log_text(job)
@@ -99,7 +99,7 @@ def test_plain_variables_reach_both_phases_as_they_were_sent(reports: dict[str, 
     assert reports[phase]["plain"] == HOSTILE
 
 
-def test_secrets_are_the_build_phase_s_and_installation_s_only_where_asked_for(reports: dict[str, Any]) -> None:
+def test_secrets_reach_the_installation_phase_only_on_request(reports: dict[str, Any]) -> None:
     install, build = reports["installation"], reports["build"]
 
     assert {name: build["seen"].get(name) for name in SECRETS} == {
@@ -109,12 +109,12 @@ def test_secrets_are_the_build_phase_s_and_installation_s_only_where_asked_for(r
     }
     assert install["seen"]["SHARED"] == digest(SHARED)
     assert not {"SEALED", "KEY"} & set(install["seen"])
-    # Nor has any other process in that container, the forwarder's among them, what it is not to have.
+    # Nor does any other process in that container, such as the forwarder, have secrets of the build phase.
     assert not {digest(f"SEALED={SEALED}"), digest(f"KEY={KEY}")} & set(install["others"])
     assert digest(f"SHARED={SHARED}") in install["others"]
 
 
-def test_the_engine_is_told_no_more_than_the_phase_is_given(chef: Installation, client: ChefClient) -> None:
+def test_the_engine_gets_only_the_secrets_of_the_phase(chef: Installation, client: ChefClient) -> None:
     job = client.submit({**project(("sleep 3", "sleep 3; mkdir results; echo x > results/x")), "secrets": SECRETS})
 
     seen = {phase: _inspected(chef, job.job_id, phase) for phase in ("installation", "build")}
@@ -129,7 +129,7 @@ def test_the_engine_is_told_no_more_than_the_phase_is_given(chef: Installation, 
 
 
 def _inspected(chef: Installation, build: str, phase: str) -> dict[str, Any]:
-    """What the engine knows of the container that runs a phase."""
+    """The engine's data on the container that runs a phase."""
 
     def running() -> dict[str, Any] | None:
         [row] = chef.rows(f"SELECT phase FROM builds_build WHERE id = '{_key(chef, build)}'")
@@ -142,33 +142,33 @@ def _inspected(chef: Installation, build: str, phase: str) -> dict[str, Any]:
 
 
 def _key(chef: Installation, build: str) -> str:
-    """The id as the database writes it."""
+    """The id as the database stores it."""
     return build if chef.environment["DATABASE_URL"].startswith("postgres") else build.replace("-", "")
 
 
-# --- What is stored, shown and written down ----------------------------------------------------------------------
+# --- Stored, shown and logged ------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module", params=[0, 1], ids=["completed", "failed"])
 def printed(request: pytest.FixtureRequest, client: ChefClient) -> dict[str, Any]:
-    """Everything that the API tells of a build that prints its secrets in every way."""
+    """All API answers on a build that prints its secrets in every form."""
     scripts = (f"echo {SHARED} $SHARED", f"mkdir results; echo x > results/x; node print.mjs {request.param}")
     job = client.submit({**project(scripts), "env": ENV, "secrets": SECRETS})
     document = client.wait(job, seconds=60)
     assert document["status"] == ("failed" if request.param else "completed"), client.log_text(job)
     builds, project_path = f"/v1/builds/{job.job_id}", f"/v1/projects/{job.project_id}"
     paths = (builds, f"{builds}/logs", project_path, f"{project_path}/logs", "/v1/builds", "/v1/projects")
-    told = {path: client._checked(client._http.get(path)).text for path in paths}
-    return {"document": document, "log": client.log_text(job), "told": told}
+    answers = {path: client._checked(client._http.get(path)).text for path in paths}
+    return {"document": document, "log": client.log_text(job), "answers": answers}
 
 
-def _telling(text: str) -> list[str]:
-    """Which secrets a text tells, and how."""
+def _secrets_in(text: str) -> list[str]:
+    """The secrets in a text, by name and form."""
     written = {"whole": SEALED, "url": quote(SEALED, safe=""), "hex": SEALED.encode().hex(), "shared": SHARED}
     written |= {f"line {number}": line for number, line in enumerate(KEY.strip().split("\n"))}
     written |= {"json": json.dumps(KEY)[1:-1]}
     for before in range(3):
-        # Without the characters at both ends, which hold bits of the neighbours.
+        # Without the characters at both ends, which hold bits of the neighbouring bytes.
         core = base64.b64encode(b"x" * before + SEALED.encode() + b"zz")[4:-4].decode()
         written |= {f"base64 after {before}": core, f"base64url {before}": core.replace("+", "-").replace("/", "_")}
     return [name for name, form in written.items() if form in text]
@@ -177,7 +177,7 @@ def _telling(text: str) -> list[str]:
 def test_no_form_of_a_secret_is_in_the_log(printed: dict[str, Any]) -> None:
     log = printed["log"]
 
-    assert _telling(log) == []
+    assert _secrets_in(log) == []
     assert "whole [secret SEALED] end\n" in log
     assert "aside [secret SHARED]\n" in log
     assert "split [secret SEALED] end\n" in log
@@ -189,15 +189,15 @@ def test_no_form_of_a_secret_is_in_the_log(printed: dict[str, Any]) -> None:
 def test_the_verdict_s_evidence_is_masked_too(printed: dict[str, Any]) -> None:
     verdict = printed["document"]["verdict"]
 
-    assert _telling(json.dumps(verdict)) == []
+    assert _secrets_in(json.dumps(verdict)) == []
     assert verdict is None or "Error: cannot log in with [secret SEALED]" in verdict["evidence"]
 
 
-def test_no_answer_of_the_api_tells_a_secret(printed: dict[str, Any]) -> None:
-    # What the project's own command says is the project's to say; it is shown as it was sent.
-    told = {path: text.replace(f"echo {SHARED} $SHARED", "") for path, text in printed["told"].items()}
+def test_no_api_answer_contains_a_secret(printed: dict[str, Any]) -> None:
+    # The project's own command is shown as it was sent, so it may contain the value.
+    answers = {path: text.replace(f"echo {SHARED} $SHARED", "") for path, text in printed["answers"].items()}
 
-    assert {path: found for path, text in told.items() if (found := _telling(text))} == {}
+    assert {path: found for path, text in answers.items() if (found := _secrets_in(text))} == {}
 
 
 def test_neither_the_database_nor_any_process_s_log_holds_a_secret(chef: Installation, printed: Any) -> None:
@@ -207,8 +207,8 @@ def test_neither_the_database_nor_any_process_s_log_holds_a_secret(chef: Install
     logs = "".join(path.read_text(errors="replace") for path in chef.folder.glob("*.log"))
 
     assert len(stored) >= len(ENV) + len(SECRETS)
-    assert _telling(str(stored)) == _telling(str(events)) == _telling("".join(row[0] for row in chunks)) == []
-    assert _telling(logs) == []
+    assert _secrets_in(str(stored)) == _secrets_in(str(events)) == _secrets_in("".join(row[0] for row in chunks)) == []
+    assert _secrets_in(logs) == []
     assert "production" not in str(stored)
 
 
@@ -229,8 +229,8 @@ def test_neither_the_database_nor_any_process_s_log_holds_a_secret(chef: Install
         ({f"V{number}": "x" * 32_000 for number in range(33)}, "env"),
     ],
 )
-def test_an_environment_that_would_do_harm_is_refused(client: ChefClient, env: dict[str, str], attr: str) -> None:
-    with pytest.raises(Refused) as refused:
+def test_a_harmful_environment_is_refused(client: ChefClient, env: dict[str, str], attr: str) -> None:
+    with pytest.raises(RequestRefusedError) as refused:
         client.submit({**project(("true", "true")), "env": env})
 
     assert refused.value.status == 400

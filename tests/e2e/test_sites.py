@@ -1,4 +1,4 @@
-"""Published sites on a running installation: in a real browser, under load, and with a hostile site beside it."""
+"""Published sites on a running installation: in a real browser, under load, and with a hostile site next to them."""
 
 import socket
 import threading
@@ -81,7 +81,7 @@ def test_create_vite_s_react_app_opens_in_a_browser(chef: Installation, chrome: 
 
 
 class Load:
-    """So many requests a second for one page, each noted."""
+    """Constant load on one page, PER_SECOND requests per second, with every answer recorded."""
 
     def __init__(self, chef: Installation, host: str) -> None:
         self._chef, self._host = chef, host
@@ -109,8 +109,8 @@ class Load:
                 try:
                     answer = client.get("/")
                     self.seen.append((time.monotonic(), answer.status_code, answer.text))
-                except httpx.HTTPError as fault:
-                    self.faults.append(repr(fault))
+                except httpx.HTTPError as error:
+                    self.faults.append(repr(error))
 
 
 def test_releases_are_switched_without_one_failed_request(chef: Installation) -> None:
@@ -125,8 +125,8 @@ def test_releases_are_switched_without_one_failed_request(chef: Installation) ->
     changes: list[tuple[float, str]] = []
     with Load(chef, host_of(release["url"])) as load:
         time.sleep(1.5)
-        for door, number in (("publish", 2), ("releases/1/activate", 1), ("releases/2/activate", 2)):
-            ask(chef, f"{path}/{door}")
+        for action, number in (("publish", 2), ("releases/1/activate", 1), ("releases/2/activate", 2)):
+            ask(chef, f"{path}/{action}")
             changes.append((time.monotonic(), f"release {number}"))
             time.sleep(1.5)
 
@@ -148,7 +148,7 @@ document.cookie = "chef-session=forged; path=/; domain=.localhost";
 document.domain = "localhost";
 </script>"""
 WORKER = "self.addEventListener('fetch', (event) => event.respondWith(new Response('mine')))"
-ASKING = """
+ATTACK = """
 const done = arguments[arguments.length - 1], [api] = arguments;
 const tried = {};
 const read = (name, request) => request.then(
@@ -178,7 +178,7 @@ Promise.all([
 """
 
 
-def test_a_hostile_site_gets_nowhere(chef: Installation, chrome: webdriver.Chrome) -> None:
+def test_a_hostile_site_cannot_reach_the_api_or_the_session(chef: Installation, chrome: webdriver.Chrome) -> None:
     chef.manage("shell", "--no-imports", "-c", _SIGN_UP)
     site = published(chef, {"index.html": HOSTILE, "worker.js": WORKER}, "hostile")
     application = f"http://localhost:{chef.port}"
@@ -186,7 +186,7 @@ def test_a_hostile_site_gets_nowhere(chef: Installation, chrome: webdriver.Chrom
     builds = chef.rows("SELECT count(*) FROM projects_generation")
 
     chrome.get(site["url"])
-    tried = chrome.execute_async_script(ASKING, application)
+    tried = chrome.execute_async_script(ATTACK, application)
 
     assert tried["get"].startswith("failed")
     assert tried["post"].startswith("failed")
@@ -200,7 +200,7 @@ def test_a_hostile_site_gets_nowhere(chef: Installation, chrome: webdriver.Chrom
     assert chrome.find_elements(By.NAME, "password") == []
     chrome.switch_to.default_content()
 
-    # The worker has its own host and no other, and the session is still the user's.
+    # The service worker controls only its own host, and the user's session is unchanged.
     chrome.get(site["url"])
     assert chrome.find_element(By.TAG_NAME, "body").text == "mine"
     chrome.get(f"{application}/admin/")
@@ -226,11 +226,11 @@ def _sign_in(chrome: webdriver.Chrome, application: str) -> None:
     WebDriverWait(chrome, 10).until(lambda driver: "/login" not in driver.current_url)
 
 
-# --- Answers that are ready --------------------------------------------------------------------------------------
+# --- Cached answers ----------------------------------------------------------------------------------------------
 
 
 def raw(chef: Installation, *requests: str) -> str:
-    """All that comes for requests that are sent in one piece, on one connection."""
+    """The answers to pipelined requests: sent at once, on one connection."""
     with socket.create_connection(("127.0.0.1", chef.port), timeout=10) as wire:
         wire.sendall("".join(requests).encode())
         return b"".join(iter(lambda: wire.recv(65536), b"")).decode()
@@ -240,7 +240,7 @@ def _headers(answer: httpx.Response) -> list[tuple[str, str]]:
     return sorted(header for header in answer.headers.multi_items() if header[0] != "date")
 
 
-def test_what_is_ready_is_sent_as_it_was_the_first_time(chef: Installation) -> None:
+def test_cached_answers_equal_the_first_one(chef: Installation) -> None:
     site = published(chef, {"index.html": "one page", "other.html": "another"}, "ready")
     host = host_of(site["url"])
     with httpx.Client(base_url=chef.url, headers={"Host": host}, trust_env=False) as client:
@@ -252,13 +252,13 @@ def test_what_is_ready_is_sent_as_it_was_the_first_time(chef: Installation) -> N
         assert client.head("/").headers["content-length"] == "8"
         assert client.post("/").status_code == 405
 
-    # In one piece: each is answered, in order, whether or not it was ready.
+    # Pipelined: each is answered in order, cached or not.
     def get(path: str, more: str = "", version: str = "1.1") -> str:
         return f"GET {path} HTTP/{version}\r\nHost: {host}\r\n{more}\r\n"
 
     close = "Connection: close\r\n"
-    said = raw(chef, get("/"), get("/other"), get("/"), get("/other"), get("/x"), get("/", close))
-    bodies = [part.partition("HTTP/1.1")[0] for part in said.split("\r\n\r\n")[1:]]
+    answer = raw(chef, get("/"), get("/other"), get("/"), get("/other"), get("/x"), get("/", close))
+    bodies = [part.partition("HTTP/1.1")[0] for part in answer.split("\r\n\r\n")[1:]]
     assert bodies[:4] == ["one page", "another", "one page", "another"]
     assert "Page not found" in bodies[4]
     assert bodies[5] == "one page"

@@ -1,6 +1,6 @@
-"""The starters as their users get them: asked for by a prompt, built by a running installation, used in a real browser.
+"""The starters end to end: requested by a prompt, built by a running installation, used in a real browser.
 
-The texts they are filled with are as hostile as texts can be, so that what is seen is what the worst prompt gets.
+They are filled with hostile texts, so that the tests show what the worst prompt gets.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.once
 BUILD_SECONDS = 240
 
 NAME = "A %MODE% \"app\" </title><script>alert('x')</script> {{ 1 }}"
-# What follows the verb of a prompt, and a word that chooses each starter.
+# What follows a prompt's verb, and the words that select each starter.
 DESCRIPTION = '${this} \\ `now` """ </script> %BASE_URL% {{ 2 + 2 }} 🥐 '
 WORDS = {
     "react": "in React",
@@ -41,7 +41,7 @@ WORDS = {
     "python": "in Python",
     "node-api": "in Express",
 }
-# The oldest line of Node that there is, which a strategy may ask for.
+# The oldest supported Node version, which a strategy request may ask for.
 ON_NODE_18 = "react on Node 18"
 TITLES = {starter.key: starter.title for starter in STARTERS} | {ON_NODE_18: "React app"}
 PLAIN = "Build a simple todo app with React"
@@ -59,7 +59,7 @@ def client(chef: Installation) -> Iterator[ChefClient]:
 
 @pytest.fixture(scope="module")
 def answers(chef: Installation) -> dict[str, Json]:
-    """What each prompt is answered with; all are sent before any build is waited for."""
+    """The answer to each prompt; all are sent before any build is waited for."""
     bodies: dict[str, Json] = {key: {"prompt": prompt_for(key), "name": NAME} for key in WORDS}
     bodies[ON_NODE_18] = {"prompt": PLAIN, "strategy": {"runtime": "node", "version": "18"}}
     with chef.client() as http:
@@ -110,7 +110,7 @@ def paths(folder: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_answer_says_which_starter_it_is_and_why(answers: dict[str, Json], name: str) -> None:
+def test_the_answer_names_the_starter(answers: dict[str, Json], name: str) -> None:
     answer = answers[name]
 
     assert answer["status"] in {"queued", "running", "completed"}
@@ -120,7 +120,7 @@ def test_the_answer_says_which_starter_it_is_and_why(answers: dict[str, Json], n
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_starter_is_built_at_its_first_attempt(
+def test_a_starter_is_built_on_its_first_attempt(
     client: ChefClient, jobs: dict[str, Job], builds: dict[str, Json], name: str
 ) -> None:
     build = builds[name]
@@ -130,7 +130,7 @@ def test_a_starter_is_built_at_its_first_attempt(
     assert all(entry["allowed"] for entry in build["egress"])
 
 
-def test_a_lock_file_is_taken_as_it_is(client: ChefClient, jobs: dict[str, Job], builds: dict[str, Json]) -> None:
+def test_a_lock_file_is_used_unchanged(client: ChefClient, jobs: dict[str, Job], builds: dict[str, Json]) -> None:
     commands = [builds[name]["strategy"]["installCommand"] for name in APPS]
 
     assert all(command.startswith("npm ci") for command in commands), commands
@@ -147,7 +147,7 @@ def test_an_app_has_been_tested_and_bundled(
     assert re.search(r"Tests +\d+ passed", client.log_text(jobs[name]))
 
 
-def test_a_site_is_its_own_files(outputs: dict[str, Path]) -> None:
+def test_a_static_starter_s_output_is_its_files(outputs: dict[str, Path]) -> None:
     assert {path: (outputs["static"] / path).read_bytes() for path in paths(outputs["static"])} == _filled("static")
 
 
@@ -171,20 +171,20 @@ def test_a_package_passes_its_own_tests(tmp_path: Path) -> None:
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_bytes(content)
 
-    said = run("-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:django", cwd=tmp_path)
+    printed = run("-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:django", cwd=tmp_path)
 
-    assert re.search(r"^\d+ passed", said, re.MULTILINE)
+    assert re.search(r"^\d+ passed", printed, re.MULTILINE)
 
 
 def run(*arguments: str, cwd: Path) -> str:
-    """What this interpreter prints in a folder. Nothing of the environment leads it to other packages."""
+    """The output of this interpreter, run in a folder, isolated from other packages of the environment."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "PIP_"))}
     done = subprocess.run([sys.executable, *arguments], cwd=cwd, env=clean, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
-# In the background the API, as its users start it; then a client that asks it and prints what it is told.
+# The API in the background, as its users start it; then a client that prints the answers to its requests.
 ASK = """
 npm start &
 exec node -e '
@@ -203,15 +203,15 @@ console.error(JSON.stringify({ done, wrong, todos }));
 
 
 def test_an_api_runs_from_its_output(outputs: dict[str, Path]) -> None:
-    said = _said_on_node(ASK, outputs["node-api"] / "dist")
+    answers = _output_on_node(ASK, outputs["node-api"] / "dist")
 
-    assert (said["done"]["title"], said["done"]["done"]) == ("Buy flour", True)
-    assert said["wrong"]["error"]["code"] == "invalid"
-    assert said["todos"] == [said["done"]]
+    assert (answers["done"]["title"], answers["done"]["done"]) == ("Buy flour", True)
+    assert answers["wrong"]["error"]["code"] == "invalid"
+    assert answers["todos"] == [answers["done"]]
 
 
-def _said_on_node(script: str, folder: Path) -> Json:
-    """What a shell script writes as JSON to its standard error, in a folder, on Node and without a network."""
+def _output_on_node(script: str, folder: Path) -> Json:
+    """The JSON that a shell script writes to its standard error, run in a folder on Node without a network."""
     with contextlib.closing(docker.DockerClient(base_url=settings.DOCKER_HOST, timeout=60)) as engine:
         container = engine.containers.run(
             runtime_tag("node", "22"),
@@ -224,8 +224,8 @@ def _said_on_node(script: str, folder: Path) -> Json:
         )
         try:
             assert container.wait()["StatusCode"] == 0, container.logs().decode()
-            said: Json = json.loads(container.logs(stdout=False).decode().splitlines()[-1])
-            return said
+            report: Json = json.loads(container.logs(stdout=False).decode().splitlines()[-1])
+            return report
         finally:
             container.remove(force=True, v=True)
 
@@ -241,7 +241,7 @@ def chrome() -> Iterator[Chrome]:
 
 @pytest.fixture
 def page(request: pytest.FixtureRequest, chrome: Chrome, outputs: dict[str, Path]) -> Iterator[Chrome]:
-    """The built page of a starter, opened as if for the first time. The console has to stay empty."""
+    """A starter's built page, opened with empty storage. Fails the test on any console message."""
     folder = outputs[request.param] / ("" if request.param == "static" else "dist")
     with served(folder) as url:
         chrome.execute_cdp_cmd("Storage.clearDataForOrigin", {"origin": url.rstrip("/"), "storageTypes": "all"})
@@ -256,7 +256,7 @@ on_each_app = pytest.mark.parametrize("page", APPS, indirect=True)
 
 
 def wait_until_rendered(page: Chrome) -> None:
-    """An app renders after the page has loaded, and on a busy machine noticeably later."""
+    """Wait until the app has rendered, which is after the page has loaded."""
     until(lambda: page.find_elements(By.CSS_SELECTOR, "h1"), seconds=60, what="the page is rendered")
 
 
@@ -270,7 +270,7 @@ def one(page: Chrome, css: str) -> WebElement:
 
 
 def todos(page: Chrome) -> list[tuple[str, bool]]:
-    """What the list shows: titles, and whether they are ticked."""
+    """The list: (title, whether it is ticked)."""
     rows = page.find_elements(By.CSS_SELECTOR, "main ul[aria-label=Todos] > li")
     return [(row.text, row.find_element(By.TAG_NAME, "input").is_selected()) for row in rows]
 
@@ -285,7 +285,7 @@ def press(page: Chrome, *keys: str) -> None:
 
 
 @on_each_page
-def test_a_page_shows_its_texts_as_they_were_written(page: Chrome, request: pytest.FixtureRequest) -> None:
+def test_a_page_shows_its_texts_unchanged(page: Chrome, request: pytest.FixtureRequest) -> None:
     key = request.node.callspec.params["page"]
     assert one(page, "h1").text == page.title == NAME
     assert one(page, "meta[name=description]").get_attribute("content") == DESCRIPTION + WORDS[key]
@@ -330,7 +330,7 @@ def test_todos_are_added_completed_and_removed(page: Chrome) -> None:
 
 
 @on_each_app
-def test_the_keyboard_is_enough(page: Chrome) -> None:
+def test_todos_can_be_managed_by_keyboard(page: Chrome) -> None:
     page.execute_script("document.body.focus()")
     press(page, Keys.TAB, "Flour", Keys.ENTER, "Salt", Keys.ENTER, " ", Keys.ENTER)
     assert todos(page) == [("Flour", False), ("Salt", False)]
@@ -349,7 +349,7 @@ def test_the_keyboard_is_enough(page: Chrome) -> None:
 
 
 @on_each_app
-def test_what_is_stored_may_be_anything(page: Chrome) -> None:
+def test_invalid_stored_data_is_ignored(page: Chrome) -> None:
     page.execute_script("for (const key of Object.keys(localStorage)) localStorage[key] = '[{\"id\": 1}, null'")
 
     reload(page)

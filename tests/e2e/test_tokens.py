@@ -1,4 +1,4 @@
-"""Tokens are in no log and in no database, at the chattiest that the processes can be set to."""
+"""Tokens are in no log and in no database, at the most verbose log settings."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -21,7 +21,7 @@ def in_pieces(body: bytes) -> Any:
     return (body[start : start + 1000] for start in range(0, len(body), 1000))
 
 
-def test_a_body_may_come_without_its_length(chef: Installation) -> None:
+def test_a_body_without_content_length_is_accepted(chef: Installation) -> None:
     files = {f"page{number}.html": "<h1>hi</h1>" for number in range(500)}
     form = httpx.Request(
         "POST", chef.url, files={"archive": zip_of([NewFile(path, text.encode()) for path, text in files.items()])}
@@ -37,7 +37,7 @@ def test_a_body_may_come_without_its_length(chef: Installation) -> None:
     assert all("content-length" not in answer.request.headers for answer in answers)
 
 
-def test_large_projects_one_after_the_other_leave_the_process_as_it_was(chef: Installation) -> None:
+def test_large_projects_in_sequence_leak_no_memory(chef: Installation) -> None:
     files = {f"{number}.txt": "x y" * 7_000 for number in range(990)} | {"../x": "refused"}
     body, kind = json.dumps({"files": files}).encode(), {"Content-Type": "application/json"}
 
@@ -51,6 +51,6 @@ def test_large_projects_one_after_the_other_leave_the_process_as_it_was(chef: In
 
 
 def memory_of(chef: Installation) -> int:
-    """The bytes that the web process has for itself."""
+    """The private memory of the web process, in bytes."""
     _, resident, shared, *_ = map(int, Path(f"/proc/{chef.processes['web'].pid}/statm").read_text().split())
     return (resident - shared) * os.sysconf("SC_PAGE_SIZE")

@@ -1,4 +1,4 @@
-"""A thousand builds' events, over real HTTP, to receivers that fail at random, by senders that are killed at random."""
+"""Events of a thousand builds over real HTTP, with receivers that fail at random and senders killed at random."""
 
 import random
 import signal
@@ -43,28 +43,28 @@ SETTINGS = {
 
 
 @dataclass
-class Wild:
-    """A receiver that takes only what the reference library verifies, and answers as chance has it."""
+class FlakyReceiver:
+    """A receiver that verifies messages with the reference library, and fails at random."""
 
     chance: random.Random
-    bad: float  # how many of its answers are none, or bad ones
+    bad: float  # share of its answers that are missing or errors
     secret: str = ""
     is_gone: bool = False
     forged: int = 0
-    changed: set[str] = field(default_factory=set)  # ids under which different things were told
-    # By webhook-id: what was told, and what was answered, an answer that never came being a 0.
-    told: dict[str, Any] = field(default_factory=dict)
+    changed: set[str] = field(default_factory=set)  # ids that came with different contents
+    # By webhook-id: the message, and the statuses answered; 0 for no answer.
+    received: dict[str, Any] = field(default_factory=dict)
     answered: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def reply(self, message: Message) -> Reply:
         with self.lock:
             try:
-                told = Webhook(self.secret).verify(message.body, message.headers)
+                received = Webhook(self.secret).verify(message.body, message.headers)
             except WebhookVerificationError:
                 self.forged += 1
                 return Reply(401)
-            if self.told.setdefault(message.id, told) != told:
+            if self.received.setdefault(message.id, received) != received:
                 self.changed.add(message.id)
             reply = self._choose()
             self.answered[message.id].append(reply.status if reply.how == "answer" else 0)
@@ -87,11 +87,11 @@ class Wild:
 
 
 @pytest.fixture(scope="module")
-def receivers() -> Iterator[dict[str, tuple[Receiver, Wild]]]:
-    with Receiver() as wild, Receiver() as convex:
+def receivers() -> Iterator[dict[str, tuple[Receiver, FlakyReceiver]]]:
+    with Receiver() as flaky, Receiver() as convex:
         both = {
-            "wild": (wild, Wild(random.Random(SEED), bad=0.12)),
-            "convex": (convex, Wild(random.Random(1), bad=0.02)),
+            "flaky": (flaky, FlakyReceiver(random.Random(SEED), bad=0.12)),
+            "convex": (convex, FlakyReceiver(random.Random(1), bad=0.02)),
         }
         for receiver, behaviour in both.values():
             receiver.reply = behaviour.reply
@@ -100,7 +100,9 @@ def receivers() -> Iterator[dict[str, tuple[Receiver, Wild]]]:
 
 
 @pytest.fixture(scope="module")
-def chef_with_webhooks(short_folder: Path, receivers: dict[str, tuple[Receiver, Wild]]) -> Iterator[Installation]:
+def chef_with_webhooks(
+    short_folder: Path, receivers: dict[str, tuple[Receiver, FlakyReceiver]]
+) -> Iterator[Installation]:
     folder = short_folder / "webhooks"
     folder.mkdir()
     installation = Installation(folder, CONVEX_URL=receivers["convex"][0].url, **SETTINGS)
@@ -112,7 +114,7 @@ def chef_with_webhooks(short_folder: Path, receivers: dict[str, tuple[Receiver, 
 
 @contextmanager
 def killing(installation: Installation, *receivers: Receiver) -> Iterator[Counter[str]]:
-    """Two senders, one of which is killed after every few hundred messages and started again. Counts how often."""
+    """Two senders, one of which is killed and restarted every few hundred messages. Counts the kills."""
     kills: Counter[str] = Counter()
     chance, over = random.Random(SEED), threading.Event()
     for name in SENDERS:
@@ -145,51 +147,55 @@ def count(installation: Installation, what: str) -> int:
     return int(installation.rows(f"SELECT count(*) FROM {what}")[0][0])
 
 
-def test_every_event_arrives_signed_though_receivers_fail_and_senders_are_killed(
-    chef_with_webhooks: Installation, receivers: dict[str, tuple[Receiver, Wild]]
+def test_every_event_arrives_signed_despite_failing_receivers_and_killed_senders(
+    chef_with_webhooks: Installation, receivers: dict[str, tuple[Receiver, FlakyReceiver]]
 ) -> None:
-    chef, (receiver, wild), (other, convex) = chef_with_webhooks, receivers["wild"], receivers["convex"]
+    chef, (receiver, flaky), (other, convex) = chef_with_webhooks, receivers["flaky"], receivers["convex"]
     project = chef.submit({"index.html": "x"})["projectId"]
     with chef.client() as client:
         made = client.post("/v1/webhooks", json={"url": receiver.url, "events": EVENTS, "project": project})
     assert made.status_code == 201, made.text
-    webhook, wild.secret = made.json(), made.json()["secret"]
+    webhook, flaky.secret = made.json(), made.json()["secret"]
 
     with killing(chef, receiver, other) as kills:
         until(lambda: count(chef, "builds_webhookendpoint") == 2, seconds=20, what="CONVEX_URL is followed")
         argv = [sys.executable, "-m", "tests.e2e.moving", project, str(BUILDS), str(SEED)]
         mover = subprocess.Popen(argv, cwd=ROOT, env=chef.environment)
-        _leave_for_a_while(wild, mover)
+        _be_unreachable_for_a_while(flaky, mover)
         assert mover.wait(120) == 0
         _until_sent(chef)
-    _assert_forgeries_are_noticed(receiver, wild, webhook["webhookId"])
+    _assert_forgeries_are_noticed(receiver, flaky, webhook["webhookId"])
 
     assert sum(kills.values()) >= 3
-    _assert_told(chef, wild, webhook["webhookId"], EVENTS, 3 * BUILDS)
+    _assert_received(chef, flaky, webhook["webhookId"], EVENTS, 3 * BUILDS)
     [(convex_id,)] = chef.rows("SELECT id FROM builds_webhookendpoint WHERE origin = 'setting'")
-    _assert_told(chef, convex, str(convex_id), RESULTS, BUILDS)
-    assert (wild.forged, convex.forged) == (2, 0)  # the test's own
-    assert wild.changed == convex.changed == set()
+    _assert_received(chef, convex, str(convex_id), RESULTS, BUILDS)
+    assert (flaky.forged, convex.forged) == (2, 0)  # the two that this test forges
+    assert flaky.changed == convex.changed == set()
     _assert_in_order(chef)
 
 
-def _leave_for_a_while(wild: Wild, mover: "subprocess.Popen[bytes]") -> None:
-    """In the middle of it all, the receiver is there for nobody."""
-    until(lambda: len(wild.told) > BUILDS // 4 or mover.poll() is not None, seconds=120, what="some are told")
-    wild.is_gone = True
+def _be_unreachable_for_a_while(flaky: FlakyReceiver, mover: "subprocess.Popen[bytes]") -> None:
+    """Make the receiver unreachable for a while, in the middle of the deliveries."""
+    until(
+        lambda: len(flaky.received) > BUILDS // 4 or mover.poll() is not None,
+        seconds=120,
+        what="a part has arrived",
+    )
+    flaky.is_gone = True
     time.sleep(2)
-    wild.is_gone = False
+    flaky.is_gone = False
 
 
 def _until_sent(chef: Installation) -> None:
-    untold = "builds_buildevent WHERE kind = 'status' AND is_told = false"
+    unreported = "builds_buildevent WHERE kind = 'status' AND is_told = false"
     waiting = "builds_delivery WHERE status = 'pending'"
-    until(lambda: count(chef, untold) + count(chef, waiting) == 0, seconds=120, what="all is sent", every=0.5)
+    until(lambda: count(chef, unreported) + count(chef, waiting) == 0, seconds=120, what="all is sent", every=0.5)
 
 
-def _assert_forgeries_are_noticed(receiver: Receiver, wild: Wild, webhook: str) -> None:
-    """That nothing was forged would say little if the receiver took anything."""
-    genuine = next(message for message in receiver.messages if message.id in wild.told)
+def _assert_forgeries_are_noticed(receiver: Receiver, flaky: FlakyReceiver, webhook: str) -> None:
+    """Assert that the receiver refuses forged messages: otherwise 'nothing forged' would prove nothing."""
+    genuine = next(message for message in receiver.messages if message.id in flaky.received)
     changed = genuine.body.replace(b'"number":', b'"numbers":')
     keys = ("webhook-id", "webhook-timestamp", "webhook-signature")
     headers = {name: genuine.headers[name] for name in keys}
@@ -199,8 +205,10 @@ def _assert_forgeries_are_noticed(receiver: Receiver, wild: Wild, webhook: str) 
         assert again.status_code == 401
 
 
-def _assert_told(chef: Installation, receiver: Wild, endpoint: str, names: list[str], expected: int) -> None:
-    """Every event of the endpoint was taken at least once, under one id, and the log of tries says the same."""
+def _assert_received(
+    chef: Installation, receiver: FlakyReceiver, endpoint: str, names: list[str], expected: int
+) -> None:
+    """Assert that every event was received at least once, under one id, and that the delivery log agrees."""
     ids = _ids(chef, endpoint)
     wanted = ", ".join(f"'{name.removeprefix('build.')}'" for name in names)
     events = chef.rows(
@@ -208,11 +216,13 @@ def _assert_told(chef: Installation, receiver: Wild, endpoint: str, names: list[
         f" WHERE e.kind = 'status' AND e.to_status IN ({wanted}) AND b.worker = 'mover'"
     )
     assert len(events) == expected
-    told = [
-        (message["data"]["jobId"], message["type"]) for pk, message in receiver.told.items() if pk in receiver.taken()
+    received = [
+        (message["data"]["jobId"], message["type"])
+        for pk, message in receiver.received.items()
+        if pk in receiver.taken()
     ]
-    assert len(told) == len(set(told)) == expected
-    assert {(job.replace("-", ""), name) for job, name in told} == {
+    assert len(received) == len(set(received)) == expected
+    assert {(job.replace("-", ""), name) for job, name in received} == {
         (str(job).replace("-", ""), f"build.{status}") for job, status in events
     }
     assert receiver.taken() == set(ids)
@@ -220,21 +230,21 @@ def _assert_told(chef: Installation, receiver: Wild, endpoint: str, names: list[
 
 
 def _ids(chef: Installation, endpoint: str) -> dict[str, tuple[str, int]]:
-    """webhook-id → status and number of tries."""
+    """webhook-id → (status, number of attempts)."""
     rows = chef.rows(f"SELECT id, status, tries FROM builds_delivery WHERE {_is('endpoint_id', endpoint)}")
     return {_dashed(pk): (status, tries) for pk, status, tries in rows}
 
 
-def _assert_log_agrees(chef: Installation, receiver: Wild, ids: dict[str, tuple[str, int]]) -> None:
+def _assert_log_agrees(chef: Installation, receiver: FlakyReceiver, ids: dict[str, tuple[str, int]]) -> None:
     logged: dict[str, list[tuple[Any, ...]]] = defaultdict(list)
     for pk, *row in chef.rows("SELECT delivery_id, number, status_code, error, is_over FROM builds_deliverytry"):
         logged[_dashed(pk)].append(tuple(row))
     for pk, (status, tries) in ids.items():
         rows, answered = sorted(logged[pk]), Counter(receiver.answered[pk])
         assert status == "delivered"
-        assert [row[0] for row in rows] == list(range(1, tries + 1)), "every try is on record, and none twice"
+        assert [row[0] for row in rows] == list(range(1, tries + 1)), "every attempt is logged exactly once"
         assert all(is_over for *_, is_over in rows)
-        # Each message that came was a try. Not each try came, and of some that came, no sender lived to note it.
+        # Each received message was an attempt, but not each attempt arrived, and a killed sender logs no status code.
         assert answered.total() <= tries
         codes = Counter(code for _, code, *_ in rows if code is not None)
         assert not codes - answered, (codes, answered)
@@ -242,7 +252,7 @@ def _assert_log_agrees(chef: Installation, receiver: Wild, ids: dict[str, tuple[
 
 
 def _assert_in_order(chef: Installation) -> None:
-    """Of one build, nothing was tried before what came before it."""
+    """Assert that the events of one build were first sent in order."""
     first = chef.rows(
         "SELECT d.endpoint_id, d.job_id, d.position, t.started_at FROM builds_delivery d"
         " JOIN builds_deliverytry t ON t.delivery_id = d.id AND t.number = 1 ORDER BY 1, 2, 3"
@@ -255,7 +265,7 @@ def _assert_in_order(chef: Installation) -> None:
 
 
 def _is(column: str, pk: str) -> str:
-    """SQLite keeps ids without dashes."""
+    """An SQL condition on an id; SQLite stores ids without dashes."""
     return f"replace(CAST({column} AS text), '-', '') = '{pk.replace('-', '')}'"
 
 

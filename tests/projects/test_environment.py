@@ -20,12 +20,12 @@ from builds.runtimes.package_index import IndexSettings
 from builds.sandbox.container import base_environment, egress_environment
 from builds.sandbox.contract import Registries
 from chef.jobs.models import Status
-from chef.storage.sealing import Unreadable, reseal, seal, unseal
+from chef.storage.sealing import UnsealError, reseal, seal, unseal
 from projects.environment import (
     MAX_TOTAL_BYTES,
     MAX_VALUE_BYTES,
     MAX_VARIABLES,
-    EnvironmentUnreadable,
+    EnvironmentUnreadableError,
     InvalidEnvironmentError,
     Secret,
     environment_document,
@@ -84,14 +84,14 @@ def test_a_new_key_seals_and_the_old_one_still_unseals(settings: Any) -> None:
 
     settings.SECRETS_KEYS = ["new" * 20]
     assert unseal(resealed) == "text"
-    with pytest.raises(Unreadable):
+    with pytest.raises(UnsealError):
         unseal(sealed)
 
 
 def test_a_sealed_text_that_was_changed_is_refused() -> None:
     sealed = seal("text")
 
-    with pytest.raises(Unreadable):
+    with pytest.raises(UnsealError):
         unseal(sealed[:-6] + ("AAAA==" if not sealed.endswith("AAAA==") else "BBBB=="))
 
 
@@ -262,7 +262,7 @@ def test_without_its_key_a_variable_is_told_by_name(project: Project, settings: 
     change(project, {"MODE": "dev"}, {"TOKEN": Secret(LONG)})
     settings.SECRETS_KEYS = ["another" * 10]
 
-    with pytest.raises(EnvironmentUnreadable, match="MODE, TOKEN"):
+    with pytest.raises(EnvironmentUnreadableError, match="MODE, TOKEN"):
         environment_for(project)
 
     assert environment_document(project)["env"] == {"MODE": None}

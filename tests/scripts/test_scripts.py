@@ -15,7 +15,7 @@ import redis
 from scripts import docker_engine, packages, postgres, redis_server
 from scripts.packages import missing_packages
 from scripts.place import ROOT, Place, read_env_file
-from scripts.processes import Fault, Service, free_port, is_free, stop_together, until
+from scripts.processes import Service, SetupError, free_port, is_free, stop_together, until
 from scripts.supervisor import Supervisor
 
 pytestmark = pytest.mark.once
@@ -104,7 +104,7 @@ def test_certificates_are_passed_to_each_tool(tmp_path: Path, monkeypatch: pytes
 def test_missing_certificates_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", "/nowhere/ca.pem")
 
-    with pytest.raises(Fault, match=r"SSL_CERT_FILE=/nowhere/ca\.pem is not a file"):
+    with pytest.raises(SetupError, match=r"SSL_CERT_FILE=/nowhere/ca\.pem is not a file"):
         Place.from_environment()
 
 
@@ -168,7 +168,7 @@ def test_service_that_cannot_run_is_given_up_with_its_last_words(place: Place, s
         supervisor.start(broken)
         assert supervisor.watch(lambda: bool(said), seconds=10)
 
-        with pytest.raises(Fault, match="no such setting"):
+        with pytest.raises(SetupError, match="no such setting"):
             supervisor.give_up_after(1)
 
 
@@ -254,5 +254,5 @@ def test_silent_port_is_no_redis_and_no_docker(place: Place) -> None:
 
 
 def test_remote_engine_that_is_silent_is_not_replaced(place: Place) -> None:
-    with pytest.raises(Fault, match=r"No Docker Engine answers at tcp://127\.0\.0\.1:1\."):
+    with pytest.raises(SetupError, match=r"No Docker Engine answers at tcp://127\.0\.0\.1:1\."):
         docker_engine.start(place.with_environment(DOCKER_HOST="tcp://127.0.0.1:1"))

@@ -10,7 +10,7 @@ from builds.runtimes.images import PreparationError, RuntimeImage, discover_regi
 from builds.runtimes.registries import forget
 from builds.runtimes.runtime import UnknownRuntimeError
 from builds.sandbox.chef_init import first_process
-from builds.sandbox.contract import EngineFault
+from builds.sandbox.contract import SandboxError
 from builds.sandbox.images import ImageStore
 
 
@@ -35,7 +35,7 @@ class Command(BaseCommand):
             with ImageStore() as store:
                 self._prepare(images, store, force=options["force"], pull=not options["no_pull"])
                 found = discover_registries(store=store, fresh=True)
-        except (EngineFault, PreparationError, UnknownRuntimeError) as fault:
+        except (SandboxError, PreparationError, UnknownRuntimeError) as fault:
             raise CommandError(str(fault)) from fault
         except KeyboardInterrupt as fault:
             raise CommandError("Interrupted; run it again to make the images that are missing.") from fault

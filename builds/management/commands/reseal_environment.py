@@ -5,7 +5,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from builds.models import WebhookEndpoint
-from chef.storage.sealing import WEBHOOKS, Unreadable, reseal
+from chef.storage.sealing import WEBHOOKS, UnsealError, reseal
 from projects.models import EnvironmentVariable
 
 
@@ -26,7 +26,7 @@ def _reseal_variables() -> tuple[int, list[str]]:
     for variable in EnvironmentVariable.objects.order_by("pk").iterator():
         try:
             resealed = reseal(variable.sealed_value)
-        except Unreadable:
+        except UnsealError:
             lost.append(f"{variable.name} of project {variable.project_id}")
             continue
         # Only what was read is replaced: a value that was set meanwhile is under the newest key already.
@@ -41,7 +41,7 @@ def _reseal_webhooks() -> tuple[int, list[str]]:
         before = {name: getattr(endpoint, name) for name in ("sealed_secret", "previous_sealed_secret")}
         try:
             after = {name: reseal(sealed, WEBHOOKS) if sealed else "" for name, sealed in before.items()}
-        except Unreadable:
+        except UnsealError:
             lost.append(f"webhook {endpoint.pk} of {endpoint.owner or 'the installation'}")
             continue
         done += WebhookEndpoint.objects.filter(pk=endpoint.pk, **before).update(**after)

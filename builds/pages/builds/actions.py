@@ -1,4 +1,4 @@
-"""What an owner does about a build on its page. Staff who look at someone else's act in the admin."""
+"""An owner's actions on the page of a build. Staff act on other people's builds through the admin."""
 
 from typing import cast
 from uuid import UUID
@@ -20,8 +20,8 @@ from builds.sites import publishing
 @login_required
 @require_POST
 def cancel(request: HttpRequest, pk: UUID) -> HttpResponse:
-    """Cancel it, if it has not ended."""
-    build = _own(request, pk)
+    """Cancel the build, if it has not ended."""
+    build = _own_build(request, pk)
     if actions.cancel_build(build, by=cast(User, request.user)):
         messages.success(request, "Cancelled. What still runs is stopped within seconds.")
     else:
@@ -33,8 +33,8 @@ def cancel(request: HttpRequest, pk: UUID) -> HttpResponse:
 @require_POST
 @refusals_shown("build-page")
 def retry(request: HttpRequest, pk: UUID) -> HttpResponse:
-    """Build the same revision again, and go there."""
-    build = _own(request, pk)
+    """Build the same revision again, and redirect to the new build."""
+    build = _own_build(request, pk)
     again = actions.retry_build(build, by=cast(User, request.user))
     messages.success(request, f"Queued as build #{again.number}, of the same files as #{build.number}.")
     return redirect("build-page", again.pk)
@@ -44,8 +44,8 @@ def retry(request: HttpRequest, pk: UUID) -> HttpResponse:
 @require_POST
 @refusals_shown("build-page")
 def publish(request: HttpRequest, pk: UUID) -> HttpResponse:
-    """Make a release of it, and make that the live one."""
-    build = _own(request, pk)
+    """Make a release of the build, and make it live."""
+    build = _own_build(request, pk)
     release, warnings = publishing.publish_build(build, by=cast(User, request.user))
     messages.success(request, f"Release {release.number} is live.")
     for warning in warnings:
@@ -53,5 +53,5 @@ def publish(request: HttpRequest, pk: UUID) -> HttpResponse:
     return redirect(f"{reverse('build-page', args=[build.pk])}#published")
 
 
-def _own(request: HttpRequest, pk: UUID) -> Build:
+def _own_build(request: HttpRequest, pk: UUID) -> Build:
     return get_object_or_404(Build.objects.select_related("project", "revision"), pk=pk, owner=request.user.pk)

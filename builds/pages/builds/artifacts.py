@@ -1,5 +1,5 @@
-"""Output files of a build, looked at. Nothing of them comes alive on our own origin: text is shown as text, pictures as
-data, and a page only where published sites are, when it is asked for."""
+"""Viewing a build's output files. Nothing in them is executed on our own origin: text is shown as text, images as data
+URIs, and a page only on the origin of published sites, on request."""
 
 from typing import cast
 from urllib.parse import quote
@@ -27,10 +27,10 @@ from builds.sites import publishing
 from chef.refusals import RefusalError
 from chef.web.source_text import hides_something, html_lines, table_rows, text_of
 
-# Pictures that are known by their names alone: all others by their bytes.
-DRAWINGS = frozenset(["image/avif", "image/svg+xml", "image/vnd.microsoft.icon"])
-MOST_OF_TEXT = 256 * 1024
-MOST_LINES = 5_000
+# Image types recognised by file name only; all others are recognised by their bytes.
+IMAGE_TYPES = frozenset(["image/avif", "image/svg+xml", "image/vnd.microsoft.icon"])
+MAX_TEXT_BYTES = 256 * 1024
+MAX_LINES = 5_000
 _PREVIEW_SECONDS = 3600
 
 
@@ -38,7 +38,7 @@ _PREVIEW_SECONDS = 3600
 @require_GET
 @gzip_page
 def artifacts_page(request: HttpRequest, pk: UUID) -> HttpResponse:
-    """One folder of a build's outputs, for builds that have very many."""
+    """One folder of a build's outputs, for builds with very many files."""
     build = _build(request, pk)
     path = request.GET.get("in", "").strip("/")
     folder = tree_of(artifacts_of(build).values_list("name", "size")).at(path)
@@ -52,7 +52,7 @@ def artifacts_page(request: HttpRequest, pk: UUID) -> HttpResponse:
 @require_GET
 @gzip_page
 def artifact_page(request: HttpRequest, pk: UUID, name: str) -> HttpResponse:
-    """One output file, as far as it can be shown."""
+    """One output file: its content, or why it is not shown."""
     build = _build(request, pk)
     artifact = get_object_or_404(artifacts_of(build), name=name)
     context = {
@@ -69,7 +69,7 @@ def artifact_page(request: HttpRequest, pk: UUID, name: str) -> HttpResponse:
 @login_required
 @require_POST
 def preview(request: HttpRequest, pk: UUID) -> HttpResponse:
-    """Have the outputs served under a name that nobody can guess, and show one page of them in a frame."""
+    """Serve the outputs under an unguessable name, and show one page of them in a frame."""
     build = get_object_or_404(Build, pk=pk, owner=request.user.pk)
     name = request.POST.get("name", "")
     here = reverse("build-page-artifact", args=[build.pk, name]) if name else reverse("build-page", args=[build.pk])
@@ -91,12 +91,12 @@ def _about(request: HttpRequest, build: Build) -> dict[str, object]:
 
 
 def _frame(request: HttpRequest, build: Build, artifact: Artifact) -> str:
-    """Where a preview that was asked for shows the file; empty when there is none, or it does not serve the file."""
+    """The file's URL in the requested preview; empty without a preview, or if it does not serve the file."""
     try:
-        asked = UUID(request.GET.get("preview", ""))
+        preview_id = UUID(request.GET.get("preview", ""))
     except ValueError:
         return ""
-    made = Preview.objects.filter(pk=asked, build=build, created_by=request.user.pk, expires_at__gt=timezone.now())
+    made = Preview.objects.filter(pk=preview_id, build=build, created_by=request.user.pk, expires_at__gt=timezone.now())
     found = made.first()
     prefix = f"{found.root}/" if found and found.root else ""
     if found is None or not artifact.name.startswith(prefix):
@@ -105,20 +105,20 @@ def _frame(request: HttpRequest, build: Build, artifact: Artifact) -> str:
 
 
 def _shown(artifact: Artifact) -> dict[str, object]:
-    content = _content(artifact, MOST_OF_TEXT)
+    content = _content(artifact, MAX_TEXT_BYTES)
     raster = raster_of(content)
-    if raster or artifact.content_type in DRAWINGS:
+    if raster or artifact.content_type in IMAGE_TYPES:
         if not (raster.can_be_shown(artifact.size) if raster else artifact.size <= MAX_BYTES):
             return {"why_not": "The picture is too large to be shown here: download it."}
         whole = content if len(content) == artifact.size else _content(artifact, MAX_BYTES)
         return {"picture": data_uri(raster.media_type if raster else artifact.content_type, whole)}
-    text = text_of(_without_half_line(content, artifact.size))
+    text = text_of(_without_partial_line(content, artifact.size))
     if text is None:
         return {"why_not": "This is no text and no picture that could be shown here: download it."}
-    lines = text.lines[:MOST_LINES]
-    told, _ = html_lines(lines, artifact.name, first=1, last=len(lines))
+    lines = text.lines[:MAX_LINES]
+    html, _ = html_lines(lines, artifact.name, first=1, last=len(lines))
     is_cut = artifact.size > len(content) or len(lines) < len(text.lines)
-    return {"rows": table_rows(told, 1), "total": len(lines), "is_cut": is_cut, "hides": hides_something(lines)}
+    return {"rows": table_rows(html, 1), "total": len(lines), "is_cut": is_cut, "hides": hides_something(lines)}
 
 
 def _content(artifact: Artifact, most: int) -> bytes:
@@ -126,5 +126,5 @@ def _content(artifact: Artifact, most: int) -> bytes:
         return bytes(file.read(most))
 
 
-def _without_half_line(content: bytes, size: int) -> bytes:
+def _without_partial_line(content: bytes, size: int) -> bytes:
     return content if len(content) == size else content.rsplit(b"\n", 1)[0]

@@ -1,4 +1,4 @@
-"""A build's page. Without JavaScript, that of a running one reloads itself until it has ended."""
+"""A build's page. Without JavaScript, the page of a running build reloads itself until the build ends."""
 
 from typing import Any
 from uuid import UUID
@@ -39,7 +39,7 @@ BLOCKED = {
 @require_safe
 @gzip_page
 def build_page(request: HttpRequest, pk: UUID) -> HttpResponse:
-    """One build: how it is getting on, why it ended so, its log and its outputs. Someone else's is not there."""
+    """One build: progress, verdict, log and outputs. 404 for other users' builds."""
     build = _build(request, pk)
     return render(request, "builds/build.html", _context(request, build, request.GET.get("log", "")))
 
@@ -48,7 +48,7 @@ def build_page(request: HttpRequest, pk: UUID) -> HttpResponse:
 @require_safe
 @gzip_page
 def build_state(request: HttpRequest, pk: UUID) -> HttpResponse:
-    """All of the page that changes while a build runs, but the log."""
+    """The parts of the page that change while a build runs, except the log."""
     build = _build(request, pk)
     return render(request, "builds/parts/update.html", _context(request, build, ""))
 
@@ -86,7 +86,7 @@ def _context(request: HttpRequest, build: Build, log_from: str) -> dict[str, Any
 
 
 def _artifacts(build: Build) -> dict[str, Any]:
-    """The tree of the outputs, or nothing but their number where there are too many: one query."""
+    """The tree of the outputs, or only their number if there are too many: one query."""
     if build.status != Status.COMPLETED:
         return {"can_publish": False}
     rows = artifacts_of(build).annotate(
@@ -111,7 +111,7 @@ def _artifacts(build: Build) -> dict[str, Any]:
 
 
 def _related(build: Build) -> dict[str, Any]:
-    """Later builds that came of this one: repairs of it, and the same again. One query."""
+    """Later builds that follow from this one: repairs and retries. One query."""
     if not build.is_terminal:
         return {"repairs": [], "retries": []}
     rows = Build.objects.filter(Q(repair_of=build) | Q(retry_of=build)).order_by("number")
@@ -123,7 +123,7 @@ def _related(build: Build) -> dict[str, Any]:
 
 
 def _releases_of(build: Build) -> list[Release]:
-    """The last times that the build was published; the live one first."""
+    """The latest releases of the build; the live one first."""
     if build.status != Status.COMPLETED:
         return []
     rows = build.releases.select_related("project__site").order_by("-number")[:RELATED_SHOWN]
@@ -131,6 +131,6 @@ def _releases_of(build: Build) -> list[Release]:
 
 
 def _ending_of(build: Build) -> str:
-    """Why there are no further repairs of what a generation has made; empty where that is not to be told."""
+    """Why the generation's repairs have ended; empty if they have not, or it has none."""
     generation = build.generation
     return MEANING[Ending(generation.fix_ending)] if generation and generation.fix_ending else ""

@@ -1,4 +1,4 @@
-"""A build's log for its page: lines where there is no script; text, and one live stream, for the script."""
+"""A build's log for its page: rendered lines without JavaScript; text and one live stream for the script."""
 
 import gzip
 from dataclasses import dataclass
@@ -24,14 +24,14 @@ from chef.web.streaming import stream_response
 
 LINES_SHOWN = 300
 PAGE_BYTES = 2 * 1024**2
-# What the script holds at most: more than CHEF_MAX_LOG_BYTES lets into a log, unless an operator raises that. And
-# browsers make no element higher than some 33 million pixels.
+# The most that the script keeps: more than CHEF_MAX_LOG_BYTES allows in a log, unless an operator raises that. Browsers
+# limit an element's height to some 33 million pixels.
 KEPT_BYTES, KEPT_LINES = 12 * 1024**2, 1_000_000
 
 
 @dataclass(frozen=True)
 class Window:
-    """Some consecutive lines of a log of `last` lines."""
+    """Consecutive lines of a log that has `last` lines in all."""
 
     lines: list[Line]
     first: int
@@ -43,7 +43,7 @@ class Window:
 
     @property
     def earlier(self) -> int:
-        """Where the window before begins; 0 when there is none."""
+        """The first line of the previous window; 0 if there is none."""
         return max(self.first - LINES_SHOWN, 1) if self.first > 1 else 0
 
     @property
@@ -53,7 +53,7 @@ class Window:
 
 @dataclass(frozen=True)
 class Evidence:
-    """One line of a verdict's evidence, with its number in the log and where that is shown; 0 if it is not there."""
+    """One line of a verdict's evidence, its line number in the log (0 if it is not found) and a link to it."""
 
     text: str
     number: int
@@ -61,7 +61,7 @@ class Evidence:
 
 
 def window_of(index: LogIndex, asked: str) -> Window:
-    """The lines from the number that was asked for on; without one, the last ones."""
+    """The lines from number `asked` on; without a valid number, the last ones."""
     last = index.last
     tail = max(last - LINES_SHOWN + 1, 1)
     first = min(max(int(asked), 1), max(last, 1)) if asked.isdecimal() and len(asked) < 10 else tail
@@ -73,10 +73,10 @@ def evidence_of(build: Build, index: LogIndex, window: Window) -> list[Evidence]
         return []
     numbers = find_evidence(build, index)
     numbered = [(text, numbers.get(text, 0)) for text in build.verdict.get("evidence", [])]
-    return [Evidence(text, number, _place(build, number, window)) for text, number in numbered]
+    return [Evidence(text, number, _href(build, number, window)) for text, number in numbered]
 
 
-def _place(build: Build, number: int, window: Window) -> str:
+def _href(build: Build, number: int, window: Window) -> str:
     if not number or window.first <= number <= window.end:
         return f"#L{number}"
     query = urlencode({"log": max(number - LINES_SHOWN // 3, 1)})
@@ -86,7 +86,7 @@ def _place(build: Build, number: int, window: Window) -> str:
 @login_required
 @require_GET
 def log_page(request: HttpRequest, pk: UUID) -> HttpResponse:
-    """Text of the log after a cursor, with what its lines are: see builds.logs.lines.Page."""
+    """The log's text after a cursor, with its line data: see builds.logs.lines.Page."""
     build = get_object_or_404(visible_builds(request).only("fence", "log_bytes"), pk=pk)
     try:
         after = Cursor.parse(request.GET.get("after", ""))
@@ -97,8 +97,8 @@ def log_page(request: HttpRequest, pk: UUID) -> HttpResponse:
     response = HttpResponse(body, content_type="application/json")
     response.headers["Vary"] = "Accept-Encoding, Cookie"
     response.headers["Cache-Control"] = "no-store"
-    # There is no secret of the application in it, so its length tells nobody anything. At the fastest level: most
-    # logs are read from near by.
+    # It holds no secret of the application, so its compressed length leaks nothing (BREACH). The fastest level, since
+    # most logs are read over a fast network.
     if len(body) > 1000 and "gzip" in request.headers.get("Accept-Encoding", ""):
         response.content = gzip.compress(body, compresslevel=1)
         response.headers["Content-Encoding"] = "gzip"
@@ -109,7 +109,7 @@ def log_page(request: HttpRequest, pk: UUID) -> HttpResponse:
 @require_GET
 @refusals_as_text
 def log_as_text(request: HttpRequest, pk: UUID) -> HttpResponseBase:
-    """All of the log as text, without colours."""
+    """The whole log as text, without colours."""
     build = get_object_or_404(visible_builds(request), pk=pk)
     return send(request, log_text(build, without_colours=True))
 
@@ -118,7 +118,7 @@ def log_as_text(request: HttpRequest, pk: UUID) -> HttpResponseBase:
 @require_GET
 @refusals_as_text
 def stream(request: HttpRequest, pk: UUID) -> HttpResponseBase:
-    """The log after a cursor and the changes after an event, live; a client that was cut off goes on by its last id."""
+    """The log after a cursor and the changes after an event, live; a client resumes by its Last-Event-ID."""
     build = get_object_or_404(visible_builds(request).only("pk"), pk=pk)
     try:
         after = PagePosition.parse(request.headers.get("Last-Event-ID") or request.GET.get("after") or "0.0-0")

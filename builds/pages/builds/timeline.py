@@ -1,4 +1,4 @@
-"""A build's attempts and phases as bars on one scale of time. Pure but for the one query that reads them."""
+"""A build's attempts and phases as bars on one time scale. Pure except for one query."""
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -9,14 +9,14 @@ from django.utils import timezone
 from builds.models import Attempt, Build, PhaseName, PhaseRun
 
 ATTEMPTS_SHOWN = 4
-_LEAST_WIDTH = 0.6  # per cent: else what took no time could not be seen
+_LEAST_WIDTH = 0.6  # per cent: otherwise very short phases would be invisible
 _COLUMNS = ("number", "outcome", "started_at", "finished_at", "worker")
 _PHASE = ("phases__name", "phases__status", "phases__started_at", "phases__finished_at", "phases__exit_code")
 
 
 @dataclass(frozen=True)
 class Bar:
-    """One phase; `x` and `width` are per cent of the whole time."""
+    """One phase; `x` and `width` are per cent of the total time."""
 
     name: str
     label: str
@@ -38,7 +38,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Row:
-    """One attempt: what became of it, and its phases."""
+    """One attempt: its outcome and its phases."""
 
     number: int
     outcome: str
@@ -53,7 +53,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Timeline:
-    """`left_out`: earlier attempts that are not among the rows. The scale begins with the first that is."""
+    """`left_out`: the number of earlier attempts without a row. The scale begins with the first row."""
 
     rows: list[Row]
     left_out: int
@@ -62,7 +62,7 @@ class Timeline:
 
 
 def timeline_of(build: Build) -> Timeline:
-    """The last attempts of a build: one query, however many there were."""
+    """The last attempts of a build: one query, for any number of attempts."""
     found = list(
         Attempt.objects.filter(build=build, number__gt=build.fence - ATTEMPTS_SHOWN)
         .order_by("number", "phases__id")

@@ -1,1 +1,1 @@
-"""Pages of source files: a tree, one file, and the changes between revisions."""
+"""Pages of source files: the tree, one file, and the diff between revisions."""

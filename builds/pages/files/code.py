@@ -1,4 +1,4 @@
-"""A project's source files, of any revision: a tree, and one file in it."""
+"""A project's source files, of any revision: the tree and one file of it."""
 
 import re
 from typing import Any
@@ -20,13 +20,13 @@ from projects.models import Project, Revision, SourceFile
 
 LINES_SHOWN = 3_000
 REVISIONS_SHOWN = 50
-MAX_NUMBER = 2**31 - 1  # more than the column holds
+MAX_NUMBER = 2**31 - 1  # the largest value of the column
 _FIRST_READ = (r"readme(\.\w+)?", r"package\.json", r"pyproject\.toml", r"index\.html")
 
 
 @login_required
 def code_page(request: HttpRequest, pk: UUID, number: int | None = None, path: str = "") -> HttpResponse:
-    """One file of a revision; by default of the newest, and of its files that which is read first."""
+    """One file of a revision; by default the newest revision's README or other main file."""
     project = get_object_or_404(visible_projects(request).select_related("owner"), pk=pk)
     if wanted := _number(request, "revision"):
         return redirect("code-page", project.pk, wanted)
@@ -59,7 +59,7 @@ def code_page(request: HttpRequest, pk: UUID, number: int | None = None, path: s
 
 
 def revisions_of(project: Project) -> QuerySet[Any]:
-    """The newest first, each with its last build."""
+    """Revisions, newest first, each with its last build."""
     last = Build.objects.filter(revision=OuterRef("pk")).order_by("-number")
     rows = Revision.objects.filter(project=project).order_by("-number").defer("strategy", "dependencies")
     return rows.annotate(
@@ -70,7 +70,7 @@ def revisions_of(project: Project) -> QuerySet[Any]:
 
 
 def revision_of(revisions: QuerySet[Any], number: int) -> Any:
-    """The revision of that number. Raises Http404."""
+    """The revision with that number. Raises Http404."""
     if number > MAX_NUMBER:
         raise Http404
     return get_object_or_404(revisions, number=number)
@@ -85,18 +85,18 @@ def _first_read(paths: list[str]) -> str:
 
 
 def _number(request: HttpRequest, name: str) -> int:
-    """A whole number of the address, 0 where there is none."""
+    """A number in the query string; 0 if it is missing or invalid."""
     text = request.GET.get(name, "")
     return int(text) if re.fullmatch(r"\d{1,9}", text, re.ASCII) else 0
 
 
 def _page_start(line: int) -> int:
-    """The first line of the page that a line is on."""
+    """The first line of the page that holds the line."""
     return (max(line, 1) - 1) // LINES_SHOWN * LINES_SHOWN + 1
 
 
 def _shown(file: SourceFile, *, start: int) -> dict[str, Any]:
-    """What the page tells of a file: an image, or lines from one on, or that it is neither."""
+    """The context for a file: an image, or lines from `start` on, or that it is binary."""
     content = bytes(file.content)
     raster = raster_of(content)
     if raster:

@@ -1,4 +1,4 @@
-"""What has changed between two revisions of a project."""
+"""The diff between two revisions of a project."""
 
 import time
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from chef.web.source_text import hides_something, text_of
 from projects.comparison import Change, Kind, changes_between
 from projects.models import Project, Revision, SourceFile
 
-# Of all that has changed, the page shows so much at once; of each file, its own page shows more.
+# Limits of the whole page and of each file on it; the page of one file (`?path=`) shows more lines.
 FILES_SHOWN = 50
 BYTES_READ = 2 * 1024**2
 LINES_SHOWN, LINES_OF_EACH, LINES_OF_ONE = 3_000, 400, 6_000
@@ -27,7 +27,7 @@ SECONDS = 1.0
 
 @dataclass
 class Shown:
-    """A change as the page tells it. `why_not` says why its lines are not shown, or not all of them."""
+    """A change as the page shows it. `why_not` says why its lines are not shown, or not all of them."""
 
     change: Change
     hunks: list[Hunk] = field(default_factory=list)
@@ -43,15 +43,15 @@ class Shown:
 
 @login_required
 def diff_page(request: HttpRequest, pk: UUID, before: int, after: int) -> HttpResponse:
-    """The files that differ between two revisions, with their lines; with `?path=`, those of one file alone."""
+    """The changed files between two revisions, with their lines; with `?path=`, only one file."""
     project = get_object_or_404(visible_projects(request).select_related("owner"), pk=pk)
-    old, new = _both(project, before, after)
+    old, new = _two_revisions(project, before, after)
     changes = changes_between(old, new)
     only = request.GET.get("path", "")
     chosen = [change for change in changes if change.path == only] if only else changes
     if only and not chosen:
         raise Http404
-    shown = told(old, new, chosen, lines_of_each=LINES_OF_ONE if only else LINES_OF_EACH)
+    shown = shown_changes(old, new, chosen, lines_of_each=LINES_OF_ONE if only else LINES_OF_EACH)
     context = {
         "tab": "code",
         "project": project,
@@ -68,8 +68,8 @@ def diff_page(request: HttpRequest, pk: UUID, before: int, after: int) -> HttpRe
     return render(request, "projects/diff.html", context)
 
 
-def _both(project: Project, before: int, after: int) -> tuple[Any, Any]:
-    """The two revisions, by one query. Raises Http404."""
+def _two_revisions(project: Project, before: int, after: int) -> tuple[Any, Any]:
+    """The two revisions, in one query. Raises Http404."""
     wanted = [number for number in (before, after) if number <= MAX_NUMBER]
     found = {revision.number: revision for revision in revisions_of(project).filter(number__in=wanted)}
     if before not in found or after not in found:
@@ -77,8 +77,8 @@ def _both(project: Project, before: int, after: int) -> tuple[Any, Any]:
     return found[before], found[after]
 
 
-def told(old: Revision, new: Revision, changes: Sequence[Change], *, lines_of_each: int) -> list[Shown]:
-    """The first changes, so many as may be read at once, with their lines, as far as these are not too many."""
+def shown_changes(old: Revision, new: Revision, changes: Sequence[Change], *, lines_of_each: int) -> list[Shown]:
+    """The first changes with their lines, within the limits on files, bytes and lines."""
     deadline = time.thread_time() + SECONDS
     read: list[Change] = []
     size = 0
@@ -91,7 +91,7 @@ def told(old: Revision, new: Revision, changes: Sequence[Change], *, lines_of_ea
     shown, room = [], max(LINES_SHOWN, lines_of_each)
     for change in read:
         before, after = contents.get((old.pk, change.before), b""), contents.get((new.pk, change.after), b"")
-        each = _one(change, before, after, most=min(lines_of_each, room), deadline=deadline)
+        each = _shown_change(change, before, after, most=min(lines_of_each, room), deadline=deadline)
         each.has_own_page = lines_of_each < LINES_OF_ONE and each.is_cut
         room -= sum(len(hunk.lines) for hunk in each.hunks)
         shown.append(each)
@@ -99,7 +99,7 @@ def told(old: Revision, new: Revision, changes: Sequence[Change], *, lines_of_ea
 
 
 def _contents(*wanted: tuple[Revision, list[str]]) -> dict[tuple[int, str], bytes]:
-    """The bytes of files, by the key of their revision and their path."""
+    """The contents of files, by (key of the revision, path)."""
     where = Q(pk=None)
     for revision, paths in wanted:
         where |= Q(revision=revision, path__in=[path for path in paths if path])
@@ -107,7 +107,7 @@ def _contents(*wanted: tuple[Revision, list[str]]) -> dict[tuple[int, str], byte
     return {(revision, path): bytes(content) for revision, path, content in rows}
 
 
-def _one(change: Change, before: bytes, after: bytes, *, most: int, deadline: float) -> Shown:
+def _shown_change(change: Change, before: bytes, after: bytes, *, most: int, deadline: float) -> Shown:
     if before == after:
         return Shown(change)
     old, new = text_of(before), text_of(after)

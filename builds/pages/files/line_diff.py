@@ -1,7 +1,7 @@
-"""What has changed between two texts, line by line, within bounds: a pure function of lines.
+"""A bounded line diff of two texts: pure functions of lines.
 
-difflib finds what is common to both. Its time grows with the square of what is alike, so it is watched: where it would
-take too long, all between the first and the last changed line is told as removed and added.
+It uses difflib, whose time grows with the square of the number of equal lines, so it runs under a deadline. If it would
+take too long, everything between the first and the last changed line counts as removed and added.
 """
 
 import sys
@@ -13,14 +13,14 @@ from difflib import Match, SequenceMatcher
 from itertools import islice
 
 CONTEXT = 3
-# Pairs of equal lines: one look at two million of them takes half a second.
+# Pairs of equal lines: one find_longest_match over two million of them takes half a second.
 MAX_PAIRS = 2_000_000
 Blocks = list[tuple[str, int, int, int, int]]
 
 
 @dataclass(frozen=True)
 class Line:
-    """A line of either text, or of both: its number in each, counted from 1; 0 where it is not there."""
+    """A line of one text or of both, with its number in each, from 1; 0 in a text that does not have it."""
 
     text: str
     before: int
@@ -37,14 +37,14 @@ class Line:
 
 @dataclass(frozen=True)
 class Hunk:
-    """Lines that belong together, after `skipped` unchanged ones; `line` is where those begin in the newer text."""
+    """Consecutive lines after `skipped` unchanged ones, which begin at `line` of the newer text."""
 
     lines: list[Line]
     skipped: int = 0
     line: int = 1
 
     def pairs(self) -> Iterator[tuple[Line | None, Line | None]]:
-        """The lines beside each other, as before and after: what was removed stands next to what came instead."""
+        """The lines side by side as (before, after): removed lines next to those that replace them."""
         left: list[Line] = []
         right: list[Line] = []
         for line in [*self.lines, None]:
@@ -62,10 +62,9 @@ class Hunk:
 
 @dataclass(frozen=True)
 class Difference:
-    """The hunks of two texts, how many lines were added and removed, and how many unchanged ones follow the last.
+    """The hunks of a diff, the numbers of added and removed lines, and of unchanged lines after the last hunk.
 
-    `left_out`: how many lines of hunks are not among them. `is_rough`: the two were too different to be compared line
-    by line.
+    `left_out`: the number of lines cut from the hunks. `is_rough`: comparing line by line would have taken too long.
     """
 
     hunks: list[Hunk]
@@ -79,28 +78,28 @@ class Difference:
 def difference(
     before: Sequence[str], after: Sequence[str], *, most: int = sys.maxsize, deadline: float | None = None
 ) -> Difference:
-    """What makes one text of the other, in `most` lines.
+    """The diff of two texts, in hunks of at most `most` lines in all.
 
-    `deadline`: when it must be found, by time.thread_time; None: in a second.
+    `deadline`: when to give up comparing, by time.thread_time(); None: after a second.
     """
     blocks, is_rough = _blocks(before, after, deadline or time.thread_time() + 1)
     changed = [block for block in blocks if block[0] != "equal"]
     added, removed = sum(j2 - j1 for *_, j1, j2 in changed), sum(i2 - i1 for _, i1, i2, *_ in changed)
     hunks: list[Hunk] = []
-    told = total = kept = 0  # `told`: lines of the newer text that have been told or skipped
+    passed = total = kept = 0  # `passed`: lines of the newer text that hunks have shown or skipped
     for group in _groups(blocks):
         start = group[0][3]
         total += sum(i2 - i1 if tag == "equal" else i2 - i1 + j2 - j1 for tag, i1, i2, j1, j2 in group)
         if kept < most:
-            hunks.append(Hunk([*islice(_lines(group, before, after), most - kept)], start - told, told + 1))
+            hunks.append(Hunk([*islice(_lines(group, before, after), most - kept)], start - passed, passed + 1))
             kept += len(hunks[-1].lines)
-        told = group[-1][4]
-    skipped = len(after) - told if kept == total and hunks else 0
+        passed = group[-1][4]
+    skipped = len(after) - passed if kept == total and hunks else 0
     return Difference(hunks, added, removed, skipped, total - kept, is_rough)
 
 
 def _groups(blocks: Blocks) -> Iterator[Blocks]:
-    """Blocks that are near to each other, with a few unchanged lines around them."""
+    """Groups of nearby changed blocks, with CONTEXT unchanged lines around them."""
     group: Blocks = []
     for at, (tag, i1, i2, j1, j2) in enumerate(blocks):
         if tag != "equal":
@@ -111,7 +110,7 @@ def _groups(blocks: Blocks) -> Iterator[Blocks]:
             yield [*group, (tag, i1, min(i1 + CONTEXT, i2), j1, min(j1 + CONTEXT, j2))]
             group = []
         if not is_last:
-            # What follows a group that goes on is told in full, what begins one only at its end.
+            # Unchanged lines inside a group are kept whole; before one, only the last CONTEXT lines are.
             begin = i1 if group else max(i1, i2 - CONTEXT)
             group.append((tag, begin, i2, j1 + begin - i1, j2))
     if group:
@@ -127,15 +126,15 @@ def _lines(group: Blocks, before: Sequence[str], after: Sequence[str]) -> Iterat
             yield from (Line(after[at], 0, at + 1) for at in range(j1, j2))
 
 
-# --- What is common --------------------------------------------------------------------------------------------------
+# --- Matching --------------------------------------------------------------------------------------------------------
 
 
-class _TooSlow(Exception):
+class _TooSlowError(Exception):
     pass
 
 
 class _Watched(SequenceMatcher[str]):
-    """Stops at a deadline, between two looks."""
+    """Stops at a deadline, between two searches."""
 
     def __init__(self, before: Sequence[str], after: Sequence[str], deadline: float) -> None:
         self.deadline = deadline
@@ -143,12 +142,12 @@ class _Watched(SequenceMatcher[str]):
 
     def find_longest_match(self, alo: int = 0, ahi: int | None = None, blo: int = 0, bhi: int | None = None) -> Match:
         if time.thread_time() > self.deadline:
-            raise _TooSlow
+            raise _TooSlowError
         return super().find_longest_match(alo, ahi, blo, bhi)
 
 
 def _blocks(before: Sequence[str], after: Sequence[str], deadline: float) -> tuple[Blocks, bool]:
-    """difflib's opcodes; and whether they are only rough. What is alike at both ends is seen at once."""
+    """(difflib's opcodes, whether they are rough). Common lines at both ends are matched without difflib."""
     least = min(len(before), len(after))
     head = next((at for at in range(least) if before[at] != after[at]), least)
     tail = next((at for at in range(least - head) if before[-1 - at] != after[-1 - at]), least - head)
@@ -170,5 +169,5 @@ def _inner(old: Sequence[str], new: Sequence[str], deadline: float) -> tuple[Blo
         return whole, True
     try:
         return list(_Watched(old, new, deadline).get_opcodes()), False
-    except _TooSlow:
+    except _TooSlowError:
         return whole, True

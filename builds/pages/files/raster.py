@@ -1,6 +1,6 @@
-"""Images that may be shown within a page: by what their bytes say, of a size that a browser bears.
+"""Images that may be embedded in a page: recognised by their bytes, and small enough for a browser.
 
-Formats: PNG, GIF, the JPEG and WebP specifications.
+Sources: the PNG, GIF, JPEG and WebP specifications.
 """
 
 import base64
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 MAX_BYTES = 2 * 1024**2
 MAX_PIXELS = 25_000_000  # a small file may unpack into gigabytes
-# Frames that tell a JPEG's size: all of SOF0 to SOF15 but DHT, JPG and DAC.
+# Markers of frames with a JPEG's size: SOF0 to SOF15 except DHT, JPG and DAC.
 _JPEG_SIZES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 
@@ -22,12 +22,12 @@ class Raster:
     height: int
 
     def can_be_shown(self, size: int) -> bool:
-        """Whether so many bytes of it may be put into a page."""
+        """Whether the image, of `size` bytes, may be embedded in a page."""
         return size <= MAX_BYTES and 0 < self.width * self.height <= MAX_PIXELS
 
 
 def raster_of(content: bytes) -> Raster | None:
-    """What a file's bytes say that it is; None when it is no image of these kinds."""
+    """The image's type and dimensions, read from its bytes; None if it is not an image of these formats."""
     try:
         if content.startswith(b"\x89PNG\r\n\x1a\n") and content[12:16] == b"IHDR":
             return Raster("image/png", *struct.unpack(">II", content[16:24]))
@@ -38,12 +38,12 @@ def raster_of(content: bytes) -> Raster | None:
         if content.startswith(b"\xff\xd8\xff"):
             return _jpeg(content)
     except struct.error:
-        pass  # it ends before it says how large it is
+        pass  # truncated before its dimensions
     return None
 
 
 def data_uri(media_type: str, content: bytes) -> str:
-    """For an <img>, in which nothing that the content may hold is run."""
+    """The content as a URI for an <img>, which executes nothing that the content may hold."""
     return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
 
 

@@ -1,16 +1,16 @@
-"""Files as a tree of folders: the sources of a revision, the outputs of a build. Pure functions of paths and sizes."""
+"""Files as a folder tree: the sources of a revision, the outputs of a build. Pure functions of paths and sizes."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-# Of so few files, all folders stand open.
+# With at most so many files, all folders are shown open.
 FEW = 30
 
 
 @dataclass(frozen=True)
 class File:
-    """`name` is the last part of its path; `size` is in bytes."""
+    """`name` is the last part of the path; `size` is in bytes."""
 
     name: str
     path: str
@@ -19,7 +19,7 @@ class File:
 
 @dataclass
 class Folder:
-    """`count` and `size`, in bytes, are of all files below it, in other folders too."""
+    """`count` and `size` (bytes) cover all files below it, at any depth."""
 
     name: str = ""
     path: str = ""
@@ -46,7 +46,7 @@ class Folder:
         at._files.append(File(name, path, size))
 
     def at(self, path: str) -> "Folder | None":
-        """The folder of that path below this one, which is at the path ""."""
+        """The folder at a path relative to this one; None if there is none. "" is this folder itself."""
         at: Folder | None = self
         for part in path.split("/") if path else ():
             at = at._folders.get(part) if at else None
@@ -58,7 +58,7 @@ class Folder:
 
 
 def tree_of(files: Iterable[tuple[str, int]]) -> Folder:
-    """The folder that holds all (path, size) pairs."""
+    """The root folder of all (path, size) pairs."""
     root = Folder()
     for path, size in files:
         root.add(path, size)
@@ -67,7 +67,7 @@ def tree_of(files: Iterable[tuple[str, int]]) -> Folder:
 
 @dataclass(frozen=True)
 class Row:
-    """A folder's beginning or end, or a file."""
+    """The start or end of a folder, or a file."""
 
     kind: Literal["open", "close", "file"]
     it: File | Folder
@@ -75,21 +75,21 @@ class Row:
 
 
 def rows_of(root: Folder, *, current: str = "") -> list[Row]:
-    """The tree in the order in which a page writes it down: folders first. The one that `current` is in stands open."""
+    """The tree in the order of the page, folders first. The folders around `current` are open."""
     rows: list[Row] = []
-    _tell(root, rows, f"{current}/", all_open=root.count <= FEW)
+    _add_rows(root, rows, f"{current}/", all_open=root.count <= FEW)
     return rows
 
 
-def _tell(folder: Folder, rows: list[Row], current: str, *, all_open: bool) -> None:
+def _add_rows(folder: Folder, rows: list[Row], current: str, *, all_open: bool) -> None:
     for inner in folder.folders:
         rows.append(Row("open", inner, is_open=all_open or current.startswith(f"{inner.path}/")))
-        _tell(inner, rows, current, all_open=all_open)
+        _add_rows(inner, rows, current, all_open=all_open)
         rows.append(Row("close", inner))
     rows.extend(Row("file", file) for file in folder.files)
 
 
 def crumbs_of(path: str) -> Sequence[tuple[str, str]]:
-    """(name, path) of each folder on the way to a path, itself at the end."""
+    """(name, path) of each folder on the way to a path, ending with the path itself."""
     parts = path.split("/") if path else []
     return [(part, "/".join(parts[: depth + 1])) for depth, part in enumerate(parts)]

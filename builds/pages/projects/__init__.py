@@ -1,1 +1,1 @@
-"""Pages of a project: making one, its overview, builds and releases."""
+"""Pages of a project: creating one, its overview, builds and releases."""

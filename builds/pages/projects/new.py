@@ -1,6 +1,6 @@
-"""A new project, from a prompt, a folder or an archive, or pasted texts; and new files for one that there is.
+"""Creates a project from a prompt, a folder, an archive or pasted texts; sends new files for an existing project.
 
-Files are looked at first, and built once their sender has seen what was detected: see builds.pages.projects.choices.
+Files are stored first, and built after the user has seen what was detected: see builds.pages.projects.choices.
 """
 
 import json
@@ -25,36 +25,36 @@ from projects.files.ignore_rules import FILES, FOLDERS
 from projects.files.limits import InvalidUploadError
 from projects.files.paths import Fault, NewFile
 from projects.files.uploads import keep_upload
-from projects.generations.actions import Wishes, has_model, request_generation
+from projects.generations.actions import GenerationOptions, has_model, request_generation
 from projects.models import Project
 
 _ROWS, _MORE_ROWS, _MOST_ROWS = 2, 3, 60
 
 
-@csrf_exempt  # only until its form is read by the right handler: see _sent
+@csrf_exempt  # only until the upload handler is set: _answer is protected
 @login_required
 @require_http_methods(["GET", "POST"])
 def new_project(request: HttpRequest) -> HttpResponse:
-    """The three ways to a project."""
-    return _read(request)
+    """The page with the three ways to create a project."""
+    return _with_folder_handler(request)
 
 
 @csrf_exempt
 @login_required
 @require_http_methods(["GET", "POST"])
 def new_files(request: HttpRequest, pk: UUID) -> HttpResponse:
-    """New files for a project of one's own: all that its next revision has."""
-    return _read(request, own_project(request, pk))
+    """New files for the user's own project: the complete set for its next revision."""
+    return _with_folder_handler(request, own_project(request, pk))
 
 
-def _read(request: HttpRequest, project: Project | None = None) -> HttpResponse:
+def _with_folder_handler(request: HttpRequest, project: Project | None = None) -> HttpResponse:
     handler = FolderHandler(request)
     request.upload_handlers = [handler]
-    return _sent(request, handler, project)
+    return _answer(request, handler, project)
 
 
 @csrf_protect
-def _sent(request: HttpRequest, handler: FolderHandler, project: Project | None) -> HttpResponse:
+def _answer(request: HttpRequest, handler: FolderHandler, project: Project | None) -> HttpResponse:
     way = request.POST.get("way", "")
     try:
         if request.method == "POST" and way == "prompt" and project is None:
@@ -79,7 +79,7 @@ def _from_prompt(request: HttpRequest) -> HttpResponse:
         prompt=data["prompt"].replace("\r\n", "\n"),
         name=data["name"],
         strategy=form.strategy(),
-        wishes=Wishes(tests=data["tests"], auto_fix=data["auto_fix"]),
+        options=GenerationOptions(tests=data["tests"], auto_fix=data["auto_fix"]),
     )
     return redirect("generation-page", pk=generation.pk)
 
@@ -107,12 +107,12 @@ def _nothing_sent(left_out: Counter[str]) -> str:
 
 
 def _left_out_before(request: HttpRequest) -> Counter[str]:
-    """What the browser has left out by itself."""
+    """What the browser has already left out, by name."""
     try:
-        told = json.loads(request.POST.get("left_out") or "{}")
+        sent = json.loads(request.POST.get("left_out") or "{}")
     except ValueError:
         return Counter()
-    pairs = told.items() if isinstance(told, dict) else []
+    pairs = sent.items() if isinstance(sent, dict) else []
     return Counter({str(name)[:60]: count for name, count in list(pairs)[:20] if isinstance(count, int) and count > 0})
 
 
@@ -144,7 +144,7 @@ def _page(
     rows: int = 0,
     status: int = 422,
 ) -> HttpResponse:
-    """The page, with what was typed. Of a form that was refused, 422."""
+    """The page, with what was typed; 422 for a refused form."""
     paths, contents = request.POST.getlist("path"), request.POST.getlist("content")
     rows = rows or len(paths) or _ROWS
     way = request.POST.get("way", "")
@@ -159,7 +159,7 @@ def _page(
         "name": request.POST.get("name", ""),
         "rows": typed + [("", "")] * (min(rows, _MOST_ROWS) - len(typed)),
         "has_model": has_model(),
-        "noise": " ".join(sorted(FOLDERS | FILES)),
+        "ignored": " ".join(sorted(FOLDERS | FILES)),
         "limits": {
             "files": settings.MAX_FILES,
             "file": settings.MAX_FILE_BYTES,

@@ -1,4 +1,4 @@
-"""A project's overview, and the history of its builds."""
+"""A project's overview and its build history."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,11 +20,11 @@ from builds.pages.paging import page_of
 from builds.pages.refusals import refusals_in, refusals_shown
 from builds.templatetags.chef import took
 from chef.jobs.models import Status
-from projects.generations.actions import Wishes, has_model, request_edit
+from projects.generations.actions import GenerationOptions, has_model, request_edit
 from projects.models import Generation, Project
 
 _BUILDS_SHOWN, _BARS, _RELEASES_SHOWN = 10, 30, 3
-# Of the chart, in its own units.
+# Sizes in the chart, in SVG units.
 _STEP, _BAR, _HEIGHT, _LEAST = 20, 14, 80, 3
 
 
@@ -32,13 +32,13 @@ _STEP, _BAR, _HEIGHT, _LEAST = 20, 14, 80, 3
 @require_http_methods(["GET", "HEAD", "POST"])
 @refusals_shown()
 def project_page(request: HttpRequest, pk: UUID) -> HttpResponse:
-    """How a project is getting on. A POST builds it again (`do=build`) or has it changed (`do=change`)."""
+    """A project's state. A POST builds it again (`do=build`) or requests a change by prompt (`do=change`)."""
     form = EditForm()
     if request.method == "POST":
         project = own_project(request, pk)
         form = EditForm(request.POST) if request.POST.get("do") == "change" else form
-        if goes_on := _change(request, project, form) if form.is_bound else _build(request, project):
-            return goes_on
+        if response := _change(request, project, form) if form.is_bound else _build(request, project):
+            return response
     project = get_object_or_404(visible_projects(request).select_related("owner", "quarantine"), pk=pk)
     rows = project.builds.order_by("-number").select_related("revision", "generation__root")
     recent = list(rows.defer("egress", "usage", "generation__state", "generation__diff")[:_BARS])
@@ -68,12 +68,12 @@ def _build(request: HttpRequest, project: Project) -> HttpResponse:
 
 
 def _change(request: HttpRequest, project: Project, form: EditForm) -> HttpResponse | None:
-    """Goes to the generation; None when it is refused, which the form then says."""
+    """A redirect to the generation; None if it is refused: the form then has the reason."""
     if not form.is_valid():
         return None
     prompt = form.cleaned_data["prompt"].replace("\r\n", "\n")
     with refusals_in(form, "prompt"):
-        generation = request_edit(project, by=cast(User, request.user), prompt=prompt, wishes=Wishes())
+        generation = request_edit(project, by=cast(User, request.user), prompt=prompt, options=GenerationOptions())
         messages.success(request, "The project is being changed. What comes of it is built by itself.")
         return redirect("generation-page", pk=generation.pk)
     return None
@@ -82,7 +82,7 @@ def _change(request: HttpRequest, project: Project, form: EditForm) -> HttpRespo
 @login_required
 @require_safe
 def project_builds(request: HttpRequest, pk: UUID) -> HttpResponse:
-    """All builds of a project, newest first, those of `?status=` if it asks for one."""
+    """All builds of a project, newest first; `?status=` filters them."""
     project = get_object_or_404(visible_projects(request).select_related("owner"), pk=pk)
     wanted = request.GET.get("status", "")
     rows = Build.objects.filter(project=project, **({"status": wanted} if wanted in Status else {}))
@@ -107,7 +107,7 @@ def project_builds(request: HttpRequest, pk: UUID) -> HttpResponse:
 
 @dataclass(frozen=True)
 class Bar:
-    """How long a build took, drawn: x, y and height in the chart's units, from its upper left corner."""
+    """A build's duration as a bar: x, y and height in SVG units, from the upper left corner."""
 
     build: Build
     x: int
@@ -124,7 +124,7 @@ class Chart:
 
 
 def chart_of(builds: Sequence[Build]) -> Chart | None:
-    """The durations of builds that ran to an end, from old to new; None of fewer than two."""
+    """Durations of finished builds, oldest first; None if there are fewer than two."""
     ended = [(build, span.total_seconds()) for build in reversed(builds) if (span := took(build)) is not None]
     if len(ended) < 2:
         return None

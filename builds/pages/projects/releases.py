@@ -1,4 +1,4 @@
-"""A project's releases: which is live, and making another one so."""
+"""A project's releases: publishing, activating and taking down."""
 
 from typing import cast
 from uuid import UUID
@@ -49,7 +49,7 @@ def project_releases(request: HttpRequest, pk: UUID) -> HttpResponse:
 
 
 def _is_done(request: HttpRequest, project: Project, form: PublishForm) -> bool:
-    """False when the form is to be shown again."""
+    """False if the form has to be shown again."""
     if form.is_bound:
         return _publish(request, project, form)
     if request.POST.get("do") == "activate":

@@ -1,6 +1,6 @@
-"""Forms with a folder or an archive: read with the files' paths, and without what nobody wants to send.
+"""Reads forms with a folder or an archive: keeps the files' paths and applies the ignore rules.
 
-Browsers name each file of a chosen folder by its path, of which Django would keep the last part alone.
+Browsers send each file of a folder with its path, of which Django would keep only the last part.
 """
 
 import re
@@ -25,9 +25,9 @@ _ARCHIVE_ENDING = re.compile(r"\.(zip|tar|tgz|tar\.gz)$", re.IGNORECASE)
 
 
 class FolderHandler(NamelessFiles):
-    """Keeps the files of `folder` by their paths, and all others as the API does.
+    """Keeps the files of `folder` with their paths; handles all other files as the API does.
 
-    To be the only upload handler of a request, before its form is read.
+    Must be set as the only upload handler of a request before its form is read.
     """
 
     def __init__(self, request: HttpRequest | None = None) -> None:
@@ -65,7 +65,7 @@ class FolderHandler(NamelessFiles):
             self._content += raw_data
 
     def _has_room(self, size: int) -> bool:
-        """Whether more is worth keeping: what is past a limit is counted, and refused at the end."""
+        """Whether to keep more: past a limit, files are only counted, and the upload is refused at the end."""
         within = len(self._content) + size <= settings.MAX_FILE_BYTES
         return within and self._total + size <= settings.MAX_PROJECT_BYTES and len(self.sizes) < settings.MAX_FILES
 
@@ -84,7 +84,7 @@ class _ParserOfPaths(MultiPartParser):
 
 
 def sent_folder(handler: FolderHandler) -> tuple[list[NewFile], str]:
-    """The files of a folder, by their paths within it, and its name; ([], "") when none was sent.
+    """(files with paths relative to the folder, the folder's name); ([], "") if none was sent.
 
     Raises InvalidUploadError.
     """
@@ -100,15 +100,15 @@ def sent_folder(handler: FolderHandler) -> tuple[list[NewFile], str]:
 
 
 def sent_archive(file: "UploadedFile[Any]", handler: FolderHandler) -> tuple[list[NewFile], str]:
-    """The files of an archive, and its name without the ending. Raises InvalidUploadError."""
+    """(files of an archive, its name without the extension). Raises InvalidUploadError."""
     with file:
         return unpack(cast("BinaryIO", file), handler.ignore_rules), _ARCHIVE_ENDING.sub("", handler.archive_name)
 
 
 def pasted(paths: Sequence[str], contents: Sequence[str]) -> list[NewFile]:
-    """What was typed, row by row; rows without both are passed over. Raises InvalidUploadError.
+    """Files from the form's (path, text) rows; empty rows are skipped. Raises InvalidUploadError.
 
-    Browsers send the ends of lines as two characters, whatever the text had.
+    Browsers send every line ending as CRLF; they become LF again.
     """
     rows = [(path.strip(), text.replace("\r\n", "\n")) for path, text in zip(paths, contents, strict=False)]
     rows = [(path, text) for path, text in rows if path or text.strip()]

@@ -1,1 +1,1 @@
-"""Pages of settings: a project's, its webhooks, and a user's tokens."""
+"""Settings pages: a project's settings and webhooks, and a user's tokens."""

@@ -1,4 +1,4 @@
-"""A project's settings: its name, how it is built, its environment, who is told of it; and its end."""
+"""A project's settings: name, build strategy, environment, webhooks, and deleting it."""
 
 from collections.abc import Callable
 from typing import Any, cast
@@ -16,7 +16,7 @@ from builds import actions
 from builds.models import RESULT_EVENTS, WebhookEndpoint
 from builds.pages.access import own_project, visible_projects
 from builds.pages.forms import NameForm, StrategyForm, VariableForm, WebhookForm
-from builds.pages.once import show_once, stored_nowhere
+from builds.pages.once import no_store, show_once
 from builds.pages.refusals import refusals_in, refusals_shown
 from builds.webhooks import guard
 from builds.webhooks.endpoints import create_endpoint
@@ -24,20 +24,20 @@ from projects.environment import environment_document
 from projects.models import Project
 
 _WEBHOOKS_SHOWN = 100
-# Where each form is on the page. None is sent to that place: browsers carry a fragment on to the page that comes
-# next, which could then not reload itself by a meta refresh any more.
-_PLACES = {
+# Each form's anchor and title on the page. No form posts to its anchor: browsers keep the fragment for the next page,
+# and a page with a fragment cannot reload itself by meta refresh.
+_ANCHORS = {
     "rename": ("name", "Name"),
     "set": ("environment", "Environment"),
     "strategy": ("strategy", "How it is built"),
     "webhook": ("webhooks", "Webhooks"),
     "delete": ("delete", "Delete the project"),
 }
-Answer = HttpResponse | None  # None: the form is shown again, with its faults
+Answer = HttpResponse | None  # None: the form is shown again, with its errors
 
 
 class _Page:
-    """The forms of the page: what is being sent is bound, all others are as things are."""
+    """The forms of the page: the one that was sent is bound, the others show the current state."""
 
     def __init__(self, request: HttpRequest, project: Project) -> None:
         self.request, self.project = request, project
@@ -59,11 +59,11 @@ class _Page:
 
     @property
     def refused(self) -> tuple[str, str] | None:
-        """Of a POST that is answered by this page: where what is wrong with it is told, and what that is called."""
-        return _PLACES.get(self.do)
+        """(anchor, title) of the form whose POST was refused; None if there is none."""
+        return _ANCHORS.get(self.do)
 
     def answer(self) -> Answer:
-        """What the POST asks for, done."""
+        """Do what the POST asks for."""
         does: dict[str, Callable[[], Answer]] = {
             "rename": self._rename,
             "strategy": self._change_strategy,
@@ -74,10 +74,10 @@ class _Page:
         }
         return does[self.do]() if self.do in does else self._back()
 
-    def _back(self, said: str = "", place: str = "") -> HttpResponse:
-        if said:
-            messages.success(self.request, said)
-        return redirect(reverse("project-settings", args=[self.project.pk]) + place)
+    def _back(self, message: str = "", anchor: str = "") -> HttpResponse:
+        if message:
+            messages.success(self.request, message)
+        return redirect(reverse("project-settings", args=[self.project.pk]) + anchor)
 
     def _rename(self) -> Answer:
         if not self.rename.is_valid():
@@ -114,7 +114,7 @@ class _Page:
             return None
         url = self.webhook.cleaned_data["url"]
         with refusals_in(self.webhook):
-            # The host is looked up before anything is written: a transaction must not wait for a name server.
+            # The host is resolved before anything is written: a transaction must not wait for DNS.
             if refusal := guard.refusal_when_saved(url):
                 raise refusal
             events = self.webhook.cleaned_data["events"]
@@ -139,7 +139,7 @@ class _Page:
 @require_http_methods(["GET", "HEAD", "POST"])
 @refusals_shown()
 def project_settings(request: HttpRequest, pk: UUID) -> HttpResponse:
-    """All settings, each in a form of its own; `do` says which of them a POST is of."""
+    """All settings, each in its own form; `do` names the form of a POST."""
     if request.method == "POST":
         page = _Page(request, own_project(request, pk))
         if answer := page.answer():
@@ -155,7 +155,5 @@ def project_settings(request: HttpRequest, pk: UUID) -> HttpResponse:
         "environment": environment_document(project),
         "webhooks": WebhookEndpoint.objects.filter(project=project)[:_WEBHOOKS_SHOWN],
     }
-    # What was typed is shown again, a secret too.
-    return stored_nowhere(
-        render(request, "projects/settings.html", context, status=422 if request.method == "POST" else 200)
-    )
+    # The form shows what was typed again, including a secret.
+    return no_store(render(request, "projects/settings.html", context, status=422 if request.method == "POST" else 200))

@@ -1,4 +1,4 @@
-"""One's API tokens: listed, made, revoked. A new one is shown once."""
+"""The user's API tokens: list, create, revoke. A new one is shown once."""
 
 from typing import cast
 
@@ -11,7 +11,7 @@ from django.utils import timezone
 from django.views.decorators.http import require_http_methods
 
 from builds.pages.forms import TokenForm
-from builds.pages.once import show_once, shown_once, stored_nowhere
+from builds.pages.once import no_store, show_once, shown_once
 from projects.models import ApiToken
 from projects.tokens import make_token, revoke_token
 
@@ -21,23 +21,23 @@ _SHOWN = 200
 @login_required
 @require_http_methods(["GET", "HEAD", "POST"])
 def tokens(request: HttpRequest) -> HttpResponse:
-    """All of one's tokens. A POST makes one (`do=make`) or revokes one (`do=revoke`, `prefix`)."""
-    own = ApiToken.objects.filter(owner=request.user.pk)
+    """All of the user's tokens. A POST creates one (`do=make`) or revokes one (`do=revoke`, `prefix`)."""
+    mine = ApiToken.objects.filter(owner=request.user.pk)
     form = TokenForm()
     if request.method == "POST":
         form = TokenForm(request.POST) if request.POST.get("do") == "make" else form
         if not form.is_bound:
-            _revoke(request, get_object_or_404(own, prefix=request.POST.get("prefix", "").replace("\0", "")))
+            _revoke(request, get_object_or_404(mine, prefix=request.POST.get("prefix", "").replace("\0", "")))
         if not form.is_bound or _is_made(request, form):
             return redirect("tokens")
     context = {
         "here": "tokens",
         "form": form,
-        "tokens": own.order_by("revoked", "-created")[:_SHOWN],
+        "tokens": mine.order_by("revoked", "-created")[:_SHOWN],
         "now": timezone.now(),
         "secret": shown_once(request, about="token"),
     }
-    return stored_nowhere(render(request, "tokens.html", context, status=422 if form.is_bound else 200))
+    return no_store(render(request, "tokens.html", context, status=422 if form.is_bound else 200))
 
 
 def _is_made(request: HttpRequest, form: TokenForm) -> bool:

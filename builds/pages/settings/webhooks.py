@@ -1,4 +1,4 @@
-"""One webhook of a project: on or off, its secret, and what it was sent, with every try."""
+"""One webhook of a project: on or off, its secret, and its deliveries with every attempt."""
 
 from uuid import UUID
 
@@ -11,7 +11,7 @@ from django.views.decorators.http import require_http_methods
 
 from builds.models import Delivery, WebhookEndpoint
 from builds.pages.access import own_project, visible_projects
-from builds.pages.once import show_once, shown_once, stored_nowhere
+from builds.pages.once import no_store, show_once, shown_once
 from builds.pages.paging import page_of
 from builds.pages.refusals import refusals_shown
 from builds.webhooks import endpoints, outbox
@@ -23,7 +23,7 @@ DELIVERIES_SHOWN = 20
 @require_http_methods(["GET", "HEAD", "POST"])
 @refusals_shown()
 def project_webhook(request: HttpRequest, pk: UUID, webhook: UUID) -> HttpResponse:
-    """The webhook with its deliveries. A POST switches, rotates, tests, replays or deletes it, as `do` says."""
+    """The webhook with its deliveries. A POST switches, rotates, tests, replays or deletes it, by `do`."""
     if request.method == "POST":
         endpoint = get_object_or_404(own_project(request, pk).webhooks.all(), pk=webhook)
         return _act(request, endpoint)
@@ -41,7 +41,7 @@ def project_webhook(request: HttpRequest, pk: UUID, webhook: UUID) -> HttpRespon
         "secret": shown_once(request, about=endpoint.pk),
         "is_live": any(row.status == Delivery.Status.PENDING for row in shown.rows),
     }
-    return stored_nowhere(render(request, "projects/webhook.html", context))
+    return no_store(render(request, "projects/webhook.html", context))
 
 
 def _act(request: HttpRequest, endpoint: WebhookEndpoint) -> HttpResponse:
@@ -68,10 +68,10 @@ def _act(request: HttpRequest, endpoint: WebhookEndpoint) -> HttpResponse:
 
 def _replay(request: HttpRequest, endpoint: WebhookEndpoint) -> None:
     try:
-        number = UUID(request.POST.get("delivery", ""))
+        delivery = UUID(request.POST.get("delivery", ""))
     except ValueError:
-        number = UUID(int=0)
-    count = outbox.replay(endpoint, Delivery.objects.filter(endpoint=endpoint, pk=number))
+        delivery = UUID(int=0)
+    count = outbox.replay(endpoint, Delivery.objects.filter(endpoint=endpoint, pk=delivery))
     if count:
         messages.success(request, "The message is sent once more: the same id, the same bytes.")
     else:

@@ -13,9 +13,9 @@ from concurrent.futures import Future, wait
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
-from projects.engine.errors import BadAnswer, Cancelled, EngineError
+from projects.engine.errors import EngineError, GenerationCancelledError, InvalidAnswerError
 from projects.engine.model.budget import Allowance, Budget, Usage, estimate
-from projects.engine.model.client import AskOtherwise, ModelClient, Reply
+from projects.engine.model.client import ModelClient, Reply, UnsupportedFeatureError
 from projects.engine.model.exchanges import Exchange, Message, Redaction
 from projects.engine.model.questions import Document, Question
 from projects.engine.model.retries import pause
@@ -87,7 +87,7 @@ class Asker:
             call()
 
     def _through_owner(self, call: Callable[[], None]) -> None:
-        """Run a call in the owner's thread and wait for it. Raises what the call raises, and Cancelled."""
+        """Run a call in the owner's thread and wait. Raises what the call raises, and GenerationCancelledError."""
         if threading.get_ident() == self._owner:
             self.run_queued_calls()
             call()
@@ -105,7 +105,7 @@ class Asker:
         self._untold.put(make)
         while not wait([done], timeout=_TICK).done:
             if self._stopped.is_set():
-                raise Cancelled
+                raise GenerationCancelledError
         done.result()
 
     # --- Asking ----------------------------------------------------------------------------------------------------
@@ -113,14 +113,14 @@ class Asker:
     def ask(self, question: Question[A]) -> A:
         """A valid answer.
 
-        An invalid answer goes back to the model once, with its errors. Raises BadAnswer when the second one is invalid
-        too, Cancelled, and other EngineErrors when there is no answer.
+        An invalid answer goes back to the model once, with its errors. Raises InvalidAnswerError when the second one
+        is invalid too, GenerationCancelledError, and other EngineErrors when there is no answer.
         """
         attempts = itertools.count(1)
         reply = Reply()
         try:
             return self._answer(question, attempts, reply)
-        except BadAnswer as bad:
+        except InvalidAnswerError as bad:
             if bad.code == "model_refused":
                 raise
             return self._answer(question.corrected(reply.text, bad.detail), attempts, Reply())
@@ -140,7 +140,7 @@ class Asker:
             vars(reply).update(vars(Reply()))  # a retry starts from an empty reply
             try:
                 return self._once(question, next(attempts), reply)
-            except AskOtherwise:
+            except UnsupportedFeatureError:
                 continue  # immediately, and at most once for each feature an endpoint may lack
             except EngineError as error:
                 failed += 1
@@ -152,7 +152,7 @@ class Asker:
     def _once(self, question: Question[A], attempt: int, reply: Reply) -> A:
         """One request. Its outcome is always counted and reported."""
         if self.stopped():
-            raise Cancelled
+            raise GenerationCancelledError
         messages = question.messages()
         into = estimate("".join(message["content"] for message in messages))
         most = self._client.endpoint.max_output
@@ -179,11 +179,13 @@ class Asker:
 
     def _read(self, question: Question[A], reply: Reply, limit: int | None) -> A:
         if reply.refusal or reply.finish == "content_filter":
-            raise BadAnswer("model_refused", reply.refusal, subject=question.subject)
+            raise InvalidAnswerError("model_refused", reply.refusal, subject=question.subject)
         if reply.finish == "length":
             if limit is not None:
                 raise EngineError("budget_reached", "The remaining tokens were not enough for the answer.")
-            raise BadAnswer("answer_cut_off", "It was cut off: write a much shorter answer.", subject=question.subject)
+            raise InvalidAnswerError(
+                "answer_cut_off", "It was cut off: write a much shorter answer.", subject=question.subject
+            )
         return question.read(reply.text)
 
     def _clean(self, error: EngineError) -> EngineError:
@@ -191,7 +193,7 @@ class Asker:
         error.detail = self._redact(error.detail)
         error.args = tuple(self._redact(str(arg)) for arg in error.args)
         # An answer that was stopped for its size can be asked for again, like any invalid answer.
-        return BadAnswer(error.code, "It is far too long.") if error.code == "answer_too_large" else error
+        return InvalidAnswerError(error.code, "It is far too long.") if error.code == "answer_too_large" else error
 
     def _settle(self, allowance: Allowance, reply: Reply, into: int) -> Usage:
         """What the endpoint reported, else an estimate of what it may have counted."""
@@ -235,5 +237,5 @@ class Asker:
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
             if self.stopped():
-                raise Cancelled
+                raise GenerationCancelledError
             time.sleep(min(left, _TICK))

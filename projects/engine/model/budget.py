@@ -11,7 +11,7 @@ from decimal import Decimal
 
 from pydantic import BaseModel, ConfigDict
 
-from projects.engine.errors import Cancelled, EngineError
+from projects.engine.errors import EngineError, GenerationCancelledError
 
 MILLION = Decimal(1_000_000)
 # No stage can use an answer with fewer tokens than this.
@@ -88,7 +88,7 @@ class Budget:
         """Reserve tokens for one call: as much of `output` as is left.
 
         Waits while other calls hold what this one needs. Raises EngineError `budget_reached` when there would be too
-        little even without them, and Cancelled.
+        little even without them, and GenerationCancelledError.
         """
         with self._settled:
             while self.most is not None:
@@ -97,7 +97,7 @@ class Budget:
                     output = min(output, free - input)
                     break
                 if is_cancelled():
-                    raise Cancelled
+                    raise GenerationCancelledError
                 if not self._reserved:
                     raise EngineError("budget_reached", f"{self._used.total:,} of {self.most:,} tokens are used.")
                 self._settled.wait(_TICK)

@@ -23,7 +23,7 @@ from typing import Any, cast
 import openai
 from pydantic import BaseModel
 
-from projects.engine.errors import Cancelled, EngineError
+from projects.engine.errors import EngineError, GenerationCancelledError
 from projects.engine.model.budget import Prices, Usage
 
 DEFAULT_MODEL = "gpt-4o"
@@ -103,7 +103,7 @@ class Reply:
         self.chars += len(text)
 
 
-class AskOtherwise(EngineError):
+class UnsupportedFeatureError(EngineError):
     """The endpoint lacks a feature that the request used; the next request is made without it."""
 
 
@@ -178,15 +178,15 @@ class ModelClient:
     def send(self, request: dict[str, Any], reply: Reply, *, max_chars: int, is_cancelled: Callable[[], bool]) -> None:
         """Send a request and read its answer into `reply`, whole.
 
-        Raises EngineError; AskOtherwise when the request can be repeated without a feature that the endpoint lacks;
-        Cancelled within a second of `is_cancelled` turning true (checked ten times a second).
+        Raises EngineError; UnsupportedFeatureError when the request can be repeated without a feature it used;
+        GenerationCancelledError within a second of `is_cancelled` turning true (checked ten times a second).
         """
         deadline = time.monotonic() + self.patience.whole
         future = asyncio.run_coroutine_threadsafe(self._receive(request, reply, max_chars), self._loop)
         try:
             while not wait([future], timeout=_TICK).done:
                 if is_cancelled():
-                    raise Cancelled
+                    raise GenerationCancelledError
                 if time.monotonic() > deadline:
                     raise EngineError(
                         "endpoint_timeout", f"There was no complete answer within {self.patience.whole:g} s."
@@ -238,13 +238,13 @@ class ModelClient:
         if error.status_code in (400, 422) and not _TOO_LONG.search(message):
             if "stream_options" in request and _NO_STREAM_USAGE.search(message):
                 self._stream_usage = False
-                return AskOtherwise("request_refused", message)
+                return UnsupportedFeatureError("request_refused", message)
             if "response_format" in request and _NO_STRUCTURE.search(message):
                 self._structured = False
-                return AskOtherwise("request_refused", message)
+                return UnsupportedFeatureError("request_refused", message)
             if "max_completion_tokens" in request and _NO_COMPLETION_LIMIT.search(message):
                 self._limit_name = "max_tokens"
-                return AskOtherwise("request_refused", message)
+                return UnsupportedFeatureError("request_refused", message)
         return EngineError(_code(error.status_code, message), message, retry_after=_retry_after(error.response.headers))
 
 

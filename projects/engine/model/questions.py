@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from projects.engine.errors import BadAnswer, one_line
+from projects.engine.errors import InvalidAnswerError, one_line
 
 PROMPTS = Path(__file__).resolve().parent / "prompts"
 # How much of an invalid answer is sent back to the model: repeating all of it does not help.
@@ -82,19 +82,19 @@ class Question(Generic[A]):
         return messages
 
     def read(self, text: str) -> A:
-        """The document in an answer's text. Raises BadAnswer with all of its errors."""
+        """The document in an answer's text. Raises InvalidAnswerError with all of its errors."""
         start, end = text.find("{"), text.rfind("}")
         if start < 0 or end < start:
-            raise BadAnswer("answer_not_json", "There is no JSON object in the answer.", subject=self.subject)
+            raise InvalidAnswerError("answer_not_json", "There is no JSON object in the answer.", subject=self.subject)
         try:
             document = self.answer.model_validate_json(text[start : end + 1])
         except ValidationError as error:
             code = "answer_not_json" if error.errors()[0]["type"] == "json_invalid" else "answer_wrong_shape"
-            raise BadAnswer(code, _reasons(error), subject=self.subject) from error
+            raise InvalidAnswerError(code, _reasons(error), subject=self.subject) from error
         if any("\0" in text for text in _texts(document.model_dump())):
-            raise BadAnswer("answer_invalid", "A text contains a NUL character.", subject=self.subject)
+            raise InvalidAnswerError("answer_invalid", "A text contains a NUL character.", subject=self.subject)
         if faults := self.faults(document):
-            raise BadAnswer("answer_invalid", " ".join(faults[:MAX_REASONS]), subject=self.subject)
+            raise InvalidAnswerError("answer_invalid", " ".join(faults[:MAX_REASONS]), subject=self.subject)
         return document
 
     @property

@@ -1,6 +1,6 @@
 """Changes an existing project from a prompt: the model sees the files and answers with a patch."""
 
-from projects.engine.errors import BadAnswer, EngineError
+from projects.engine.errors import EngineError, InvalidAnswerError
 from projects.engine.limits import Files, Limits
 from projects.engine.model.asking import Asker
 from projects.engine.model.questions import Part, Question, Stage
@@ -24,7 +24,7 @@ def ask_for_patch(asker: Asker, stage: Stage, parts: list[Part], files: Files, l
     question = Question(stage, Patch, tuple(parts), faults=lambda patch: patch_faults(files, patch, limits))
     try:
         patch = asker.ask(question)
-    except BadAnswer as bad:
+    except InvalidAnswerError as bad:
         if bad.code == "answer_invalid":
             raise EngineError("patch_failed", bad.detail) from bad
         raise

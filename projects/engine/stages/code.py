@@ -7,7 +7,7 @@ state; the others only send requests.
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
-from projects.engine.errors import BadAnswer, Cancelled, EngineError
+from projects.engine.errors import EngineError, GenerationCancelledError, InvalidAnswerError
 from projects.engine.limits import Limits
 from projects.engine.model.asking import Asker
 from projects.engine.model.questions import Document, Part, Question, Stage
@@ -45,7 +45,7 @@ def write_files(
                     failure = failure or taken
                     on_change()
                 if asker.stopped():
-                    raise Cancelled
+                    raise GenerationCancelledError
         except BaseException:
             asker.stop()  # otherwise leaving the pool would wait for answers nobody needs
             raise
@@ -88,7 +88,7 @@ class _Desk:
         file = self.running.pop(future)
         try:
             self._state.files[file.path] = future.result()
-        except BadAnswer as bad:
+        except InvalidAnswerError as bad:
             if file.needed:
                 return EngineError("file_failed", str(bad), subject=file.path)
             self._state.left_out[file.path] = str(bad)

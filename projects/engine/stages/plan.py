@@ -7,7 +7,7 @@ structured parts of the plan.
 import re
 from collections.abc import Sequence
 
-from projects.engine.errors import BadAnswer, EngineError
+from projects.engine.errors import EngineError, InvalidAnswerError
 from projects.engine.limits import Limits, sentences
 from projects.engine.model.asking import Asker
 from projects.engine.model.questions import Document, Part, Question, Stage
@@ -73,7 +73,7 @@ def make_plan(asker: Asker, request: Request, intent: Intent | None, limits: Lim
     question = Question(Stage.PLAN, Plan, tuple(parts), faults=faults)
     try:
         return asker.ask(question)
-    except BadAnswer as bad:
+    except InvalidAnswerError as bad:
         if bad.code == "answer_invalid":
             raise EngineError("invalid_plan", bad.detail) from bad
         raise

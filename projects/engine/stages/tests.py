@@ -27,7 +27,7 @@ class Suite(Document):
 
 
 def write_suite(asker: Asker, request: Request, plan: Plan, files: Mapping[str, str], limits: Limits) -> Suite:
-    """Request the tests. Raises BadAnswer when no usable ones were written."""
+    """Request the tests. Raises InvalidAnswerError when no usable ones were written."""
     parts = [Part("request", request.prompt), Part("plan", plan.as_text())]
     parts += [Part(f"finished file {path}", text, shorter="") for path, text in files.items()]
 

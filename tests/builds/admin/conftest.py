@@ -1,4 +1,4 @@
-"""Staff of each role, and builds in every state."""
+"""Staff users of each role, and builds in each state."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -23,7 +23,7 @@ MakeBuild = Callable[..., Build]
 
 @pytest.fixture
 def staff_of(db: None) -> StaffOf:
-    """A browser of somebody with a role; with none, of staff who may nothing."""
+    """A client signed in as staff with a role; "nobody" has no permissions."""
 
     def make(role: str) -> Client:
         user, _ = User.objects.get_or_create(username=role, defaults={"is_staff": True})
@@ -42,7 +42,7 @@ def operator(staff_of: StaffOf) -> Client:
 
 @pytest.fixture
 def ended_build(queue_build: Callable[..., Build]) -> MakeBuild:
-    """A build that has run and ended: completed, or failed with a verdict. It left a log; if completed, an artifact."""
+    """A build that has ended: completed, or failed with a verdict. It has a log and, if completed, an artifact."""
 
     def make(code: str = "", *, took: float = 5, **options: Any) -> Build:
         build = queue_build(**options)
@@ -82,5 +82,5 @@ def ended_build(queue_build: Callable[..., Build]) -> MakeBuild:
 
 
 def operate(client: Client, name: str, *pks: Any, page: str = BUILDS, **fields: str) -> Any:
-    """The second step: what was told on the page of confirmation is done."""
+    """POST the confirmation page of an operation; returns the page that it redirects to."""
     return client.post(f"{page}operate/{name}/", {"id": [str(pk) for pk in pks], **fields}, follow=True)

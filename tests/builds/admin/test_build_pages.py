@@ -1,4 +1,4 @@
-"""The list of builds finds what one looks for; the page of one tells all about it; neither asks more than a little."""
+"""The list of builds and its search, the page of one build, and the number of queries of both."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -30,7 +30,7 @@ def shown(client: Client, query: str = "") -> str:
     return str(answer.content.decode())
 
 
-def test_the_list_tells_state_verdict_owner_worker_and_times(operator: Client, ended_build: MakeBuild) -> None:
+def test_the_list_shows_state_verdict_owner_worker_and_times(operator: Client, ended_build: MakeBuild) -> None:
     ended_build("type_error", name="broken")
 
     page = shown(operator)
@@ -73,7 +73,7 @@ def test_filters_dates_and_search_find_builds(
     assert {name for name in ("broken", "fine", "waiting") if f"{name} #1" in page} == found
 
 
-def test_ids_of_builds_and_projects_are_searched_for(operator: Client, queue_build: QueueBuild) -> None:
+def test_search_finds_builds_by_build_and_project_id(operator: Client, queue_build: QueueBuild) -> None:
     one, other = queue_build(name="one"), queue_build(name="other")
 
     assert "one #1" in shown(operator, f"?q={one.pk}")
@@ -82,7 +82,7 @@ def test_ids_of_builds_and_projects_are_searched_for(operator: Client, queue_bui
     assert "other #1" in shown(operator, f"?project__id__exact={other.project_id}")
 
 
-def test_a_long_list_is_paged_and_says_where_it_ends(
+def test_a_long_list_is_paged_and_says_where_it_is_cut(
     operator: Client, queue_build: QueueBuild, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lists, "MOST", 4)
@@ -98,25 +98,25 @@ def test_a_long_list_is_paged_and_says_where_it_ends(
     assert str(builds[0].pk) in shown(operator, f"?q={builds[0].pk}")
 
 
-def test_the_page_of_a_failed_build_says_why_before_all_else(operator: Client, ended_build: MakeBuild) -> None:
+def test_a_failed_build_s_page_shows_the_reason_first(operator: Client, ended_build: MakeBuild) -> None:
     build = ended_build("type_error", name="broken")
     retry_build(build, by=build.owner)
 
     page = operator.get(f"{BUILDS}{build.pk}/change/").content.decode()
 
-    places = [page.index(text) for text in ("type checker found type errors", "line 3 is wrong", "Attempt 1: failed")]
+    places = [
+        page.index(text) for text in ("The type checker found type errors", "line 3 is wrong", "Attempt 1: failed")
+    ]
     assert places == sorted(places)
     for text in ("type_error", "exit code 2", "host:1", "the end of it", "running → failed", "Retried as", "#2"):
         assert text in page
     assert "\x1b" not in page
     assert f'href="{BUILDS}operate/retry/?id={build.pk}"' in page
-    assert "operate/cancel" not in page  # it has ended
+    assert "operate/cancel" not in page  # the build has ended
     assert f'href="/builds/{build.pk}"' in page
 
 
-def test_the_page_of_a_running_build_tells_its_lease_and_what_may_be_done(
-    operator: Client, queue_build: QueueBuild
-) -> None:
+def test_a_running_build_s_page_shows_its_lease_and_operations(operator: Client, queue_build: QueueBuild) -> None:
     build = queue_build()
     claim("host:7")
 
@@ -128,7 +128,7 @@ def test_the_page_of_a_running_build_tells_its_lease_and_what_may_be_done(
     assert "ran out" in operator.get(f"{BUILDS}{build.pk}/change/").content.decode()
 
 
-def test_a_queued_build_s_page_says_what_keeps_it(operator: Client, queue_build: QueueBuild) -> None:
+def test_a_queued_build_s_page_says_what_blocks_it(operator: Client, queue_build: QueueBuild) -> None:
     page = operator.get(f"{BUILDS}{queue_build().pk}/change/").content.decode()
 
     assert "no_workers" in page
@@ -149,7 +149,7 @@ def test_only_the_last_lines_of_a_log_are_shown(operator: Client, ended_build: M
     assert "<script>x" not in page
 
 
-def test_nobody_changes_a_build_by_its_page(staff_of: Callable[[str], Client], ended_build: MakeBuild) -> None:
+def test_a_build_cannot_be_edited_on_its_page(staff_of: Callable[[str], Client], ended_build: MakeBuild) -> None:
     build = ended_build("type_error")
     client = staff_of("administrator")
 
@@ -162,7 +162,7 @@ def test_nobody_changes_a_build_by_its_page(staff_of: Callable[[str], Client], e
 
 
 @pytest.mark.parametrize("state", ["queued", "running", "failed", "completed"])
-def test_pages_take_few_queries_whatever_there_is(
+def test_pages_take_few_queries_for_any_number_of_rows(
     state: str,
     operator: Client,
     ended_build: MakeBuild,

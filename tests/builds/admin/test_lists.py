@@ -1,4 +1,4 @@
-"""What the admin's lists and pages of records show beside builds."""
+"""The admin's lists and pages of other records than builds."""
 
 from datetime import timedelta
 
@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from builds.webhooks.endpoints import create_endpoint, create_for_installation
 from builds.webhooks.outbox import send_test
-from projects.generations.actions import Wishes, request_generation
+from projects.generations.actions import GenerationOptions, request_generation
 from projects.models import ApiToken
 from projects.tokens import make_token, revoke_token
 from tests.builds.admin.conftest import MakeBuild, operate
@@ -17,7 +17,7 @@ from tests.builds.admin.conftest import MakeBuild, operate
 pytestmark = pytest.mark.once("postgresql")
 
 
-def test_a_token_says_until_when_it_is_good(operator: Client, owner: User) -> None:
+def test_a_token_shows_its_expiry(operator: Client, owner: User) -> None:
     make_token(by=owner, name="a", scope="read", days=0)
     week = make_token(by=owner, name="b", scope="read", days=7)[0]
     expired = make_token(by=owner, name="c", scope="read", days=7)[0]
@@ -27,11 +27,11 @@ def test_a_token_says_until_when_it_is_good(operator: Client, owner: User) -> No
 
     page = operator.get("/admin/projects/apitoken/").content.decode()
 
-    for said in ("always", f"{week.expiry_date:%Y-%m-%d}", ">expired<", ">revoked<"):
-        assert said in page
+    for text in ("always", f"{week.expiry_date:%Y-%m-%d}", ">expired<", ">revoked<"):
+        assert text in page
 
 
-def test_endpoints_and_deliveries_say_whose_they_are_and_how_they_do(operator: Client, owner: User) -> None:
+def test_endpoints_and_deliveries_show_owner_and_state(operator: Client, owner: User) -> None:
     endpoint, _ = create_endpoint(by=owner, url="https://example.com/hook", events=["build.failed"], project=None)
     create_for_installation(url="https://example.com/all", events=["build.failed"])
     send_test(endpoint)
@@ -45,10 +45,8 @@ def test_endpoints_and_deliveries_say_whose_they_are_and_how_they_do(operator: C
     assert "https://example.com/hook" in deliveries
 
 
-def test_a_generation_s_page_tells_times_to_the_second_and_its_records_scroll_by_keys(
-    operator: Client, owner: User
-) -> None:
-    generation = request_generation(by=owner, prompt="an app", name="App", strategy={}, wishes=Wishes())
+def test_a_generation_s_page_shows_seconds_and_its_records_scroll_by_keyboard(operator: Client, owner: User) -> None:
+    generation = request_generation(by=owner, prompt="an app", name="App", strategy={}, options=GenerationOptions())
 
     page = operator.get(f"/admin/projects/generation/{generation.pk}/change/").content.decode()
     listed = operator.get("/admin/projects/generation/").content.decode()
@@ -59,7 +57,7 @@ def test_a_generation_s_page_tells_times_to_the_second_and_its_records_scroll_by
     assert '<span class="chef-status queued">queued</span>' in listed
 
 
-def test_who_did_what_is_found_by_who_and_by_what(operator: Client, ended_build: MakeBuild) -> None:
+def test_log_entries_are_found_by_user_and_by_object(operator: Client, ended_build: MakeBuild) -> None:
     one, other = ended_build(), ended_build()
     operate(operator, "retry", one.pk)
 

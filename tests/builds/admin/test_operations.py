@@ -1,4 +1,4 @@
-"""What staff do to builds and projects: told first, done once, noted, and refused where it makes no sense."""
+"""Staff operations on builds and projects: confirmed first, done once, logged, refused if not applicable."""
 
 from collections.abc import Callable
 from typing import Any
@@ -24,12 +24,12 @@ QueueBuild = Callable[..., Build]
 PROJECTS = "/admin/projects/project/"
 
 
-def notes(of: Any) -> list[tuple[str, str]]:
+def log_messages(of: Any) -> list[tuple[str, str]]:
     rows = LogEntry.objects.filter(object_id=str(of.pk)).order_by("pk")
     return [(entry.user.username, entry.get_change_message()) for entry in rows]
 
 
-def test_what_will_happen_is_told_before_it_does(
+def test_an_operation_is_explained_before_it_is_confirmed(
     operator: Client, ended_build: MakeBuild, queue_build: QueueBuild
 ) -> None:
     broken, waiting = ended_build("type_error", name="broken"), queue_build(name="waiting")
@@ -47,19 +47,19 @@ def test_what_will_happen_is_told_before_it_does(
     assert not LogEntry.objects.exists()
 
 
-def test_retry_makes_a_new_build_and_is_noted(operator: Client, ended_build: MakeBuild) -> None:
+def test_retry_makes_a_new_build_and_is_logged(operator: Client, ended_build: MakeBuild) -> None:
     build = ended_build("type_error")
 
     answer = operate(operator, "retry", build.pk)
 
     again = Build.objects.get(retry_of=build)
     assert (again.status, again.number) == ("queued", 2)
-    assert notes(build) == [("operator", f"Retried as #2 ({again.pk}).")]
+    assert log_messages(build) == [("operator", f"Retried as #2 ({again.pk}).")]
     assert answer.redirect_chain[-1][0] == f"{BUILDS}{build.pk}/change/"
     assert "Retried as #2" in operator.get(f"{BUILDS}{build.pk}/history/").content.decode()
 
 
-def test_many_at_once_what_cannot_be_done_is_left_out(
+def test_bulk_operations_skip_rows_that_do_not_allow_them(
     operator: Client, ended_build: MakeBuild, queue_build: QueueBuild
 ) -> None:
     failed, waiting = ended_build("type_error"), [queue_build(name=f"w{number}") for number in range(3)]
@@ -74,7 +74,7 @@ def test_many_at_once_what_cannot_be_done_is_left_out(
     assert event.data["verdict"]["evidence"] == ["cancelled by operator"]
 
 
-def test_handing_back_takes_a_build_from_its_worker_for_good(
+def test_a_worker_loses_a_build_that_is_handed_back(
     operator: Client, queue_build: QueueBuild, django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks
 ) -> None:
     build, lease = queue_build(), claim("host:1")
@@ -95,13 +95,13 @@ def test_handing_back_takes_a_build_from_its_worker_for_good(
     assert (again.build.pk, again.fence) == (build.pk, 2)
     with pytest.raises(LeaseLostError), lease.writing(phase=PhaseName.BUILD):
         pass
-    assert notes(build) == [("operator", "Handed back to the queue: attempt 1 was taken from host:1.")]
+    assert log_messages(build) == [("operator", "Handed back to the queue: attempt 1 was taken from host:1.")]
 
 
 # --- Quarantine --------------------------------------------------------------------------------------------------
 
 
-def test_of_a_project_in_quarantine_nothing_runs_until_it_is_released(
+def test_nothing_runs_for_a_quarantined_project_until_its_release(
     operator: Client, queue_build: QueueBuild, owner: User, make_client: Callable[..., APIClient]
 ) -> None:
     build, other = queue_build(name="held"), queue_build(name="free")
@@ -111,14 +111,14 @@ def test_of_a_project_in_quarantine_nothing_runs_until_it_is_released(
     operate(operator, "quarantine", build.pk, reason="It mines coins.")
 
     build.refresh_from_db()
-    assert build.status == "queued"  # it was stopped, and waits
+    assert build.status == "queued"  # it was stopped, and is queued again
     taken = claim("host:2")
     assert taken
     assert taken.build == other
     assert claim("host:3") is None
     forecast.forget()
-    told = client.get(f"/v1/builds/{build.pk}").json()
-    assert told["queue"] == {"position": 1, "etaSeconds": None, "blockedBy": "quarantined"}
+    build_document = client.get(f"/v1/builds/{build.pk}").json()
+    assert build_document["queue"] == {"position": 1, "etaSeconds": None, "blockedBy": "quarantined"}
     for path in (f"/v1/projects/{build.project_id}/builds", f"/v1/projects/{build.project_id}/revisions"):
         answer = client.post(path, {"files": {"index.html": "x"}} if path.endswith("revisions") else {})
         assert (answer.status_code, answer.json()["errors"][0]["code"]) == (409, "project_quarantined")
@@ -133,10 +133,10 @@ def test_of_a_project_in_quarantine_nothing_runs_until_it_is_released(
     lease = claim("host:3")
     assert lease
     assert lease.build == build
-    assert notes(build) == [
+    assert log_messages(build) == [
         ("operator", "Put in quarantine; 1 running builds were stopped and wait now. Reason: It mines coins.")
     ]
-    assert notes(build.project) == [("operator", "Released from quarantine: its builds run again.")]
+    assert log_messages(build.project) == [("operator", "Released from quarantine: its builds run again.")]
 
 
 def test_a_quarantine_needs_a_reason(operator: Client, queue_build: QueueBuild) -> None:
@@ -149,7 +149,7 @@ def test_a_quarantine_needs_a_reason(operator: Client, queue_build: QueueBuild) 
     assert not Quarantine.objects.exists()
 
 
-def test_an_ended_build_of_a_held_project_is_not_retried(operator: Client, ended_build: MakeBuild) -> None:
+def test_an_ended_build_of_a_quarantined_project_is_not_retried(operator: Client, ended_build: MakeBuild) -> None:
     build = ended_build("type_error")
     operate(operator, "quarantine", build.project_id, page=PROJECTS, reason="x")
 
@@ -167,19 +167,19 @@ def stored(build: Build) -> Build:
     return build
 
 
-def test_publishing_makes_a_release_that_is_live(operator: Client, ended_build: MakeBuild) -> None:
+def test_publishing_makes_a_live_release(operator: Client, ended_build: MakeBuild) -> None:
     build = stored(ended_build())
 
     operate(operator, "publish", build.pk)
 
     release = Release.objects.get()
     assert release.project.site.live == release
-    assert notes(build) == [("operator", "Published as release 1, which is live now.")]
+    assert log_messages(build) == [("operator", "Published as release 1, which is live now.")]
     page = operator.get(f"{BUILDS}{build.pk}/change/").content.decode()
     assert "Release 1" in page
 
 
-def test_pruning_frees_what_a_build_has_left_and_keeps_its_record(
+def test_pruning_deletes_a_build_s_files_and_keeps_its_record(
     operator: Client, ended_build: MakeBuild, django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks
 ) -> None:
     build = stored(ended_build())
@@ -194,15 +194,15 @@ def test_pruning_frees_what_a_build_has_left_and_keeps_its_record(
     assert build.status == "completed"
     assert build.pruned_at
     assert build.events.count() == 3
-    [(_, told)] = notes(build)
-    assert told.replace("\xa0", " ") == "Pruned: 1 artifacts of 100 bytes and 113 bytes of log are gone."
+    [(_, message)] = log_messages(build)
+    assert message.replace("\xa0", " ") == "Pruned: 1 artifacts of 100 bytes and 113 bytes of log are gone."
     assert "It was pruned." in page
     assert "It has already been pruned." in operate(operator, "prune", build.pk).content.decode()
     with pytest.raises(NotServableError, match="has removed"):
         publish_build(build, by=build.owner)
 
 
-def test_what_is_published_or_runs_is_not_pruned(
+def test_published_and_running_builds_are_not_pruned(
     operator: Client, ended_build: MakeBuild, queue_build: QueueBuild, owner: User
 ) -> None:
     build, waiting = stored(ended_build()), queue_build(name="waiting")
@@ -216,7 +216,7 @@ def test_what_is_published_or_runs_is_not_pruned(
     assert not LogEntry.objects.exists()
 
 
-def test_an_administrator_deletes_a_project_with_all_of_it(
+def test_an_administrator_deletes_a_project_with_all_its_data(
     staff_of: Callable[[str], Client],
     ended_build: MakeBuild,
     django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks,
@@ -236,7 +236,7 @@ def test_an_administrator_deletes_a_project_with_all_of_it(
 # --- At the edges ------------------------------------------------------------------------------------------------
 
 
-def test_nothing_unknown_or_too_much_is_done(
+def test_unknown_operations_and_too_many_rows_are_refused(
     operator: Client, queue_build: QueueBuild, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     builds = [queue_build(name=f"b{number}") for number in range(3)]
@@ -250,7 +250,7 @@ def test_nothing_unknown_or_too_much_is_done(
     assert set(Build.objects.values_list("status", flat=True)) == {"queued"}
 
 
-def test_what_was_not_done_is_not_noted(
+def test_a_failed_operation_is_not_logged(
     operator: Client, ended_build: MakeBuild, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     build = ended_build("type_error")
@@ -262,4 +262,4 @@ def test_what_was_not_done_is_not_noted(
     with pytest.raises(RuntimeError):
         operate(operator, "retry", build.pk)
 
-    assert Build.objects.count() == 1  # neither was it done without a note
+    assert Build.objects.count() == 1  # nor was the build retried without a log entry

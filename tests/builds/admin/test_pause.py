@@ -1,4 +1,4 @@
-"""Pausing the queue, from the page of operations to those who wait; and what that page tells."""
+"""Pausing the queue, and what the operations page shows."""
 
 import threading
 from collections.abc import Callable
@@ -25,7 +25,7 @@ from builds.queue.pause import pause_queue, resume_queue
 from builds.webhooks.endpoints import create_endpoint
 from builds.webhooks.outbox import send_test
 from chef.jobs.wakeups import WorkerQueue
-from projects.generations.actions import Wishes, request_generation
+from projects.generations.actions import GenerationOptions, request_generation
 from projects.generations.queue import claim as claim_generation
 from projects.models import Quarantine
 from tests.builds.admin.conftest import MakeBuild
@@ -40,7 +40,7 @@ def queue_of(client: APIClient, build: Build) -> dict[str, object]:
     return dict(client.get(f"/v1/builds/{build.pk}").json()["queue"])
 
 
-def test_while_the_queue_is_paused_nothing_starts_and_what_runs_goes_on(
+def test_a_paused_queue_starts_nothing_and_running_builds_continue(
     operator: Client,
     queue_build: QueueBuild,
     owner: User,
@@ -77,9 +77,9 @@ def test_while_the_queue_is_paused_nothing_starts_and_what_runs_goes_on(
     assert taken.build == waiting
     assert take("elsewhere")
     assert health._hosts()["queue"]["paused"] is False
-    told = [entry.get_change_message() for entry in LogEntry.objects.order_by("pk")]
-    assert told[0] == "Paused the queue. Reason: The disk is full."
-    assert told[1].startswith("Resumed the queue, which was paused at ")
+    messages = [entry.get_change_message() for entry in LogEntry.objects.order_by("pk")]
+    assert messages[0] == "Paused the queue. Reason: The disk is full."
+    assert messages[1].startswith("Resumed the queue, which was paused at ")
     assert {entry.user.username for entry in LogEntry.objects.all()} == {"operator"}
 
 
@@ -96,14 +96,14 @@ def test_pausing_and_resuming_again_changes_nothing(operator: Client, db: None) 
     assert operator.get(PAUSE).status_code == 405
 
 
-def test_there_is_one_pause_at_most(owner: User) -> None:
+def test_there_is_at_most_one_pause(owner: User) -> None:
     assert pause_queue(by=owner, reason="x")
     assert not pause_queue(by=owner)
     assert resume_queue()
     assert not resume_queue()
 
 
-def test_a_pause_that_comes_between_the_look_and_the_claim_is_heeded(
+def test_a_pause_between_the_check_and_the_claim_is_respected(
     queue_build: QueueBuild, owner: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     build = queue_build()
@@ -114,7 +114,7 @@ def test_a_pause_that_comes_between_the_look_and_the_claim_is_heeded(
         looks.append(now)
         if len(looks) > 1:
             return in_claim_order(now)
-        # As it was before the pause.
+        # As before the pause.
         return Build.objects.filter(pk=build.pk).annotate(owner_served_at=F("created_at"))
 
     pause_queue(by=owner)
@@ -126,7 +126,7 @@ def test_a_pause_that_comes_between_the_look_and_the_claim_is_heeded(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_quarantine_and_a_claim_at_once_leave_nothing_running(queue_build: QueueBuild, other: User) -> None:
+def test_concurrent_quarantine_and_claim_leave_nothing_running(queue_build: QueueBuild, other: User) -> None:
     for number in range(10):
         build = queue_build(name=f"p{number}")
         start = threading.Barrier(2)
@@ -149,8 +149,8 @@ def test_a_quarantine_and_a_claim_at_once_leave_nothing_running(queue_build: Que
         assert claim("w") is None
 
 
-def test_nothing_is_generated_for_a_project_in_quarantine(owner: User, other: User) -> None:
-    generation = request_generation(by=owner, prompt="A page", strategy={}, wishes=Wishes())
+def test_nothing_is_generated_for_a_quarantined_project(owner: User, other: User) -> None:
+    generation = request_generation(by=owner, prompt="A page", strategy={}, options=GenerationOptions())
     Quarantine.objects.create(project=generation.project, by=other, reason="x")
     assert claim_generation("w") is None
 
@@ -162,7 +162,7 @@ def test_nothing_is_generated_for_a_project_in_quarantine(owner: User, other: Us
 # --- The page ----------------------------------------------------------------------------------------------------
 
 
-def test_the_page_tells_who_works_what_waits_and_what_failed(
+def test_the_page_shows_workers_queue_and_failures(
     operator: Client, ended_build: MakeBuild, queue_build: QueueBuild, other: User
 ) -> None:
     ended_build("type_error", name="a")
@@ -194,19 +194,19 @@ def test_the_page_tells_who_works_what_waits_and_what_failed(
     assert "3, of which 2 failed (67 %)" in page
     assert "1 builds have been silent past their lease, the first for 1 min 40 s" in page
     assert page.count('role="img"') == 2
-    assert "not there" in page  # the sender
+    assert "not there" in page  # of the sender
     assert "style=" not in page
     assert "<script>" not in page
 
 
-def test_the_page_without_anything_says_what_to_start(operator: Client, db: None) -> None:
+def test_the_page_of_an_empty_installation_says_what_to_start(operator: Client, db: None) -> None:
     page = operator.get(OPERATIONS).content.decode()
 
     assert "run_workers" in page
     assert "no lease has run out" in page
 
 
-def test_the_page_takes_few_queries_whatever_there_is(
+def test_the_page_takes_few_queries_for_any_number_of_rows(
     operator: Client,
     ended_build: MakeBuild,
     queue_build: QueueBuild,
@@ -223,7 +223,9 @@ def test_the_page_takes_few_queries_whatever_there_is(
         operator.get(OPERATIONS)
 
 
-def test_a_redis_that_does_not_answer_is_told_and_no_more(operator: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_redis_is_shown_and_breaks_nothing_else(
+    operator: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
     silent = WorkerQueue("builds", "builds.tasks.run_next")
     monkeypatch.setattr("chef.jobs.wakeups.settings.REDIS_URL", "redis://127.0.0.1:1/0")
     monkeypatch.setattr(LOCAL_BUILDS, "workers", silent)
@@ -234,25 +236,25 @@ def test_a_redis_that_does_not_answer_is_told_and_no_more(operator: Client, monk
 # --- Who sends ---------------------------------------------------------------------------------------------------
 
 
-def test_health_tells_of_deliveries_and_misses_a_sender_only_when_they_are_late(owner: User) -> None:
-    def told() -> tuple[int, bool]:
+def test_health_counts_deliveries_and_misses_a_sender_only_when_they_are_late(owner: User) -> None:
+    def counts() -> tuple[int, bool]:
         found = health._deliveries()
         return found["pending"], found["are_stuck"]
 
-    assert told() == (0, False)
+    assert counts() == (0, False)
     endpoint, _ = create_endpoint(by=owner, url="https://example.com", events=["build.failed"], project=None)
     send_test(endpoint)
-    assert told() == (1, False)
+    assert counts() == (1, False)
     Delivery.objects.update(next_try_at=timezone.now() - timedelta(seconds=90))
     assert health._deliveries()["oldestSeconds"] in range(90, 100)
-    assert told() == (1, True)
+    assert counts() == (1, True)
     Beat(Heartbeat.Service.SENDER).tell()
-    assert told() == (1, False)
+    assert counts() == (1, False)
     Heartbeat.objects.update(seen_at=timezone.now() - timedelta(minutes=5))
-    assert told() == (1, True)
+    assert counts() == (1, True)
 
 
-def test_of_very_many_that_wait_what_runs_is_told_all_the_same(
+def test_running_builds_are_shown_beside_many_waiting_ones(
     operator: Client, queue_build: QueueBuild, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("builds.operations.overview.MOST_WAITING", 2)

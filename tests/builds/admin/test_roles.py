@@ -1,4 +1,4 @@
-"""Every door of the admin, knocked at by each role: who sees, who acts, who may everything."""
+"""Every page and operation of the admin, tried by each role."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -44,7 +44,7 @@ ALL = [(model_admin.opts.label_lower, operation.name) for model_admin, operation
 
 @pytest.fixture
 def things(ended_build: MakeBuild, owner: User) -> dict[str, Any]:
-    """One of each, by the name of its model."""
+    """One object of each model, by the model's label."""
     build = ended_build("type_error")
     project = build.project
     root = User.objects.create_superuser("root")
@@ -77,7 +77,7 @@ def things(ended_build: MakeBuild, owner: User) -> dict[str, Any]:
 
 
 def state() -> list[Any]:
-    """What an operation could change."""
+    """Everything that an operation could change."""
     return [
         sorted(Build.objects.values_list("pk", "status", "pruned_at")),
         sorted(Generation.objects.values_list("pk", "status")),
@@ -91,7 +91,7 @@ def state() -> list[Any]:
     ]
 
 
-def test_the_roles_are_groups_that_migrating_makes(db: None) -> None:
+def test_migrating_creates_a_group_for_each_role(db: None) -> None:
     def of(name: str) -> set[str]:
         return set(Group.objects.get(name=name).permissions.values_list("codename", flat=True))
 
@@ -125,7 +125,7 @@ def test_each_role_sees_every_list_and_page(role: str, staff_of: StaffOf, things
         assert client.get(path).status_code == 200, path
 
 
-def test_no_page_tells_a_token_or_a_secret(staff_of: StaffOf, owner: User) -> None:
+def test_no_page_shows_a_token_or_a_secret(staff_of: StaffOf, owner: User) -> None:
     token, value = ApiToken.objects.create_key(name="t", owner=owner)
     endpoint, secret = create_endpoint(by=owner, url="https://example.com", events=["build.failed"], project=None)
     client = staff_of("administrator")
@@ -140,9 +140,7 @@ def test_no_page_tells_a_token_or_a_secret(staff_of: StaffOf, owner: User) -> No
 
 @pytest.mark.parametrize(("label", "name"), ALL)
 @pytest.mark.parametrize("role", ["nobody", "viewer"])
-def test_who_may_only_look_does_nothing(
-    role: str, label: str, name: str, staff_of: StaffOf, things: dict[str, Any]
-) -> None:
+def test_a_viewer_cannot_operate(role: str, label: str, name: str, staff_of: StaffOf, things: dict[str, Any]) -> None:
     client, thing = staff_of(role), things[label]
     before = state()
     page = f"/admin/{label.replace('.', '/')}/"
@@ -156,7 +154,7 @@ def test_who_may_only_look_does_nothing(
 
 
 @pytest.mark.parametrize(("label", "name"), ALL)
-def test_an_operator_acts_but_on_what_is_an_administrator_s(
+def test_an_operator_operates_except_where_administrators_only_may(
     label: str, name: str, staff_of: StaffOf, things: dict[str, Any]
 ) -> None:
     page, query = f"/admin/{label.replace('.', '/')}/operate/{name}/", f"?id={things[label].pk}"
@@ -167,7 +165,7 @@ def test_an_operator_acts_but_on_what_is_an_administrator_s(
 
 
 @pytest.mark.parametrize("role", ["nobody", "viewer", "operator"])
-def test_users_tokens_endpoints_and_records_are_an_administrator_s_to_change(
+def test_only_administrators_change_users_tokens_endpoints_and_records(
     role: str, staff_of: StaffOf, things: dict[str, Any]
 ) -> None:
     client = staff_of(role)
@@ -176,16 +174,16 @@ def test_users_tokens_endpoints_and_records_are_an_administrator_s_to_change(
         label = model._meta.label_lower
         page = f"/admin/{label.replace('.', '/')}/"
         assert client.get(f"{page}add/").status_code == 403, label
-        for door in ("change", "delete"):
-            if label == "builds.build" or door == "delete" or role == "nobody":
+        for action in ("change", "delete"):
+            if label == "builds.build" or action == "delete" or role == "nobody":
                 body = {"post": "yes", "url": "https://example.com/else", "username": "else", "name": "else"}
-                assert client.post(f"{page}{things[label].pk}/{door}/", body).status_code == 403, label
+                assert client.post(f"{page}{things[label].pk}/{action}/", body).status_code == 403, label
     client.post(f"/admin/auth/user/{things['auth.user'].pk}/change/", {"is_superuser": "on", "username": "me"})
     assert not User.objects.filter(username="me").exists()
 
 
 @pytest.mark.parametrize("role", ["nobody", "viewer"])
-def test_only_who_operates_the_queue_pauses_it_or_touches_rq(role: str, staff_of: StaffOf) -> None:
+def test_only_queue_operators_pause_the_queue_or_use_rq(role: str, staff_of: StaffOf) -> None:
     client = staff_of(role)
 
     assert client.post("/admin/operations/pause/", {"do": "pause"}).status_code == 403
@@ -198,7 +196,7 @@ def test_only_who_operates_the_queue_pauses_it_or_touches_rq(role: str, staff_of
             assert client.get(path).status_code == 403
 
 
-def test_strangers_and_users_who_are_no_staff_are_sent_to_sign_in(owner: User, things: dict[str, Any]) -> None:
+def test_anonymous_and_non_staff_users_are_sent_to_sign_in(owner: User, things: dict[str, Any]) -> None:
     user = Client()
     user.force_login(owner)
 
@@ -224,14 +222,16 @@ def test_a_token_is_revoked_by_an_administrator(
     assert "administrator" in shown
 
 
-def test_who_owns_projects_is_not_deleted(staff_of: StaffOf, queue_build: Callable[..., Build], other: User) -> None:
+def test_a_user_who_owns_projects_is_not_deleted(
+    staff_of: StaffOf, queue_build: Callable[..., Build], other: User
+) -> None:
     build = queue_build()
     client = staff_of("administrator")
 
-    told = client.get(f"/admin/auth/user/{build.owner_id}/delete/").content.decode()
+    page = client.get(f"/admin/auth/user/{build.owner_id}/delete/").content.decode()
     client.post(f"/admin/auth/user/{build.owner_id}/delete/", {"post": "yes"})
     client.post(f"/admin/auth/user/{other.pk}/delete/", {"post": "yes"})
 
-    assert "owner owns projects: delete these first" in told
+    assert "owner owns projects: delete these first" in page
     assert User.objects.filter(pk=build.owner_id).exists()
     assert not User.objects.filter(pk=other.pk).exists()

@@ -1,8 +1,8 @@
-"""How well text stands out from what is behind it, as WCAG 2 measures it."""
+"""The contrast ratio of text and background, as WCAG 2 defines it."""
 
 
 def contrast(one: str, other: str) -> float:
-    """From 1 to 21, of two colours of six hexadecimal digits."""
+    """The contrast ratio, 1 to 21, of two colours given as six hexadecimal digits."""
     darker, lighter = sorted((_luminance(one), _luminance(other)))
     return (lighter + 0.05) / (darker + 0.05)
 

@@ -1,4 +1,4 @@
-"""Builds as they are after they have run, for pages to show."""
+"""Builds that have run, for pages to show."""
 
 from datetime import timedelta
 
@@ -20,7 +20,7 @@ PLAN = {
 
 
 def completed(build: Build, *, seconds: float = 4, page: bytes = b"<h1>hi</h1>") -> Build:
-    """The build as it is after it has run."""
+    """The build, completed, with its rows and files."""
     start = timezone.now() - timedelta(hours=1)
     Build.objects.filter(pk=build.pk).update(
         status=Status.COMPLETED,

@@ -1,4 +1,4 @@
-"""How the tests of pages send a folder, as a browser does, and go through its second step."""
+"""Helpers of the pages' tests: send a folder as a browser does, and submit the second step."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ NODE = {
 
 
 def folder(client: Client, files: dict[str, Any], *, at: str = "/new", **fields: str) -> Any:
-    """A form as a browser sends it: each file is named by its path."""
+    """POST a form as a browser does: each file is named by its path."""
     boundary, lines = "a-boundary", []
     for name, value in {"way": "upload", **fields}.items():
         lines.append(f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode())
@@ -24,6 +24,6 @@ def folder(client: Client, files: dict[str, Any], *, at: str = "/new", **fields:
 
 
 def choices_of(answer: Any) -> dict[str, str]:
-    """What the second step's form would send as it stands."""
+    """The fields that the second step's form would send unchanged."""
     form = answer.context["form"]
     return {field.html_name: field.value() or "" for field in form}

@@ -1,4 +1,4 @@
-"""A generation's page: its steps while it runs, what it has come to, and how its failed builds were mended."""
+"""A generation's page: its steps while it runs, its result, and the repairs of its failed builds."""
 
 from collections.abc import Callable
 from typing import Any
@@ -21,7 +21,7 @@ from projects.actions import add_revision
 from projects.engine.errors import EngineError
 from projects.engine.model.questions import Stage
 from projects.files.paths import NewFile
-from projects.generations.actions import Failed, Wishes, request_generation, request_repair
+from projects.generations.actions import Failed, GenerationOptions, request_generation, request_repair
 from projects.generations.queue import claim
 from projects.generations.runner import STARTER, Run
 from projects.models import Exchange, Generation, GenerationEvent, Revision
@@ -36,14 +36,14 @@ PROMPT = "Build a todo app with <b>React</b>"
 def ask(owner: User, settings: Settings) -> Callable[..., Generation]:
     settings.AI_PROVIDER = "openai"
 
-    def ask(prompt: str = PROMPT, **wishes: Any) -> Generation:
-        return request_generation(by=owner, prompt=prompt, strategy={}, wishes=Wishes(**wishes))
+    def ask(prompt: str = PROMPT, **options: Any) -> Generation:
+        return request_generation(by=owner, prompt=prompt, strategy={}, options=GenerationOptions(**options))
 
     return ask
 
 
 def begun(*stages: str, **columns: Any) -> Lease[Generation]:
-    """The next generation, claimed, with what the engine has noted of it so far."""
+    """Claim the next generation and set what the engine has recorded so far."""
     lease = claim("w")
     assert lease
     for stage in stages:
@@ -78,7 +78,7 @@ def test_every_stage_has_a_name() -> None:
     assert set(STAGES) == {*Stage, STARTER}
 
 
-def test_someone_else_s_generation_is_not_there_and_cannot_be_ended(
+def test_another_user_s_generation_is_404_and_cannot_be_cancelled(
     ask: Callable[..., Generation], other: User, db: None
 ) -> None:
     generation = ask()
@@ -95,7 +95,7 @@ def test_someone_else_s_generation_is_not_there_and_cannot_be_ended(
     assert generation.status == "queued"
 
 
-def test_a_running_one_tells_how_far_it_is_and_is_read_anew(ask: Callable[..., Generation], browser: Client) -> None:
+def test_a_running_generation_shows_progress_and_refreshes(ask: Callable[..., Generation], browser: Client) -> None:
     generation = ask()
     waiting = page_of(browser, generation)
     state = {
@@ -122,27 +122,29 @@ def test_a_running_one_tells_how_far_it_is_and_is_read_anew(ask: Callable[..., G
     assert '<noscript><meta http-equiv="refresh" content="3"></noscript>' in page
     assert "Build a todo app with &lt;b&gt;React" in page
     assert "<html" not in part
-    for told in (page, part):
+    for text in (page, part):
         last = generation.events.last()
         assert last
-        assert f'data-events="/v1/generations/{generation.pk}/events?after={last.pk}"' in told
-        assert 'data-says="Running, Write files, 1 file"' in told
-        assert '<li class="running" aria-current="step">' in told
-        assert told.count('<li class="done">') == 3  # waited, understood, planned
-        assert "1 of 2" in told
-        assert "&lt;i&gt;b&lt;/i&gt;.js" in told
-        assert "to come" in told
-        assert "It could not be written." in told
-        assert "A list of things to do." in told
-        assert "Items stay in the browser." in told
-        assert "1,500 of 200,000" in told
-        assert "0.0123" in told
-        assert "in part: the model" in told
-        assert "The words of the engine" not in told
+        assert f'data-events="/v1/generations/{generation.pk}/events?after={last.pk}"' in text
+        assert 'data-says="Running, Write files, 1 file"' in text
+        assert '<li class="running" aria-current="step">' in text
+        assert text.count('<li class="done">') == 3  # wait, intent, plan
+        assert "1 of 2" in text
+        assert "&lt;i&gt;b&lt;/i&gt;.js" in text
+        assert "to come" in text
+        assert "It could not be written." in text
+        assert "A list of things to do." in text
+        assert "Items stay in the browser." in text
+        assert "1,500 of 200,000" in text
+        assert "0.0123" in text
+        assert "in part: the model" in text
+        assert "The words of the engine" not in text
 
 
-def test_one_by_a_starter_leads_to_its_files_and_its_build(owner: User, browser: Client) -> None:
-    generation = request_generation(by=owner, prompt="Build a todo app with React", strategy={}, wishes=Wishes())
+def test_a_starter_generation_links_to_its_files_and_build(owner: User, browser: Client) -> None:
+    generation = request_generation(
+        by=owner, prompt="Build a todo app with React", strategy={}, options=GenerationOptions()
+    )
     lease = claim("w")
     assert lease
     Run(lease, build_generated).execute()
@@ -158,7 +160,7 @@ def test_one_by_a_starter_leads_to_its_files_and_its_build(owner: User, browser:
     assert "data-events" not in page
 
 
-def test_cancelling_and_going_on(ask: Callable[..., Generation], browser: Client) -> None:
+def test_cancelling_and_retrying(ask: Callable[..., Generation], browser: Client) -> None:
     generation = ask()
 
     cancelled = browser.post(f"/generations/{generation.pk}/cancel", follow=True).content.decode()
@@ -177,7 +179,7 @@ def test_cancelling_and_going_on(ask: Callable[..., Generation], browser: Client
     assert browser.get(f"/generations/{generation.pk}/cancel").status_code == 405
 
 
-def test_a_failed_one_says_what_to_do(ask: Callable[..., Generation], browser: Client) -> None:
+def test_a_failed_generation_says_what_to_do(ask: Callable[..., Generation], browser: Client) -> None:
     generation = ask(analysis=False, tests=False)
     lease = begun("plan", "code")
     error = EngineError("file_failed", "<script>x</script>", subject="src/a.js")
@@ -195,8 +197,8 @@ def test_a_failed_one_says_what_to_do(ask: Callable[..., Generation], browser: C
 
 
 @pytest.fixture
-def mended(ask: Callable[..., Generation], owner: User) -> Generation:
-    """One whose build failed, and whose two repairs did not mend it."""
+def repaired(ask: Callable[..., Generation], owner: User) -> Generation:
+    """A generation whose build failed, and whose two repairs did not fix it."""
     root = ask()
     first = completed(begun("intent", "plan", "code", "tests"), {"a.ts": b"one"}, message="An app.")
     revision = first
@@ -212,12 +214,12 @@ def mended(ask: Callable[..., Generation], owner: User) -> Generation:
     return root
 
 
-def test_repairs_stand_side_by_side(mended: Generation, browser: Client) -> None:
-    repairs = list(mended.repairs.order_by("created_at"))
+def test_repairs_are_shown_side_by_side(repaired: Generation, browser: Client) -> None:
+    repairs = list(repaired.repairs.order_by("created_at"))
     builds = list(Build.objects.order_by("number"))
-    project = mended.project_id
+    project = repaired.project_id
 
-    page = page_of(browser, mended)
+    page = page_of(browser, repaired)
     of_repair = page_of(browser, repairs[1])
 
     assert "2 repairs" in page
@@ -232,28 +234,32 @@ def test_repairs_stand_side_by_side(mended: Generation, browser: Client) -> None
     assert "&lt;b&gt;error" in page
     assert "500 tokens" in page
     assert "data-waits" not in page
-    assert f'A repair of <a href="/generations/{mended.pk}">' in of_repair
+    assert f'A repair of <a href="/generations/{repaired.pk}">' in of_repair
     assert '<tr class="added"><td class="txt">+&lt;u&gt;two&lt;/u&gt;</td></tr>' in of_repair
     assert '<tr class="removed"><td class="txt">--- one</td></tr>' in of_repair
     assert '<tr class="head"><td class="txt">--- a/a.ts</td></tr>' in of_repair
     assert "What had failed" in of_repair
-    assert "type checker found type errors" in of_repair
+    assert "The type checker found type errors" in of_repair
 
 
-def test_much_of_it_costs_few_queries(
-    mended: Generation, browser: Client, django_assert_max_num_queries: DjangoAssertNumQueries
+def test_a_large_generation_takes_few_queries(
+    repaired: Generation, browser: Client, django_assert_max_num_queries: DjangoAssertNumQueries
 ) -> None:
-    assert mended.revision
+    assert repaired.revision
     for number in range(30):
-        mended.events.create(kind=GenerationEvent.Kind.FILE, data={"path": f"{number}", "size": 1})
-        queue_build(mended.revision, by=mended.owner)
+        repaired.events.create(kind=GenerationEvent.Kind.FILE, data={"path": f"{number}", "size": 1})
+        queue_build(repaired.revision, by=repaired.owner)
     user = User.objects.create_user("staff", is_staff=True)
     staff = Client()
     staff.force_login(user)
-    assert staff.get(f"/generations/{mended.pk}").status_code == 404
+    assert staff.get(f"/generations/{repaired.pk}").status_code == 404
     user.user_permissions.set(Permission.objects.filter(codename__in=["view_generation", "view_project"]))
 
-    paths = (f"generations/{mended.pk}", f"projects/{mended.project_id}/code", f"projects/{mended.project_id}/diff/1/3")
+    paths = (
+        f"generations/{repaired.pk}",
+        f"projects/{repaired.project_id}/code",
+        f"projects/{repaired.project_id}/diff/1/3",
+    )
     for client in (browser, staff):
         for path in paths:
             with django_assert_max_num_queries(12):

@@ -1,4 +1,4 @@
-"""The list of projects: whose, how each is getting on, and what it costs."""
+"""The list of projects: whose are listed, the state of each, and the number of queries."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ from pytest_django import DjangoAssertNumQueries
 
 from builds.models import Build, Release, Site, SiteName
 from chef.jobs.models import Status
-from projects.generations.actions import Wishes, request_generation
+from projects.generations.actions import GenerationOptions, request_generation
 from projects.models import Project
 
 pytestmark = pytest.mark.once
@@ -23,7 +23,7 @@ def publish(build: Build, slug: str) -> None:
     Site.objects.create(project=build.project, name=name, live=release)
 
 
-def test_the_list_tells_of_each_project_its_state_and_its_site(queue_build: QueueBuild, browser: Client) -> None:
+def test_the_list_shows_each_project_s_state_and_site(queue_build: QueueBuild, browser: Client) -> None:
     waiting, done = queue_build(name="waiting"), queue_build(name="done")
     Build.objects.filter(pk=done.pk).update(plan={"runtime": "node", "version": "22"})
     publish(done, "a-site")
@@ -38,7 +38,7 @@ def test_the_list_tells_of_each_project_its_state_and_its_site(queue_build: Queu
     assert "a-site.localhost" in page
 
 
-def test_the_list_looks_again_only_while_something_is_under_way(queue_build: QueueBuild, browser: Client) -> None:
+def test_the_list_refreshes_only_while_something_is_active(queue_build: QueueBuild, browser: Client) -> None:
     build = queue_build()
 
     live = browser.get("/").content.decode()
@@ -51,13 +51,13 @@ def test_the_list_looks_again_only_while_something_is_under_way(queue_build: Que
     assert "http-equiv" not in still
 
 
-def test_a_project_that_is_being_written_is_told_of_so(owner: User, browser: Client) -> None:
-    request_generation(by=owner, prompt="A page about bees", strategy={}, wishes=Wishes())
+def test_a_project_with_an_active_generation_says_so(owner: User, browser: Client) -> None:
+    request_generation(by=owner, prompt="A page about bees", strategy={}, options=GenerationOptions())
 
     assert "being written" in browser.get("/").content.decode()
 
 
-def test_one_finds_a_project_by_a_part_of_its_name(queue_build: QueueBuild, browser: Client) -> None:
+def test_projects_are_found_by_a_part_of_their_name(queue_build: QueueBuild, browser: Client) -> None:
     queue_build(name="Weather map")
     queue_build(name="Todo")
 
@@ -67,7 +67,7 @@ def test_one_finds_a_project_by_a_part_of_its_name(queue_build: QueueBuild, brow
     assert "No project is called that" in browser.get("/?q=nothing%00").content.decode()
 
 
-def test_many_projects_are_told_page_by_page(owner: User, browser: Client) -> None:
+def test_many_projects_are_paged(owner: User, browser: Client) -> None:
     Project.objects.bulk_create(Project(owner=owner, name=f"number {n} of a kind") for n in range(60))
 
     seen: list[str] = []
@@ -81,7 +81,7 @@ def test_many_projects_are_told_page_by_page(owner: User, browser: Client) -> No
     assert browser.get("/?cursor=nonsense").status_code == 404
 
 
-def test_the_list_takes_few_queries_whatever_there_is(
+def test_the_list_takes_few_queries_for_any_number_of_projects(
     queue_build: QueueBuild, browser: Client, django_assert_max_num_queries: DjangoAssertNumQueries
 ) -> None:
     for number in range(30):
@@ -91,7 +91,7 @@ def test_the_list_takes_few_queries_whatever_there_is(
         browser.get("/")
 
 
-def test_others_see_nothing_of_it_and_staff_see_whose_it_is(queue_build: QueueBuild, other: User) -> None:
+def test_other_users_see_no_project_and_staff_see_the_owner(queue_build: QueueBuild, other: User) -> None:
     queue_build(name="private thing")
     stranger, staff = Client(), Client()
     stranger.force_login(other)

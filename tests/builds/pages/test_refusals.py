@@ -1,4 +1,4 @@
-"""Refusals of actions on pages: at the top of the next one, in a form, or as text."""
+"""Refusals of actions on pages: at the top of the next page, in a form, or as text."""
 
 from collections.abc import Callable
 
@@ -17,7 +17,7 @@ from projects.files.paths import Fault
 
 
 @pytest.fixture
-def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def messages_shown(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     found: list[str] = []
     monkeypatch.setattr(messages, "error", lambda request, text: found.append(text))
     return found
@@ -30,22 +30,22 @@ def refusing(refused: RefusalError) -> Callable[..., HttpResponse]:
     return view
 
 
-def test_a_page_s_refusal_is_shown_by_the_page_that_comes_next(said: list[str]) -> None:
+def test_a_page_s_refusal_is_shown_on_the_next_page(messages_shown: list[str]) -> None:
     upload = InvalidUploadError([Fault("invalid_path", "../a", "Remove the '..'."), Fault("no_files", "", "Send one.")])
 
     answer = refusals_shown()(refusing(upload))(RequestFactory().post("/somewhere"))
 
     assert (answer.status_code, answer["Location"]) == (302, "/somewhere")
-    assert said == ["../a: Remove the '..'.", "Send one."]
+    assert messages_shown == ["../a: Remove the '..'.", "Send one."]
 
 
-def test_a_download_s_refusal_is_text_with_its_status_and_headers() -> None:
+def test_a_download_s_refusal_is_text_with_status_and_headers() -> None:
     answer = refusals_as_text(refusing(RangeNotSatisfiableError(7)))(RequestFactory().get("/log"))
 
     assert (answer.status_code, answer["Content-Range"], answer["Content-Type"]) == (416, "bytes */7", "text/plain")
 
 
-def test_a_form_shows_a_refusal_at_the_field_that_it_names() -> None:
+def test_a_form_shows_a_refusal_at_the_named_field() -> None:
     class Form(forms.Form):
         slug = forms.CharField(required=False)
         prompt = forms.CharField(required=False)

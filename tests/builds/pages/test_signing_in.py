@@ -1,4 +1,4 @@
-"""Signing in: once, for pages and admin alike, and not by guessing."""
+"""Signing in: one page for the whole site and the admin, with limited attempts."""
 
 import uuid
 
@@ -20,7 +20,7 @@ def sign_in(client: Client, password: str, *, at: str = "/login") -> int:
 
 
 @pytest.mark.redis
-def test_guessing_is_limited_by_where_it_comes_from(someone: User, settings: Settings) -> None:
+def test_sign_in_attempts_are_limited_by_address(someone: User, settings: Settings) -> None:
     settings.INSTALLATION, settings.RATE_ANONYMOUS = f"test-{uuid.uuid4().hex[:8]}", "2/minute"
     client = Client()
 
@@ -34,7 +34,7 @@ def test_guessing_is_limited_by_where_it_comes_from(someone: User, settings: Set
     assert Client(REMOTE_ADDR="10.9.8.7").post("/login", {"username": "someone", "password": "x"}).status_code == 200
 
 
-def test_the_admin_has_no_page_of_its_own_to_sign_in_at(someone: User) -> None:
+def test_the_admin_uses_the_same_sign_in_page(someone: User) -> None:
     client = Client()
 
     there = client.get("/admin/", follow=True)

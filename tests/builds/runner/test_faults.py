@@ -17,7 +17,7 @@ from builds.models import Build, PhaseName
 from builds.queue.claims import BuildLease
 from builds.reaper import reap_abandoned, sweep
 from builds.runner import Run
-from builds.sandbox.contract import EngineFault, Identity, Limits
+from builds.sandbox.contract import Identity, Limits, SandboxError
 from chef.jobs.leases import LeaseLostError
 from chef.jobs.models import Status
 from projects.environment import Secret
@@ -61,7 +61,7 @@ def test_an_engine_fault_puts_the_build_back_with_back_off(
     claimed: Claimed, sandbox: FakeSandbox, phase: PhaseName
 ) -> None:
     lease, started = claimed(), timezone.now()
-    let_happen(sandbox, phase, raises(EngineFault("the engine did not answer")))
+    let_happen(sandbox, phase, raises(SandboxError("the engine did not answer")))
 
     build = run(lease, sandbox)
 
@@ -74,7 +74,7 @@ def test_an_engine_fault_puts_the_build_back_with_back_off(
 @pytest.mark.parametrize("call", ["image_id", "open", "put", "run", "take"])
 def test_every_call_of_the_sandbox_may_fail(claimed: Claimed, sandbox: FakeSandbox, call: str) -> None:
     lease, started = claimed(), timezone.now()
-    sandbox.before[call] = raises(EngineFault("the engine did not answer"))
+    sandbox.before[call] = raises(SandboxError("the engine did not answer"))
 
     build = run(lease, sandbox)
 
@@ -86,7 +86,7 @@ def test_an_engine_that_is_not_there_puts_the_build_back(claimed: Claimed) -> No
     lease, started = claimed(), timezone.now()
 
     def open_sandbox() -> FakeSandbox:
-        raise EngineFault("connection refused")
+        raise SandboxError("connection refused")
 
     Run(lease, open_sandbox).execute()
 
@@ -106,7 +106,7 @@ def test_an_image_that_is_not_prepared_puts_the_build_back(claimed: Claimed, san
 
 def test_a_clean_up_that_fails_is_left_to_the_sweeper(claimed: Claimed, sandbox: FakeSandbox) -> None:
     lease = claimed()
-    let_happen(sandbox, PhaseName.CLEANUP, raises(EngineFault("no answer")))
+    let_happen(sandbox, PhaseName.CLEANUP, raises(SandboxError("no answer")))
 
     build = run(lease, sandbox)
 
@@ -225,7 +225,7 @@ def test_an_attempt_that_faults_as_its_build_is_cancelled_leaves_it_cancelled(
 ) -> None:
     def cancel_and_fail() -> None:
         actions.cancel_build(Build.objects.get(), by=owner)
-        raise EngineFault("the container is gone")
+        raise SandboxError("the container is gone")
 
     lease = claimed()
     let_happen(sandbox, PhaseName.BUILD, cancel_and_fail)
@@ -244,7 +244,7 @@ def test_a_build_completes_at_its_second_attempt_as_if_it_were_the_first(
     claimed: Claimed, sandbox: FakeSandbox
 ) -> None:
     lease = claimed()
-    let_happen(sandbox, PhaseName.ARTIFACTS, once(raises(EngineFault("the engine did not answer"))))
+    let_happen(sandbox, PhaseName.ARTIFACTS, once(raises(SandboxError("the engine did not answer"))))
     run(lease, sandbox)
 
     build = run(claim_again(), sandbox)
@@ -273,7 +273,7 @@ def test_a_build_whose_attempts_are_spent_fails_and_names_the_last_fault(
     claimed: Claimed, sandbox: FakeSandbox, phase: PhaseName
 ) -> None:
     lease = claimed()
-    let_happen(sandbox, phase, raises(EngineFault("the engine did not answer")))
+    let_happen(sandbox, phase, raises(SandboxError("the engine did not answer")))
     waits = []
     for _ in range(2):
         build = run(lease, sandbox)
@@ -295,7 +295,7 @@ def test_the_last_fault_is_told_without_the_build_s_secrets(
 ) -> None:
     settings.MAX_ATTEMPTS = 1
     lease = claimed(secrets={"TOKEN": Secret("s3cret-value-of-token")})
-    let_happen(sandbox, PhaseName.BUILD, raises(EngineFault("could not start TOKEN=s3cret-value-of-token")))
+    let_happen(sandbox, PhaseName.BUILD, raises(SandboxError("could not start TOKEN=s3cret-value-of-token")))
 
     build = run(lease, sandbox)
 

@@ -10,7 +10,7 @@ from builds import actions
 from builds.models import Build, PhaseName
 from builds.queue.claims import BuildLease
 from builds.reaper import reap_abandoned, sweep
-from builds.sandbox.contract import EngineFault, Identity
+from builds.sandbox.contract import Identity, SandboxError
 from chef.jobs.leases import LeaseLostError
 from chef.jobs.models import Status
 from tests.builds.runner.attempts import (
@@ -125,7 +125,7 @@ def test_a_cancelled_attempt_that_cannot_clean_up_leaves_that_to_the_sweeper(
 ) -> None:
     lease = claimed()
     let_happen(sandbox, PhaseName.BUILD, lambda: actions.cancel_build(Build.objects.get(), by=owner))
-    let_happen(sandbox, PhaseName.CLEANUP, raises(EngineFault("no answer")))
+    let_happen(sandbox, PhaseName.CLEANUP, raises(SandboxError("no answer")))
 
     with pytest.raises(LeaseLostError):
         run(lease, sandbox)

@@ -24,7 +24,7 @@ from builds.runtimes.node.image import npm_package, tool_variables
 from builds.runtimes.python.runtime import PYTHON
 from builds.runtimes.rootfs import RootFilesystem, UnbuildableError, Workshop, debian_sources, without_credentials
 from builds.sandbox import images as engine_images
-from builds.sandbox.images import ImageNotOffered, ImageStore, RegistryUnreachable, TrialFailed
+from builds.sandbox.images import ImageNotOfferedError, ImageStore, RegistryUnreachableError, TrialFailedError
 from tests.installation import until
 from tests.ports import free_port
 
@@ -162,7 +162,7 @@ def test_trial_is_unprivileged_read_only_and_without_network(store: ImageStore) 
 def test_failed_trial_tells_what_the_tools_said_and_leaves_no_container(store: ImageStore, settings: Settings) -> None:
     settings.INSTALLATION = OWN
     with contextlib.closing(docker.from_env()) as client:
-        with pytest.raises(TrialFailed, match="exit 3: no such luck"):
+        with pytest.raises(TrialFailedError, match="exit 3: no such luck"):
             store.try_out("chef-runtime/static:12", "echo no such luck >&2; exit 3")
 
         own: dict[str, str | list[str] | bool] = {"label": f"{engine_images.TRIAL_LABEL}={OWN}"}
@@ -360,9 +360,9 @@ def test_pulled_image_that_does_not_run_is_removed_again(
 
 @pytest.mark.docker
 def test_image_that_a_registry_lacks_differs_from_a_silent_one(store: ImageStore, registry: str) -> None:
-    with pytest.raises(ImageNotOffered):
+    with pytest.raises(ImageNotOfferedError):
         store.ask_registry(f"{registry}/nobody:1")
-    with pytest.raises(ImageNotOffered):
+    with pytest.raises(ImageNotOfferedError):
         store.pull(f"{registry}/nobody:1")
 
 
@@ -372,7 +372,7 @@ def test_silent_registry_is_given_up_quickly(store: ImageStore, monkeypatch: pyt
     with socket.create_server(("127.0.0.1", 0)) as silent:
         started = time.monotonic()
 
-        with pytest.raises(RegistryUnreachable, match="no answer within 1 s"):
+        with pytest.raises(RegistryUnreachableError, match="no answer within 1 s"):
             store.ask_registry(f"127.0.0.1:{silent.getsockname()[1]}/debian:bookworm-slim")
 
     assert time.monotonic() - started < 3

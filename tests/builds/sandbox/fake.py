@@ -15,15 +15,15 @@ from typing import Never
 from builds.sandbox.contract import (
     Command,
     Egress,
-    EngineFault,
     Identity,
-    ImageMissing,
+    ImageMissingError,
     InputFile,
     Limits,
     Outcome,
     Output,
-    OutputMissing,
-    OutputUnsafe,
+    OutputMissingError,
+    OutputUnsafeError,
+    SandboxError,
     Watch,
     Workspace,
 )
@@ -154,7 +154,7 @@ class Process:
             if self.seconds_left <= 0:
                 self._end(timed_out=True)
             time.sleep(POLL_SECONDS)
-        raise EngineFault("the container was removed while its command ran")
+        raise SandboxError("the container was removed while its command ran")
 
     def _end(self, **how: int) -> Never:
         for name, value in how.items():
@@ -221,12 +221,12 @@ class FakeSandbox:
         try:
             return self.images[tag]
         except KeyError:
-            raise ImageMissing(f"the image {tag} is not on this engine") from None
+            raise ImageMissingError(f"the image {tag} is not on this engine") from None
 
     def open(self, identity: Identity, *, image: str, limits: Limits) -> Workspace:
         self.begin("open")
         if image not in self.images.values():
-            raise EngineFault(f"no such image: {image}")
+            raise SandboxError(f"no such image: {image}")
         self._volumes[identity] = {}
         return FakeWorkspace(self, self._volumes, identity, limits)
 
@@ -261,7 +261,7 @@ class FakeWorkspace:
     @property
     def files(self) -> Files:
         if not self.is_there:
-            raise EngineFault("the workspace was removed")
+            raise SandboxError("the workspace was removed")
         return self._volumes[self._identity]
 
     def put(self, files: Iterable[InputFile], tools: Mapping[str, bytes]) -> None:
@@ -285,16 +285,16 @@ class FakeWorkspace:
         parts = path.split("/") if path not in ("", ".") else []
         for depth in range(1, len(parts)):
             if not self._safe_node("/".join(parts[:depth])).is_folder:
-                raise OutputMissing(path)
+                raise OutputMissingError(path)
         path = "/".join(parts)
         yield Output(self._safe_node(path).is_folder, self._stream(path))
 
     def _safe_node(self, path: str) -> Node:
         node = self.files.get(path)
         if node is None:
-            raise OutputMissing(path)
+            raise OutputMissingError(path)
         if node.is_unsafe:
-            raise OutputUnsafe(path)
+            raise OutputUnsafeError(path)
         return node
 
     def _stream(self, path: str) -> Iterator[bytes]:

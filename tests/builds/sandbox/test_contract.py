@@ -16,15 +16,15 @@ from pytest_django import Settings
 from builds.runtimes.registries import discover
 from builds.sandbox.contract import (
     Command,
-    EngineFault,
     Identity,
-    ImageMissing,
+    ImageMissingError,
     InputFile,
     Limits,
     Outcome,
-    OutputMissing,
-    OutputUnsafe,
+    OutputMissingError,
+    OutputUnsafeError,
     Sandbox,
+    SandboxError,
     Watch,
     Workspace,
 )
@@ -171,12 +171,12 @@ def test_an_image_is_known_by_the_id_behind_its_tag(sandbox: Sandbox) -> None:
 
 
 def test_an_image_that_is_not_prepared_is_missing(sandbox: Sandbox) -> None:
-    with pytest.raises(ImageMissing, match="chef-runtime/none:1"):
+    with pytest.raises(ImageMissingError, match="chef-runtime/none:1"):
         sandbox.image_id("chef-runtime/none:1")
 
 
 def test_a_workspace_on_an_image_that_is_gone_is_the_engine_s_fault(sandbox: Sandbox) -> None:
-    with pytest.raises(EngineFault):
+    with pytest.raises(SandboxError):
         sandbox.open(Identity(uuid4(), 1), image=NO_IMAGE, limits=LIMITS)
 
 
@@ -402,7 +402,7 @@ def test_an_output_that_is_not_there_is_missing(bench: Bench) -> None:
     bench.workspace.put([InputFile("file", b""), InputFile("folder/file", b"")], {})
 
     for path in ("none", "none/below", "file/below", "folder/none"):
-        with pytest.raises(OutputMissing), bench.workspace.take(path):
+        with pytest.raises(OutputMissingError), bench.workspace.take(path):
             pass
 
 
@@ -417,7 +417,7 @@ def test_an_output_that_is_a_link_or_special_or_behind_a_link_is_unsafe(bench: B
     bench.run("ln -s folder link; ln -s /etc folder/link; mkfifo pipe", program)
 
     for path in ("link", "link/file", "folder/link", "folder/link/hosts", "pipe"):
-        with pytest.raises(OutputUnsafe), bench.workspace.take(path):
+        with pytest.raises(OutputUnsafeError), bench.workspace.take(path):
             pass
 
 
@@ -454,7 +454,7 @@ def test_a_command_whose_workspace_is_removed_ends_as_the_engine_s_fault(bench: 
         process.say("ready")
         process.hang()
 
-    with pytest.raises(EngineFault):
+    with pytest.raises(SandboxError):
         bench.run("printf ready; exec sleep 60", program, on_output=lambda data: bench.sandbox.remove(bench.identity))
 
     assert bench.sandbox.leftovers() == []

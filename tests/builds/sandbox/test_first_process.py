@@ -11,7 +11,7 @@ from django.core.checks import run_checks
 
 from builds.sandbox import chef_init, tar
 from builds.sandbox.chef_init import NotCompiledError, architecture_of, compiled, fall_back, first_process
-from builds.sandbox.contract import EngineFault
+from builds.sandbox.contract import SandboxError
 
 pytestmark = [pytest.mark.once, pytest.mark.slow]
 
@@ -117,7 +117,7 @@ def test_engine_on_another_processor_is_refused_with_what_to_do() -> None:
     built = chef_init.FirstProcess({"init": ARM}, architecture=architecture_of(ARM))
 
     built.require("arm64")
-    with pytest.raises(EngineFault, match=r"compiled for arm64 and the Docker Engine runs on amd64\. Set CC to"):
+    with pytest.raises(SandboxError, match=r"compiled for arm64 and the Docker Engine runs on amd64\. Set CC to"):
         built.require("amd64")
 
 

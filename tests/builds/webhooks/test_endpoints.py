@@ -18,7 +18,7 @@ from builds.models import RESULT_EVENTS, Build, WebhookEndpoint
 from builds.webhooks import endpoints, outbox
 from builds.webhooks.endpoints import follow_settings, rotate_secret, set_project_webhook
 from chef.jobs.models import Status
-from chef.storage.sealing import WEBHOOKS, Unreadable, seal, unseal
+from chef.storage.sealing import WEBHOOKS, UnsealError, seal, unseal
 from tests.builds.webhooks.sending import pass_time, send_due
 from tests.receiver import Message, Receiver
 
@@ -68,9 +68,9 @@ def test_a_secret_is_unseen_in_the_database_and_not_one_of_another_purpose(make_
 
     assert len(secret) == len("whsec_") + 44
     assert secret not in endpoint.sealed_secret
-    with pytest.raises(Unreadable):
+    with pytest.raises(UnsealError):
         unseal(endpoint.sealed_secret)
-    with pytest.raises(Unreadable):
+    with pytest.raises(UnsealError):
         unseal(seal("a variable"), WEBHOOKS)
 
 

@@ -199,7 +199,7 @@ def test_a_name_without_addresses_is_told_apart() -> None:
     target = guard.parse("https://example.com/")
 
     for names in (Names([]), Names(socket.gaierror("unknown"))):
-        with pytest.raises(guard.Unresolved, match=r"example\.com has no address"):
+        with pytest.raises(guard.UnresolvedHostError, match=r"example\.com has no address"):
             guard.addresses_of(target, seconds=5, resolver=names)
 
 
@@ -209,7 +209,7 @@ def test_a_resolver_that_hangs_is_not_waited_for() -> None:
         return [PUBLIC]
 
     began = time.monotonic()
-    with pytest.raises(guard.Unresolved, match="not resolved in time"):
+    with pytest.raises(guard.UnresolvedHostError, match="not resolved in time"):
         guard.addresses_of(guard.parse("https://example.com/"), seconds=0.2, resolver=hang)
 
     assert time.monotonic() - began < 4

@@ -31,7 +31,7 @@ from builds.sites import lookup
 from builds.sites.publishing import publish_build
 from chef import settings as chef_settings
 from chef.storage.deletion import discard_keys
-from chef.storage.errors import StoreFault
+from chef.storage.errors import StorageError
 from chef.storage.s3 import PART_BYTES
 from tests.builds.sites.outputs import ask, complete
 from tests.installation import ROOT, until
@@ -215,11 +215,11 @@ def test_two_that_store_under_one_name_get_a_name_each(bucket: str) -> None:
 
 @pytest.mark.parametrize("size", [10, 3 * PART_BYTES])
 def test_what_is_not_stored_to_its_end_is_not_there(bucket: str, s3: S3Server, size: int) -> None:
-    class Overtaken(Exception):
+    class OvertakenError(Exception):
         pass
 
-    with pytest.raises(Overtaken):
-        default_storage.save("x/0", Made(size, Overtaken()))
+    with pytest.raises(OvertakenError):
+        default_storage.save("x/0", Made(size, OvertakenError()))
 
     assert (s3.keys(bucket), s3.uploads(bucket)) == ([], 0)
 
@@ -380,7 +380,7 @@ def test_a_bucket_that_is_not_there_is_no_missing_file(bucket: str, s3: S3Server
     s3.client.delete_bucket(Bucket=bucket)
 
     for verb in (lambda: default_storage.save("x", ContentFile(b"x")), lambda: default_storage.open("x")):
-        with pytest.raises(StoreFault, match="refused: NoSuchBucket"):
+        with pytest.raises(StorageError, match="refused: NoSuchBucket"):
             verb()
 
 

@@ -1,4 +1,4 @@
-"""Debian's Chromium by Playwright, and the people who use it."""
+"""Debian's Chromium through Playwright, users who sign in, and checks of a page."""
 
 import contextlib
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ PASSWORD = "a long enough password"
 
 @contextlib.contextmanager
 def chromium() -> Iterator[Browser]:
-    """A browser. While it is there, the thread has an event loop, in which Django's models cannot be used."""
+    """A browser. While it is open, the thread runs an event loop, so Django's models cannot be used."""
     with sync_playwright() as playwright:
         path = program("chromium")
         browser = playwright.chromium.launch(executable_path=path, args=list(FLAGS), chromium_sandbox=False)
@@ -29,7 +29,7 @@ def chromium() -> Iterator[Browser]:
 
 
 def make_user(chef: Installation, name: str, *, staff: bool = False, groups: tuple[str, ...] = ()) -> None:
-    """A user who signs in with PASSWORD; one that is there gets it."""
+    """Create a user with PASSWORD, or set it for an existing one."""
     lines = [
         "from django.contrib.auth.models import Group, User",
         f"user, _ = User.objects.get_or_create(username={name!r})",
@@ -41,28 +41,28 @@ def make_user(chef: Installation, name: str, *, staff: bool = False, groups: tup
     chef.manage("shell", "-c", "\n".join(lines))
 
 
-class Watched:
-    """A page on which nothing may go wrong unseen: faults of scripts, what the policy forbids, requests elsewhere."""
+class PageMonitor:
+    """Records what goes wrong on a page: script errors, policy violations, requests to other hosts."""
 
     def __init__(self, page: Page, url: str) -> None:
-        self.faults: list[str] = []
+        self.problems: list[str] = []
         self._url = url
-        page.on("pageerror", lambda fault: self.faults.append(str(fault)))
-        page.on("console", self._listen)
-        page.on("request", self._look)
+        page.on("pageerror", lambda error: self.problems.append(str(error)))
+        page.on("console", self._check_message)
+        page.on("request", self._check_request)
 
-    def _listen(self, said: ConsoleMessage) -> None:
-        # A form that is refused is answered with 422, which Chromium calls an error of the page.
-        if said.type == "error" and "status of 422" not in said.text:
-            self.faults.append(f"{said.text} {said.location.get('url', '')}")
+    def _check_message(self, message: ConsoleMessage) -> None:
+        # A refused form is answered with 422, which Chromium logs as an error.
+        if message.type == "error" and "status of 422" not in message.text:
+            self.problems.append(f"{message.text} {message.location.get('url', '')}")
 
-    def _look(self, request: Request) -> None:
+    def _check_request(self, request: Request) -> None:
         if not request.url.startswith((f"{self._url}/", "data:", "blob:")) and request.frame.parent_frame is None:
-            self.faults.append(f"asked for {request.url}")
+            self.problems.append(f"asked for {request.url}")
 
 
 def sign_in(context: BrowserContext, name: str, *, at: str = "/") -> Page:
-    """By the form, as a person does; the page that comes then."""
+    """Sign in by the form; returns the page that follows."""
     page = context.new_page()
     page.goto(f"/login?next={at}")
     page.get_by_label("Username").fill(name)
@@ -72,8 +72,8 @@ def sign_in(context: BrowserContext, name: str, *, at: str = "/") -> Page:
     return page
 
 
-def serious_faults(page: Page) -> list[str]:
-    """What axe-core finds serious or critical on a page."""
+def serious_violations(page: Page) -> list[str]:
+    """Serious and critical accessibility violations, by axe-core."""
     found: list[dict[str, Any]] = Axe().run(page).response["violations"]
     return [
         f"{one['id']}: {one['help']}: {[node['html'][:200] for node in one['nodes'][:3]]}"
@@ -82,8 +82,8 @@ def serious_faults(page: Page) -> list[str]:
     ]
 
 
-def pictures(page: Page, folder: Path, name: str) -> None:
-    """Four pictures of a page: desktop and phone, light and dark."""
+def screenshots(page: Page, folder: Path, name: str) -> None:
+    """Save four screenshots of a page: desktop and phone, light and dark."""
     for size_name, size in (("desktop", DESKTOP), ("phone", PHONE)):
         for scheme in ("light", "dark"):
             page.set_viewport_size(size)  # type: ignore[arg-type]

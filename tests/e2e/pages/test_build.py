@@ -1,4 +1,4 @@
-"""A build's page in a browser: watched live to the end, from a verdict to its line, hostile output, and no scripts."""
+"""A build's page in a browser: live updates, from a verdict to its line, hostile output, and no JavaScript."""
 
 import json
 import re
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
-from tests.e2e.pages.chromium import DESKTOP, PHONE, serious_faults, sign_in
+from tests.e2e.pages.chromium import DESKTOP, PHONE, serious_violations, sign_in
 from tests.installation import Installation
 
 pytestmark = [pytest.mark.once, pytest.mark.waits]
@@ -17,7 +17,7 @@ expect.set_options(timeout=20_000)  # machines are slow at times
 
 PACKAGE = json.dumps({"name": "x", "version": "1.0.0", "scripts": {"build": "node build.mjs"}})
 MOST_BYTES = 100 * 1024
-# Every colour and trick, a line that names its place, and 1,500 lines after it.
+# All colours and tricks, a line with a source location, and 1,500 lines after it.
 FAILING = r"""
 console.log("\x1b[1;32mgood\x1b[0m \x1b[38;5;208morange\x1b[0m \x1b[38;2;90;90;255mblue\x1b[0m \x1b[44;97mon\x1b[0m");
 console.log("\x1b[31mred goes on");
@@ -32,7 +32,7 @@ process.exitCode = 2;
 """
 HOSTILE_NAME = "<script>alert(3)</script> \u202eevil"
 
-# The first line that is wholly seen, and where.
+# The first fully visible line, and its position.
 PLACE = """view => {
   const top = (element) => element.getBoundingClientRect().top;
   const row = [...view.querySelectorAll(".row")].find((one) => top(one) > top(view));
@@ -94,7 +94,7 @@ def test_a_build_is_watched_live_to_its_end_and_published(page: Page, chef: Inst
     expect(view.get_by_text("step 3", exact=True)).to_be_visible()
     expect(page.locator(".status.running").first).to_be_visible()
     expect(page.get_by_role("button", name="Cancel")).to_be_visible()
-    # Whoever scrolls up stays there, whatever comes, and can go back to the end.
+    # After scrolling up, new lines do not move the view; a button leads back to the end.
     view.evaluate("view => { view.scrollTop -= 1500 }")
     expect(page.get_by_role("button", name="Jump to the end")).to_be_visible()
     looked_at, count = view.evaluate(PLACE), page.locator("#log-count").inner_text()
@@ -102,7 +102,7 @@ def test_a_build_is_watched_live_to_its_end_and_published(page: Page, chef: Inst
     assert view.evaluate(PLACE) == looked_at
     page.get_by_role("button", name="Jump to the end").click()
     expect(view.get_by_text(re.compile(r"^step \d+$")).last).to_be_in_viewport()
-    # A page that nobody sees has no stream, and misses nothing.
+    # A hidden page closes its stream, and misses nothing.
     page.evaluate(HIDDEN, True)
     expect(view.get_by_text("step 50", exact=True)).not_to_be_attached(timeout=1)
     page.evaluate(HIDDEN, False)
@@ -119,14 +119,14 @@ def test_a_build_is_watched_live_to_its_end_and_published(page: Page, chef: Inst
     page.get_by_role("button", name="Publish").click()
     expect(page.get_by_text("Release 1 is live.")).to_be_visible()
     expect(page.locator("#published .status.live + a")).to_have_attribute("href", re.compile("^http://watched"))
-    assert serious_faults(page) == []
+    assert serious_violations(page) == []
 
     page.get_by_role("link", name="a & b.js", exact=True).click()
     expect(page.locator("table.source")).to_contain_text("<script>alert(4)</script>")
     page.goto(f"/builds/{accepted['jobId']}/artifacts/dist/index.html")
     page.get_by_role("button", name="Open a preview").click()
     expect(page.frame_locator("iframe").get_by_role("heading", name="kept out")).to_be_visible()
-    assert serious_faults(page) == []
+    assert serious_violations(page) == []
     assert "taken over" not in page.title()
 
 
@@ -135,7 +135,7 @@ def test_a_verdict_leads_to_its_line_and_the_log_is_used_by_keyboard(page: Page,
     link = page.locator(".evidence a")
     number = int(link.inner_text().removeprefix("line "))
     view = page.locator("#log-view")
-    expect(view.get_by_text("after 1500", exact=True)).to_be_visible()  # a log is opened at its end
+    expect(view.get_by_text("after 1500", exact=True)).to_be_visible()  # the log opens at its end
     link.focus()
     page.keyboard.press("Enter")
 
@@ -143,7 +143,7 @@ def test_a_verdict_leads_to_its_line_and_the_log_is_used_by_keyboard(page: Page,
     expect(line(page, number)).to_have_class(re.compile("here"))
     expect(line(page, number)).to_contain_text("error TS2304")
     assert page.evaluate("location.hash") == f"#L{number}"
-    # The log has the focus now.
+    # The log now has the focus.
     page.keyboard.press("Home")
     expect(line(page, 1)).to_be_in_viewport()
     page.keyboard.press("End")
@@ -172,9 +172,9 @@ def test_a_verdict_leads_to_its_line_and_the_log_is_used_by_keyboard(page: Page,
 
     for size in (DESKTOP, PHONE):
         page.set_viewport_size(size)  # type: ignore[arg-type]
-        assert serious_faults(page) == []
+        assert serious_violations(page) == []
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    # On a phone lines are wrapped, whatever their length: the list still knows where each of them is.
+    # On a phone, lines of any length are wrapped: the list still knows the position of each.
     expect(page.get_by_role("button", name="Wrap")).to_have_attribute("aria-pressed", "false")
     page.get_by_role("button", name="Wrap").click()
     page.locator("#log-search").fill(":1000")
@@ -188,7 +188,7 @@ def test_a_verdict_leads_to_its_line_and_the_log_is_used_by_keyboard(page: Page,
     expect(page.get_by_role("button", name="Copy 11 to 14")).to_be_visible()
 
 
-def test_what_was_printed_is_inert_and_looks_alike_with_and_without_a_script(
+def test_output_is_inert_and_looks_the_same_with_and_without_javascript(
     page: Page, without_scripts: Page, failed: dict[str, Any]
 ) -> None:
     dialogs: list[str] = []
@@ -198,12 +198,12 @@ def test_what_was_printed_is_inert_and_looks_alike_with_and_without_a_script(
     sizes: dict[str, float] = {}
     logs: set[str] = set()
 
-    def note(told: dict[str, Any]) -> None:
-        if "/log?" in told["request"]["url"]:
-            logs.add(told["requestId"])
+    def note(event: dict[str, Any]) -> None:
+        if "/log?" in event["request"]["url"]:
+            logs.add(event["requestId"])
 
     session.on("Network.requestWillBeSent", note)
-    session.on("Network.loadingFinished", lambda told: sizes.update({told["requestId"]: told["encodedDataLength"]}))
+    session.on("Network.loadingFinished", lambda event: sizes.update({event["requestId"]: event["encodedDataLength"]}))
     session.send("Network.clearBrowserCache")
 
     open_build(page, failed, "#L1")
@@ -228,7 +228,7 @@ def test_what_was_printed_is_inert_and_looks_alike_with_and_without_a_script(
     assert dialogs == []
 
 
-def test_lines_that_the_browser_does_not_keep_are_had_from_the_server(page: Page, failed: dict[str, Any]) -> None:
+def test_lines_that_the_browser_does_not_keep_come_from_the_server(page: Page, failed: dict[str, Any]) -> None:
     def without_the_first(route: Route) -> None:
         answer = route.fetch()
         log = answer.json()
@@ -247,7 +247,7 @@ def test_lines_that_the_browser_does_not_keep_are_had_from_the_server(page: Page
     expect(page.locator("#log-plain")).to_be_hidden()
 
 
-def test_without_scripts_all_of_it_works_too(without_scripts: Page, chef: Installation, failed: dict[str, Any]) -> None:
+def test_everything_works_without_javascript(without_scripts: Page, chef: Installation, failed: dict[str, Any]) -> None:
     page = without_scripts
     page.goto(f"/builds/{failed['jobId']}")
     expect(page.locator("#log-plain .row").last).to_contain_text("after 1500")
@@ -263,10 +263,10 @@ def test_without_scripts_all_of_it_works_too(without_scripts: Page, chef: Instal
     page.get_by_role("button", name="Retry").click()
     expect(page.get_by_text("of the same files as #1.")).to_be_visible()
     expect(page.get_by_role("heading", level=1)).to_contain_text("#2")
-    expect(page.locator("#state .status.failed")).to_be_visible()  # the page has reloaded itself until then
+    expect(page.locator("#state .status.failed")).to_be_visible()  # the page reloads itself until then
 
 
-def test_a_build_is_cancelled_and_tried_again_by_keyboard(page: Page, chef: Installation) -> None:
+def test_a_build_is_cancelled_and_retried_by_keyboard(page: Page, chef: Installation) -> None:
     slow = 'console.log("begun"); await new Promise((done) => setTimeout(done, 60_000));'
     accepted = chef.submit({"package.json": PACKAGE, "build.mjs": slow}, strategy={"runtime": "node"})
     open_build(page, accepted)
@@ -276,7 +276,7 @@ def test_a_build_is_cancelled_and_tried_again_by_keyboard(page: Page, chef: Inst
     page.evaluate(HIDDEN, True)
     with page.expect_response("**/state"):
         page.evaluate(HIDDEN, False)
-    # What was replaced meanwhile has the focus again.
+    # The element that an update replaced has the focus again.
     expect(page.get_by_role("button", name="Cancel")).to_be_focused()
     page.keyboard.press("Enter")
     expect(page.locator("#state .status.cancelled")).to_be_visible()

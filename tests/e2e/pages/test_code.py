@@ -1,4 +1,4 @@
-"""Source files and their changes in a real browser: looked at by mouse, by keyboard and without JavaScript."""
+"""Source files and diffs in a real browser: by mouse, by keyboard and without JavaScript."""
 
 import base64
 import re
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.e2e.pages.chromium import PHONE, serious_faults
+from tests.e2e.pages.chromium import PHONE, serious_violations
 from tests.installation import Installation
 
 pytestmark = [pytest.mark.once, pytest.mark.waits]
@@ -30,18 +30,18 @@ def png(width: int, height: int) -> bytes:
 
 @pytest.fixture(scope="module")
 def project(chef: Installation) -> str:
-    """A project of two revisions. Its id."""
+    """The id of a project with two revisions."""
     files: list[dict[str, Any]] = [
         {"path": "index.html", "content": f"<!doctype html>\n{SCRIPT}\n<h1>Hello</h1>\n"},
         {"path": "src/main.js", "content": "\n".join(LINES)},
         {"path": HOSTILE, "content": f"// {SCRIPT}\nif (level !== 'user\u202e') grant()\n"},
         {"path": "src/deep/picture.png", "content": base64.b64encode(png(30, 20)).decode(), "encoding": "base64"},
     ]
-    wishes = {"strategy": {"runtime": "static"}}
+    options = {"strategy": {"runtime": "static"}}
     with chef.client() as client:
-        accepted = client.post("/v1/projects", json={"name": SCRIPT, "files": files, **wishes}).json()
+        accepted = client.post("/v1/projects", json={"name": SCRIPT, "files": files, **options}).json()
         files[0]["content"] = f"<!doctype html>\n{SCRIPT}\n<h1>Good morning</h1>\n"
-        answer = client.post(f"/v1/projects/{accepted['projectId']}/revisions", json={"files": files, **wishes})
+        answer = client.post(f"/v1/projects/{accepted['projectId']}/revisions", json={"files": files, **options})
         assert answer.status_code == 201, answer.text
     return str(accepted["projectId"])
 
@@ -52,9 +52,9 @@ def test_files_are_read_line_by_line(page: Page, project: str) -> None:
     expect(page.get_by_role("heading", name="index.html")).to_be_visible()
     expect(page.locator("#L2 .txt")).to_have_text(SCRIPT)
     assert "taken over" not in page.title() or SCRIPT in page.title()
-    assert serious_faults(page) == []
+    assert serious_violations(page) == []
 
-    # By keyboard into the tree, and to a line.
+    # By keyboard, into the tree and to a line.
     page.get_by_role("link", name="main.js").focus()
     page.keyboard.press("Enter")
     page.locator("#L1 a").click()
@@ -79,21 +79,21 @@ def test_files_are_read_line_by_line(page: Page, project: str) -> None:
     expect(page.get_by_text("contains hidden characters")).to_be_visible()
     expect(page.locator("#L2 .unseen")).to_have_text("U+202E")
     page.set_viewport_size(PHONE)  # type: ignore[arg-type]
-    assert serious_faults(page) == []
+    assert serious_violations(page) == []
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
-def test_changes_are_read_and_all_of_it_works_without_javascript(
+def test_diffs_are_read_and_everything_works_without_javascript(
     page: Page, project: str, chrome: Browser, chef: Installation
 ) -> None:
     page.goto(f"/projects/{project}/code/2")
     page.get_by_role("link", name="Changes since revision 1").click()
     expect(page.locator("tr.added .txt")).to_have_text("<h1>Good morning</h1>")
     expect(page.locator("tr.removed .txt")).to_have_text("<h1>Hello</h1>")
-    assert serious_faults(page) == []
+    assert serious_violations(page) == []
     page.get_by_role("link", name="Side by side").click()
     expect(page.locator("td.txt.added")).to_have_text("<h1>Good morning</h1>")
-    assert serious_faults(page) == []
+    assert serious_violations(page) == []
 
     context = chrome.new_context(
         base_url=chef.url, storage_state=page.context.storage_state(), java_script_enabled=False

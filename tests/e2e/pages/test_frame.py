@@ -1,4 +1,4 @@
-"""What every page is in: signing in, the policy on what may be loaded, and that it can be used by all."""
+"""Common to all pages: signing in, the content security policy, and accessibility."""
 
 import http.client
 
@@ -6,13 +6,13 @@ import httpx
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.e2e.pages.chromium import serious_faults
+from tests.e2e.pages.chromium import serious_violations
 from tests.installation import Installation
 
 pytestmark = [pytest.mark.once, pytest.mark.waits]
 
 
-def test_who_signs_in_is_where_they_wanted_to_be(page: Page, chef: Installation) -> None:
+def test_signing_in_leads_to_the_requested_page(page: Page, chef: Installation) -> None:
     accepted = chef.submit({"index.html": "<h1>Hello</h1>"}, name="frame", strategy={"runtime": "static"})
     chef.wait(accepted)
     page.get_by_role("button", name="Sign out").click()
@@ -22,7 +22,7 @@ def test_who_signs_in_is_where_they_wanted_to_be(page: Page, chef: Installation)
     page.get_by_label("Password").fill("wrong")
     page.get_by_role("button", name="Sign in").click()
     expect(page.get_by_role("alert")).to_contain_text("Please enter a correct username and password")
-    assert serious_faults(page) == []
+    assert serious_violations(page) == []
     page.get_by_label("Username").fill("tester")
     page.get_by_label("Password").fill("a long enough password")
     page.get_by_role("button", name="Sign in").click()
@@ -40,7 +40,7 @@ def test_nothing_inline_may_run_on_any_page(chef: Installation) -> None:
             assert "frame-ancestors 'none'" in policy
 
 
-def test_a_form_that_is_too_large_is_answered_with_a_page(chef: Installation) -> None:
+def test_an_oversized_form_is_answered_with_a_page(chef: Installation) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", chef.port, timeout=15)
     connection.putrequest("POST", "/new")
     connection.putheader("Content-Length", str(500 * 1024**2))
@@ -52,7 +52,7 @@ def test_a_form_that_is_too_large_is_answered_with_a_page(chef: Installation) ->
     connection.close()
 
 
-def test_the_api_s_own_page_works_under_the_policy(page: Page) -> None:
+def test_the_api_docs_page_works_under_the_policy(page: Page) -> None:
     page.goto("/v1/docs")
 
     expect(page.get_by_role("heading", name="Chef")).to_be_visible()

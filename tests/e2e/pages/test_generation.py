@@ -1,4 +1,4 @@
-"""A generation's page in a real browser: it keeps up with what happens, and so it does, slower, without JavaScript."""
+"""A generation's page in a real browser: it updates live, and more slowly without JavaScript."""
 
 import re
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.e2e.pages.chromium import serious_faults
+from tests.e2e.pages.chromium import serious_violations
 from tests.installation import Installation
 
 pytestmark = [pytest.mark.once, pytest.mark.waits]
@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.once, pytest.mark.waits]
 
 @pytest.fixture
 def waiting(chef: Installation) -> Iterator[None]:
-    """Nobody takes up a generation until the test starts somebody who does."""
+    """An installation whose generators the test starts itself."""
     chef.end("generators")
     yield
     if "generators" not in chef.processes:
@@ -31,7 +31,7 @@ def ask(chef: Installation, prompt: str) -> dict[str, Any]:
 
 
 def look(page: Page, *, is_hidden: bool) -> None:
-    """As the browser does when its window is put away, or comes back."""
+    """Simulate a hidden or visible window."""
     page.evaluate(
         """isHidden => {
             Object.defineProperty(document, "hidden", {value: isHidden, configurable: true});
@@ -42,22 +42,22 @@ def look(page: Page, *, is_hidden: bool) -> None:
 
 
 @pytest.mark.usefixtures("waiting")
-def test_a_generation_is_cancelled_gone_on_with_and_watched_to_its_end(
+def test_a_generation_is_cancelled_retried_and_watched_to_its_end(
     page: Page, chrome: Browser, chef: Installation
 ) -> None:
     prompt = "A page about <script>document.title = 'taken over'</script> bread"
     page.goto(f"/generations/{ask(chef, prompt)['generationId']}")
     expect(page.get_by_text("It waits for its turn.")).to_be_visible()
     expect(page.get_by_text(prompt).last).to_be_visible()
-    assert serious_faults(page) == []
+    assert serious_violations(page) == []
     page.get_by_role("button", name="Cancel").focus()
     page.keyboard.press("Enter")
     expect(page.get_by_text("The generation is cancelled: it asks")).to_be_visible()
-    assert serious_faults(page) == []
+    assert serious_violations(page) == []
     page.get_by_role("button", name="Retry").click()
     expect(page.get_by_text("It waits for its turn.")).to_be_visible()
 
-    # Nothing is open while nobody looks.
+    # A hidden page has no open stream.
     with page.expect_event("requestfailed", lambda request: "/events?after=" in request.url):
         look(page, is_hidden=True)
     with page.expect_request(re.compile(r"/events\?after=")):
@@ -72,13 +72,13 @@ def test_a_generation_is_cancelled_gone_on_with_and_watched_to_its_end(
     page.evaluate("window.stayed = true")
     chef.start_generators()
 
-    # Both get there by themselves: one is told, the other loads anew.
+    # Both pages update by themselves: one through events, the other by reloading.
     steps = page.get_by_label("Progress").get_by_role("listitem")
     expect(steps.last).to_have_class("done", timeout=60_000)
     assert page.evaluate("window.stayed")
     expect(page.locator("#said")).to_have_text(re.compile(r"Completed; build 1 is Completed"))
     expect(plain.get_by_label("Progress").get_by_role("listitem").last).to_have_class("done", timeout=15_000)
-    assert serious_faults(page) == []
+    assert serious_violations(page) == []
     context.close()
 
     page.get_by_role("link", name="index.html").click()

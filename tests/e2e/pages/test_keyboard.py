@@ -1,4 +1,4 @@
-"""From signing in to deleting a project, by the keyboard alone: all that is used is reached by the tab key."""
+"""From signing in to deleting a project with the keyboard only: the tab key reaches every control."""
 
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
@@ -13,7 +13,7 @@ SLOW = '{"scripts": {"build": "sleep 60"}}'
 
 
 def reach(page: Page, wanted: Locator) -> None:
-    """Press the tab key until something has the focus. From the page's beginning: a fresh page has none."""
+    """Press the tab key until `wanted` has the focus, from the start of a freshly loaded page."""
     handle = wanted.element_handle()
     for _ in range(MOST_TABS):
         if handle.evaluate("element => element === document.activeElement"):
@@ -33,7 +33,7 @@ def type_into(page: Page, label: str, text: str) -> None:
     page.keyboard.type(text)
 
 
-def test_a_project_lives_and_ends_by_the_keyboard(chef: Installation, chrome: Browser, tester: str) -> None:
+def test_a_project_is_created_used_and_deleted_by_keyboard(chef: Installation, chrome: Browser, tester: str) -> None:
     site = chef.submit({"index.html": "<h1>Keys</h1>"}, name="keys", strategy={"runtime": "static"})
     chef.wait(site)
     slow = chef.submit({"package.json": SLOW}, name="slow keys")

@@ -1,4 +1,4 @@
-"""From a folder, pasted texts or a prompt to a live site, with secrets and tokens: as people do it, in a browser."""
+"""From a folder, pasted texts or a prompt to a live site, with secrets and tokens, in a real browser."""
 
 import re
 from pathlib import Path
@@ -7,7 +7,7 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.e2e.pages.chromium import PHONE, serious_faults, sign_in
+from tests.e2e.pages.chromium import PHONE, serious_violations, sign_in
 from tests.installation import Installation, until
 
 pytestmark = [pytest.mark.once, pytest.mark.waits]
@@ -18,7 +18,7 @@ MAKE += "require('fs').writeFileSync('dist/index.html', '<h1>' + process.argv[2]
 
 
 def drop(page: Page, folder: Path) -> None:
-    """A folder dragged in from outside and let go over the page's place for it."""
+    """Drop a folder from the desktop onto the page's drop zone."""
     page.locator("#drop").scroll_into_view_if_needed()
     box = page.locator("#drop").bounding_box()
     assert box
@@ -31,7 +31,7 @@ def drop(page: Page, folder: Path) -> None:
 
 
 def build_ended(chef: Installation, page: Page, *, status: str = "completed") -> str:
-    """The id of the build whose page this is, once it has ended as it should, and the page says so."""
+    """Wait until the page's build has ended with `status` and the page shows it; returns the build's id."""
     page.wait_for_url("**/builds/*")
     build = page.url.rstrip("/").rpartition("/")[2]
     until(lambda: chef.get(f"/v1/builds/{build}")["status"] == status, seconds=60, what=f"the build is {status}")
@@ -44,7 +44,7 @@ def overview(chef: Installation, build: str) -> str:
 
 
 def seen(chef: Installation, slug: str) -> str:
-    """What is at a site's address."""
+    """The text served at a site's address."""
     host = f"{slug}.localhost:{chef.port}"
     with httpx.Client(trust_env=False) as client:
         return client.get(chef.url, headers={"Host": host}).text
@@ -65,10 +65,10 @@ def test_a_dropped_folder_becomes_a_live_site_with_a_secret_and_is_rolled_back(
         (shop / path).write_text(text)
 
     page.get_by_role("link", name="New project").click()
-    assert serious_faults(page) == []
+    assert serious_violations(page) == []
     drop(page, shop)
 
-    # What was detected, and what was left out; then another command and a secret.
+    # The page shows what was detected and left out; then set another command and a secret.
     page.wait_for_url("**/new/*")
     expect(page.get_by_text("Node, because there is a package.json.")).to_be_visible()
     expect(page.get_by_text("Left out: node_modules (1)")).to_be_visible()
@@ -79,7 +79,7 @@ def test_a_dropped_folder_becomes_a_live_site_with_a_secret_and_is_rolled_back(
     page.get_by_label("Build command").fill("node make.js changed")
     page.get_by_text("Environment variables").click()
     page.get_by_label("Secrets").fill("API_KEY=a-rather-secret-value")
-    assert serious_faults(page) == []
+    assert serious_violations(page) == []
     page.get_by_role("button", name="Build it").click()
     first = build_ended(chef, page)
     where = overview(chef, first)
@@ -87,7 +87,7 @@ def test_a_dropped_folder_becomes_a_live_site_with_a_secret_and_is_rolled_back(
     assert "the key is " in log
     assert "a-rather-secret-value" not in log
 
-    # Published; then the secret replaced, the folder sent once more to be built in another way, and published again.
+    # Publish; replace the secret, send the folder again with another command, and publish again.
     page.goto(f"{where}/releases")
     page.get_by_label("Name in the address").fill("dropped-shop")
     page.get_by_role("button", name="Publish").click()
@@ -100,15 +100,15 @@ def test_a_dropped_folder_becomes_a_live_site_with_a_secret_and_is_rolled_back(
     page.get_by_role("button", name="Set it").click()
     expect(page.get_by_text("API_KEY is set, from the next build on.")).to_be_visible()
     assert "another-secret-value" not in page.content()
-    assert serious_faults(page) == []
+    assert serious_violations(page) == []
     page.goto(where)
     page.get_by_role("link", name="Send new files").click()
-    assert serious_faults(page) == []
+    assert serious_violations(page) == []
     drop(page, shop)
     page.wait_for_url("**/new/*")
     expect(page.get_by_label("Build command")).to_have_value("node make.js changed")
     page.get_by_label("Build command").fill("node make.js again")
-    assert serious_faults(page) == []
+    assert serious_violations(page) == []
     page.get_by_role("button", name="Build it").click()
     build_ended(chef, page)
     page.goto(f"{where}/releases")
@@ -118,12 +118,12 @@ def test_a_dropped_folder_becomes_a_live_site_with_a_secret_and_is_rolled_back(
     page.get_by_role("button", name="Make release 1 live").click()
     expect(page.get_by_text("Release 1 is live")).to_be_visible()
     until(lambda: seen(chef, "dropped-shop") == "<h1>changed</h1>", seconds=10, what="the old release is served")
-    assert serious_faults(page) == []
+    assert serious_violations(page) == []
     page.get_by_text("Take it down").click()
     page.get_by_role("button", name="Take the site down").click()
     expect(page.get_by_text("The site is down.")).to_be_visible()
 
-    # Deleted, by its name.
+    # Delete the project by typing its name.
     page.goto(f"{where}/settings")
     page.locator("#delete_name").fill("sho")
     page.get_by_role("button", name="Delete the project").click()
@@ -143,27 +143,27 @@ def test_a_build_is_followed_on_the_overview_and_in_the_list_until_it_ends(page:
     page.goto(f"/projects/{accepted['projectId']}")
     expect(page.locator(".live-card .status.running")).to_be_visible()
     expect(page.locator(".live-card .status.completed")).to_be_visible(timeout=60_000)
-    # Nothing is under way: nothing is asked for any more.
+    # Nothing is active: the page sends no more requests.
     expect(page.locator("#live[hx-get]")).to_have_count(0)
     page.set_viewport_size(PHONE)  # type: ignore[arg-type]
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    assert serious_faults(page) == []
+    assert serious_violations(page) == []
     page.get_by_role("button", name="Build again").click()
     page.wait_for_url("**/builds/*")
     page.goto(f"/projects/{accepted['projectId']}/builds")
     expect(page.locator("tbody tr")).to_have_count(2)
-    assert serious_faults(page) == []
+    assert serious_violations(page) == []
     page.get_by_role("link", name="Completed").click()
     expect(page.get_by_role("link", name="Completed")).to_have_attribute("aria-current", "true")
 
 
-def test_pasted_files_are_built_without_a_script_and_with_keys_alone(chef: Installation, chrome: Browser) -> None:
+def test_pasted_files_are_built_without_javascript_and_by_keyboard(chef: Installation, chrome: Browser) -> None:
     context = chrome.new_context(base_url=chef.url, java_script_enabled=False)
     context.set_default_timeout(15_000)
     page = sign_in(context, "tester", at="/new")
 
     def press(label: str, text: str) -> None:
-        """Goes to a field by Tab from where the keys are, and types."""
+        """Go to a field with Tab from the current focus, and type."""
         for _ in range(40):
             page.keyboard.press("Tab")
             if page.locator(f"#{label}:focus").count():
@@ -184,7 +184,7 @@ def test_pasted_files_are_built_without_a_script_and_with_keys_alone(chef: Insta
     expect(page.get_by_text("A static site, because there is an index.html")).to_be_visible()
     page.get_by_role("button", name="Build it").press("Enter")
     build_ended(chef, page)
-    # A folder that is chosen comes with its paths, without a script too.
+    # A chosen folder is sent with its paths, also without JavaScript.
     page.goto("/new")
     page.locator("#folder").set_input_files([Path(__file__).parent])
     page.locator("#upload button").click()
@@ -211,7 +211,7 @@ def test_a_prompt_becomes_a_project_from_a_starter(page: Page, chef: Installatio
     project = next(one for one in projects if one["name"] == "From a prompt")
     page.goto(f"/projects/{project['projectId']}")
     expect(page.locator(".live-card .status.completed")).to_be_visible(timeout=90_000)
-    assert serious_faults(page) == []
+    assert serious_violations(page) == []
 
 
 def test_a_token_is_made_copied_used_and_revoked(page: Page, chef: Installation) -> None:
@@ -223,7 +223,7 @@ def test_a_token_is_made_copied_used_and_revoked(page: Page, chef: Installation)
     page.get_by_role("button", name="Copy").click()
     expect(page.get_by_role("button", name="Copied")).to_be_visible()
     token = str(page.evaluate("navigator.clipboard.readText()"))
-    assert serious_faults(page) == []
+    assert serious_violations(page) == []
 
     with chef.client(token) as client:
         assert client.get("/v1/projects").status_code == 200

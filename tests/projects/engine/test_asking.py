@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from projects.engine.errors import CATALOGUE, BadAnswer, Cancelled, EngineError
+from projects.engine.errors import CATALOGUE, EngineError, GenerationCancelledError, InvalidAnswerError
 from projects.engine.model.asking import Asker
 from projects.engine.model.budget import Budget, Prices, Usage
 from projects.engine.model.exchanges import Exchange
@@ -142,7 +142,7 @@ def test_a_bad_answer_goes_back_once_with_what_is_wrong(
 def test_a_second_bad_answer_is_an_error(answer: Any, code: str, model: ScriptedModel, make_asker: MakeAsker) -> None:
     model.says("sum", answer, answer)
 
-    with pytest.raises(BadAnswer) as caught:
+    with pytest.raises(InvalidAnswerError) as caught:
         make_asker().ask(question())
 
     assert caught.value.code == code
@@ -163,7 +163,7 @@ def test_what_the_check_finds_goes_back_too(model: ScriptedModel, make_asker: Ma
 def test_a_refusal_is_not_asked_for_again(answer: Says, model: ScriptedModel, make_asker: MakeAsker) -> None:
     model.says("sum", answer)
 
-    with pytest.raises(BadAnswer) as caught:
+    with pytest.raises(InvalidAnswerError) as caught:
         make_asker().ask(question())
 
     assert caught.value.code == "model_refused"
@@ -283,7 +283,7 @@ def test_an_answer_that_takes_too_long_as_a_whole_ends(model: ScriptedModel, mak
 def test_an_answer_without_end_is_stopped_by_its_size(model: ScriptedModel, make_asker: MakeAsker) -> None:
     model.says("sum", NeverEnds("and so on " * 500), Says("x" * 200_000))
 
-    with pytest.raises(BadAnswer) as caught:
+    with pytest.raises(InvalidAnswerError) as caught:
         make_asker().ask(question(max_chars=100_000))
 
     assert caught.value.code == "answer_too_large"
@@ -295,7 +295,7 @@ def test_a_line_without_end_is_stopped_by_its_size(
     monkeypatch.setattr("projects.engine.model.client.MAX_WIRE_BYTES", 1_000_000)
     model.says("sum", *[NeverEnds("x" * 100_000, line=True, seconds=0.001)] * 2)
 
-    with pytest.raises(BadAnswer) as caught:
+    with pytest.raises(InvalidAnswerError) as caught:
         make_asker().ask(question())
 
     assert caught.value.code == "answer_too_large"
@@ -347,7 +347,7 @@ def test_cancelling_is_noticed_within_a_second(answer: Any, model: ScriptedModel
     timer.start()
 
     started = time.monotonic()
-    with pytest.raises(Cancelled):
+    with pytest.raises(GenerationCancelledError):
         asker.ask(question())
 
     assert time.monotonic() - started < 1.3

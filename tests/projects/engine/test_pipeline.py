@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from projects.engine.errors import BadAnswer, Cancelled, EngineError
+from projects.engine.errors import EngineError, GenerationCancelledError, InvalidAnswerError
 from projects.engine.limits import Limits
 from projects.engine.model.asking import Asker
 from projects.engine.model.budget import Budget, Usage
@@ -178,7 +178,7 @@ def test_a_bad_plan_goes_back_once_and_then_ends_it(
 def test_a_plan_of_10_000_files_is_stopped(model: ScriptedModel, run: Run) -> None:
     model.says("plan", *[plan(*[planned(f"src/{number}.js") for number in range(10_000)])] * 2)
 
-    with pytest.raises(BadAnswer) as caught:
+    with pytest.raises(InvalidAnswerError) as caught:
         run()
 
     assert caught.value.code == "answer_too_large"
@@ -319,7 +319,7 @@ def test_cancelling_ends_all_files_within_a_second(model: ScriptedModel, run: Ru
     timer.start()
 
     started = time.monotonic()
-    with pytest.raises(Cancelled):
+    with pytest.raises(GenerationCancelledError):
         run(asker={"is_cancelled": cancel.is_set})
 
     assert time.monotonic() - started < 1.5
@@ -424,7 +424,7 @@ def test_files_written_at_once_do_not_overdraw_the_budget(model: ScriptedModel, 
 def test_a_refusal_of_the_plan_says_whose_it_is(model: ScriptedModel, run: Run) -> None:
     model.says("plan", Says("", refusal="I will not."))
 
-    with pytest.raises(BadAnswer) as caught:
+    with pytest.raises(InvalidAnswerError) as caught:
         run()
 
     assert caught.value.as_json()["whose"] == "model"

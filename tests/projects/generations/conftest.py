@@ -7,7 +7,7 @@ from pytest_django import Settings
 
 from projects.actions import add_revision, create_project
 from projects.files.paths import NewFile
-from projects.generations.actions import Wishes, request_generation
+from projects.generations.actions import GenerationOptions, request_generation
 from projects.models import Generation, Project
 from tests.projects.generations.runs import HTML
 from tests.scripted_model import KEY, ScriptedModel
@@ -22,8 +22,8 @@ def by_model(settings: Settings, model: ScriptedModel) -> None:
 
 @pytest.fixture
 def ask(owner: User) -> Callable[..., Generation]:
-    def request(prompt: str = "A todo list", **wishes: Any) -> Generation:
-        return request_generation(by=owner, prompt=prompt, strategy={}, wishes=Wishes(**wishes))
+    def request(prompt: str = "A todo list", **options: Any) -> Generation:
+        return request_generation(by=owner, prompt=prompt, strategy={}, options=GenerationOptions(**options))
 
     return request
 

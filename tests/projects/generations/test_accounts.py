@@ -84,7 +84,7 @@ def test_what_a_killed_worker_had_under_way_stays_counted_as_an_estimate(
     model.says("plan", plan())
     generation = ask()
 
-    class Killed(BaseException):
+    class KilledError(BaseException):
         pass
 
     class Dies(Run):
@@ -93,7 +93,7 @@ def test_what_a_killed_worker_had_under_way_stays_counted_as_an_estimate(
 
             def kill(told: Any) -> None:
                 if told.stage == "plan":
-                    raise Killed
+                    raise KilledError
                 keep(told)
 
             asker._on_exchange = kill
@@ -101,7 +101,7 @@ def test_what_a_killed_worker_had_under_way_stays_counted_as_an_estimate(
 
     lease = claim("worker")
     assert lease
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         Dies(lease, nothing_follows).execute()
     open_row = generation.exchanges.get(stage="plan")
     assert (open_row.seconds, open_row.is_estimated) == (None, True)

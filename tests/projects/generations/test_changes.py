@@ -6,7 +6,7 @@ from chef.jobs.models import Status
 from projects.actions import add_revision
 from projects.environment import Secret, set_environment
 from projects.files.paths import NewFile
-from projects.generations.actions import Wishes, request_edit
+from projects.generations.actions import GenerationOptions, request_edit
 from projects.models import Project
 from tests.projects.engine.apps import patch, replacement
 from tests.projects.generations.runs import HTML, code_of, run
@@ -17,7 +17,7 @@ def test_an_edit_is_a_new_revision_with_a_diff(model: ScriptedModel, project: Pr
     change = replacement("index.html", "<title>Todo</title>", "<title>Done</title>")
     model.says("patch", patch(summary="Another title.", replacements=[change]))
 
-    generation = run(request_edit(project, by=owner, prompt="Call it Done", wishes=Wishes()))
+    generation = run(request_edit(project, by=owner, prompt="Call it Done", options=GenerationOptions()))
 
     revision = generation.revision
     assert revision
@@ -37,7 +37,7 @@ def test_a_project_of_a_runtime_that_no_app_is_written_for_can_be_edited(
     change = replacement("index.html", "<title>Todo</title>", "<title>Done</title>")
     model.says("patch", patch(summary="Another title.", replacements=[change]))
 
-    generation = run(request_edit(project, by=owner, prompt="Call it Done", wishes=Wishes()))
+    generation = run(request_edit(project, by=owner, prompt="Call it Done", options=GenerationOptions()))
 
     assert generation.revision, generation.error
     assert generation.revision.strategy == strategy
@@ -51,7 +51,7 @@ def test_an_edit_of_files_that_have_changed_meanwhile_is_not_kept(
 ) -> None:
     change = replacement("index.html", "<title>Todo</title>", "<title>Done</title>")
     model.says("patch", patch(replacements=[change]))
-    generation = request_edit(project, by=owner, prompt="Call it Done", wishes=Wishes())
+    generation = request_edit(project, by=owner, prompt="Call it Done", options=GenerationOptions())
     add_revision(project, files=[NewFile("index.html", b"new")], dependencies={}, strategy={})
 
     generation = run(generation)
@@ -66,7 +66,7 @@ def test_a_change_that_does_not_apply_leaves_nothing_behind(
     bad = patch(replacements=[replacement("index.html", "not there", "x")])
     model.says("patch", bad, bad)
 
-    generation = run(request_edit(project, by=owner, prompt="Call it Done", wishes=Wishes()))
+    generation = run(request_edit(project, by=owner, prompt="Call it Done", options=GenerationOptions()))
 
     assert (generation.status, code_of(generation)) == (Status.FAILED, "patch_failed")
     assert project.revisions.count() == 1
@@ -83,7 +83,7 @@ def test_a_project_s_secrets_are_in_no_exchange(model: ScriptedModel, project: P
     change = replacement("index.html", "Todo", f"correct-horse-battery {KEY}")
     model.says("patch", patch(replacements=[change]))
 
-    generation = run(request_edit(project, by=owner, prompt="x", wishes=Wishes()))
+    generation = run(request_edit(project, by=owner, prompt="x", options=GenerationOptions()))
 
     row = generation.exchanges.get()
     assert "correct-horse" not in str(row.messages) + row.answer

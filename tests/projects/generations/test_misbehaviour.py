@@ -10,7 +10,7 @@ from pytest_django import Settings
 from chef.jobs.models import Status
 from projects.actions import add_revision
 from projects.files.paths import NewFile
-from projects.generations.actions import Wishes, request_edit
+from projects.generations.actions import GenerationOptions, request_edit
 from projects.models import Generation, Project, Revision
 from tests.projects.engine.apps import patch, plan, planned, written
 from tests.projects.generations.runs import HTML, MAIN, account, code_of, run
@@ -88,7 +88,7 @@ def test_instructions_in_a_project_s_files_change_nothing_but_the_answer(
     obedient = patch(new_files=[{"path": "/etc/passwd", "content": "root"}])
     model.says("patch", obedient, obedient)
 
-    generation = run(request_edit(project, by=owner, prompt="Write tests", wishes=Wishes()))
+    generation = run(request_edit(project, by=owner, prompt="Write tests", options=GenerationOptions()))
 
     assert (generation.status, code_of(generation)) == (Status.FAILED, "patch_failed")
     system, user = (str(message["content"]) for message in model.requests[0]["messages"][:2])

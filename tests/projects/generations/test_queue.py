@@ -11,7 +11,7 @@ from pytest_django import DjangoCaptureOnCommitCallbacks, Settings
 from chef.jobs.capacity import OwnerQueueFullError, QueueFullError
 from chef.jobs.models import Status
 from chef.jobs.reaping import reap_abandoned, wake_up_for_waiting
-from projects.generations.actions import Wishes, request_generation
+from projects.generations.actions import GenerationOptions, request_generation
 from projects.generations.queue import GENERATIONS, claim
 from projects.models import Generation, Project
 from tests.concurrency import at_once
@@ -21,7 +21,7 @@ Ask = Callable[..., Generation]
 
 
 def request(by: User) -> Generation:
-    return request_generation(by=by, prompt="A page", strategy={}, wishes=Wishes())
+    return request_generation(by=by, prompt="A page", strategy={}, options=GenerationOptions())
 
 
 def test_the_owner_with_the_fewest_running_is_first_and_then_the_oldest(owner: User, other: User) -> None:

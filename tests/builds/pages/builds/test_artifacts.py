@@ -1,4 +1,4 @@
-"""Output files on pages: as a tree, by folder, one by one; nothing of them comes alive."""
+"""Output files on pages: as a tree, by folder, one by one; none of their content is executed."""
 
 import struct
 from collections.abc import Callable
@@ -21,7 +21,7 @@ Complete = Callable[..., Build]
 
 @pytest.fixture
 def complete(queue_build: QueueBuild) -> Complete:
-    """A completed build of these files: bytes by name, and a media type where it matters."""
+    """A completed build with these files: contents by name, and some media types by name."""
 
     def complete(files: dict[str, bytes], kinds: dict[str, str] | None = None) -> Build:
         build = queue_build()
@@ -45,7 +45,7 @@ def page_of(client: Client, build: Build, name: str) -> str:
     return answer.content.decode()
 
 
-def test_of_very_many_some_are_shown_and_the_rest_is_had_by_folder(complete: Complete, browser: Client) -> None:
+def test_many_outputs_are_cut_and_the_rest_is_shown_by_folder(complete: Complete, browser: Client) -> None:
     build = complete({"first.txt": b"x"})
     Artifact.objects.bulk_create(
         Artifact(build=build, attempt=1, name=f"dist/{number % 7}/{number}.js", size=1, sha256="x", storage_key="k")
@@ -83,7 +83,7 @@ PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + struct.pack(">II", 3, 2)
 @pytest.mark.parametrize(
     ("kind", "content"), [("image/png", PNG), ("image/svg+xml", b"<svg onload='alert(1)'>")], ids=["png", "svg"]
 )
-def test_a_picture_is_shown_as_data(kind: str, content: bytes, complete: Complete, browser: Client) -> None:
+def test_an_image_is_shown_as_a_data_uri(kind: str, content: bytes, complete: Complete, browser: Client) -> None:
     build = complete({"logo": content}, {"logo": kind})
 
     page = page_of(browser, build, "logo")
@@ -92,17 +92,17 @@ def test_a_picture_is_shown_as_data(kind: str, content: bytes, complete: Complet
     assert "onload" not in page
 
 
-def test_what_cannot_be_shown_says_so(complete: Complete, browser: Client) -> None:
+def test_files_that_cannot_be_shown_say_so(complete: Complete, browser: Client) -> None:
     files = {"a.bin": b"\x00\x01", "b.txt": b"\xff\xfe", "c.svg": bytes(2 * 1024**2 + 1), "d.txt": b"line\n" * 100_000}
     build = complete(files, {"c.svg": "image/svg+xml"})
 
     assert "This is no text and no picture" in page_of(browser, build, "a.bin")
-    assert "This file is empty." in page_of(browser, build, "b.txt")  # nothing but the mark of UTF-16
+    assert "This file is empty." in page_of(browser, build, "b.txt")  # only a UTF-16 byte order mark
     assert "too large to be shown" in page_of(browser, build, "c.svg")
     assert "The beginning of the file." in page_of(browser, build, "d.txt")
 
 
-def test_a_picture_that_would_unpack_into_gigabytes_is_not_shown(complete: Complete, browser: Client) -> None:
+def test_an_image_that_would_decode_into_gigabytes_is_not_shown(complete: Complete, browser: Client) -> None:
     bomb = PNG[:16] + struct.pack(">II", 60_000, 60_000)
     build = complete({"bomb.png": bomb, "no.png": b"\0\1"}, dict.fromkeys(("bomb.png", "no.png"), "image/png"))
 
@@ -113,12 +113,12 @@ def test_a_picture_that_would_unpack_into_gigabytes_is_not_shown(complete: Compl
 def test_one_endless_line_is_shown_without_colours(complete: Complete, browser: Client) -> None:
     build = complete({"min.js": b"var a=1;" * 20_000})
 
-    told = page_of(browser, build, "min.js").partition("<tbody>")[2].partition("</tbody>")[0]
-    assert "158,000 more characters" in told
-    assert told.count('<span class="') == 1
+    rows = page_of(browser, build, "min.js").partition("<tbody>")[2].partition("</tbody>")[0]
+    assert "158,000 more characters" in rows
+    assert rows.count('<span class="') == 1
 
 
-def test_only_a_page_offers_a_preview_and_only_what_is_there_is_shown(complete: Complete, browser: Client) -> None:
+def test_only_html_offers_a_preview_and_unknown_files_are_404(complete: Complete, browser: Client) -> None:
     build = complete({"index.html": b"<h1>", "a.txt": b"a"}, {"index.html": "text/html"})
 
     assert "Open a preview" in page_of(browser, build, "index.html")

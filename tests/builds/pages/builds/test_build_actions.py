@@ -1,4 +1,4 @@
-"""What an owner may do about a build on its page, and nobody else; and what is said when it cannot be."""
+"""An owner's actions on the page of a build: who may do them, what they do, and how refusals are shown."""
 
 from collections.abc import Callable
 
@@ -20,7 +20,7 @@ QueueBuild = Callable[..., Build]
 
 @pytest.fixture
 def completed(queue_build: QueueBuild) -> Build:
-    """A build with a page and a script."""
+    """A completed build with an HTML page and a script."""
     return complete(queue_build(name="Shop"), {"dist/index.html": "<h1>hi</h1>", "dist/a.js": "let a = 1"})
 
 
@@ -39,11 +39,11 @@ def complete(build: Build, files: dict[str, str]) -> Build:
 
 
 def post(client: Client, build: Build, verb: str, **fields: str) -> str:
-    """The page that comes after it."""
+    """POST an action; returns the page that it redirects to."""
     return client.post(f"/builds/{build.pk}/{verb}", fields, follow=True).content.decode()
 
 
-def test_cancelling_ends_it_and_again_says_that_it_has_ended(queue_build: QueueBuild, browser: Client) -> None:
+def test_cancelling_ends_a_build_and_cancelling_again_says_so(queue_build: QueueBuild, browser: Client) -> None:
     build = queue_build()
 
     assert "Cancelled. What still runs is stopped" in post(browser, build, "cancel")
@@ -52,7 +52,7 @@ def test_cancelling_ends_it_and_again_says_that_it_has_ended(queue_build: QueueB
     assert build.status == Status.CANCELLED
 
 
-def test_a_retry_is_a_new_build_and_its_page_comes_next(completed: Build, browser: Client) -> None:
+def test_a_retry_redirects_to_the_new_build(completed: Build, browser: Client) -> None:
     page = post(browser, completed, "retry")
     again = Build.objects.get(retry_of=completed)
 
@@ -61,7 +61,7 @@ def test_a_retry_is_a_new_build_and_its_page_comes_next(completed: Build, browse
     assert f'retried as <a href="/builds/{again.pk}">#2</a>' in browser.get(f"/builds/{completed.pk}").content.decode()
 
 
-def test_a_retry_is_refused_with_the_reason(
+def test_a_refused_retry_shows_the_reason(
     queue_build: QueueBuild, completed: Build, browser: Client, settings: Settings
 ) -> None:
     settings.OWNER_MAX_QUEUED = 1
@@ -72,7 +72,7 @@ def test_a_retry_is_refused_with_the_reason(
     assert Build.objects.count() == 2
 
 
-def test_publishing_says_where_it_is_live(completed: Build, browser: Client) -> None:
+def test_publishing_shows_the_live_address(completed: Build, browser: Client) -> None:
     before = browser.get(f"/builds/{completed.pk}").content.decode()
     after = post(browser, completed, "publish")
 
@@ -83,7 +83,7 @@ def test_publishing_says_where_it_is_live(completed: Build, browser: Client) -> 
     assert Release.objects.get().build == completed
 
 
-def test_what_has_no_page_offers_no_publishing_and_refuses_it(queue_build: QueueBuild, browser: Client) -> None:
+def test_a_build_without_a_page_cannot_be_published(queue_build: QueueBuild, browser: Client) -> None:
     build = complete(queue_build(), {"dist/a.js": "let a"})
 
     assert f'action="/builds/{build.pk}/publish"' not in browser.get(f"/builds/{build.pk}").content.decode()
@@ -91,7 +91,7 @@ def test_what_has_no_page_offers_no_publishing_and_refuses_it(queue_build: Queue
     assert "has no index.html: make the build write one" in post(browser, build, "publish")
 
 
-def test_a_preview_is_made_only_when_it_is_asked_for(completed: Build, browser: Client) -> None:
+def test_a_preview_is_made_only_on_request(completed: Build, browser: Client) -> None:
     address = f"/builds/{completed.pk}/artifacts/dist/index.html"
 
     assert "<iframe" not in browser.get(address).content.decode()
@@ -104,16 +104,16 @@ def test_a_preview_is_made_only_when_it_is_asked_for(completed: Build, browser: 
     assert 'sandbox="allow-scripts allow-same-origin allow-forms"' in page
 
 
-def test_somebody_else_s_preview_is_not_shown(completed: Build, browser: Client, other: User) -> None:
+def test_another_user_s_preview_is_not_shown(completed: Build, browser: Client, other: User) -> None:
     post(browser, completed, "preview", name="dist/index.html")
     Preview.objects.update(created_by=other)
 
-    for asked in (str(Preview.objects.get().pk), "x", ""):
-        page = browser.get(f"/builds/{completed.pk}/artifacts/dist/index.html?preview={asked}").content.decode()
+    for preview_id in (str(Preview.objects.get().pk), "x", ""):
+        page = browser.get(f"/builds/{completed.pk}/artifacts/dist/index.html?preview={preview_id}").content.decode()
         assert "<iframe" not in page
 
 
-def test_nobody_else_may_not_even_staff_who_see_it(completed: Build, other: User) -> None:
+def test_only_the_owner_may_act_not_even_staff(completed: Build, other: User) -> None:
     staff, stranger = Client(), Client()
     stranger.force_login(other)
     seeing = User.objects.create_user("support", is_staff=True)
@@ -128,10 +128,10 @@ def test_nobody_else_may_not_even_staff_who_see_it(completed: Build, other: User
     page = staff.get(f"/builds/{completed.pk}").content.decode()
     assert f'/admin/builds/build/{completed.pk}/change/">the admin</a>' in page
     assert f'action="/builds/{completed.pk}' not in page
-    assert "artifacts.zip" not in page  # which would not be there for them
+    assert "artifacts.zip" not in page  # where they would get a 404
 
 
-def test_a_form_without_its_token_is_refused(completed: Build, owner: User) -> None:
+def test_a_form_without_a_csrf_token_is_refused(completed: Build, owner: User) -> None:
     strict = Client(enforce_csrf_checks=True)
     strict.force_login(owner)
 

@@ -1,4 +1,4 @@
-"""The log on a build's page without a script: its end, its other parts, the line of a verdict; and its doors."""
+"""The log on a build's page without JavaScript: the end, other parts, a verdict's line; and its endpoints."""
 
 import gzip
 import json
@@ -43,7 +43,7 @@ def numbers(page: str) -> list[int]:
     return [int(part.partition('"')[0]) for part in page.split('id="L')[1:]]
 
 
-def test_the_end_is_shown_and_links_lead_to_the_rest(lease: BuildLease, browser: Client) -> None:
+def test_the_end_of_the_log_is_shown_with_links_to_the_rest(lease: BuildLease, browser: Client) -> None:
     printed(lease, "".join(f"line {number}\n" for number in range(1, 701)))
     address = f"/builds/{lease.build.pk}"
 
@@ -61,7 +61,7 @@ def test_the_end_is_shown_and_links_lead_to_the_rest(lease: BuildLease, browser:
         assert numbers(browser.get(address, {"log": odd}).content.decode())
 
 
-def test_a_verdict_s_evidence_links_to_the_line_that_shows_it(lease: BuildLease, browser: Client) -> None:
+def test_a_verdict_s_evidence_links_to_its_log_line(lease: BuildLease, browser: Client) -> None:
     error = "src/a.ts(1,2): error TS2304: <b>Cannot</b> find name 'x'."
     printed(lease, "".join(f"line {number}\n" for number in range(1, 401)))
     printed(lease, f"\x1b[31m{error}\x1b[0m\n", sequence=2, stream="stderr")
@@ -80,7 +80,7 @@ def test_a_verdict_s_evidence_links_to_the_line_that_shows_it(lease: BuildLease,
     assert "&lt;b&gt;Cannot&lt;/b&gt;" in there
 
 
-def test_colours_are_classes_and_what_is_hidden_is_told(lease: BuildLease, browser: Client) -> None:
+def test_colours_become_classes_and_hidden_characters_are_marked(lease: BuildLease, browser: Client) -> None:
     printed(lease, "\x1b[1;32mgood\x1b[0m \u202eevil\u202c <i>\n")
 
     page = browser.get(f"/builds/{lease.build.pk}").content.decode()
@@ -92,7 +92,7 @@ def test_colours_are_classes_and_what_is_hidden_is_told(lease: BuildLease, brows
     assert "style=" not in page
 
 
-def test_a_line_of_enormous_length_is_cut_and_says_so(lease: BuildLease, browser: Client) -> None:
+def test_a_very_long_line_is_cut_and_says_so(lease: BuildLease, browser: Client) -> None:
     printed(lease, "x" * 50_000 + "\n")
 
     page = browser.get(f"/builds/{lease.build.pk}").content.decode()
@@ -102,7 +102,7 @@ def test_a_line_of_enormous_length_is_cut_and_says_so(lease: BuildLease, browser
     assert "… 46000 more characters, which the raw text has" in page
 
 
-def test_the_script_s_door_gives_text_compressed_where_that_is_taken(lease: BuildLease, browser: Client) -> None:
+def test_the_log_endpoint_compresses_if_the_client_accepts_it(lease: BuildLease, browser: Client) -> None:
     printed(lease, "häl\u202elo\n" * 500)
     address = f"/builds/{lease.build.pk}/log"
 
@@ -116,7 +116,7 @@ def test_the_script_s_door_gives_text_compressed_where_that_is_taken(lease: Buil
     assert browser.get(address, {"after": "nonsense"}).status_code == 400
 
 
-def test_the_raw_text_has_no_colours_and_cannot_come_alive(lease: BuildLease, browser: Client) -> None:
+def test_the_raw_log_is_plain_text_without_colours(lease: BuildLease, browser: Client) -> None:
     printed(lease, "\x1b[31m<script>alert(1)</script>\x1b[0m\n")
 
     answer = browser.get(f"/builds/{lease.build.pk}/log.txt")
@@ -127,16 +127,16 @@ def test_the_raw_text_has_no_colours_and_cannot_come_alive(lease: BuildLease, br
     assert "sandbox" in answer.headers["Content-Security-Policy"]
 
 
-def test_each_door_is_closed_to_others(lease: BuildLease, other: User) -> None:
+def test_each_endpoint_is_hidden_from_others(lease: BuildLease, other: User) -> None:
     stranger = Client()
     stranger.force_login(other)
 
-    for door in ("state", "stream", "log", "log.txt", "artifacts", "artifacts/index.html"):
-        assert stranger.get(f"/builds/{lease.build.pk}/{door}").status_code == 404
-        assert Client().get(f"/builds/{lease.build.pk}/{door}").headers["Location"].startswith("/login")
+    for endpoint in ("state", "stream", "log", "log.txt", "artifacts", "artifacts/index.html"):
+        assert stranger.get(f"/builds/{lease.build.pk}/{endpoint}").status_code == 404
+        assert Client().get(f"/builds/{lease.build.pk}/{endpoint}").headers["Location"].startswith("/login")
 
 
-def test_the_stream_refuses_a_place_that_it_never_gave(lease: BuildLease, browser: Client) -> None:
+def test_the_stream_refuses_an_invalid_position(lease: BuildLease, browser: Client) -> None:
     assert browser.get(f"/builds/{lease.build.pk}/stream?after=x").status_code == 400
     assert browser.get(f"/builds/{lease.build.pk}/stream", headers={"Last-Event-ID": "1.2"}).status_code == 400
-    assert browser.get(f"/builds/{lease.build.pk}/stream").status_code == 406  # it needs the server that streams
+    assert browser.get(f"/builds/{lease.build.pk}/stream").status_code == 406  # streaming needs the ASGI server

@@ -1,4 +1,4 @@
-"""The pages: what is shown, to whom, and that nothing a build printed comes alive."""
+"""A build's page: what it shows, to whom, and that a build's output is never executed."""
 
 from collections.abc import Callable
 from functools import partial
@@ -26,7 +26,7 @@ from builds.verdicts.evidence import verdict
 from chef.jobs.models import Status
 from projects.actions import add_revision
 from projects.files.paths import NewFile
-from projects.generations.actions import Wishes, request_generation
+from projects.generations.actions import GenerationOptions, request_generation
 from projects.generations.queue import claim as claim_generation
 from projects.generations.runner import Run
 from projects.models import Exchange, Generation
@@ -36,7 +36,7 @@ pytestmark = pytest.mark.once
 QueueBuild = Callable[..., Build]
 
 
-def test_pages_ask_strangers_to_sign_in(queue_build: QueueBuild) -> None:
+def test_pages_ask_anonymous_users_to_sign_in(queue_build: QueueBuild) -> None:
     build = queue_build()
 
     for path in ("/", f"/builds/{build.pk}"):
@@ -44,7 +44,7 @@ def test_pages_ask_strangers_to_sign_in(queue_build: QueueBuild) -> None:
     assert "Sign in" in Client().get("/login").content.decode()
 
 
-def test_someone_else_s_build_is_not_there(queue_build: QueueBuild, other: User) -> None:
+def test_another_user_s_build_is_404(queue_build: QueueBuild, other: User) -> None:
     build = queue_build()
     stranger = Client()
     stranger.force_login(other)
@@ -53,9 +53,7 @@ def test_someone_else_s_build_is_not_there(queue_build: QueueBuild, other: User)
     assert f"/builds/{build.pk}" not in stranger.get("/").content.decode()
 
 
-def test_a_running_build_s_page_reloads_itself_and_an_ended_one_does_not(
-    queue_build: QueueBuild, browser: Client
-) -> None:
+def test_only_a_running_build_s_page_reloads_itself(queue_build: QueueBuild, browser: Client) -> None:
     build = queue_build()
 
     waiting = browser.get(f"/builds/{build.pk}").content.decode()
@@ -75,7 +73,7 @@ def test_a_running_build_s_page_reloads_itself_and_an_ended_one_does_not(
     assert build.project.name in browser.get("/").content.decode()
 
 
-def test_what_a_build_printed_stays_inert_and_its_verdict_is_told(queue_build: QueueBuild, browser: Client) -> None:
+def test_a_build_s_output_stays_inert_and_its_verdict_is_shown(queue_build: QueueBuild, browser: Client) -> None:
     build = queue_build(name="<script>alert(0)</script>")
     lease = claim("w")
     assert lease
@@ -97,11 +95,11 @@ def test_what_a_build_printed_stays_inert_and_its_verdict_is_told(queue_build: Q
     assert "<img" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
     assert "\x1b" not in page
-    assert "type checker found type errors" in page
+    assert "The type checker found type errors" in page
     assert "exit code 2" in page
 
 
-def test_pages_need_few_queries_whatever_there_is(
+def test_pages_need_few_queries_for_any_number_of_builds(
     queue_build: QueueBuild, browser: Client, django_assert_max_num_queries: DjangoAssertNumQueries
 ) -> None:
     builds = [queue_build() for _ in range(15)]
@@ -125,9 +123,9 @@ def test_the_admin_shows_builds_but_lets_nobody_change_them(queue_build: QueueBu
     assert staff.get("/admin/queue/").status_code == 200
 
 
-def test_a_page_says_what_a_build_was_made_from_and_how_it_was_repaired(owner: User, browser: Client) -> None:
+def test_a_page_shows_the_generation_of_a_build_and_its_repairs(owner: User, browser: Client) -> None:
     prompt, diff = "Build <b>a todo app</b>", "-<script>old</script>\n+new"
-    root = request_generation(by=owner, prompt=prompt, strategy={}, wishes=Wishes())
+    root = request_generation(by=owner, prompt=prompt, strategy={}, options=GenerationOptions())
     lease = claim_generation("w")
     assert lease
     Run(lease, build_generated).execute()
@@ -160,15 +158,15 @@ def staff(db: None) -> Client:
 
 
 def test_staff_read_every_exchange_of_a_generation(owner: User, staff: Client) -> None:
-    generation = request_generation(by=owner, prompt="A page", strategy={}, wishes=Wishes())
-    told = [{"role": "system", "content": "Plan <i>it</i>."}]
+    generation = request_generation(by=owner, prompt="A page", strategy={}, options=GenerationOptions())
+    prompt_messages = [{"role": "system", "content": "Plan <i>it</i>."}]
     exchange = Exchange.objects.create(
         id=uuid4(),
         generation=generation,
         stage="plan",
         attempt=1,
         model="m",
-        messages=told,
+        messages=prompt_messages,
         answer='{"name": "<b>x</b>"}',
         input_tokens=1200,
         is_estimated=False,
@@ -186,7 +184,7 @@ def test_staff_read_every_exchange_of_a_generation(owner: User, staff: Client) -
 
 
 def test_staff_cancel_and_retry_generations(owner: User, staff: Client) -> None:
-    generation = request_generation(by=owner, prompt="A page", strategy={}, wishes=Wishes())
+    generation = request_generation(by=owner, prompt="A page", strategy={}, options=GenerationOptions())
 
     def act(name: str) -> str:
         body = {"id": [str(generation.pk)]}
@@ -199,10 +197,10 @@ def test_staff_cancel_and_retry_generations(owner: User, staff: Client) -> None:
 
 
 @pytest.mark.slow
-def test_a_page_of_all_that_there_can_be_makes_few_queries_and_stays_small(
+def test_a_full_page_makes_few_queries_and_stays_small(
     owner: User, browser: Client, django_assert_max_num_queries: DjangoAssertNumQueries
 ) -> None:
-    generation = request_generation(by=owner, prompt="A shop", strategy={}, wishes=Wishes())
+    generation = request_generation(by=owner, prompt="A shop", strategy={}, options=GenerationOptions())
     build = crowded(owner, generation)
     seeing = User.objects.create_user("support", is_staff=True)
     seeing.user_permissions.set(Permission.objects.filter(codename="view_build"))
@@ -210,18 +208,18 @@ def test_a_page_of_all_that_there_can_be_makes_few_queries_and_stays_small(
     support.force_login(seeing)
 
     for client in (browser, support):
-        for door in ("", "/state", "/artifacts", "/artifacts/dist/1.js"):
+        for suffix in ("", "/state", "/artifacts", "/artifacts/dist/1.js"):
             with django_assert_max_num_queries(12):
-                answer = client.get(f"/builds/{build.pk}{door}", headers={"Accept-Encoding": "gzip"})
+                answer = client.get(f"/builds/{build.pk}{suffix}", headers={"Accept-Encoding": "gzip"})
             assert answer.status_code == 200
             assert len(answer.content) < 60_000
 
 
 @pytest.mark.slow
-def test_a_failed_and_a_waiting_build_s_pages_make_few_queries_too(
+def test_pages_of_failed_and_waiting_builds_make_few_queries_too(
     owner: User, browser: Client, django_assert_max_num_queries: DjangoAssertNumQueries
 ) -> None:
-    generation = request_generation(by=owner, prompt="A shop", strategy={}, wishes=Wishes())
+    generation = request_generation(by=owner, prompt="A shop", strategy={}, options=GenerationOptions())
     build = crowded(owner, generation)
     evidence = [f"line {number} of 20" for number in range(10)]
     why = verdict("type_error", phase="build", evidence=evidence).as_json()
@@ -239,7 +237,7 @@ def test_a_failed_and_a_waiting_build_s_pages_make_few_queries_too(
 
 
 def crowded(owner: User, generation: Generation) -> Build:
-    """A completed build of many attempts, phases, events, log entries, outputs, releases, repairs and retries."""
+    """A completed build with many attempts, phases, events, log entries, outputs, releases, repairs and retries."""
     revision = add_revision(generation.project, files=[NewFile("a", b"a")], dependencies={}, strategy={})
     new = partial(Build.objects.create, project=generation.project, revision=revision, owner=owner)
     build = new(
@@ -278,7 +276,7 @@ def crowded(owner: User, generation: Generation) -> Build:
     return build
 
 
-def test_a_timeline_tells_of_each_attempt_and_its_phases(queue_build: QueueBuild, browser: Client) -> None:
+def test_a_timeline_shows_each_attempt_and_its_phases(queue_build: QueueBuild, browser: Client) -> None:
     build = queue_build()
     lease = claim("w")
     assert lease
@@ -296,7 +294,7 @@ def test_a_timeline_tells_of_each_attempt_and_its_phases(queue_build: QueueBuild
     assert "attempt 2 of 3" in page
 
 
-def test_a_waiting_build_s_place_is_told(queue_build: QueueBuild, browser: Client) -> None:
+def test_a_waiting_build_s_queue_position_is_shown(queue_build: QueueBuild, browser: Client) -> None:
     queue_build()
     second = queue_build()
 
@@ -308,7 +306,7 @@ def test_a_waiting_build_s_place_is_told(queue_build: QueueBuild, browser: Clien
     assert "<html" not in page
 
 
-def test_whatever_a_build_waits_for_is_told_in_words(queue_build: QueueBuild, owner: User, browser: Client) -> None:
+def test_each_reason_to_wait_is_shown_in_words(queue_build: QueueBuild, owner: User, browser: Client) -> None:
     build = queue_build()
     pause_queue(by=owner)
     forecast.forget()
@@ -325,7 +323,7 @@ def test_whatever_a_build_waits_for_is_told_in_words(queue_build: QueueBuild, ow
     assert BLOCKED.keys() == set(QueueDocument().fields["blockedBy"].choices)  # type: ignore[attr-defined]
 
 
-def test_a_pruned_build_says_what_is_gone(queue_build: QueueBuild, browser: Client) -> None:
+def test_a_pruned_build_says_what_was_removed(queue_build: QueueBuild, browser: Client) -> None:
     build = queue_build()
     lease = claim("w")
     assert lease

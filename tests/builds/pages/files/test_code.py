@@ -1,4 +1,4 @@
-"""The code pages: what is shown of which file, that it stays inert, and that much of it costs little."""
+"""The code pages: which file is shown and how, that it stays inert, and that large projects stay cheap."""
 
 import struct
 import time
@@ -55,7 +55,9 @@ def test_the_newest_revision_s_readme_is_shown_first(project: Project, revise: M
     assert f'href="/v1/projects/{project.pk}/revisions/2/files/src/index.html"' in inner
 
 
-def test_what_is_not_there_is_told(project: Project, revise: MakeRevision, browser: Client, other: User) -> None:
+def test_missing_files_and_revisions_are_404(
+    project: Project, revise: MakeRevision, browser: Client, other: User
+) -> None:
     empty = browser.get(f"/projects/{project.pk}/code")
     revise({"a.py": b"x"})
     stranger = Client()
@@ -70,7 +72,7 @@ def test_what_is_not_there_is_told(project: Project, revise: MakeRevision, brows
         assert who.get(f"/projects/{project.pk}/{path}").status_code == 404
 
 
-def test_staff_read_what_is_someone_else_s_but_are_shown_no_door_that_is_shut(
+def test_staff_read_other_users_code_without_links_that_they_may_not_use(
     project: Project, revise: MakeRevision, db: None
 ) -> None:
     revise({"a.py": b"x = 1"})
@@ -93,7 +95,7 @@ def test_names_and_contents_stay_inert(project: Project, revise: MakeRevision, b
     ]
 
     for page in pages:
-        assert page.count("<script") == 2  # htmx and the page's own
+        assert page.count("<script") == 2  # htmx and the page's own script
         assert "<img" not in page
         assert "<svg onload" not in page
         assert "<b>/" not in page
@@ -101,7 +103,7 @@ def test_names_and_contents_stay_inert(project: Project, revise: MakeRevision, b
     assert "alert" in pages[1]
 
 
-def test_what_is_hidden_is_shown_and_warned_of(project: Project, revise: MakeRevision, browser: Client) -> None:
+def test_hidden_characters_are_marked_with_a_warning(project: Project, revise: MakeRevision, browser: Client) -> None:
     revise(
         {"a.js": "if (user !== 'x\u202e ') {\u2066// admin\u2069\x1b".encode(), "b.txt": "Zürich 👩‍💻\tok\n".encode()}
     )
@@ -117,7 +119,7 @@ def test_what_is_hidden_is_shown_and_warned_of(project: Project, revise: MakeRev
     assert "Zürich 👩‍💻\tok" in plain
 
 
-def test_images_are_shown_and_what_is_neither_image_nor_text_is_told(
+def test_images_are_shown_and_other_binary_files_say_so(
     project: Project, revise: MakeRevision, browser: Client
 ) -> None:
     huge = PNG[:16] + struct.pack(">II", 60_000, 60_000) + PNG[24:]
@@ -134,7 +136,7 @@ def test_images_are_shown_and_what_is_neither_image_nor_text_is_told(
     assert "This file is empty" in page("empty")
 
 
-def test_very_long_lines_and_large_files_are_cut_and_told(
+def test_very_long_lines_and_large_files_are_cut_and_say_so(
     project: Project, revise: MakeRevision, browser: Client
 ) -> None:
     revise({"long.js": b"x" * 1_000_000, "many.py": b"x = 1\n" * 150_000, "blank.txt": b"\n" * 1_048_576})

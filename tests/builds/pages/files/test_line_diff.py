@@ -1,4 +1,4 @@
-"""What has changed between two texts, line by line, and that the worst texts cost little."""
+"""The line diff of two texts, and that the worst cases stay cheap."""
 
 import random
 import time
@@ -11,7 +11,7 @@ pytestmark = pytest.mark.once
 
 
 def applied(before: list[str], after: list[str], found: Difference) -> list[str]:
-    """The newer text, made of the older one by what was found."""
+    """The newer text, made by applying the diff to the older one."""
     out: list[str] = []
     at = 0
     for hunk in found.hunks:
@@ -29,7 +29,7 @@ def applied(before: list[str], after: list[str], found: Difference) -> list[str]
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_what_has_changed_makes_one_text_of_the_other(seed: int) -> None:
+def test_applying_the_diff_gives_the_newer_text(seed: int) -> None:
     chance = random.Random(seed)
     before = [chance.choice("abcdefgh") for _ in range(chance.randrange(60))]
     after = list(before)
@@ -46,8 +46,8 @@ def test_what_has_changed_makes_one_text_of_the_other(seed: int) -> None:
         sum(line.kind == "added" for line in shown),
         sum(line.kind == "removed" for line in shown),
     )
-    told = sum(line.after > 0 for line in shown) + sum(hunk.skipped for hunk in found.hunks) + found.skipped
-    assert told == (len(after) if found.hunks else 0)
+    covered = sum(line.after > 0 for line in shown) + sum(hunk.skipped for hunk in found.hunks) + found.skipped
+    assert covered == (len(after) if found.hunks else 0)
     for hunk in found.hunks:
         pairs = list(hunk.pairs())
         assert [left for left, _ in pairs if left] == [line for line in hunk.lines if line.before]

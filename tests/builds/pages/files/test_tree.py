@@ -1,4 +1,4 @@
-"""Files as a tree of folders."""
+"""The folder tree."""
 
 import pytest
 
@@ -7,13 +7,13 @@ from builds.pages.files.tree import Folder, crumbs_of, rows_of, tree_of
 pytestmark = pytest.mark.once
 
 
-def test_a_tree_has_folders_first_and_opens_where_one_is() -> None:
+def test_a_tree_has_folders_first_and_opens_the_current_ones() -> None:
     files = [("b.txt", 1), ("A/x/y.txt", 2), ("A/z.txt", 3), *((f"many/{number}", 0) for number in range(40))]
 
     rows = rows_of(tree_of(files), current="A/x/y.txt")
 
-    told = [(row.kind, row.it.path, row.is_open) for row in rows if not row.it.path.startswith("many")]
-    assert told == [
+    listed = [(row.kind, row.it.path, row.is_open) for row in rows if not row.it.path.startswith("many")]
+    assert listed == [
         ("open", "A", True),
         ("open", "A/x", True),
         ("file", "A/x/y.txt", False),
@@ -25,13 +25,13 @@ def test_a_tree_has_folders_first_and_opens_where_one_is() -> None:
     assert [row.is_open for row in rows if row.kind == "open" and row.it.path == "many"] == [False]
 
 
-def test_of_few_files_all_folders_stand_open() -> None:
+def test_with_few_files_all_folders_are_open() -> None:
     rows = rows_of(tree_of([("a/b/c.txt", 1), ("d/e.txt", 1)]))
 
     assert [row.is_open for row in rows if row.kind == "open"] == [True, True, True]
 
 
-def test_a_folder_says_how_much_is_below_it() -> None:
+def test_a_folder_counts_everything_below_it() -> None:
     root = tree_of((name, 10) for name in ["b.txt", "a/z.txt", "a/b/c.txt", "a-b.txt"])
 
     assert (root.count, root.size) == (4, 40)

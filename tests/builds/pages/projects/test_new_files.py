@@ -1,4 +1,4 @@
-"""New files for a project that there is: its next revision, built as the one before unless something else is said."""
+"""New files for an existing project: its next revision, built like the last one unless the user changes that."""
 
 from collections.abc import Callable
 from typing import Any
@@ -20,7 +20,7 @@ QueueBuild = Callable[..., Build]
 
 
 def send(client: Client, project: Project, files: dict[str, Any]) -> Any:
-    """The second step's page, after a folder was sent."""
+    """Send a folder; returns the page of the second step."""
     return client.get(folder(client, files, at=f"/projects/{project.pk}/files").headers["Location"])
 
 
@@ -41,19 +41,19 @@ def test_new_files_become_the_next_revision_and_are_built(queue_build: QueueBuil
     assert not Upload.objects.exists()
 
 
-def test_what_was_wished_for_the_last_revision_holds_for_the_next(queue_build: QueueBuild, browser: Client) -> None:
-    wish = {"runtime": "node", "version": "20", "buildCommand": "npm run build -- --fast"}
-    project = queue_build(strategy=wish).project
+def test_the_last_revision_s_strategy_request_applies_to_the_next(queue_build: QueueBuild, browser: Client) -> None:
+    request = {"runtime": "node", "version": "20", "buildCommand": "npm run build -- --fast"}
+    project = queue_build(strategy=request).project
 
     step = send(browser, project, {f"shop/{path}": text for path, text in NODE.items()})
     chosen = choices_of(step)
     browser.post(step.request["PATH_INFO"], chosen)
 
     assert (chosen["runtime"], chosen["build_command"]) == ("node/20", "npm run build -- --fast")
-    assert Revision.objects.latest("number").strategy == wish
+    assert Revision.objects.latest("number").strategy == request
 
 
-def test_pasted_files_do_as_well(queue_build: QueueBuild, browser: Client) -> None:
+def test_pasted_files_become_a_revision(queue_build: QueueBuild, browser: Client) -> None:
     project = queue_build().project
     typed = {"way": "paste", "path": ["index.html"], "content": ["<h1>new</h1>"]}
 
@@ -63,7 +63,7 @@ def test_pasted_files_do_as_well(queue_build: QueueBuild, browser: Client) -> No
     assert bytes(Revision.objects.latest("number").files.get().content) == b"<h1>new</h1>"
 
 
-def test_what_cannot_be_used_is_told_on_the_same_page(queue_build: QueueBuild, browser: Client) -> None:
+def test_invalid_files_are_reported_on_the_same_page(queue_build: QueueBuild, browser: Client) -> None:
     address = f"/projects/{queue_build(name='shop').project_id}/files"
 
     answers = [
@@ -77,7 +77,7 @@ def test_what_cannot_be_used_is_told_on_the_same_page(queue_build: QueueBuild, b
     assert (Upload.objects.count(), Project.objects.count()) == (0, 1)
 
 
-def test_files_of_a_project_in_quarantine_are_kept_and_not_built(
+def test_files_of_a_quarantined_project_are_kept_but_not_built(
     queue_build: QueueBuild, owner: User, browser: Client
 ) -> None:
     project = queue_build().project
@@ -91,7 +91,7 @@ def test_files_of_a_project_in_quarantine_are_kept_and_not_built(
     assert (Upload.objects.count(), Revision.objects.count()) == (1, 1)
 
 
-def test_they_can_be_forgotten(queue_build: QueueBuild, browser: Client) -> None:
+def test_uploaded_files_can_be_discarded(queue_build: QueueBuild, browser: Client) -> None:
     project = queue_build().project
     step = send(browser, project, {"a/index.html": "x"})
 
@@ -101,9 +101,7 @@ def test_they_can_be_forgotten(queue_build: QueueBuild, browser: Client) -> None
     assert not Upload.objects.exists()
 
 
-def test_nobody_sends_files_to_someone_else_s_project(
-    queue_build: QueueBuild, other: User, admin_client: Client
-) -> None:
+def test_files_for_another_user_s_project_are_404(queue_build: QueueBuild, other: User, admin_client: Client) -> None:
     address = f"/projects/{queue_build().project_id}/files"
     stranger = Client()
     stranger.force_login(other)

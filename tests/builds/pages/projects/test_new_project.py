@@ -1,4 +1,4 @@
-"""A new project by each of the three ways, without a script, and all that can be wrong with it."""
+"""Creating a project in each of the three ways, without JavaScript, and every way that it is refused."""
 
 import io
 import json
@@ -42,9 +42,9 @@ def archive(files: dict[str, str], *, link: str = "") -> io.BytesIO:
 # --- Files -------------------------------------------------------------------------------------------------------
 
 
-def test_a_folder_is_looked_at_then_built(browser: Client) -> None:
-    noise = {"node_modules/left/index.js": "x", ".git/HEAD": "x", "dist/index.html": "x", ".DS_Store": "x"}
-    sent = folder(browser, {f"shop/{path}": text for path, text in {**NODE, **noise}.items()})
+def test_a_folder_is_inspected_then_built(browser: Client) -> None:
+    ignored = {"node_modules/left/index.js": "x", ".git/HEAD": "x", "dist/index.html": "x", ".DS_Store": "x"}
+    sent = folder(browser, {f"shop/{path}": text for path, text in {**NODE, **ignored}.items()})
 
     step = browser.get(sent.headers["Location"])
     page = step.content.decode()
@@ -59,13 +59,13 @@ def test_a_folder_is_looked_at_then_built(browser: Client) -> None:
     assert built.headers["Location"] == f"/builds/{build.pk}"
     assert build.project.name == "shop"
     assert set(build.revision.files.values_list("path", flat=True)) == set(NODE)
-    assert build.revision.strategy == {}  # nothing was changed: all of it is detected anew
+    assert build.revision.strategy == {}  # nothing was changed: the build detects everything again
     assert not Upload.objects.exists()
 
 
-def test_what_was_detected_can_be_changed(browser: Client) -> None:
+def test_the_detected_strategy_can_be_changed(browser: Client) -> None:
     step = browser.get(folder(browser, {f"shop/{path}": text for path, text in NODE.items()}).headers["Location"])
-    wishes = {
+    changes = {
         "name": "The shop",
         "runtime": "node/20",
         "build_command": "npm run build -- --fast",
@@ -75,7 +75,7 @@ def test_what_was_detected_can_be_changed(browser: Client) -> None:
         "secrets": "API_KEY=a long secret=value",
     }
 
-    browser.post(step.request["PATH_INFO"], {**choices_of(step), **wishes})
+    browser.post(step.request["PATH_INFO"], {**choices_of(step), **changes})
 
     build = Build.objects.get()
     assert build.project.name == "The shop"
@@ -89,7 +89,7 @@ def test_what_was_detected_can_be_changed(browser: Client) -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "said"),
+    ("field", "value", "message"),
     [
         ("name", " ", "This field is required"),
         ("root_dir", "../up", "leaves the project"),
@@ -100,20 +100,22 @@ def test_what_was_detected_can_be_changed(browser: Client) -> None:
         ("secrets", "S=short", "A secret needs at least 8 characters"),
     ],
 )
-def test_a_wrong_choice_is_told_and_what_was_typed_is_kept(browser: Client, field: str, value: str, said: str) -> None:
+def test_an_invalid_choice_is_reported_and_the_input_is_kept(
+    browser: Client, field: str, value: str, message: str
+) -> None:
     step = browser.get(folder(browser, {f"shop/{path}": text for path, text in NODE.items()}).headers["Location"])
 
     again = browser.post(step.request["PATH_INFO"], {**choices_of(step), "build_command": "make it <b>", field: value})
 
     page = again.content.decode()
     assert again.status_code == 422
-    assert said in page.replace("&#x27;", "'")
+    assert message in page.replace("&#x27;", "'")
     assert 'value="make it &lt;b&gt;"' in page
     assert Build.objects.count() == 0
     assert Upload.objects.count() == 1
 
 
-def test_files_that_make_no_project_say_so_and_a_choice_mends_it(browser: Client) -> None:
+def test_an_ambiguous_project_is_built_once_its_root_folder_is_chosen(browser: Client) -> None:
     files = {"all/one/package.json": NODE["package.json"], "all/two/package.json": "{}", "all/one/page.html": "x"}
     step = browser.get(folder(browser, files).headers["Location"])
     assert "several projects" in step.content.decode()
@@ -123,7 +125,7 @@ def test_files_that_make_no_project_say_so_and_a_choice_mends_it(browser: Client
     assert Build.objects.get().revision.strategy == {"rootDir": "one"}
 
 
-def test_an_archive_does_as_well_with_its_links_in_node_modules(browser: Client) -> None:
+def test_an_archive_with_links_in_node_modules_is_accepted(browser: Client) -> None:
     sent = archive({"node_modules/x/i.js": "x", **NODE}, link="node_modules/.bin/x")
 
     step = browser.get(browser.post("/new", {"way": "upload", "archive": sent}).headers["Location"])
@@ -133,7 +135,7 @@ def test_an_archive_does_as_well_with_its_links_in_node_modules(browser: Client)
     assert step.context["upload"].left_out == {"node_modules": 2}
 
 
-def test_what_the_browser_left_out_is_told_too(browser: Client) -> None:
+def test_files_left_out_by_the_browser_are_reported_too(browser: Client) -> None:
     left = json.dumps({"node_modules": 3, "bad": "x", "<b>": 2})
     step = browser.get(folder(browser, {"index.html": "hi"}, left_out=left).headers["Location"])
 
@@ -152,7 +154,7 @@ def test_pasted_texts_become_files(browser: Client) -> None:
     assert build.project.name == "Pasted"
 
 
-def test_more_rows_without_a_script_keep_what_was_typed(browser: Client) -> None:
+def test_adding_rows_without_javascript_keeps_the_input(browser: Client) -> None:
     answer = browser.post("/new", {"way": "paste", "path": ["a.txt"], "content": ["<typed>"], "more": "1"})
 
     assert answer.status_code == 200
@@ -162,7 +164,7 @@ def test_more_rows_without_a_script_keep_what_was_typed(browser: Client) -> None
 
 
 @pytest.mark.parametrize(
-    ("typed", "said"),
+    ("typed", "message"),
     [
         ({"way": "paste", "path": [""], "content": ["text"]}, "A text has no path"),
         ({"way": "paste", "path": ["../up"], "content": ["text"]}, "The path leaves the project"),
@@ -172,16 +174,16 @@ def test_more_rows_without_a_script_keep_what_was_typed(browser: Client) -> None
         ({"way": "prompt", "prompt": ""}, "This field is required"),
     ],
 )
-def test_what_cannot_be_used_is_told(browser: Client, typed: dict[str, Any], said: str) -> None:
+def test_invalid_input_is_reported(browser: Client, typed: dict[str, Any], message: str) -> None:
     answer = browser.post("/new", typed)
 
     assert answer.status_code == 422
-    assert said in answer.content.decode()
+    assert message in answer.content.decode()
     assert not Project.objects.exists()
     assert not Upload.objects.exists()
 
 
-def test_files_past_a_limit_are_told_by_their_names(browser: Client, settings: Settings) -> None:
+def test_files_over_a_limit_are_reported_by_name(browser: Client, settings: Settings) -> None:
     settings.MAX_FILE_BYTES, settings.MAX_FILES = 100, 3
     answer = folder(browser, {"a/large.bin": b"x" * 101, **{f"a/{n}.txt": "x" for n in range(3)}})
 
@@ -190,7 +192,7 @@ def test_files_past_a_limit_are_told_by_their_names(browser: Client, settings: S
     assert "4 files, more than the 3 allowed" in page
 
 
-def test_hundreds_of_files_come_through_a_form(browser: Client) -> None:
+def test_a_form_accepts_hundreds_of_files(browser: Client) -> None:
     answer = folder(browser, {f"site/{n}.html": f"{n}" for n in range(400)})
 
     upload = Upload.objects.get()
@@ -198,7 +200,7 @@ def test_hundreds_of_files_come_through_a_form(browser: Client) -> None:
     assert upload.file_count == 400
 
 
-def test_a_form_from_elsewhere_is_refused(owner: User) -> None:
+def test_a_form_without_a_valid_csrf_token_is_refused(owner: User) -> None:
     client = Client(enforce_csrf_checks=True)
     client.force_login(owner)
 
@@ -209,7 +211,7 @@ def test_a_form_from_elsewhere_is_refused(owner: User) -> None:
     assert not Upload.objects.exists()
 
 
-def test_what_is_not_built_is_forgotten(browser: Client, owner: User, other: User) -> None:
+def test_an_upload_that_is_not_built_expires(browser: Client, owner: User, other: User) -> None:
     for number in range(KEPT_OF_OWNER + 2):
         folder(browser, {"index.html": f"{number}"})
     assert Upload.objects.filter(owner=owner).count() == KEPT_OF_OWNER
@@ -225,7 +227,7 @@ def test_what_is_not_built_is_forgotten(browser: Client, owner: User, other: Use
     assert "not kept any more" in browser.get(f"/new/{kept.pk}", follow=True).content.decode()
 
 
-def test_a_full_queue_is_told_and_nothing_is_lost(browser: Client, settings: Settings) -> None:
+def test_a_full_queue_is_reported_and_the_upload_is_kept(browser: Client, settings: Settings) -> None:
     settings.OWNER_MAX_QUEUED = 1
     for _ in range(2):
         step = browser.get(folder(browser, {"index.html": "x"}).headers["Location"])
@@ -236,7 +238,7 @@ def test_a_full_queue_is_told_and_nothing_is_lost(browser: Client, settings: Set
     assert (Build.objects.count(), Upload.objects.count(), Project.objects.count()) == (1, 1, 1)
 
 
-def test_names_that_carry_markup_stay_text(browser: Client) -> None:
+def test_names_with_markup_stay_text(browser: Client) -> None:
     name = "<script>alert(1)</script>"
     answer = browser.post("/new", {"way": "paste", "path": [f"{name}.html"], "content": ["x"], "name": name})
 

@@ -1,4 +1,4 @@
-"""A project's overview, builds, releases and settings: what is shown, what is done, and to whose projects."""
+"""A project's overview, builds, releases and settings: what they show and do, and for whose projects."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,7 @@ from builds.models import Build, DeliveryTry, Release, Site, WebhookEndpoint
 from builds.webhooks.endpoints import create_endpoint
 from builds.webhooks.outbox import send_test
 from chef.jobs.models import Status
-from projects.generations.actions import Wishes, cancel_generation, request_generation
+from projects.generations.actions import GenerationOptions, cancel_generation, request_generation
 from projects.models import EnvironmentVariable, Generation, Project
 from tests.builds.pages.rows import completed, more_builds, path_of
 from tests.scripted_model import ScriptedModel
@@ -25,9 +25,7 @@ QueueBuild = Callable[..., Build]
 # --- Overview and history ----------------------------------------------------------------------------------------
 
 
-def test_the_overview_tells_of_the_latest_build_and_draws_how_long_they_took(
-    queue_build: QueueBuild, browser: Client
-) -> None:
+def test_the_overview_shows_the_latest_build_and_a_chart_of_durations(queue_build: QueueBuild, browser: Client) -> None:
     build = completed(queue_build(name="a shop"))
     more_builds(build, 12)
 
@@ -47,26 +45,26 @@ def test_the_overview_tells_of_the_latest_build_and_draws_how_long_they_took(
     assert "hx-trigger" not in page
 
 
-def test_the_overview_looks_again_while_a_build_is_under_way(queue_build: QueueBuild, browser: Client) -> None:
+def test_the_overview_refreshes_while_a_build_is_active(queue_build: QueueBuild, browser: Client) -> None:
     page = browser.get(path_of(queue_build())).content.decode()
 
     assert 'hx-trigger="every 2s"' in page
     assert "waiting for a worker" in page
 
 
-def test_a_failed_build_says_why_on_the_overview(queue_build: QueueBuild, browser: Client) -> None:
+def test_the_overview_shows_why_a_build_failed(queue_build: QueueBuild, browser: Client) -> None:
     build = queue_build()
-    told = {"class": "build", "code": "compile_error", "message": "It <b>broke</b>.", "hint": "Mend line 3."}
-    build.transition_to(Status.CANCELLED, verdict=told)
+    verdict = {"class": "build", "code": "compile_error", "message": "It <b>broke</b>.", "hint": "Fix line 3."}
+    build.transition_to(Status.CANCELLED, verdict=verdict)
 
     page = browser.get(path_of(build)).content.decode()
 
     assert "It &lt;b&gt;broke&lt;/b&gt;." in page
-    assert "Mend line 3." in page
+    assert "Fix line 3." in page
 
 
-def test_a_project_without_a_build_says_what_is_written_or_why_it_was_not(owner: User, browser: Client) -> None:
-    generation = request_generation(by=owner, prompt="A page of <i>bees</i>", strategy={}, wishes=Wishes())
+def test_a_project_without_a_build_shows_its_generation(owner: User, browser: Client) -> None:
+    generation = request_generation(by=owner, prompt="A page of <i>bees</i>", strategy={}, options=GenerationOptions())
     path = f"/projects/{generation.project_id}"
 
     page = browser.get(path).content.decode()
@@ -91,7 +89,7 @@ def test_build_again_builds_the_last_revision(queue_build: QueueBuild, browser: 
     assert again.revision == build.revision
 
 
-def test_a_full_queue_is_told_at_the_top(queue_build: QueueBuild, browser: Client, settings: Settings) -> None:
+def test_a_full_queue_is_reported_at_the_top(queue_build: QueueBuild, browser: Client, settings: Settings) -> None:
     build = queue_build()
     settings.OWNER_MAX_QUEUED = 1
 
@@ -120,7 +118,7 @@ def test_a_prompt_changes_a_project(
     assert "and &lt;b&gt;round&lt;/b&gt;" in again.content.decode()
 
 
-def test_the_history_is_told_page_by_page_and_by_status(queue_build: QueueBuild, browser: Client) -> None:
+def test_the_build_history_is_paged_and_filtered_by_status(queue_build: QueueBuild, browser: Client) -> None:
     build = queue_build()
     more_builds(build, 30)
 
@@ -157,7 +155,7 @@ def test_a_build_is_published_rolled_back_and_taken_down(queue_build: QueueBuild
         assert browser.post(where, {"do": "activate", "number": number}).status_code == 404
 
 
-def test_what_cannot_be_published_says_why(queue_build: QueueBuild, browser: Client) -> None:
+def test_publishing_says_why_it_is_refused(queue_build: QueueBuild, browser: Client) -> None:
     build = queue_build()
     where = path_of(build, "/releases")
 
@@ -174,9 +172,7 @@ def test_what_cannot_be_published_says_why(queue_build: QueueBuild, browser: Cli
 # --- Whose they are, and what they cost --------------------------------------------------------------------------
 
 
-def test_someone_else_s_pages_are_not_there_and_staff_only_look(
-    queue_build: QueueBuild, other: User, owner: User
-) -> None:
+def test_other_users_pages_are_404_and_staff_may_only_read(queue_build: QueueBuild, other: User, owner: User) -> None:
     build = completed(queue_build())
     url = "https://example.com/hooks"
     endpoint, _ = create_endpoint(by=owner, url=url, events=["build.failed"], project=build.project)
@@ -211,7 +207,7 @@ def test_someone_else_s_pages_are_not_there_and_staff_only_look(
     assert EnvironmentVariable.objects.get().name == "MODE"
 
 
-def test_the_pages_take_few_queries_whatever_there_is(
+def test_the_pages_take_few_queries_for_any_number_of_rows(
     queue_build: QueueBuild, browser: Client, owner: User, django_assert_max_num_queries: DjangoAssertNumQueries
 ) -> None:
     build = completed(queue_build())
@@ -236,7 +232,7 @@ def test_the_pages_take_few_queries_whatever_there_is(
             assert browser.get(page).status_code == 200
 
 
-def test_a_name_that_carries_markup_stays_text_everywhere(queue_build: QueueBuild, browser: Client) -> None:
+def test_a_name_with_markup_stays_text_everywhere(queue_build: QueueBuild, browser: Client) -> None:
     name = "</title><script>alert(1)</script>"
     build = completed(queue_build(name=name))
     browser.post(path_of(build, "/releases"), {"do": "publish"})
@@ -245,17 +241,17 @@ def test_a_name_that_carries_markup_stays_text_everywhere(queue_build: QueueBuil
         assert "<script>alert" not in browser.get(page).content.decode()
 
 
-def test_a_name_turns_nothing_around(queue_build: QueueBuild, browser: Client) -> None:
+def test_a_name_does_not_change_the_text_direction(queue_build: QueueBuild, browser: Client) -> None:
     build = completed(queue_build(name="shop\u202e\u200b"))
 
     for page in ("/", path_of(build), *(path_of(build, page) for page in ("/builds", "/code", "/settings"))):
-        told = browser.get(page).content.decode()
-        # The field in which it is changed holds it as it is.
-        assert "\u202e" not in told.replace('value="shop\u202e\u200b"', "")
-        assert '<bdi>shop<span class="unseen">U+202E</span><span class="unseen">U+200B</span></bdi>' in told
+        text = browser.get(page).content.decode()
+        # The form field holds the name unchanged.
+        assert "\u202e" not in text.replace('value="shop\u202e\u200b"', "")
+        assert '<bdi>shop<span class="unseen">U+202E</span><span class="unseen">U+200B</span></bdi>' in text
 
 
-def test_the_overview_tells_of_a_quarantine(queue_build: QueueBuild, owner: User, browser: Client) -> None:
+def test_the_overview_shows_a_quarantine(queue_build: QueueBuild, owner: User, browser: Client) -> None:
     build = completed(queue_build())
     quarantine_project(build.project, by=owner, reason="a miner")
 

@@ -1,4 +1,4 @@
-"""A project's settings and webhooks: what is changed, what is refused, and what is never shown."""
+"""A project's settings and webhooks: changes, refusals, and secrets that are never shown."""
 
 from collections.abc import Callable
 from typing import Any
@@ -24,7 +24,7 @@ QueueBuild = Callable[..., Build]
 # --- Settings ----------------------------------------------------------------------------------------------------
 
 
-def test_a_project_gets_another_name(queue_build: QueueBuild, browser: Client) -> None:
+def test_a_project_is_renamed(queue_build: QueueBuild, browser: Client) -> None:
     build = queue_build()
 
     browser.post(path_of(build, "/settings"), {"do": "rename", "name": "bees"})
@@ -62,25 +62,25 @@ def test_variables_are_set_replaced_and_removed_and_a_secret_is_never_shown(
 
 
 @pytest.mark.parametrize(
-    ("typed", "said"),
+    ("typed", "message"),
     [
         ({"name": "PATH", "value": "x"}, "PATH cannot be set here"),
         ({"name": "2", "value": "x"}, "A name has letters"),
         ({"name": "KEY", "value": "short", "is_secret": "on"}, "at least 8 characters"),
     ],
 )
-def test_a_variable_that_cannot_be_is_told(
-    queue_build: QueueBuild, browser: Client, typed: dict[str, str], said: str
+def test_an_invalid_variable_is_reported(
+    queue_build: QueueBuild, browser: Client, typed: dict[str, str], message: str
 ) -> None:
     answer = browser.post(path_of(queue_build(), "/settings"), {"do": "set", **typed})
 
     assert answer.status_code == 422
-    assert said in answer.content.decode()
+    assert message in answer.content.decode()
     assert 'under <a href="#environment">Environment</a>' in answer.content.decode()
     assert not EnvironmentVariable.objects.exists()
 
 
-def test_another_way_of_building_is_a_new_revision_of_the_same_files(queue_build: QueueBuild, browser: Client) -> None:
+def test_a_changed_strategy_is_a_new_revision_of_the_same_files(queue_build: QueueBuild, browser: Client) -> None:
     build = completed(queue_build(strategy={"installCommand": "npm ci", "timeout": 60_000}))
     where = path_of(build, "/settings")
     form = browser.get(where).context["page"].strategy
@@ -91,7 +91,7 @@ def test_another_way_of_building_is_a_new_revision_of_the_same_files(queue_build
 
     newest = Build.objects.get(number=2).revision
     assert newest.number == 2
-    # The build command is new, the install command was wished before; all else is as it is detected.
+    # The build command is new, the install command was requested before; everything else is detected.
     assert newest.strategy == {"installCommand": "npm ci", "timeout": 60_000, "buildCommand": "make"}
     assert newest.files.count() == build.revision.files.count()
     refused = browser.post(where, {"do": "strategy", **shown, "root_dir": "/x"})
@@ -99,7 +99,7 @@ def test_another_way_of_building_is_a_new_revision_of_the_same_files(queue_build
     assert Build.objects.count() == 2
 
 
-def test_a_project_is_deleted_by_whoever_types_its_name(queue_build: QueueBuild, browser: Client) -> None:
+def test_a_project_is_deleted_after_its_name_is_typed(queue_build: QueueBuild, browser: Client) -> None:
     build = completed(queue_build(name="bees & co"))
     browser.post(path_of(build, "/releases"), {"do": "publish"})
 
@@ -144,20 +144,20 @@ def test_a_webhook_is_added_and_its_secret_shown_once(
 
 
 @pytest.mark.parametrize(
-    ("typed", "said"),
+    ("typed", "message"),
     [
         ({"url": "https://127.0.0.1/", "events": ["build.failed"]}, "127.0.0.1"),
         ({"url": "nonsense", "events": ["build.failed"]}, "https://"),
         ({"url": "https://example.com/", "events": []}, "Choose at least one event"),
     ],
 )
-def test_a_webhook_that_cannot_be_is_told(
-    queue_build: QueueBuild, browser: Client, typed: dict[str, Any], said: str
+def test_an_invalid_webhook_is_reported(
+    queue_build: QueueBuild, browser: Client, typed: dict[str, Any], message: str
 ) -> None:
     answer = browser.post(path_of(queue_build(), "/settings"), {"do": "webhook", **typed})
 
     assert answer.status_code == 422
-    assert said in answer.content.decode()
+    assert message in answer.content.decode()
     assert not WebhookEndpoint.objects.exists()
 
 
@@ -176,8 +176,8 @@ def test_a_webhook_is_tested_switched_rotated_replayed_and_deleted(browser: Clie
     browser.post(where, {"do": "replay", "delivery": str(delivery.pk)})
     assert Delivery.objects.get().status == "pending"
     for unknown in ("x", str(uuid4())):
-        said = browser.post(where, {"do": "replay", "delivery": unknown}, follow=True).content.decode()
-        assert "not kept any more" in said
+        message = browser.post(where, {"do": "replay", "delivery": unknown}, follow=True).content.decode()
+        assert "not kept any more" in message
 
     rotated = browser.post(where, {"do": "rotate"}, follow=True).content.decode()
     assert "whsec_" in rotated

@@ -1,4 +1,4 @@
-"""One's tokens: made, shown once, used, revoked; and the pages for what went wrong."""
+"""API tokens: created, shown once, used, revoked; and the error pages."""
 
 import io
 from datetime import timedelta
@@ -37,12 +37,12 @@ def test_a_token_is_shown_once_works_and_is_revoked(browser: Client, owner: User
     assert abs(token.expiry_date - timezone.now() - timedelta(days=30)) < timedelta(minutes=5)
     assert answer_to(key) == 200
 
-    said = browser.post("/tokens", {"do": "revoke", "prefix": token.prefix}, follow=True).content.decode()
-    assert "is revoked" in said
+    page = browser.post("/tokens", {"do": "revoke", "prefix": token.prefix}, follow=True).content.decode()
+    assert "is revoked" in page
     assert answer_to(key) == 401
 
 
-def test_what_a_session_keeps_of_a_token_is_sealed(browser: Client) -> None:
+def test_a_token_is_encrypted_in_the_session(browser: Client) -> None:
     browser.post("/tokens", {"do": "make", "name": "x", "scope": "write", "days": "0"})
 
     kept = str(dict(browser.session))
@@ -51,7 +51,7 @@ def test_what_a_session_keeps_of_a_token_is_sealed(browser: Client) -> None:
     assert token.expiry_date is None
 
 
-def test_a_token_needs_a_name_a_scope_and_a_time(browser: Client) -> None:
+def test_a_token_needs_a_name_a_scope_and_a_lifetime(browser: Client) -> None:
     answer = browser.post("/tokens", {"do": "make", "name": "", "scope": "all", "days": "1"})
 
     assert answer.status_code == 422
@@ -59,7 +59,7 @@ def test_a_token_needs_a_name_a_scope_and_a_time(browser: Client) -> None:
     assert not ApiToken.objects.exists()
 
 
-def test_nobody_sees_or_revokes_the_tokens_of_others(browser: Client, other: User) -> None:
+def test_other_users_tokens_are_hidden_and_cannot_be_revoked(browser: Client, other: User) -> None:
     token, _ = ApiToken.objects.create_key(name="not yours", owner=other)
 
     assert "not yours" not in browser.get("/tokens").content.decode()
@@ -81,7 +81,7 @@ def test_many_tokens_take_few_queries(
 # --- What went wrong ---------------------------------------------------------------------------------------------
 
 
-def test_errors_for_people_are_pages_and_for_programs_json(browser: Client, db: None) -> None:
+def test_errors_are_pages_for_people_and_json_for_programs(browser: Client, db: None) -> None:
     assert "There is nothing at this address" in browser.get("/nowhere").content.decode()
     strict = Client(enforce_csrf_checks=True)
     page = strict.post("/login", {})
@@ -91,16 +91,16 @@ def test_errors_for_people_are_pages_and_for_programs_json(browser: Client, db: 
     part = {"HX-Request": "true"}
     assert browser.get("/nowhere", headers=part).headers["HX-Refresh"] == "true"
     assert "HX-Refresh" not in browser.get("/nowhere").headers
-    # A part of a page that looks again without a session: the whole page goes to where one signs in.
+    # An htmx request without a session makes the whole page go to the sign-in page.
     assert Client().get("/", headers=part, follow=True).headers["HX-Refresh"] == "true"
 
     many = [io.BytesIO(b"x") for _ in range(101)]
     refused = browser.post("/tokens", {"do": "make", "files": many})
     assert refused.status_code == 400
     assert "Too many files" in refused.content.decode()
-    told = browser.post("/v1/projects", {"archive": many})
-    assert told.status_code == 400
-    assert told.headers["Content-Type"] == "application/json"
+    answer = browser.post("/v1/projects", {"archive": many})
+    assert answer.status_code == 400
+    assert answer.headers["Content-Type"] == "application/json"
 
     for path in ("/v1/x", "/x"):
         request = page.wsgi_request

@@ -1,6 +1,5 @@
-"""Every door of the API, as its schema lists them: nobody without a token, no writing to read, nothing of others.
-
-Where a signature is the authority, nobody without that, whatever token they have.
+"""Authorization of every API operation in the schema: a token is required, a read token cannot write, others' objects
+are 404. Operations for signed messages require a signature, and accept no token instead.
 """
 
 import re
@@ -25,20 +24,20 @@ OPEN = {"/health", "/health/live"}
 HOOKS = "/v1/hooks/"
 
 
-ALL = [(method, path) for path, methods in document()["paths"].items() for method in methods if path not in OPEN]
-DOORS = [door for door in ALL if not door[1].startswith(HOOKS)]
-SIGNED = [door for door in ALL if door[1].startswith(HOOKS)]
+OPERATIONS = [(method, path) for path, methods in document()["paths"].items() for method in methods if path not in OPEN]
+BY_TOKEN = [operation for operation in OPERATIONS if not operation[1].startswith(HOOKS)]
+BY_SIGNATURE = [operation for operation in OPERATIONS if operation[1].startswith(HOOKS)]
 
 
-def knock(client: APIClient, method: str, path: str, build: Build) -> Any:
-    """A request to a door, with ids and numbers of things that are there."""
+def send(client: APIClient, method: str, path: str, build: Build) -> Any:
+    """Send a request to an operation, with ids and numbers of existing objects."""
     known: dict[str, Any] = {"id": build.project_id, "number": 1}
     if path.startswith("/v1/builds"):
         known["id"] = build.pk
     elif path.startswith("/v1/generations"):
         project, kind = build.project, Generation.Kind.NEW
-        asked = Generation.objects.create(project=project, owner=build.owner, kind=kind, prompt="x", max_tokens=1)
-        known["id"] = asked.pk
+        generation = Generation.objects.create(project=project, owner=build.owner, kind=kind, prompt="x", max_tokens=1)
+        known["id"] = generation.pk
     elif path.startswith("/v1/webhooks"):
         url = "https://example.com/hooks"
         webhook, _ = create_endpoint(by=build.owner, url=url, events=["build.completed"], project=build.project)
@@ -54,21 +53,21 @@ def codes(answer: Any) -> tuple[int, set[str]]:
     return answer.status_code, {error["code"] for error in document["errors"]}
 
 
-@pytest.mark.parametrize(("method", "path"), DOORS)
-def test_without_a_token_nobody_comes_in(method: str, path: str, queue_build: Callable[..., Build]) -> None:
-    answer = knock(APIClient(), method, path, queue_build())
+@pytest.mark.parametrize(("method", "path"), BY_TOKEN)
+def test_a_request_without_a_token_is_refused(method: str, path: str, queue_build: Callable[..., Build]) -> None:
+    answer = send(APIClient(), method, path, queue_build())
 
     assert codes(answer) == (401, {"not_authenticated"})
     assert answer["WWW-Authenticate"] == 'Bearer realm="chef"'
 
 
-@pytest.mark.parametrize(("method", "path"), [door for door in DOORS if door[0] != "get"])
-def test_a_read_token_does_not_write(
+@pytest.mark.parametrize(("method", "path"), [operation for operation in BY_TOKEN if operation[0] != "get"])
+def test_a_read_token_cannot_write(
     method: str, path: str, owner: User, make_client: Callable[..., APIClient], queue_build: Callable[..., Build]
 ) -> None:
     build = queue_build()
 
-    answer = knock(make_client(owner, scope="read"), method, path, build)
+    answer = send(make_client(owner, scope="read"), method, path, build)
 
     assert codes(answer) == (403, {"insufficient_scope"})
     assert (Project.objects.count(), Build.objects.count(), Build.objects.get().status) == (1, 1, "queued")
@@ -77,20 +76,20 @@ def test_a_read_token_does_not_write(
     assert WebhookEndpoint.objects.count() == Delivery.objects.count() == int(path.startswith("/v1/webhooks"))
 
 
-@pytest.mark.parametrize(("method", "path"), [door for door in DOORS if "{" in door[1]])
-def test_what_is_someone_else_s_is_not_there(
+@pytest.mark.parametrize(("method", "path"), [operation for operation in BY_TOKEN if "{" in operation[1]])
+def test_other_users_objects_are_404(
     method: str, path: str, other: User, make_client: Callable[..., APIClient], queue_build: Callable[..., Build]
 ) -> None:
     build = queue_build()
 
-    answer = knock(make_client(other, scope="publish"), method, path, build)
+    answer = send(make_client(other, scope="publish"), method, path, build)
 
     assert codes(answer) == (404, {"not_found"})
     assert (Project.objects.count(), Build.objects.get().status) == (1, "queued")
 
 
-@pytest.mark.parametrize(("method", "path"), SIGNED)
-def test_a_token_opens_no_door_of_signed_messages(
+@pytest.mark.parametrize(("method", "path"), BY_SIGNATURE)
+def test_a_token_does_not_replace_a_signature(
     method: str,
     path: str,
     owner: User,
@@ -101,23 +100,23 @@ def test_a_token_opens_no_door_of_signed_messages(
     settings.WORKER_SECRETS = [SECRET]
     build = queue_build(is_external=True)
 
-    answers = [knock(client, method, path, build) for client in (APIClient(), make_client(owner, scope="publish"))]
+    answers = [send(client, method, path, build) for client in (APIClient(), make_client(owner, scope="publish"))]
 
     refusal = (403, {"invalid_link"}) if method == "get" else (401, {"unsigned_message"})
     assert [codes(answer) for answer in answers] == [refusal] * 2
     assert Build.objects.get().status == "queued"
 
 
-@pytest.mark.parametrize(("method", "path"), [door for door in SIGNED if door[0] == "post"])
-def test_where_nobody_is_outside_those_doors_are_closed(
+@pytest.mark.parametrize(("method", "path"), [operation for operation in BY_SIGNATURE if operation[0] == "post"])
+def test_signed_messages_are_refused_without_external_builders(
     method: str, path: str, queue_build: Callable[..., Build], settings: Settings
 ) -> None:
     settings.WORKER_SECRETS = []
 
-    assert codes(knock(APIClient(), method, path, queue_build())) == (403, {"no_outside_builder"})
+    assert codes(send(APIClient(), method, path, queue_build())) == (403, {"no_outside_builder"})
 
 
-def test_lists_hold_nothing_of_others(
+def test_lists_contain_nothing_of_other_users(
     other: User, make_client: Callable[..., APIClient], queue_build: Callable[..., Build]
 ) -> None:
     build, client = queue_build(), make_client(other)

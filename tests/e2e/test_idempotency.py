@@ -1,4 +1,4 @@
-"""Clients that send twice over real HTTP, and processes that die in between: one build, one answer."""
+"""Clients that repeat requests over real HTTP, and processes that die in between: one build, one answer."""
 
 import json
 import signal
@@ -24,8 +24,8 @@ def post(chef: Installation, key: str, name: str, *, token: str | None = None) -
         return client.post("/v1/projects", json={"name": name, **BODY}, headers={"Idempotency-Key": key})
 
 
-def send_and_vanish(chef: Installation, key: str, name: str, *, after: float = 0) -> None:
-    """The request whole, and the socket closed without reading any answer."""
+def send_and_disconnect(chef: Installation, key: str, name: str, *, after: float = 0) -> None:
+    """Send the whole request, and close the socket without reading the answer."""
     body = json.dumps({"name": name, **BODY}).encode()
     head = (
         f"POST /v1/projects HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {chef.token}\r\n"
@@ -60,9 +60,9 @@ def test_fifty_parallel_posts_with_one_key_make_one_build(chef: Installation) ->
     assert builds_of(chef, name) == 1
 
 
-def test_a_client_that_vanished_gets_its_first_answer_by_repeating(chef: Installation) -> None:
+def test_a_client_that_disconnected_gets_its_answer_by_repeating(chef: Installation) -> None:
     key = name = uuid.uuid4().hex
-    send_and_vanish(chef, key, name, after=1)
+    send_and_disconnect(chef, key, name, after=1)
     until(lambda: builds_of(chef, name), seconds=10, what="the first request is done")
 
     answers = [repeat(chef, key, name) for _ in range(2)]
@@ -73,11 +73,11 @@ def test_a_client_that_vanished_gets_its_first_answer_by_repeating(chef: Install
     assert builds_of(chef, name) == 1
 
 
-# A socket that closes at once may end the request before its handler starts; either way there is one build.
+# A socket closed at once may end the request before its handler starts; either way there is one build.
 @pytest.mark.parametrize("after", [0, 0.005, 0.02])
-def test_a_client_that_vanished_at_once_makes_one_build_by_repeating(chef: Installation, after: float) -> None:
+def test_a_client_that_disconnected_at_once_makes_one_build_by_repeating(chef: Installation, after: float) -> None:
     key = name = uuid.uuid4().hex
-    send_and_vanish(chef, key, name, after=after)
+    send_and_disconnect(chef, key, name, after=after)
 
     answers = [repeat(chef, key, name) for _ in range(2)]
 
@@ -97,9 +97,9 @@ def test_another_owner_may_use_the_same_key(chef: Installation) -> None:
 
 
 @pytest.fixture(scope="module")
-def mortal(short_folder: Path) -> Iterator[Installation]:
-    """One whose web process is killed. Without workers: what is accepted stays queued."""
-    folder = short_folder / "mortal"
+def killable(short_folder: Path) -> Iterator[Installation]:
+    """An installation whose web process is killed; without workers, so accepted builds stay queued."""
+    folder = short_folder / "killable"
     folder.mkdir()
     installation = Installation(folder, CHEF_IDEMPOTENCY_LOCK_SECONDS="2")
     try:
@@ -109,18 +109,18 @@ def mortal(short_folder: Path) -> Iterator[Installation]:
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.01, 0.03, 0.06])
-def test_a_web_process_killed_in_the_middle_makes_no_second_build(mortal: Installation, delay: float) -> None:
+def test_a_web_process_killed_during_a_request_makes_no_second_build(killable: Installation, delay: float) -> None:
     key = name = uuid.uuid4().hex
-    post(mortal, uuid.uuid4().hex, "warm")
-    send_and_vanish(mortal, key, name)
+    post(killable, uuid.uuid4().hex, "warm")
+    send_and_disconnect(killable, key, name)
     time.sleep(delay)
-    web = mortal.processes.pop("web")
+    web = killable.processes.pop("web")
     web.send_signal(signal.SIGKILL)
     web.wait(10)
-    mortal.start_web()
+    killable.start_web()
 
-    answer = repeat(mortal, key, name)
+    answer = repeat(killable, key, name)
 
     assert answer.status_code == 201
-    assert repeat(mortal, key, name).content == answer.content
-    assert builds_of(mortal, name) == 1
+    assert repeat(killable, key, name).content == answer.content
+    assert builds_of(killable, name) == 1

@@ -1,4 +1,4 @@
-"""Projects whose build dwells in one phase for long enough to be hit there, by real work, and how to see it there."""
+"""Builds that stay in one phase long enough to be interrupted there, by real work; and queries on their state."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +14,7 @@ WRITE = (
 
 @dataclass(frozen=True)
 class Slow:
-    """A project whose build dwells in one phase for long enough to be hit there, by real work."""
+    """A project whose build stays in one phase long enough to be interrupted there, by real work."""
 
     files: int = 1
     outputs: int = 20
@@ -35,7 +35,7 @@ class Slow:
         )
 
 
-DWELLING = {
+SLOW_IN = {
     "preparation": Slow(files=600),
     "installation": Slow(install_seconds=2),
     "build": Slow(build_seconds=2),
@@ -45,25 +45,25 @@ DWELLING = {
 
 
 def wait_for_phase(installation: Installation, accepted: dict[str, Any], phase: str) -> None:
-    query = f"SELECT phase, status FROM builds_build WHERE {same('id', accepted)}"
+    query = f"SELECT phase, status FROM builds_build WHERE {matches('id', accepted)}"
 
     def reached() -> bool:
         [(now, status)] = installation.rows(query)
-        assert status in ("queued", "running"), f"it was {status} before {phase} was seen"
+        assert status in ("queued", "running"), f"the build was {status} before it reached {phase}"
         return bool(now == phase)
 
     until(reached, seconds=60, what=f"the build is in {phase}", every=0.005)
 
 
 def terminal_events(installation: Installation, accepted: dict[str, Any]) -> list[str]:
-    """The terminal status of each event that has one; a build must have exactly one."""
+    """The terminal statuses among the build's events; a build must have exactly one."""
     query = (
         "SELECT to_status FROM builds_buildevent WHERE kind='status'"
-        f" AND to_status IN ('completed','failed','cancelled') AND {same('build_id', accepted)}"
+        f" AND to_status IN ('completed','failed','cancelled') AND {matches('build_id', accepted)}"
     )
     return [str(status) for (status,) in installation.rows(query)]
 
 
-def same(column: str, accepted: dict[str, Any]) -> str:
-    """A condition on a build's id that both databases understand."""
+def matches(column: str, accepted: dict[str, Any]) -> str:
+    """An SQL condition on a build's id that works in both databases."""
     return f"replace(cast({column} as text), '-', '') = '{accepted['jobId'].replace('-', '')}'"

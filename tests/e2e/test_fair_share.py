@@ -1,4 +1,4 @@
-"""Whose turn it is on a crowded installation, over real HTTP: places that are told and kept, and refusals when full."""
+"""Fair share on a crowded installation, over real HTTP: queue positions, priorities, and refusals of a full queue."""
 
 import contextlib
 from collections.abc import Iterator
@@ -10,19 +10,19 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e.dwelling import wait_for_phase
+from tests.e2e.slow_builds import wait_for_phase
 from tests.installation import Installation, until
 
 pytestmark = [pytest.mark.waits, pytest.mark.docker, pytest.mark.redis]
 
 WORKERS, OWNER_MAX_QUEUED, MAX_QUEUED = 2, 300, 303
-# As long as any test here: workers are freed by cancelling what they run.
+# Longer than any test here: tests free workers by cancelling builds.
 BODY = {"files": {"README.txt": "x"}, "strategy": {"runtime": "static", "buildCommand": "sleep 300"}}
 
 
 @dataclass
 class Crowd:
-    """Every worker runs a build of one owner, who has as many queued as one may; `other` has nothing yet."""
+    """Every worker runs a build of one owner, whose queue is full; `other` has no builds yet."""
 
     chef: Installation
     project: str
@@ -42,20 +42,20 @@ class Crowd:
             return dict(client.get(f"/v1/builds/{answer.json()['jobId']}").json())
 
     def until_placed(self, token: str, answer: httpx.Response, position: int) -> None:
-        # On a busy machine, what is told may be a second old.
+        # The position may be a second old.
         def is_placed() -> bool:
             return bool(self.build(token, answer)["queue"]["position"] == position)
 
-        until(is_placed, seconds=5, what=f"it is told place {position}")
+        until(is_placed, seconds=5, what=f"the build is at position {position}")
 
     def free_a_worker(self) -> None:
-        """Cancel the build that has run longest."""
+        """Cancel the build that has been running longest."""
         with self.chef.client() as client:
             *_, oldest = client.get("/v1/builds?status=running").json()["results"]
             assert client.post(f"/v1/builds/{oldest['jobId']}/cancel").status_code == 202
 
     def make_room(self, count: int) -> None:
-        """Cancel so many of the owner's queued builds."""
+        """Cancel `count` of the owner's queued builds."""
         with self.chef.client() as client:
             for queued in client.get(f"/v1/builds?status=queued&limit={count}").json()["results"]:
                 assert client.post(f"/v1/builds/{queued['jobId']}/cancel").status_code == 202
@@ -95,7 +95,7 @@ def filled(short_folder: Path) -> Iterator[Crowd]:
         crowd = fill(installation.start())
         yield crowd
         with installation.client() as client:
-            # Cancels all that is left, and deletes it.
+            # Cancels and deletes the remaining builds.
             assert client.delete(f"/v1/projects/{crowd.project}").status_code == 204
         until(lambda: not installation.containers(), seconds=10, what="no container is left")
     finally:
@@ -104,7 +104,7 @@ def filled(short_folder: Path) -> Iterator[Crowd]:
 
 @pytest.fixture
 def crowd(filled: Crowd) -> Crowd:
-    """Once the workers that the test before has freed have found something."""
+    """Waits until workers freed by the previous test have found another build."""
     until(lambda: filled.running() == WORKERS, seconds=15, what="all workers are busy")
     return filled
 
@@ -121,7 +121,7 @@ def fill(chef: Installation) -> Crowd:
     return crowd
 
 
-def test_an_owner_s_full_queue_refuses_with_429_and_when_to_come_back(crowd: Crowd) -> None:
+def test_an_owner_s_full_queue_answers_429_with_retry_after(crowd: Crowd) -> None:
     assert [answer.status_code for answer in crowd.refused] == [429] * 4
     for answer in crowd.refused:
         assert answer.json()["errors"][0]["code"] == "owner_queue_full"
@@ -129,7 +129,7 @@ def test_an_owner_s_full_queue_refuses_with_429_and_when_to_come_back(crowd: Cro
         assert "cancel builds that you no longer need" in answer.json()["errors"][0]["detail"]
 
 
-def test_everyone_s_full_queue_refuses_with_503_and_keeps_nothing(crowd: Crowd) -> None:
+def test_a_full_queue_answers_503_and_stores_nothing(crowd: Crowd) -> None:
     kept = []
     while (refused := crowd.submit(crowd.other, name="theirs")).status_code == 201:
         kept.append(refused)
@@ -141,7 +141,7 @@ def test_everyone_s_full_queue_refuses_with_503_and_keeps_nothing(crowd: Crowd) 
         assert crowd.chef.rows("SELECT count(*) FROM projects_project WHERE name = 'theirs'") == [(len(kept),)]
 
 
-def test_behind_300_builds_of_one_owner_another_s_first_build_is_next(crowd: Crowd) -> None:
+def test_another_owner_s_first_build_is_next_despite_300_queued_ones(crowd: Crowd) -> None:
     before = crowd.started()
 
     answer = crowd.submit(crowd.other)
@@ -154,7 +154,7 @@ def test_behind_300_builds_of_one_owner_another_s_first_build_is_next(crowd: Cro
         assert crowd.started() == before
 
 
-def test_high_goes_before_normal(crowd: Crowd) -> None:
+def test_high_priority_goes_before_normal(crowd: Crowd) -> None:
     crowd.make_room(1)
     normal, high = crowd.submit(crowd.other), crowd.rebuild("high")
 
