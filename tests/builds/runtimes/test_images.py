@@ -218,7 +218,7 @@ def test_image_that_fails_its_trial_is_removed_again(
 
     with pytest.raises(
         PreparationError,
-        match=r"static 12: not pulled \(pulling is off\) and not built: exit 127: chef-init: cannot run /bin/sh: ",
+        match=r"static 12: not pulled \(pulling is off\) and not built: exit code 127: chef-init: cannot run /bin/sh: ",
     ):
         prepare([STATIC], store=store, pull=False, force=True)
 
@@ -372,7 +372,7 @@ def test_silent_registry_is_given_up_quickly(store: ImageStore, monkeypatch: pyt
     with socket.create_server(("127.0.0.1", 0)) as silent:
         started = time.monotonic()
 
-        with pytest.raises(RegistryUnreachableError, match="no answer within 1 s"):
+        with pytest.raises(RegistryUnreachableError, match="no response within 1 s"):
             store.ask_registry(f"127.0.0.1:{silent.getsockname()[1]}/debian:bookworm-slim")
 
     assert time.monotonic() - started < 3

@@ -77,7 +77,7 @@ def test_machine_without_a_compiler_is_reported_and_gets_the_script() -> None:
     assert set(found.files) == {"init", "forward.py", "forward.mjs"}
     assert found.files["init"].startswith(b"#!/bin/sh\n")
     assert not found.reaps
-    assert found.warning.startswith("chef-init was not compiled (there is no C compiler): a slower shell fall-back")
+    assert found.warning.startswith("chef-init was not compiled (there is no C compiler): a slower shell script")
     assert [each.msg for each in run_checks() if each.id == "builds.W003"] == [found.warning]
     assert dict(tar.toolbox()).items() >= dict(found.files).items()
 
@@ -109,7 +109,7 @@ def test_compiler_for_another_system_is_refused(monkeypatch: pytest.MonkeyPatch,
     other.chmod(0o755)
     monkeypatch.setenv("CC", str(other))
 
-    with pytest.raises(NotCompiledError, match="makes no programs for Linux"):
+    with pytest.raises(NotCompiledError, match="does not build programs for Linux"):
         compiled()
 
 

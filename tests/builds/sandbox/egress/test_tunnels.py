@@ -189,7 +189,7 @@ def test_server_that_swallows_packets_is_a_502_in_time(client: Client) -> None:
         started = time.monotonic()
         answer = client.ask(*deaf.getsockname())
 
-    assert answer.endswith(" gave no answer within 0.5 s\n")
+    assert answer.endswith(" did not respond within 0.5 s\n")
     assert time.monotonic() - started < 2
 
 
