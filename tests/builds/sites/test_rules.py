@@ -130,4 +130,4 @@ def test_however_much_there_is_it_stays_bounded() -> None:
     assert (found, len(warnings)) == ({}, 1)
 
     _, warnings = redirects("nonsense\n" * 500)
-    assert len(warnings) == rules.MAX_TOLD + 1
+    assert len(warnings) == rules.MAX_WARNINGS + 1

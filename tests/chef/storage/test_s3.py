@@ -417,4 +417,4 @@ def test_health_is_told_in_time_by_a_store_that_hangs(
         reports = [health.report() for _ in range(health._pool._max_workers + 1)]
         until(lambda: health.report()[1]["database"] == "ok", seconds=5, what="another check is answered")
 
-    assert {(status, checks["storage"]) for status, checks in reports} == {("down", "no answer in time")}
+    assert {(status, checks["storage"]) for status, checks in reports} == {("down", "no response in time")}
