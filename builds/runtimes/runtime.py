@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from builds.runtimes.package_index import PackageIndex
 from builds.runtimes.plans import DetectionError, Plan, SourceTree, StrategyRequest, refusal
@@ -61,7 +61,8 @@ class Sign:
 class Runtime(ABC):
     """One language, with the family of images that carries it.
 
-    `versions` are release lines and ascend; one image serves a whole line.
+    `versions` are release lines and ascend; one image serves a whole line. A subclass has to set each attribute below
+    that has no default: without one, TypeError is raised when the class is made.
     """
 
     # --- What it is called, and in which versions it is there
@@ -102,6 +103,11 @@ class Runtime(ABC):
     public_image: ClassVar[str]  # the public image that a tag is made from, with `{version}`
     trial: ClassVar[str]  # a shell script that an image must be able to run,
     trial_start: ClassVar[str]  # and how the first line that it prints starts, with `{version}`
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if missing := [name for name in Runtime.__annotations__ if not hasattr(cls, name)]:
+            raise TypeError(f"{cls.__name__} must set {', '.join(missing)}")
 
     @abstractmethod
     def signs(self) -> tuple[Sign, ...]:
