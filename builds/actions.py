@@ -1,4 +1,4 @@
-"""The verbs on builds. API, pages, admin and tasks all call these."""
+"""The verbs on builds. API, pages and admin call these, and so does `builds.generations`, after a generation."""
 
 from collections.abc import Mapping
 from functools import partial

@@ -147,7 +147,7 @@ class Run:
             self.log.system_line(f"Artifacts: {len(taken.artifacts):,} files, {taken.total_bytes:,} bytes.")
 
     def clean_up(self) -> None:
-        """Containers, volumes and networks gone, whatever happened. A fault here is left to the sweeper."""
+        """Containers and volume gone, whatever happened. A fault here is left to the sweeper."""
         try:
             with self.phase(PhaseName.CLEANUP):
                 self.remove_workspace()

@@ -15,10 +15,12 @@
 7. HTTP. `builds.api.streams` (API) and `builds.pages.builds.log` (pages) check who asks and for what, and give the
    generator to `chef.web.streaming.stream_response`, which limits how many are open. When Django is done with the
    request, `chef.web.streaming.serve` sends what the generator yields.
-8. Browser. `static/js/build.js` has an EventSource, which by itself reconnects with the last id.
+8. Browser. `static/js/build.js` first fetches what is stored, page by page: `log_page` in `builds.pages.builds.log`, by
+   `read_page` in `builds.logs.lines`. A build that has ended needs nothing else. Otherwise an EventSource continues
+   from there, and reconnects by itself with the last id.
 
 The database is the truth: a message of Redis only says when to read. Feeds also poll, so that readers get everything
-when messages are lost, only a second later.
+when messages are lost: within a second without a subscription, within five seconds with one.
 
 Events of generations go the same way from step 3 on, by `GenerationFeed` and `generation_stream`.
 """

@@ -141,7 +141,7 @@ class Workspace(Protocol):
         """What is at `path`, readable in the block. Follows no link. Raises OutputMissingError, OutputUnsafeError."""
 
     def remove(self) -> None:
-        """Remove every container, volume and network of the attempt. Harmless when repeated."""
+        """Remove every container and volume of the attempt. Harmless when repeated."""
 
 
 class Sandbox(Protocol):
@@ -154,7 +154,7 @@ class Sandbox(Protocol):
         """A fresh, empty workspace on the image with that id."""
 
     def leftovers(self) -> list[Identity]:
-        """Whose containers, volumes and networks of this installation are still there."""
+        """Whose containers and volumes of this installation are still there."""
 
     def remove(self, identity: Identity) -> None:
         """Remove all that one attempt has left."""

@@ -1,7 +1,8 @@
 """The catalogue of verdict codes: class, message, hint, and whether trying again may help.
 
-The texts are written for the person whose build it was. `class` says whose fault it is and so who must act: `infra` is
-ours and tried again by itself; all others are final.
+The texts are written for the person whose build it was. `class` says whose fault it is and so who must act. Faults of
+ours, `infra`, are retried by themselves, except `environment_unreadable`, which no attempt can cure; all others are
+final.
 """
 
 from collections.abc import Callable, Mapping

@@ -151,7 +151,10 @@ class EvidenceCollector:
         pids: int | None = None,
         disk_bytes: int | None = None,
     ) -> Verdict:
-        """The verdict on a command that failed. What the sandbox measured outweighs what the log says."""
+        """The verdict on a command that failed. What the sandbox measured outweighs what the log says.
+
+        Nothing measures the disk, so no caller gives `disk_limit_hit` and `disk_bytes`: a full disk shows in the log.
+        """
         self.finish()
         limits = {
             "timeout": timeout_seconds,
