@@ -10,11 +10,16 @@ from scripts.place import ROOT, read_env_file
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 SETTINGS = ROOT / "docs" / "configure.md"
+# Pages that name parts of the code, and where the code is.
+ABOUT_CODE = [ROOT / "CONTRIBUTING.md", ROOT / "docs" / "adding-a-runtime.md", ROOT / "docs" / "architecture.md"]
+CODE = ("chef", "projects", "builds", "scripts", "tests")
 # The first parts of paths in the repository.
 TOP = {path.name for path in ROOT.iterdir()} - {".venv", "var"}  # these two are made by the set-up
 _FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _CODE = re.compile(r"`([^`\n]+)`")
+# A name, dotted or not, with arguments or without.
+_IDENTIFIER = re.compile(r"((?:[A-Za-z_]\w*\.)*[A-Za-z_]\w*)(?:\(.*\))?")
 _NAMED = re.compile(r"`(?:[A-Za-z_]+\.)*([A-Za-z_]+)` in `([\w./-]+\.py)`")
 
 
@@ -76,6 +81,23 @@ def test_named_parts_of_modules_exist(page: Path) -> None:
         if not re.search(rf"\b{name}\b", (ROOT / path).read_text())
     ]
 
+    assert missing == []
+
+
+@pytest.fixture(scope="module")
+def words() -> set[str]:
+    """Every word of the Python files, names and strings alike: docs name codes and settings too."""
+    files = [file for folder in CODE for file in (ROOT / folder).rglob("*.py") if file != Path(__file__)]
+    return {word for file in files for word in re.findall(r"\w+", file.read_text())}
+
+
+@pytest.mark.parametrize("page", ABOUT_CODE, ids=names_of(ABOUT_CODE))
+def test_named_identifiers_exist(page: Path, words: set[str]) -> None:
+    names = [match[1] for text in _CODE.findall(prose_of(page)) if (match := _IDENTIFIER.fullmatch(text))]
+
+    missing = [name for name in names if not words.issuperset(name.split("."))]
+
+    assert len(names) > 20
     assert missing == []
 
 
