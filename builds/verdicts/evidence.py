@@ -151,7 +151,10 @@ class EvidenceCollector:
         pids: int | None = None,
         disk_bytes: int | None = None,
     ) -> Verdict:
-        """The verdict on a failed command. What the sandbox measured takes precedence over the log."""
+        """The verdict on a failed command. What the sandbox measured takes precedence over the log.
+
+        Nothing measures the disk, so no caller passes `disk_limit_hit` and `disk_bytes`: a full disk shows in the log.
+        """
         self.finish()
         limits = {
             "timeout": timeout_seconds,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from builds.runtimes.catalogue import RUNTIMES, find_runtime, resolve_version, runtime_tag
+from builds.runtimes.catalogue import RUNTIMES, find_runtime, package_indexes, resolve_version, runtime_tag
 from builds.runtimes.runtime import Runtime, UnknownRuntimeError
 from builds.sandbox.contract import SYSTEM_PATH
 from builds.verdicts.patterns import COMMON, PRECEDENCE
@@ -72,6 +72,21 @@ def test_a_runtime_s_tools_come_before_the_system_s_on_the_path(runtime: Runtime
 def test_every_symptom_has_a_precedence(runtime: Runtime) -> None:
     assert {symptom.code for symptom in runtime.patterns.symptoms} <= set(PRECEDENCE)
     assert set(COMMON.symptoms) <= set(runtime.patterns.symptoms)
+
+
+def test_a_runtime_without_a_required_attribute_is_refused_when_it_is_defined() -> None:
+    given = {"name": "x", "versions": ("1",), "public_image": "x", "trial": "x", "trial_start": "x"}
+
+    with pytest.raises(TypeError, match="Incomplete must set title, subject, default_version, suggestion"):
+        type("Incomplete", (Runtime,), given)
+
+
+def test_each_package_index_can_be_asked_for_in_an_image() -> None:
+    asked = {
+        runtime.package_index.name for runtime in RUNTIMES.values() if runtime.package_index and runtime.index_query
+    }
+
+    assert asked == set(package_indexes())
 
 
 def test_a_label_shows_the_version_if_it_is_relevant() -> None:
