@@ -38,7 +38,7 @@ def report() -> tuple[str, dict[str, Any]]:
     wait(futures.values(), timeout=ANSWER_SECONDS)
     checks = {name: _result(future) for name, future in futures.items() if name not in ("workers", "deliveries")}
     checks |= _workers(_result(futures["workers"]))
-    deliveries, are_stuck = _deliveries(_result(futures["deliveries"]))
+    deliveries, are_stuck = _deliveries_shown(_result(futures["deliveries"]))
     checks["deliveries"] = deliveries
     if checks["database"] != "ok" or checks["storage"] != "ok":
         return "down", checks
@@ -124,7 +124,7 @@ def _deliveries() -> dict[str, Any]:
     }
 
 
-def _deliveries(result: Any) -> tuple[dict[str, Any], bool]:
+def _deliveries_shown(result: Any) -> tuple[dict[str, Any], bool]:
     if not isinstance(result, dict):
         return {"pending": 0, "oldestSeconds": 0}, False
     return {name: result[name] for name in ("pending", "oldestSeconds")}, result["are_stuck"]
