@@ -28,7 +28,7 @@ def test_a_version_resolves_to_its_release_line(runtime: str, asked: str | None,
 
 
 @pytest.mark.parametrize(
-    ("runtime", "asked", "code", "said"),
+    ("runtime", "asked", "code", "expected"),
     [
         ("ruby", None, "unknown_runtime", "node, bun, python, static"),
         ("node", "16", "unknown_version", "18, 20, 22, 24"),
@@ -40,13 +40,13 @@ def test_a_version_resolves_to_its_release_line(runtime: str, asked: str | None,
     ],
 )
 def test_an_unknown_runtime_or_version_is_refused_with_the_available_ones(
-    runtime: str, asked: str | None, code: str, said: str
+    runtime: str, asked: str | None, code: str, expected: str
 ) -> None:
     with pytest.raises(UnknownRuntimeError) as caught:
         resolve_version(runtime, asked)
 
     assert caught.value.code == code
-    assert said in str(caught.value)
+    assert expected in str(caught.value)
 
 
 def test_an_image_s_tag_names_runtime_and_version() -> None:
