@@ -80,9 +80,9 @@ def peak_memory() -> Iterator[Callable[[], int]]:
     [
         ({"S3_BUCKET": "", "S3_ENDPOINT_URL": "https://s3.example.com"}, "S3_ENDPOINT_URL: set S3_BUCKET too"),
         ({"S3_BUCKET": "", "S3_PREFIX": "a", "S3_REGION": "b"}, "S3_REGION, S3_PREFIX: set S3_BUCKET too"),
-        ({"S3_BUCKET": "s3://bucket"}, "is no bucket's name"),
+        ({"S3_BUCKET": "s3://bucket"}, "is not a bucket's name"),
         ({"S3_BUCKET": "bucket/below"}, "S3_PREFIX"),
-        ({"S3_BUCKET": "bucket", "S3_ENDPOINT_URL": "s3.example.com"}, "begins with http:// or https://"),
+        ({"S3_BUCKET": "bucket", "S3_ENDPOINT_URL": "s3.example.com"}, "begin it with http:// or https://"),
         ({"S3_BUCKET": "bucket", "S3_ADDRESSING_STYLE": "paths"}, "write path, virtual or auto"),
         ({"S3_BUCKET": "bucket", "S3_ACCESS_KEY_ID": "known"}, "set both, or neither"),
         ({"S3_BUCKET": "bucket", "S3_SECRET_ACCESS_KEY": "hidden"}, "set both, or neither"),
@@ -274,15 +274,15 @@ def test_a_forked_process_has_its_own_connections(bucket: str) -> None:
             answers.put((file.read() == data, default_storage.save("x/1", ContentFile(b"child"))))
 
     with default_storage.open(name) as file:
-        begun = file.read(MIB)
+        first_part = file.read(MIB)
         process = fork.Process(target=child)
         process.start()
-        is_same, kept = answers.get(timeout=30)
+        is_same, second_name = answers.get(timeout=30)
         process.join(30)
         rest = file.read()
 
-    assert (process.exitcode, is_same, begun + rest == data) == (0, True, True)
-    with default_storage.open(kept) as file:
+    assert (process.exitcode, is_same, first_part + rest == data) == (0, True, True)
+    with default_storage.open(second_name) as file:
         assert file.read() == b"child"
 
 

@@ -93,7 +93,7 @@ def test_without_a_rate_nothing_is_counted(settings: Any) -> None:
 def test_an_invalid_rate_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CHEF_RATE_READ", "many")
 
-    with pytest.raises(ImproperlyConfigured, match="write 600/minute"):
+    with pytest.raises(ImproperlyConfigured, match="write one such as 600/minute"):
         env_rate("CHEF_RATE_READ", "1/minute")
 
 
@@ -120,9 +120,9 @@ def test_a_hanging_or_missing_redis_lets_requests_pass_fast(
     check(1, "write")
     os.kill(own_redis.pid, fate)
 
-    begun = time.monotonic()
+    started = time.monotonic()
     decisions = [check(1, "write") for _ in range(100)]
-    took = time.monotonic() - begun
+    took = time.monotonic() - started
 
     assert all(decision and decision.allowed for decision in decisions)
     assert took < 1.5  # one time-out, then a pause
