@@ -98,10 +98,10 @@ class ClaimView(SignedView):
 
     @transaction.atomic
     def work(self, claimed: Claim, data: dict[str, Any]) -> HttpResponse:
-        claimed_build = external.take(data["worker"])
+        claimed_build = external.claim_build(data["worker"])
         return self.store_answer(claimed, self._document(claimed_build) if claimed_build else None)
 
-    def _document(self, claimed_build: external.Taken) -> dict[str, Any]:
+    def _document(self, claimed_build: external.ClaimedBuild) -> dict[str, Any]:
         archive = {
             "url": address(self.request, "worker-archive", Link.of(claimed_build.build).token),
             "expires_at": timezone.now() + timedelta(seconds=LINK_SECONDS),

@@ -175,7 +175,7 @@ def test_service_that_keeps_failing_is_given_up_with_its_last_output(place: Plac
 def test_stubborn_service_is_killed_after_its_grace_period(place: Place) -> None:
     stubborn = service(place, STUBBORN, grace=0.5)
     stubborn.start()
-    assert until(lambda: "ready" in stubborn.last_words(), seconds=10)
+    assert until(lambda: "ready" in stubborn.last_output(), seconds=10)
 
     stop_together([stubborn])
 

@@ -417,4 +417,4 @@ def test_health_answers_in_time_with_a_hanging_store(
         reports = [health.report() for _ in range(health._pool._max_workers + 1)]
         until(lambda: health.report()[1]["database"] == "ok", seconds=5, what="another check's answer")
 
-    assert {(status, checks["storage"]) for status, checks in reports} == {("down", "no answer in time")}
+    assert {(status, checks["storage"]) for status, checks in reports} == {("down", "no response in time")}

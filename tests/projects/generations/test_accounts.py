@@ -11,7 +11,7 @@ from pytest_django import Settings
 
 from chef.jobs.models import Status
 from chef.jobs.reaping import reap_abandoned
-from projects.generations.actions import Failed, request_repair, tokens_left
+from projects.generations.actions import FailedBuild, request_repair, tokens_left
 from projects.generations.queue import GENERATIONS, claim
 from projects.generations.runner import Run
 from projects.models import Exchange, Generation, Revision, TokensUsed
@@ -174,7 +174,7 @@ def test_repairs_share_the_token_budget_of_their_generation(
     root = run(ask(max_tokens=10_000))
     assert root.revision
     verdict = {"class": "build", "code": "command_failed", "phase": "build", "message": "", "evidence": ["main.js: no"]}
-    repair = request_repair(root, root.revision, Failed(verdict, "the log"))
+    repair = request_repair(root, root.revision, FailedBuild(verdict, "the log"))
     change = replacement("src/main.js", "'Todo'", "'Todos'")
     model.says("patch", Says(patch(summary="Renamed.", replacements=[change]), usage=(900, 50)))
 

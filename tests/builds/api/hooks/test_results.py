@@ -82,7 +82,7 @@ def test_a_failure_keeps_the_reported_verdict(claimed: dict[str, Any], client: A
     assert answer.json() == message_for(claimed, status="failed")
     verdict = client.get(f"/v1/builds/{claimed['jobId']}").json()["verdict"]
     hint = verdict.pop("hint")
-    assert hint == "Correct the types that the evidence names."
+    assert hint == "Fix the type errors shown in the evidence."
     assert verdict == {
         "class": "build",
         "code": "type_error",
