@@ -242,7 +242,7 @@ class EvidenceCollector:
 
     def _unrecognised(self, phase: str, exit_code: int | None) -> Verdict:
         code = "install_failed" if phase == "installation" else "build_failed"
-        last = [line for line in self._last if not self._patterns.is_noise(line)] or list(self._last)
+        last = [line for line in self._last if not self._patterns.is_boilerplate(line)] or list(self._last)
         evidence = list(dict.fromkeys((*self._errors[:5], *last[-5:])))
         return verdict(code, phase=phase, evidence=evidence, exit_code=exit_code, ending=_ending(exit_code))
 
