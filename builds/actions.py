@@ -1,4 +1,4 @@
-"""The verbs on builds. API, pages and admin call these, and so does `builds.generations`, after a generation."""
+"""Actions on builds. API, pages and admin call these, and so does `builds.generations`, after a generation."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -40,7 +40,7 @@ def submit_project(
     secrets: Mapping[str, Secret] | None = None,
     **upload: Any,
 ) -> Build:
-    """A new project with its environment, its first revision and its first build, all or nothing.
+    """Create a project with its environment, first revision and first build, all or nothing.
 
     `upload` is what projects.actions.add_revision takes. Raises its InvalidUploadError, and what queue_build raises.
     """
@@ -51,7 +51,7 @@ def submit_project(
 
 @transaction.atomic
 def submit_project_with_webhook(*, webhook_url: str | None, **submission: Any) -> tuple[Build, str | None]:
-    """The same, and an endpoint that is told of the results of its builds, with the endpoint's secret.
+    """Like submit_project, plus an endpoint that receives the results of its builds, and the endpoint's secret.
 
     Raises TooManyEndpointsError too.
     """
@@ -61,9 +61,9 @@ def submit_project_with_webhook(*, webhook_url: str | None, **submission: Any) -
 
 @transaction.atomic
 def change_project(project: Project, **changes: Any) -> str | None:
-    """What projects.actions.update_project changes; and `webhook_url`, which None takes away.
+    """Change what projects.actions.update_project changes, and `webhook_url`, which None removes.
 
-    Returns the secret of a webhook that is new. Raises TooManyEndpointsError, and what update_project raises.
+    Returns the secret of a new webhook. Raises TooManyEndpointsError, and what update_project raises.
     """
     has_webhook, url = "webhook_url" in changes, changes.pop("webhook_url", None)
     update_project(project, **changes)
@@ -79,16 +79,16 @@ def submit_revision(
     is_external: bool | None = None,
     **upload: Any,
 ) -> Build:
-    """A new snapshot of a project, and its build. Raises like submit_project."""
+    """Create a project's next revision and its build. Raises what submit_project raises."""
     return queue_build(add_revision(project, **upload), by=by, priority=priority, is_external=is_external)
 
 
 @transaction.atomic
 def submit_upload(upload: Upload, *, by: User, strategy: Mapping[str, Any], **of_new_project: Any) -> Build:
-    """Build what was kept, which is then not kept any more: of two who ask at once, one gets a build.
+    """Build an upload and delete it: of two concurrent requests, only one gets a build.
 
-    Of an upload for no project, `of_new_project` is what submit_project takes. Raises Upload.DoesNotExist for who comes
-    second, and what submit_project raises.
+    For an upload without a project, `of_new_project` holds the arguments for submit_project. Raises Upload.DoesNotExist
+    for the second request, and what submit_project raises.
     """
     locked = Upload.objects.select_for_update(of=("self",)).select_related("project").get(pk=upload.pk)
     revision: dict[str, Any] = {"files": files_of(locked), "dependencies": {}, "strategy": strategy}
@@ -116,7 +116,7 @@ def build_again(project: Project, *, by: User) -> Build:
 
 @transaction.atomic
 def change_strategy(project: Project, strategy: Mapping[str, Any], *, by: User) -> Build:
-    """The last revision's files as a new one that is built in another way. Raises like build_again."""
+    """Build the last revision's files as a new revision with another strategy. Raises what build_again raises."""
     return queue_build(with_strategy(_last_revision(project), strategy), by=by)
 
 
@@ -128,13 +128,13 @@ def _last_revision(project: Project) -> Revision:
 
 
 class NoExternalBuilderError(RefusalError):
-    """This installation has no external builders that could take the build."""
+    """This installation has no external builders."""
 
     code = "no_outside_builder"
 
     def __init__(self) -> None:
         super().__init__(
-            'This installation has no builders outside of it: send `"queue": "local"`, or have the operator set '
+            'This installation has no external builders: send `"queue": "local"`, or have the operator set '
             "CHEF_WORKER_SECRET."
         )
 
@@ -148,13 +148,13 @@ def queue_build(
     is_external: bool | None = None,
     **origin: Any,
 ) -> Build:
-    """Queue a build of a revision. A worker is woken up after the commit; when that fails, the reaper does it later.
+    """Queue a build of a revision. A worker is woken up after the commit; if that fails, the reaper does it later.
 
-    `is_external`: whether builders outside of this system shall take it; None is as of the project's last build.
-    `origin` is where it comes from, as columns of the build: retry_of. Raises QueueFullError, OwnerQueueFullError,
-    NoExternalBuilderError and QuarantinedError. Builds that a fault puts back do not come here: they are never refused.
+    `is_external`: whether it goes to external builders; None: like the project's last build. `origin`: columns that say
+    where the build comes from, such as retry_of. Raises QueueFullError, OwnerQueueFullError, NoExternalBuilderError and
+    QuarantinedError. Builds requeued after a fault do not pass through here: they are never refused.
     """
-    # The project's row is always locked before the owner's: whoever adds a revision holds it already.
+    # Always lock the project's row before the owner's: adding a revision has locked it already.
     project = Project.objects.select_for_update().get(pk=revision.project_id)
     refuse_in_quarantine(project)
     if is_external is None:
@@ -167,9 +167,9 @@ def queue_build(
 
 @transaction.atomic
 def queue_promised_build(revision: Revision, *, by: User, **origin: Any) -> Build:
-    """Queue a build that somebody was promised with a generation: it is not refused, however full the queue is.
+    """Queue a build that was promised with a generation: it is accepted even if the queue is full.
 
-    Of a project in quarantine, it waits until that is over.
+    If the project is in quarantine, the build waits until that is over.
 
     `origin`: generation and repair_of.
     """
@@ -177,7 +177,7 @@ def queue_promised_build(revision: Revision, *, by: User, **origin: Any) -> Buil
 
 
 def _queued(revision: Revision, *, by: User, **columns: Any) -> Build:
-    # The project's row is the lock that keeps two builds from taking one number.
+    # Lock the project's row, so that two builds cannot take the same number.
     project = Project.objects.select_for_update().get(pk=revision.project_id)
     last = project.builds.aggregate(last=Max("number"))["last"] or 0
     build = Build.objects.create(
@@ -199,7 +199,7 @@ def _queued(revision: Revision, *, by: User, **columns: Any) -> Build:
 
 
 def cancel_build(build: Build, *, by: User) -> bool:
-    """Cancel a build that has not ended. False when it has, were it only a moment ago: it is left as it is then.
+    """Cancel a build that has not ended. False if it has, and nothing changes then.
 
     The worker notices within a second.
     """
@@ -215,10 +215,10 @@ def cancel_build(build: Build, *, by: User) -> bool:
 
 
 def hand_back_build(build: Build) -> bool:
-    """Take a running build from its worker and have it claimed anew; no attempt is counted against it.
+    """Take a running build from its worker and requeue it; no attempt is counted.
 
-    False when it does not run, were it only for a moment. The worker finds its lease gone within a second, and removes
-    its container; whatever it still writes is refused, since the build does not run under its fence any more.
+    False if it does not run. The worker finds its lease gone within a second, and removes its container; its further
+    writes are refused, because the build no longer runs under its fence.
     """
     while build.status == Status.RUNNING:
         fence = build.fence
@@ -237,16 +237,16 @@ def hand_back_build(build: Build) -> bool:
 
 
 def quarantine_project(project: Project, *, by: User, reason: str) -> int:
-    """Let nothing of a project run until it is released. Returns how many builds were stopped and wait now."""
+    """Run nothing of a project until it is released. Returns how many builds were stopped and requeued."""
     with transaction.atomic():
         put_in_quarantine(project, by=by, reason=reason)
-        # Locked: a claim that has begun is over then, and is undone; one that has not finds the quarantine.
+        # Locking waits for a claim in progress, which is undone below; later claims see the quarantine.
         active = list(project.builds.active().select_for_update().order_by("pk"))
         return sum(hand_back_build(build) for build in active)
 
 
 def release_project(project: Project) -> bool:
-    """Let a project's builds run again. False when it was not in quarantine."""
+    """Let a project's builds run again. False if it was not in quarantine."""
     with transaction.atomic():
         released = bool(Quarantine.objects.filter(project=project).delete()[0])
         if released:
@@ -255,7 +255,7 @@ def release_project(project: Project) -> bool:
 
 
 class BuildNotFinishedError(RefusalError):
-    """The build has not ended, so there is nothing to try again."""
+    """The build has not ended, so it cannot be retried."""
 
     code = "build_not_finished"
 
@@ -270,12 +270,12 @@ def retry_build(build: Build, *, by: User) -> Build:
 
 
 def delete_project(project: Project, *, by: User) -> None:
-    """Cancel what runs, then delete the project with all that belongs to it, stored bytes included.
+    """Cancel its builds, then delete the project with everything that belongs to it, stored bytes included.
 
-    A worker that still runs one of its builds finds its lease gone, and removes its own container and outputs.
+    A worker that still runs one of its builds finds its lease gone, and removes the container and outputs.
     """
     with transaction.atomic():
-        # The lock under which builds are queued: none can come in between.
+        # Queueing builds takes this lock too: none can be added meanwhile.
         Project.objects.select_for_update().get(pk=project.pk)
         for generation in project.generations.active():
             cancel_generation(generation, by=by)

@@ -1,4 +1,4 @@
-"""How it is built: the queue, the sandbox, logs, artifacts and verdicts."""
+"""Building projects: the queue, the sandbox, logs, artifacts and verdicts."""
 
 from django.apps import AppConfig
 from django.db.models.signals import post_migrate
@@ -16,5 +16,5 @@ class BuildsConfig(AppConfig):
         for runtime in RUNTIMES.values():
             for reason, pattern in runtime.reserved_variables.items():
                 reserve(pattern, reason)
-        # After Django's own receiver, which makes the permissions of this app, the last one.
+        # After Django's own receiver, which creates the permissions of this app, the last one.
         post_migrate.connect(set_roles, sender=self)

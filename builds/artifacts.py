@@ -47,7 +47,7 @@ def artifacts_of(build: Build) -> QuerySet[Artifact]:
 
 
 @dataclass
-class Taken:
+class Collected:
     """What has been stored so far, and what was skipped and why."""
 
     artifacts: list[Artifact] = field(default_factory=list)
@@ -84,14 +84,14 @@ def collect(
     max_files: int,
     max_bytes: int,
     check: Callable[[], None],
-) -> Taken:
+) -> Collected:
     """Store the plan's outputs under the attempt's prefix. Rows are not written here: see `record`.
 
-    All outputs that the user named are taken; of detected candidates, the first that is a folder.
+    All outputs that the user named are collected; of detected candidates, the first that is a folder.
     Raises OutputRefusedError with the verdict `no_output`, `unsafe_output`, `too_many_artifacts` or
     `artifacts_too_large`, and what `check` raises; nothing of the attempt stays in the store then.
     """
-    taken = Taken()
+    collected = Collected()
     try:
         for path in plan.outputs:
             with _taken(workspace, plan, path) as output:
@@ -99,22 +99,22 @@ def collect(
                     continue
                 for member, source in _members(output.stream):
                     check()
-                    _store_member(member, source, path, plan, lease, taken, max_files, max_bytes, check)
+                    _store_member(member, source, path, plan, lease, collected, max_files, max_bytes, check)
             if not plan.outputs_chosen:
                 break
-        if not taken.artifacts:
+        if not collected.artifacts:
             raise OutputRefusedError(verdict("no_output", phase=PhaseName.ARTIFACTS, evidence=[_looked_for(plan)]))
     except BaseException:
         discard_attempt(lease.build.pk, lease.fence)
         raise
-    return taken
+    return collected
 
 
-def record(taken: Taken, lease: BuildLease) -> None:
+def record(collected: Collected, lease: BuildLease) -> None:
     """Write the rows, if the attempt still holds its build. Raises LeaseLostError after removing the stored bytes."""
     try:
         with lease.writing():
-            Artifact.objects.bulk_create(taken.artifacts, batch_size=500)
+            Artifact.objects.bulk_create(collected.artifacts, batch_size=500)
     except BaseException:
         discard_attempt(lease.build.pk, lease.fence)
         raise
@@ -157,7 +157,7 @@ def _store_member(
     output: str,
     plan: Plan,
     lease: BuildLease,
-    taken: Taken,
+    collected: Collected,
     max_files: int,
     max_bytes: int,
     check: Callable[[], None],
@@ -166,17 +166,17 @@ def _store_member(
     if member.isdir() or _is_excluded(name, output, plan):
         return
     if source is None or member.islnk():
-        taken.skipped.append(f"{name!r}: not a regular file")
+        collected.skipped.append(f"{name!r}: not a regular file")
         return
     if reason := name_fault(name):
-        taken.skipped.append(f"{name!r}: {reason}")
+        collected.skipped.append(f"{name!r}: {reason}")
         return
-    if len(taken.artifacts) >= max_files:
+    if len(collected.artifacts) >= max_files:
         raise OutputRefusedError(verdict("too_many_artifacts", phase=PhaseName.ARTIFACTS, limit=max_files))
-    taken.total_bytes += member.size
-    if taken.total_bytes > max_bytes:
+    collected.total_bytes += member.size
+    if collected.total_bytes > max_bytes:
         raise OutputRefusedError(verdict("artifacts_too_large", phase=PhaseName.ARTIFACTS, limit=max_bytes))
-    taken.artifacts.append(_store(name, _Hashing(source, member.size, check), lease, len(taken.artifacts)))
+    collected.artifacts.append(_store(name, _Hashing(source, member.size, check), lease, len(collected.artifacts)))
 
 
 def keep(files: Iterable[tuple[str, bytes]], lease: BuildLease) -> list[Artifact]:
@@ -247,5 +247,5 @@ def _looked_for(plan: Plan) -> str:
     return f"looked for: {', '.join(plan.outputs) or 'nothing'}" + (f" in {plan.root_dir}" if plan.root_dir else "")
 
 
-def usage_of(taken: Taken) -> dict[str, Any]:
-    return {"diskBytes": taken.total_bytes}
+def usage_of(collected: Collected) -> dict[str, Any]:
+    return {"diskBytes": collected.total_bytes}

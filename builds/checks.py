@@ -1,4 +1,4 @@
-"""System checks: a setting that cannot work is told at start, with what to do."""
+"""System checks: report at start a setting that cannot work, with what to do."""
 
 import base64
 from pathlib import Path
@@ -39,7 +39,7 @@ def chef_init_is_compiled(app_configs: Any, **kwargs: Any) -> list[CheckMessage]
 
 
 @register()
-def convex_can_be_told(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+def convex_is_usable(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     if not settings.CONVEX_URL:
         return []
     found: list[CheckMessage] = []
@@ -47,9 +47,9 @@ def convex_can_be_told(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
         guard.parse(settings.CONVEX_URL, is_ours=True)
     except guard.UrlRefusedError as refused:
         found.append(
-            Error("CONVEX_URL is no address that messages can be sent to.", hint=str(refused), id="builds.E004")
+            Error("CONVEX_URL is not a URL that messages can be sent to.", hint=str(refused), id="builds.E004")
         )
-    hint = "Set it to whsec_ and 24 bytes or more in base64: echo whsec_$(openssl rand -base64 32)"
+    hint = "Set it to whsec_ and at least 24 bytes in base64: echo whsec_$(openssl rand -base64 32)"
     try:
         Webhook(settings.CONVEX_WEBHOOK_SECRET)
     except (ValueError, EmptyWebhookSecretError):
@@ -61,7 +61,7 @@ def convex_can_be_told(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
 
 
 def _is_long(secret: str) -> bool:
-    """Whether it has at least 16 bytes in strict base64; the library drops what is none, and takes what is left."""
+    """Whether it has at least 16 bytes in strict base64: the library ignores invalid characters instead."""
     try:
         return len(base64.b64decode(secret.removeprefix("whsec_"), validate=True)) >= 16
     except ValueError:
@@ -74,13 +74,13 @@ def application_is_not_below_the_sites(app_configs: Any, **kwargs: Any) -> list[
     covered = [host for host in settings.ALLOWED_HOSTS if _bare(host).endswith(f".{sites}")]
     if not covered:
         return []
-    hint = "Give the sites a domain that the application's own host is not below."
-    return [Error(f"{covered[0]} is below SITES_DOMAIN, so that it would be a site.", hint=hint, id="builds.E003")]
+    hint = "Choose a domain for sites that does not contain the application's own host."
+    return [Error(f"{covered[0]} is below SITES_DOMAIN, so it would be served as a site.", hint=hint, id="builds.E003")]
 
 
 @register(Tags.security, deploy=True)
 def sites_share_no_domain(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
-    """Browsers take hosts of one domain for one site: cookies set for the domain reach all of them."""
+    """Browsers treat hosts of one domain as one site: cookies set for the domain reach all of them."""
     sites = _domain(settings.SITES_DOMAIN)
     shared = [host for host in settings.ALLOWED_HOSTS if _domain(host) == sites and "." in sites]
     if not shared:

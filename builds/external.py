@@ -1,7 +1,7 @@
-"""What an external builder may do with a build of its queue: take it, keep it, report what came of it.
+"""External builders: claiming a build of their queue, renewing the lease, reporting the result.
 
-The verbs are those of our own workers: a claim raises the fence and takes a lease, and whatever is written later is
-written under that fence. Knows neither HTTP nor signatures.
+As for our own workers, a claim increments the fence and takes a lease, and every later write is made under that fence.
+Knows neither HTTP nor signatures.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -46,20 +46,20 @@ class NotHeldError(RefusalError):
     """The sender may not write about this build."""
 
 
-# --- Taking and keeping ------------------------------------------------------------------------------------------
+# --- Claim and renew ---------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Taken:
-    """A build that an external builder has claimed, and the plain variables it is built with: secrets stay here."""
+class ClaimedBuild:
+    """A build claimed by an external builder, with its plain variables: secrets stay here."""
 
     build: Build
     environment: Mapping[str, str] = field(repr=False)
 
 
 @transaction.atomic
-def take(worker: str) -> Taken | None:
-    """Claim the next build that is for others; None when nothing waits. One whose variables cannot be read fails."""
+def claim_build(worker: str) -> ClaimedBuild | None:
+    """Claim the next build for external builders; None if none waits. A build with unreadable variables fails."""
     while lease := claim(worker, is_external=True):
         try:
             environment = environment_for(lease.build.project)
@@ -71,12 +71,12 @@ def take(worker: str) -> Taken | None:
         _resolve(lease)
         secret = {name for name, _ in environment.secrets}
         plain = {name: value for name, value in environment.build.items() if name not in secret}
-        return Taken(lease.build, plain)
+        return ClaimedBuild(lease.build, plain)
     return None
 
 
 def _resolve(lease: BuildLease) -> None:
-    """Note how this installation would build it. It may not know: an external builder may know more."""
+    """Record how this installation would build it, if it can tell; the external builder may do otherwise."""
     build, revision = lease.build, lease.build.revision
     files = {file.path: bytes(file.content) for file in revision.files.all()}
     try:
@@ -90,7 +90,7 @@ def _resolve(lease: BuildLease) -> None:
 
 @transaction.atomic
 def renew(job_id: UUID, fence: int) -> datetime:
-    """Keep a build for another lease. Returns until when. Raises UnknownBuildError and NotHeldError."""
+    """Renew a build's lease. Returns the new expiry. Raises UnknownBuildError and NotHeldError."""
     lease = _lease_of(job_id, fence, locked=True)
     expiry = timezone.now() + timedelta(seconds=lease.build.lease_seconds)
     with lease.writing(lease_expires_at=expiry):
@@ -98,12 +98,12 @@ def renew(job_id: UUID, fence: int) -> datetime:
 
 
 def held(job_id: UUID, fence: int) -> Build:
-    """The build, if whoever has this fence may still write about it. Raises UnknownBuildError and NotHeldError."""
+    """The build, if the holder of this fence may still write about it. Raises UnknownBuildError and NotHeldError."""
     return _lease_of(job_id, fence).build
 
 
 def _lease_of(job_id: UUID, fence: int, *, locked: bool = False) -> BuildLease:
-    """With `locked`, in a transaction: nobody changes the build until its end."""
+    """With `locked`, the build's row stays locked until the end of the transaction."""
     rows = Build.objects.select_for_update() if locked else Build.objects.select_related("project", "revision")
     build = rows.filter(pk=job_id).first()
     if build is None:
@@ -114,24 +114,24 @@ def _lease_of(job_id: UUID, fence: int, *, locked: bool = False) -> BuildLease:
 
 def _check(build: Build, fence: int) -> None:
     if not build.is_external:
-        raise NotHeldError("This build runs here: nobody outside has a part in it.", code="not_external")
+        raise NotHeldError("This build runs on this installation's own workers.", code="not_external")
     if build.fence != fence or build.status == Status.QUEUED:
         raise NotHeldError(
             "This build is not, or no longer, yours: drop it, and claim another one.", code="stale_fence"
         )
     if build.is_terminal:
-        raise NotHeldError(f"This build has ended before: it is {build.status}. Drop it.", code="build_ended")
+        raise NotHeldError(f"This build has already ended: it is {build.status}. Drop it.", code="build_ended")
     if not build.lease_expires_at or build.lease_expires_at < timezone.now():
-        detail = "Your lease has run out, and another may take this build: drop it, and send heartbeats earlier."
+        detail = "Your lease has expired, and another may take this build: drop it, and send heartbeats sooner."
         raise NotHeldError(detail, code="lease_expired")
 
 
-# --- Reporting ---------------------------------------------------------------------------------------------------
+# --- Report ------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class LogText:
-    """What one stream of a phase, `installation` or `build`, has put out."""
+    """The output of one stream of a phase, `installation` or `build`."""
 
     phase: str
     stream: str
@@ -140,9 +140,9 @@ class LogText:
 
 @dataclass(frozen=True)
 class Result:
-    """What a builder says of its attempt. Files are (name, bytes), with names that builds.artifacts keeps.
+    """What a builder reports of its attempt. Files are (name, bytes), with names that builds.artifacts accepts.
 
-    Of a failure, `verdict` has what is known of a verdict's code, phase, message, hint, evidence and exit_code.
+    For a failure, `verdict` has what is known of its code, phase, message, hint, evidence and exit_code.
     """
 
     job_id: UUID
@@ -154,7 +154,7 @@ class Result:
 
 
 class Report:
-    """A result on its way in: masked, and its files in the store. `record` writes the rows."""
+    """An incoming result: secrets masked, files stored. `record` writes the rows."""
 
     def __init__(self, result: Result, lease: BuildLease) -> None:
         self._result = result
@@ -165,7 +165,7 @@ class Report:
 
     @transaction.atomic
     def record(self) -> Build:
-        """End the attempt: one change of the build with all that belongs to it.
+        """End the attempt: the build's new status, log and artifacts, in one transaction.
 
         Raises UnknownBuildError and NotHeldError.
         """
@@ -177,11 +177,11 @@ class Report:
         return lease.build
 
     def discard(self) -> None:
-        """Take its files out of the store again, and nobody else's."""
+        """Remove this report's files from the store, and no others."""
         discard_keys(self._keys())
 
     def tidy(self) -> None:
-        """Remove what else was stored for the attempt, such as by a process that died while it took the report."""
+        """Remove other files stored for the attempt, such as by a process that died while receiving the report."""
         artifacts.discard_attempt(self._result.job_id, self._result.fence, but=self._keys())
 
     def _keys(self) -> set[str]:
@@ -190,21 +190,21 @@ class Report:
     def _ending(self, build: Build) -> tuple[Status, dict[str, Any]]:
         if self._verdict is None:
             return Status.COMPLETED, {"progress": 100, "usage": {"diskBytes": sum(file.size for file in self._kept)}}
-        if self._verdict.cls == VerdictClass.INFRA:  # no fault of the project: tried again, as with our own workers
+        if self._verdict.cls == VerdictClass.INFRA:  # not the project's fault: retried, as with our own workers
             evidence = "; ".join(self._verdict.evidence[:3]) or self._verdict.message
             return after_fault(EXTERNAL_BUILDS, build, Fault(self._verdict.code, evidence))
         return Status.FAILED, {"phase": self._verdict.phase, "verdict": self._verdict.as_json()}
 
     def _read(self, build: Build) -> None:
-        """The log and the verdict, without the project's secrets; without the texts when those are unknown."""
+        """Read log and verdict with secrets masked; without any texts if the secrets cannot be read."""
         try:
             self._log.set_secrets(environment_for(build.project).secrets)
             logs, given = self._result.logs, self._result.verdict
         except EnvironmentUnreadableError as unreadable:
             names = ", ".join(unreadable.names)
-            left_out = f"[chef] What the builder reported was left out: {names} cannot be read, and so not be masked.\n"
+            left_out = f"[chef] The builder's output was left out: {names} cannot be read, and so not masked.\n"
             logs, given = [LogText(PhaseName.BUILD, "stderr", left_out)], _without_texts(self._result.verdict)
-        # By phases, because each has its own share of what is kept.
+        # By phase, because each has its own share of the stored log.
         ordered = sorted(logs, key=lambda piece: piece.phase != PhaseName.INSTALLATION)
         for phase, pieces in groupby(ordered, key=lambda piece: piece.phase):
             self._log.start_phase(phase)
@@ -215,7 +215,7 @@ class Report:
             self._verdict = self._judged(given)
 
     def _fill(self, piece: LogText) -> None:
-        """As a tool would print it: what is kept of a log is chosen by the piece."""
+        """Write in pieces, as a tool would print it, because the log keeps or drops whole pieces."""
         data = piece.text.encode()
         for start in range(0, len(data), PIECE_BYTES):
             self._log.write(piece.stream, data[start : start + PIECE_BYTES])
@@ -237,14 +237,14 @@ def _without_texts(given: Mapping[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def reported(result: Result) -> Iterator[Report]:
-    """The result on its way in. Raises UnknownBuildError and NotHeldError.
+    """Receive a result. Raises UnknownBuildError and NotHeldError.
 
-    Its files are in the store before the transaction that `record` is part of, and gone when the block raises.
+    Its files are stored before the transaction that calls `record`, and removed if the block raises.
     """
     try:
         report = Report(result, _lease_of(result.job_id, result.fence))
     except OSError:
-        # Of two reports at once, the first may have tidied away what the second was just storing.
+        # Of two concurrent reports, the first may have removed files that the second was storing.
         _lease_of(result.job_id, result.fence)
         raise
     try:

@@ -1,7 +1,7 @@
-"""What an RQ job of the queue `generations` does, and what follows from a generation: a build of its revision.
+"""The task of the RQ queue `generations`, and queueing the build of a finished generation.
 
-Beside `builds.tasks`, because the workers that write projects need no sandbox. The dotted name of `generate_next` is in
-Redis, and is called by workers of older and newer code: it stays.
+Separate from `builds.tasks`, because these workers need no sandbox. The dotted name of `generate_next` is in Redis, and
+is called by workers of older and newer code: do not change it.
 """
 
 from builds.actions import queue_promised_build
@@ -14,7 +14,7 @@ from projects.models import Generation, Revision
 
 
 def generate_next() -> None:
-    """Claim the best eligible generation, if there is one, and run it to its end."""
+    """Claim the best eligible generation, if any, and run it to its end."""
     running.run_next(GENERATIONS, _run)
 
 
@@ -23,7 +23,7 @@ def _run(lease: Lease[Generation]) -> None:
 
 
 def build_generated(generation: Generation, revision: Revision) -> None:
-    """Queue the build of what a generation has made; of a repair, as the child of the build that it repairs."""
+    """Queue the build of a generation's revision; for a repair, as the child of the build it repairs."""
     repaired = None
     if generation.root_id:
         of_base = Build.objects.filter(revision=generation.base_id, generation__isnull=False)

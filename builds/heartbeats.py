@@ -14,13 +14,13 @@ FORGOTTEN_AFTER = timedelta(days=1)
 
 
 class Beat:
-    """The heartbeat of this process. `tell` may be called often; it writes every BEAT_SECONDS."""
+    """The heartbeat of this process. `record` may be called often; it writes every BEAT_SECONDS."""
 
     def __init__(self, service: Heartbeat.Service) -> None:
         self._service = service
         self._told_at = float("-inf")
 
-    def tell(self) -> None:
+    def record(self) -> None:
         if time.monotonic() - self._told_at < BEAT_SECONDS:
             return
         now = timezone.now()

@@ -48,7 +48,7 @@ def prune_build(build: Build) -> Freed:
     if build.previews.filter(expires_at__gt=timezone.now()).exists():
         raise NotPrunableError("It has a preview: wait until that has expired.")
     artifacts, encoded = Artifact.objects.filter(build=build), EncodedArtifact.objects.filter(artifact__build=build)
-    kept, compressed = _weight(artifacts), _weight(encoded)
+    kept, compressed = _count_and_bytes(artifacts), _count_and_bytes(encoded)
     chunks = LogChunk.objects.filter(build=build)
     logged = chunks.aggregate(size=Sum(ByteLength("text")))["size"] or 0
     keys = [*artifacts.values_list("storage_key", flat=True), *encoded.values_list("storage_key", flat=True)]
@@ -67,6 +67,6 @@ def why_not(build: Build) -> str:
     return "It has already been pruned." if build.pruned_at else ""
 
 
-def _weight(rows: QuerySet[Any]) -> tuple[int, int]:
+def _count_and_bytes(rows: QuerySet[Any]) -> tuple[int, int]:
     found = rows.aggregate(count=Count("pk"), size=Sum("size"))
     return found["count"], found["size"] or 0

@@ -1,7 +1,7 @@
-"""What an expired lease or an orphan container of a build gets.
+"""Cleans up after builds: expired leases, and orphaned containers.
 
-The first needs only the database: the reaper process does it, see chef.jobs.reaping. Orphans are removed beside each
-engine, by the sweeper that runs with the workers there. Any number of either may run at once: every change is a
+The reaper process handles leases, which needs only the database, see chef.jobs.reaping. The sweeper, which runs with
+the workers beside each engine, removes orphans. Any number of either may run at once: every change is a
 compare-and-set, and removing twice is harmless.
 """
 
@@ -17,19 +17,19 @@ logger = logging.getLogger(__name__)
 
 
 def reap_abandoned() -> int:
-    """Take every build whose lease has run out, an external one too, from its silent worker. Returns how many."""
+    """Take builds with an expired lease, external ones too, from their silent workers. Returns how many."""
     return reaping.reap_abandoned(LOCAL_BUILDS, discard=lambda build: discard_attempt(build.pk, build.fence))
 
 
 def sweep(sandbox: Sandbox) -> int:
-    """Remove what attempts that are over have left on this engine. Returns how many attempts were swept.
+    """Remove what finished attempts have left on this engine. Returns how many attempts were swept.
 
-    The engine is listed before the database is asked: whatever is listed was made after its claim was committed.
+    List the engine before querying the database: everything listed was created after its claim was committed.
     """
     swept = 0
     for identity in sandbox.leftovers():
         if not Build.objects.held(identity.build, identity.fence).exists():
             sandbox.remove(identity)
             swept += 1
-            logger.info("swept what attempt %s of build %s had left", identity.fence, identity.build)
+            logger.info("removed what attempt %s of build %s left behind", identity.fence, identity.build)
     return swept

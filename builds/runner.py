@@ -1,7 +1,7 @@
 """The five phases of a build, in order. Knows no Docker, no HTTP and no RQ.
 
-A phase that ends the build raises BuildFailedError with a verdict. An engine or storage fault is ours: the build goes
-back to the queue until its attempts are spent.
+A phase that ends the build raises BuildFailedError with a verdict. An engine or storage fault is an infra fault: the
+build is requeued until its attempts are used up.
 """
 
 import logging
@@ -54,7 +54,7 @@ class BuildFailedError(Exception):
 
 
 class Run:
-    """One attempt at one build, under its lease, in a sandbox."""
+    """One attempt of a build, under its lease, in a sandbox."""
 
     def __init__(self, lease: BuildLease, open_sandbox: Callable[[], Sandbox]) -> None:
         self.lease = lease
@@ -70,9 +70,9 @@ class Run:
         self.environment = BuildEnvironment()
 
     def execute(self) -> None:
-        """Run the phases to a terminal status, or give the build back.
+        """Run the phases to a terminal status, or hand the build back.
 
-        Raises LeaseLostError when it is no longer ours.
+        Raises LeaseLostError when the lease is lost.
         """
         try:
             with self.log:
@@ -91,7 +91,7 @@ class Run:
         except LeaseLostError:
             artifacts.discard_attempt(
                 self.build.pk, self.lease.fence
-            )  # as of a build that is cancelled at its very end
+            )  # such as when the build is cancelled at the very end
             raise
         except Exception as fault:
             self.retry_later(fault)
@@ -99,7 +99,7 @@ class Run:
     # --- The five phases ----------------------------------------------------------------------------------------
 
     def prepare(self) -> Plan:
-        """Files in: resolve the strategy, open the sandbox and lay the files."""
+        """Resolve the strategy, open the sandbox and put the files in."""
         with self.phase(PhaseName.PREPARATION):
             self.environment = self.read_environment()
             self.log.set_secrets(self.environment.secrets)
@@ -112,21 +112,21 @@ class Run:
             for reason in plan.reasons:
                 self.log.system_line(reason)
             for fence in range(1, self.lease.fence):
-                sandbox.remove(Identity(self.build.pk, fence))  # what a killed attempt left behind
+                sandbox.remove(Identity(self.build.pk, fence))  # left behind by a killed attempt
             self.workspace = sandbox.open(Identity(self.build.pk, self.lease.fence), image=image, limits=self.limits)
             self.workspace.put(with_generated(files, plan), find_runtime(plan.runtime).toolbox)
             return plan
 
     def install(self, plan: Plan) -> None:
-        """Dependencies, with the package registries in reach and nothing else."""
+        """Install dependencies; the network reaches only the package registries."""
         self.run_command(PhaseName.INSTALLATION, plan.install_command, plan, with_registries=True)
 
     def compile(self, plan: Plan) -> None:
-        """The build itself, sealed: no network at all."""
+        """Run the build command, without any network."""
         self.run_command(PhaseName.BUILD, plan.build_command, plan, with_registries=False)
 
     def collect(self, plan: Plan) -> None:
-        """Outputs out, after the last process has died."""
+        """Collect the outputs, after the last process has ended."""
         assert self.workspace is not None
         with self.phase(PhaseName.ARTIFACTS):
             try:
@@ -147,12 +147,12 @@ class Run:
             self.log.system_line(f"Artifacts: {len(taken.artifacts):,} files, {taken.total_bytes:,} bytes.")
 
     def clean_up(self) -> None:
-        """Containers and volume gone, whatever happened. A fault here is left to the sweeper."""
+        """Remove containers and the volume in any case. If this fails, the sweeper does it."""
         try:
             with self.phase(PhaseName.CLEANUP):
                 self.remove_workspace()
         except (LeaseLostError, DatabaseError):
-            self.remove_workspace()  # not ours to write about any more, but still ours to remove
+            self.remove_workspace()  # no longer ours to write about, but still ours to remove
 
     # --- What the phases lean on --------------------------------------------------------------------------------
 
@@ -161,13 +161,13 @@ class Run:
             if self.workspace:
                 self.workspace.remove()
         except SandboxError as fault:
-            logger.warning("build %s: clean-up is left to the sweeper: %s", self.build.pk, fault)
+            logger.warning("build %s: clean-up failed; the sweeper will do it: %s", self.build.pk, fault)
 
     def read_environment(self) -> BuildEnvironment:
         try:
             return environment_for(self.build.project)
         except EnvironmentUnreadableError as unreadable:
-            # A key that is gone does not come back by itself: further attempts would end here too.
+            # A missing key does not come back by itself: further attempts would end here too.
             names = ", ".join(unreadable.names)
             raise BuildFailedError(
                 verdict("environment_unreadable", phase=PhaseName.PREPARATION, names=names)
@@ -224,7 +224,7 @@ class Run:
         )
 
     def account(self, outcome: Outcome) -> None:
-        if outcome.peak_memory_bytes:  # else it was over before it could be measured
+        if outcome.peak_memory_bytes:  # otherwise it ended before it could be measured
             peak, cpu = self.usage.get("peakMemoryBytes", 0), self.usage.get("cpuSeconds", 0.0)
             self.usage["peakMemoryBytes"] = max(peak, outcome.peak_memory_bytes)
             self.usage["cpuSeconds"] = round(cpu + outcome.cpu_seconds, 3)
@@ -238,7 +238,7 @@ class Run:
         with self.lease.writing(phase=name, progress=PROGRESS[name]):
             run.save()
             self.event(name)
-        if name != PhaseName.CLEANUP:  # it comes after every fault: the verdict is to name the phase of the fault
+        if name != PhaseName.CLEANUP:  # clean-up follows every failure: the verdict must name the phase that failed
             self.build.phase = name
         self.log.start_phase(name, on_line)
         try:
@@ -259,7 +259,7 @@ class Run:
 
     def close(self, run: PhaseRun, status: PhaseRun.Status) -> None:
         if self.lease.lost.is_set():
-            return  # whoever took the build has closed our phases
+            return  # the process that took the build has closed our phases
         self.log.end_phase()
         run.status, run.finished_at = status, timezone.now()
         with self.lease.writing():
@@ -277,7 +277,7 @@ class Run:
     def check_interrupts(self, *, ignore_shutdown: bool = False) -> None:
         """Raises LeaseLostError, and WorkerStoppingError unless a shutdown is ignored."""
         if self.lease.lost.is_set():
-            raise LeaseLostError(f"build {self.build.pk} is no longer ours")
+            raise LeaseLostError(f"build {self.build.pk} is no longer held by this worker")
         if self.lease.interrupted.is_set() and not ignore_shutdown:
             raise WorkerStoppingError
 
@@ -287,13 +287,13 @@ class Run:
         self.lease.end(status, usage=self.usage, egress=self.egress, **changes)
 
     def hand_back(self) -> None:
-        """This worker is stopping: the build goes on elsewhere, and no attempt is counted against it."""
+        """This worker is stopping: requeue the build without counting an attempt."""
         self.lease.end(Status.QUEUED, outcome="handed_back", available_at=timezone.now(), phase="", progress=0)
         LOCAL_BUILDS.wake_up()
 
     def retry_later(self, fault: Exception) -> None:
-        """A fault of ours: the build is tried again, by itself, until its attempts are spent."""
-        logger.warning("build %s: attempt %s faulted", self.build.pk, self.lease.fence, exc_info=fault)
+        """After an infra fault, requeue the build until its attempts are used up."""
+        logger.warning("build %s: attempt %s ended by an infra fault", self.build.pk, self.lease.fence, exc_info=fault)
         seen = Fault(fault_code(fault), self.log.masked(str(fault))[:400])
         status, changes = after_fault(LOCAL_BUILDS, self.build, seen)
         self.lease.end(status, **changes)
@@ -305,7 +305,7 @@ class WorkerStoppingError(Exception):
 
 
 def fault_code(fault: Exception) -> str:
-    """The catalogue's code for a fault of ours."""
+    """The catalogue's code for an infra fault."""
     codes: list[tuple[type[Exception] | tuple[type[Exception], ...], str]] = [
         (ImageMissingError, "image_missing"),
         (SandboxError, "engine_unavailable"),
@@ -315,7 +315,7 @@ def fault_code(fault: Exception) -> str:
 
 
 def strategy_request(strategy: dict[str, Any]) -> StrategyRequest:
-    """The API's strategy, as detection reads it."""
+    """The API's strategy as detection takes it."""
     return StrategyRequest(
         runtime=strategy.get("runtime"),
         version=strategy.get("version"),
@@ -327,14 +327,14 @@ def strategy_request(strategy: dict[str, Any]) -> StrategyRequest:
 
 
 def resolved_strategy(plan: Plan, strategy: dict[str, Any]) -> dict[str, Any]:
-    """What a build does, with what, and within which limits: timeout in milliseconds, memory in bytes."""
+    """The plan and limits of a build for the API: timeout in milliseconds, memory in bytes."""
     limits = limits_of(strategy)
     timeout = round(timeout_of(strategy) * 1000)
     return plan.as_json() | {"timeout": timeout, "memory": limits.memory_bytes, "cpus": limits.cpus}
 
 
 def timeout_of(strategy: dict[str, Any]) -> float:
-    """Seconds that the whole build may take; a strategy may only ask for less than the installation allows."""
+    """Seconds that the whole build may take: the strategy's, up to the installation's maximum."""
     return min(float(strategy.get("timeout", float("inf"))) / 1000, float(settings.WORKER_TIMEOUT))
 
 
@@ -348,7 +348,7 @@ def limits_of(strategy: dict[str, Any]) -> Limits:
 
 
 def with_generated(files: list[InputFile], plan: Plan) -> list[InputFile]:
-    """The project's files, with those that preparation adds or replaces."""
+    """The project's files, plus those that preparation adds or replaces."""
     root = f"{plan.root_dir}/" if plan.root_dir else ""
     added = {root + path: text.encode() for path, text in plan.generated.items()}
     kept = [file for file in files if file.path not in added]

@@ -1,6 +1,6 @@
-"""What an RQ job of the queue `builds` does. A job carries nothing; the database says what there is to do.
+"""The task of the RQ queue `builds`. A job carries no data; the work is in the database.
 
-The dotted name of `run_next` is in Redis, and is called by workers of older and newer code: it stays.
+The dotted name of `run_next` is in Redis, and is called by workers of older and newer code: do not change it.
 """
 
 from builds.queue.claims import LOCAL_BUILDS, BuildLease
@@ -12,12 +12,12 @@ from chef.jobs import running
 
 
 def open_sandbox() -> Sandbox:
-    """The engine that this installation uses. Raises SandboxError when it does not answer."""
+    """The sandbox of this installation. Raises SandboxError if the engine does not answer."""
     return DockerSandbox(discover)
 
 
 def run_next() -> None:
-    """Claim the best eligible build, if there is one, and run it to its end."""
+    """Claim the best eligible build, if any, and run it to its end."""
     running.run_next(LOCAL_BUILDS, _run)
 
 

@@ -1,4 +1,4 @@
-"""What the workers of one machine share: what they load before they fork, and the sweeper beside them.
+"""What the workers of one machine share: preloading before the fork, and the sweeper.
 
 The pool itself is chef.jobs.pool.
 """
@@ -19,19 +19,19 @@ from builds.reaper import sweep
 from builds.sandbox.chef_init import first_process
 from builds.sandbox.contract import SandboxError
 from builds.sandbox.engine import FAULTS, api_version, engine_status, guarded
-from builds.tasks import open_sandbox  # also so that processes forked for a build need not import anything
+from builds.tasks import open_sandbox  # also preloads it for processes forked for a build
 
 logger = logging.getLogger(__name__)
 
 SWEEP_SECONDS = 10
-# A container's name is new each time it is made: hosts that are gone do not come back.
+# A recreated container has a new host name: hosts that are gone do not come back.
 FORGOTTEN_AFTER = timedelta(days=1)
 
 
 def warm_up() -> None:
-    """Do once, before the forks, what each process that runs a build would otherwise do for itself."""
+    """Do once, before forking, what each build's process would otherwise have to do itself."""
     mimetypes.init()
-    storages["default"]  # loads its client, and connects to nothing
+    storages["default"]  # loads its client without connecting
     if warning := first_process().warning:
         logger.warning(warning)
     with contextlib.suppress(*FAULTS):
@@ -39,12 +39,12 @@ def warm_up() -> None:
 
 
 def sweep_for_ever(workers: int) -> None:
-    """Beside the workers: record every few seconds that this machine is alive, and keep its engine clean."""
+    """Runs beside the workers: records every few seconds that this machine is alive, and cleans its engine."""
     while True:
         try:
             sweep_and_report(workers)
         except Exception:
-            logger.exception("the sweeper failed and goes on")
+            logger.exception("the sweeper failed and continues")
         connections.close_all()
         time.sleep(SWEEP_SECONDS)
 

@@ -79,16 +79,16 @@ def add_revision(
 @transaction.atomic
 def restore(revision: Revision) -> Revision:
     """Restore an earlier revision's files as a new revision; history is never deleted."""
-    return _made_again(revision, strategy=revision.strategy, origin=Revision.Origin.REPAIR)
+    return _copied(revision, strategy=revision.strategy, origin=Revision.Origin.REPAIR)
 
 
 @transaction.atomic
 def with_strategy(revision: Revision, strategy: Mapping[str, Any]) -> Revision:
     """A revision's files as a new revision, with another strategy request."""
-    return _made_again(revision, strategy=strategy, origin=Revision.Origin.UPLOAD)
+    return _copied(revision, strategy=strategy, origin=Revision.Origin.UPLOAD)
 
 
-def _made_again(revision: Revision, *, strategy: Mapping[str, Any], origin: Revision.Origin) -> Revision:
+def _copied(revision: Revision, *, strategy: Mapping[str, Any], origin: Revision.Origin) -> Revision:
     return add_revision(
         revision.project,
         files=[NewFile(file.path, bytes(file.content), file.executable) for file in revision.files.all()],

@@ -1,4 +1,4 @@
-"""What is built: projects, their revisions and who owns them."""
+"""What is built: projects, revisions, and their owners."""
 
 from django.apps import AppConfig
 

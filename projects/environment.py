@@ -76,7 +76,7 @@ class EnvironmentFault:
 
 
 class InvalidEnvironmentError(RefusalError):
-    """The environment cannot be kept. `faults` names everything that is wrong with it."""
+    """The environment is invalid. `faults` lists every error."""
 
     code, status = "invalid_environment", 400
 
@@ -93,10 +93,10 @@ class InvalidEnvironmentError(RefusalError):
 
 
 class EnvironmentUnreadableError(Exception):
-    """These variables were sealed with a key that this installation does not have any more."""
+    """These variables were encrypted with a key that this installation no longer has."""
 
     def __init__(self, names: list[str]) -> None:
-        super().__init__(f"no key opens {', '.join(names)}")
+        super().__init__(f"no key decrypts {', '.join(names)}")
         self.names = names
 
 
@@ -238,7 +238,7 @@ def _check_totals(project: Project, *, where: str) -> None:
 
 
 def environment_for(project: Project) -> BuildEnvironment:
-    """The environment of a build's phases. Raises EnvironmentUnreadableError when a key is missing."""
+    """The environment of a build's phases. Raises EnvironmentUnreadableError if a key is missing."""
     variables = _opened(project)
     if unreadable := [row.name for row, value in variables if value is None]:
         raise EnvironmentUnreadableError(unreadable)

@@ -1,4 +1,4 @@
-"""The table of idempotency keys, as `chef.web.idempotency` uses it. The setting IDEMPOTENCY_KEYS names it."""
+"""The table of idempotency keys for `chef.web.idempotency`. The setting IDEMPOTENCY_KEYS names it."""
 
 from datetime import datetime
 

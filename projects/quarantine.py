@@ -1,4 +1,4 @@
-"""Projects of which nothing may run until staff release them. What runs of them, only those who know of builds stop."""
+"""Quarantine: nothing of a project may run until staff release it. Stopping its builds is up to builds.actions."""
 
 from django.contrib.auth.models import User
 
@@ -7,19 +7,19 @@ from projects.models import Project, Quarantine
 
 
 class QuarantinedError(RefusalError):
-    """Nothing of the project may be built or generated just now."""
+    """Nothing of the project may be built or generated now."""
 
     code = "project_quarantined"
 
     def __init__(self) -> None:
         super().__init__(
             "The operator has put this project in quarantine: nothing of it is built until it is released. "
-            "Nothing has been kept of this request: ask the operator."
+            "Nothing of this request was stored: ask the operator."
         )
 
 
 def put_in_quarantine(project: Project, *, by: User, reason: str) -> None:
-    """One that is in it stays in it, for the newer reason."""
+    """Put a project in quarantine; if it already is, replace the reason."""
     Quarantine.objects.update_or_create(project=project, defaults={"by": by, "reason": reason})
 
 

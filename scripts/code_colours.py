@@ -1,6 +1,6 @@
-"""Writes static/css/code-colours.css: the colours of source files, made of two of Pygments' styles.
+"""Writes static/css/code-colours.css: the colours of source files, from two of Pygments' styles.
 
-Those were chosen because every colour of theirs stands out well enough from our backgrounds (WCAG AA): a test asks.
+They were chosen because all of their colours have enough contrast on our backgrounds (WCAG AA), which a test checks.
 Run it again when Pygments has changed them: `.venv/bin/python -m scripts.code_colours`.
 """
 
@@ -25,25 +25,25 @@ def style_sheet() -> str:
 
 
 def colours(name: str) -> set[str]:
-    """Every colour that a style gives to text that can be seen, as six hexadecimal digits."""
-    return {told["color"] for kind, told in get_style_by_name(name) if _is_shown(kind) and told["color"]}
+    """Every colour that a style gives to visible text, as six hexadecimal digits."""
+    return {style["color"] for kind, style in get_style_by_name(name) if _is_shown(kind) and style["color"]}
 
 
 def _is_shown(kind: Any) -> bool:
-    """What a lexer does not understand is no fault of the file, and spaces have no colour."""
+    """Skips errors, which are the lexer's rather than the file's, and white space, which has no colour."""
     return kind is not Error and kind is not Whitespace
 
 
 def _rules(name: str) -> str:
-    """One rule for all classes that look alike. Backgrounds and frames are left to our own style sheets."""
+    """One rule for all classes with the same look. Backgrounds and borders are left to our own style sheets."""
     alike = defaultdict(list)
-    for kind, told in get_style_by_name(name):
+    for kind, style in get_style_by_name(name):
         short = STANDARD_TYPES.get(kind)
         if not short or not _is_shown(kind) or kind is Text:
             continue
-        # Each says all, so that nothing of the light style is left in the dark one.
-        weight, slant = "bold" if told["bold"] else "normal", "italic" if told["italic"] else "normal"
-        colour = f"#{told['color']}" if told["color"] else "inherit"
+        # Each rule sets all properties, so that nothing of the light style remains in the dark one.
+        weight, slant = "bold" if style["bold"] else "normal", "italic" if style["italic"] else "normal"
+        colour = f"#{style['color']}" if style["color"] else "inherit"
         alike[f"color: {colour}; font-weight: {weight}; font-style: {slant};"].append(f".source .{short}")
     return "".join(f"{', '.join(classes)} {{ {rule} }}\n" for rule, classes in alike.items())
 

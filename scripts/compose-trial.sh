@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Tries Dockerfile and docker-compose.yml for real: builds the image, brings a stack of its own up on a free port, looks
-# at what is published and mounted, builds a project through that port, opens its site, and takes everything down again.
+# Tests Dockerfile and docker-compose.yml: builds the image, starts a separate stack on a free port, checks published
+# ports and mounts, builds a project through that port, opens its site, and takes everything down again.
 #
 #   scripts/compose-trial.sh [PROJECT_FOLDER]    default: examples/react-ts-vite
-#   scripts/compose-trial.sh --clean             remove the look-alike images that earlier trials have made
+#   scripts/compose-trial.sh --clean             remove the look-alike images of earlier trials
 #
-# The public images that the engine lacks are made here from Debian's packages, under their public names and labelled
-# chef.lookalike=1: they honour as much of the official images' ways as docker-compose.yml uses. That takes root and
-# mmdebstrap. Where an image registry answers, pull the three first, and nothing is made.
-# The runtimes' images (chef-runtime/*) are the workers' matter: pulled, or made before by `manage.py prepare_runtimes`.
+# Public images that the engine lacks are built from Debian packages, under their public names and labelled
+# chef.lookalike=1, with as much of the official images' behaviour as docker-compose.yml uses. That needs root and
+# mmdebstrap. With an image registry, pull the three first, and none is built.
+# The workers pull the runtimes' images (chef-runtime/*), unless `manage.py prepare_runtimes` has built them before.
 
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -37,7 +37,7 @@ make_python() {
 }
 
 make_postgres() {
-    # Debian's package would make a cluster of its own at once.
+    # Otherwise Debian's package creates a cluster at once.
     hook essential 'mkdir -p /etc/postgresql-common
         echo create_main_cluster=false >/etc/postgresql-common/createcluster.conf'
     hook install "install -d -o postgres -g postgres -m 1777 /var/lib/postgresql/data
@@ -53,7 +53,7 @@ make_redis() {
     make_image "$REDIS" redis-server 'CMD ["redis-server"]' 'WORKDIR /data' 'VOLUME /data'
 }
 
-# A new database is made as the official image makes one: its first user, with the password demanded over TCP.
+# Creates a new database like the official image: its first user, with a password required over TCP.
 readonly POSTGRES_ENTRYPOINT='#!/bin/sh
 set -eu
 if [ "$1" = postgres ] && [ ! -s "$PGDATA/PG_VERSION" ]; then
@@ -67,7 +67,7 @@ end
 fi
 exec "$@"'
 
-# hook STAGE SCRIPT: what the next image's tree has done to it, from inside, before or after its packages are installed.
+# hook STAGE SCRIPT: a script to run in the next image's tree, before or after its packages are installed.
 hook() {
     local stage=$1 script=$2
     [ "$stage" = essential ] || stage=customize
@@ -80,11 +80,11 @@ make_image() {
     local name=$1 packages=$2 change changes=()
     shift 2
     command -v mmdebstrap >/dev/null || fail "mmdebstrap is not installed: apt-get install mmdebstrap, or pull $name"
-    [ "$(id -u)" = 0 ] || fail "making $name takes root: run this as root, or pull $name"
-    say "making a look-alike of $name"
+    [ "$(id -u)" = 0 ] || fail "building $name needs root: run this as root, or pull $name"
+    say "building a look-alike of $name"
     for change in "LABEL $LABEL" 'ENV LANG=C.UTF-8' "$@"; do changes+=(--change "$change"); done
     apt-config dump | grep '^Acquire::https\?::' >"$scratch/apt.conf" || true
-    # By way of a file: from a pipe that ends early, the engine would import half a system under a public name.
+    # Through a file: from a pipe that ends early, the engine would import half a system under a public name.
     debian_sources | mmdebstrap --quiet --variant=essential --include="$packages" --aptopt="$scratch/apt.conf" \
         --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
         "${hooks[@]}" bookworm "$scratch/root.tar" -
@@ -93,13 +93,13 @@ make_image() {
     hooks=()
 }
 
-# The archives that this machine's own apt is set up for: a mirror stays a mirror.
+# The archives that this machine's apt uses, mirrors included.
 debian_sources() {
     apt-get indextargets --format '$(ORIGIN) deb $(REPO_URI) $(RELEASE) $(COMPONENT)' 'Created-By: Packages' |
-        sed -n 's/^Debian //p' | grep . || fail "apt knows no Debian archive here: run apt-get update"
+        sed -n 's/^Debian //p' | grep . || fail "apt has no Debian archive: run apt-get update"
 }
 
-# By name and label: an image that was built on a look-alike has inherited its label.
+# By name and label: images built on a look-alike inherit its label.
 clean() {
     local name
     for name in "$PYTHON" "$POSTGRES" "$REDIS"; do
@@ -109,7 +109,7 @@ clean() {
 
 # --- The stack -----------------------------------------------------------------------------------------------------
 
-# Compose's second version where it is, its first one otherwise; and no .env of this checkout.
+# Compose version 2 if installed, otherwise version 1; without this checkout's .env.
 compose() {
     if docker compose version >/dev/null 2>&1; then
         docker compose --env-file "$scratch/env" "$@"
@@ -131,7 +131,7 @@ set_up_environment() {
 
 random() { od -An -N24 -tx1 /dev/urandom | tr -d ' \n'; }
 
-# From a copy, so that the certificates that Dockerfile wants on such a machine need not lie in the checkout.
+# From a copy, so that certificates for the Dockerfile need not be in the checkout.
 build_image() {
     local wanted
     wanted=$(ls -d Dockerfile .dockerignore $(sed -n 's/^!//p' .dockerignore) 2>/dev/null || true)
@@ -141,7 +141,7 @@ build_image() {
         mkdir -p "$scratch/context/certs"
         cp "$SSL_CERT_FILE" "$scratch/context/certs/host.crt"
     fi
-    # The host's network: engines on such machines may give builds no way out of their own.
+    # The host's network: engines on such machines may have no network for image builds.
     docker build --quiet --force-rm --network host --tag "$CHEF_IMAGE" \
         --build-arg PIP_INDEX_URL --build-arg PIP_TRUSTED_HOST "$scratch/context"
 }
@@ -175,7 +175,7 @@ take_down() {
     exit "$status"
 }
 
-# --- What is tried -------------------------------------------------------------------------------------------------
+# --- The checks ----------------------------------------------------------------------------------------------------
 
 check_doors() {
     local container service
@@ -185,21 +185,21 @@ check_doors() {
         [ "$service" = worker ] || ! docker inspect --format '{{.Mounts}}' "$container" | grep -q docker.sock ||
             fail "$service has the Docker socket"
     done
-    [ "$(docker port "$(compose ps --quiet web)")" = "3001/tcp -> 127.0.0.1:$PORT" ] || fail "web is elsewhere"
+    [ "$(docker port "$(compose ps --quiet web)")" = "3001/tcp -> 127.0.0.1:$PORT" ] || fail "web is published elsewhere"
     for service in postgres redis web worker sender reaper; do
         [ "$(compose exec -T "$service" id -u)" != 0 ] || fail "$service runs as root"
     done
 }
 
 check_redis() {
-    compose exec -T -e REDISCLI_AUTH= redis redis-cli ping 2>&1 | grep -q NOAUTH || fail "Redis asks for no password"
+    compose exec -T -e REDISCLI_AUTH= redis redis-cli ping 2>&1 | grep -q NOAUTH || fail "Redis does not ask for a password"
     compose exec -T redis redis-cli set compose-trial kept
     compose restart redis
     wait_healthy redis
-    compose exec -T redis redis-cli get compose-trial | grep -q kept || fail "Redis forgot across a restart"
+    compose exec -T redis redis-cli get compose-trial | grep -q kept || fail "Redis lost data in a restart"
 }
 
-# Submits the folder, waits for its build, and fetches the first artifact: the API's client that any program could be.
+# Submits the folder, waits for its build, and fetches the first artifact, as any client of the API could.
 build_project() {
     TOKEN=$(compose exec -T web python manage.py create_token trial --create-user --scope publish --days 1 | tr -d '\r') \
         python3 - "$1" "http://127.0.0.1:$PORT" "$BUILD_SECONDS" <<'client'
@@ -256,12 +256,12 @@ main() {
     build_image
     say "starting the stack"
     start_stack
-    say "looking at its doors"
+    say "checking ports and mounts"
     check_doors
     check_redis
     say "building $project"
     build_project "$project"
-    [ -z "$(ls "$BUILD_DIR" 2>/dev/null)" ] || fail "something is left in the workers' folder"
+    [ -z "$(ls "$BUILD_DIR" 2>/dev/null)" ] || fail "files are left in the workers' folder"
     say "the stack works"
 }
 

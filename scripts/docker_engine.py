@@ -1,4 +1,4 @@
-"""Docker Engine: whether one answers, and the machine's or one of our own where none does."""
+"""Docker Engine: whether one answers, and starting the machine's or a private one if none does."""
 
 import contextlib
 import http.client
@@ -28,44 +28,44 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 def answers(host: str) -> bool:
-    """Whether an engine answers at DOCKER_HOST. Raises SetupError when it is there and we may not speak to it."""
+    """Whether an engine answers at DOCKER_HOST. Raises SetupError if it runs but access is denied."""
     parts = urlsplit(host)
     try:
         if parts.scheme != "unix":
-            # Over TCP or SSH, the settings of the client decide; that somebody listens must do here.
+            # Over TCP or SSH, access depends on the client's settings: only check that a server listens.
             socket.create_connection((parts.hostname or "", parts.port or 2375), timeout=_ANSWER_SECONDS).close()
             return True
         with contextlib.closing(_UnixConnection(parts.path)) as engine:
             engine.request("GET", "/_ping")
             return engine.getresponse().status == http.client.OK
-    except PermissionError as fault:
-        hint = "Run this as root, or have your user added to the group docker and sign in again."
-        raise SetupError(f"You may not use the Docker Engine at {host}. {hint}") from fault
+    except PermissionError as error:
+        hint = "Run this as root, or add your user to the group docker and sign in again."
+        raise SetupError(f"You may not use the Docker Engine at {host}. {hint}") from error
     except (OSError, http.client.HTTPException):
         return False
 
 
 def start(place: Place) -> Service:
-    """The machine's engine for the default address, one of our own for another. Raises SetupError."""
+    """Start the machine's engine for the default address, a private one for another. Raises SetupError."""
     host = place.docker_host
     if os.geteuid() != 0 or urlsplit(host).scheme != "unix":
         raise SetupError(f"No Docker Engine answers at {host}. Start it there, or set DOCKER_HOST to where it is.")
     if host == DEFAULT_DOCKER_HOST and _SYSTEMD.exists():
         return _start_unit(place)
-    options = [] if host == DEFAULT_DOCKER_HOST else _apart(place)
+    options = [] if host == DEFAULT_DOCKER_HOST else _private_options(place)
     plain = _dockerd(place, host, options)
     try:
         bring_up(plain, lambda: answers(host), seconds=40)
         return plain
     except SetupError:
-        # Some machines let nobody set up a bridge. Builds need none: they have no network of Docker's.
+        # Some machines do not allow setting up a bridge. Builds need none: they do not use Docker's networks.
         bare = _dockerd(place, host, [*options, "--bridge=none", "--iptables=false", "--ip6tables=false"])
         bring_up(bare, lambda: answers(host), seconds=40)
         return bare
 
 
 def _dockerd(place: Place, host: str, options: list[str]) -> Service:
-    # Debian's, and not another one that is first on PATH: it has to fit the containerd and runc beside it.
+    # Debian's, not another one that comes first on PATH: it must match the containerd and runc beside it.
     debians = "/usr/sbin/dockerd"
     argv = [debians if os.access(debians, os.X_OK) else shutil.which("dockerd") or debians, f"--host={host}", *options]
     environment = {**os.environ, "PATH": f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"}
@@ -73,23 +73,23 @@ def _dockerd(place: Place, host: str, options: list[str]) -> Service:
     return Service("docker", argv, log=place.log("docker"), environment=environment, stage=FIRST_STAGE, grace=30)
 
 
-def _apart(place: Place) -> list[str]:
-    """Options that keep a second engine out of the way of the machine's own."""
+def _private_options(place: Place) -> list[str]:
+    """Options that keep a second engine separate from the machine's own."""
     folder = place.data / "docker"
     folder.mkdir(parents=True, exist_ok=True)
-    run = Path("/run") / f"{place.environment['CHEF_INSTALLATION']}-docker"  # sockets again: a short path
+    run = Path("/run") / f"{place.environment['CHEF_INSTALLATION']}-docker"  # for sockets: a short path
     return [f"--data-root={folder}", f"--exec-root={run}", f"--pidfile={run}.pid", "--bridge=none", "--iptables=false"]
 
 
 class _Unit(Service):
-    """The engine as a unit of systemd, which we start and stop and nothing else."""
+    """The engine as a systemd unit, which is only started and stopped here."""
 
     def start(self) -> None:
         self._systemctl("start", "docker.service")
 
     @property
     def is_running(self) -> bool:
-        return False  # systemd restarts what dies, and stopping takes as long as it takes
+        return False  # systemd restarts it, and stopping has no time limit
 
     @property
     def exit_code(self) -> int | None:
@@ -107,5 +107,5 @@ def _start_unit(place: Place) -> Service:
     unit.start()
     if not until(lambda: answers(place.docker_host), seconds=40):
         unit.ask_to_stop()
-        raise SetupError("systemd started docker.service, and no engine answers. See `journalctl --unit docker`.")
+        raise SetupError("systemd started docker.service, but no engine answers. See `journalctl --unit docker`.")
     return unit

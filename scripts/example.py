@@ -1,8 +1,8 @@
-"""A client of the v1 API for the terminal: sends a folder or a prompt, shows the build as it goes, and what came out.
+"""A terminal client of the v1 API: sends a folder or a prompt, follows the build, and shows the result.
 
     python -m scripts.example [--prompt TEXT] [FOLDER...]
 
-CHEF_URL and CHEF_TOKEN say where and as whom. Standard library only, and nothing of Chef: any program could do this.
+Needs CHEF_URL and CHEF_TOKEN. Uses only the standard library and nothing of Chef: any program could do this.
 Exits with 0 only if every build has completed.
 """
 
@@ -25,14 +25,14 @@ Json = dict[str, Any]
 LEFT_OUT = {".git", "node_modules", "dist", "build", "__pycache__", ".venv"}
 ENDED = {"completed", "failed", "cancelled"}
 POLL_SECONDS = 0.4
-# How long the server may be away, because it is being started again, before we give up.
+# How long the server may be away, such as during a restart, before we give up.
 PATIENCE_SECONDS = 30.0
 ARTIFACTS_SHOWN = 12
 _COLOUR = re.compile(r"\x1b\[[0-9;:]*m")
 
 
 class RequestRefusedError(Exception):
-    """The server's answer was no; the text is what it said."""
+    """The server refused the request; the text is its answer."""
 
 
 class Server:
@@ -41,7 +41,7 @@ class Server:
     def __init__(self, url: str, token: str) -> None:
         self.url = url.rstrip("/")
         self._token = token
-        # A proxy of the environment is for the outside, not for a server on this machine.
+        # The environment's proxy is for external hosts, not for a server on this machine.
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
     def submit(self, name: str, files: list[Json]) -> Json:
@@ -54,14 +54,14 @@ class Server:
         return self._ask(f"/v1/projects/{project}/publish", {"jobId": build})
 
     def get(self, path: str) -> Json:
-        """Ask, and ask again while the server is away for a moment."""
+        """GET, repeated while the server is away for a moment."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while True:
             try:
                 return self._ask(path)
-            except OSError as fault:
+            except OSError as error:
                 if time.monotonic() > deadline:
-                    raise RequestRefusedError(f"{self.url} does not answer: {fault}") from fault
+                    raise RequestRefusedError(f"{self.url} does not answer: {error}") from error
                 time.sleep(1)
 
     def _ask(self, path: str, body: Json | None = None, *, headers: dict[str, str] | None = None) -> Json:
@@ -79,11 +79,11 @@ class Server:
 
 
 class Screen:
-    """What the user sees: log lines that scroll by, and below them, on a terminal, one line of progress."""
+    """The output: scrolling log lines and, on a terminal, one line of progress below them."""
 
     def __init__(self) -> None:
         self._live = sys.stdout.isatty()
-        self._told = ""
+        self._shown = ""
 
     def lines(self, text: str) -> None:
         self._wipe()
@@ -94,15 +94,15 @@ class Screen:
         state = f"{build['status']}, {build['phase']}" if build["phase"] else str(build["status"])
         percent = int(build["progress"])
         if not self._live:
-            if state != self._told:
+            if state != self._shown:
                 print(f"  {percent:3} % {state}", flush=True)
-            self._told = state
+            self._shown = state
             return
         width = max(10, min(30, shutil.get_terminal_size().columns - 40))
         done = width * percent // 100
         print(f"\r\x1b[K  [{'█' * done}{'·' * (width - done)}] {percent:3} % {state}", end="", flush=True)
 
-    def say(self, text: str = "") -> None:
+    def message(self, text: str = "") -> None:
         self._wipe()
         print(text, flush=True)
 
@@ -112,7 +112,7 @@ class Screen:
 
 
 def files_of(folder: Path) -> list[Json]:
-    """Every file below a folder as the API takes it; what tools leave behind is left out. Raises OSError."""
+    """Every file below a folder, as the API takes it, without the tools' own folders. Raises OSError."""
     if not folder.is_dir():
         raise NotADirectoryError(f"{folder} is not a folder.")
     return [
@@ -143,7 +143,7 @@ def follow(server: Server, accepted: Json, screen: Screen) -> Json:
 
 
 def _log_pages(server: Server, path: str, cursor: str) -> Iterator[Json]:
-    """Pages from the cursor to the log's present end."""
+    """The log's pages from the cursor to its present end."""
     while True:
         page = server.get(f"{path}&after={cursor}" if cursor else path)
         if not page["entries"]:
@@ -153,90 +153,90 @@ def _log_pages(server: Server, path: str, cursor: str) -> Iterator[Json]:
 
 
 def build_folder(server: Server, folder: Path, screen: Screen) -> bool:
-    """Send one folder and show all there is to see. Whether the build completed."""
+    """Send a folder and show its build. Returns whether it completed."""
     files = files_of(folder)
     accepted = server.submit(folder.name, files)
-    screen.say(f"\n{folder.name}: {len(files)} files sent, build {accepted['jobId']}")
+    screen.message(f"\n{folder.name}: {len(files)} files sent, build {accepted['jobId']}")
     return show_build(server, accepted, screen)
 
 
 def build_prompt(server: Server, prompt: str, screen: Screen) -> bool:
-    """Have a project written from a prompt, and show it being written and built. Whether the build completed."""
+    """Generate a project from a prompt, and show its generation and build. Returns whether the build completed."""
     path = f"/v1/generations/{server.generate(prompt)['generationId']}"
-    screen.say(f"\n“{prompt}”")
-    told: set[str] = set()
+    screen.message(f"\n“{prompt}”")
+    shown: set[str] = set()
     generation = server.get(path)
     while generation["status"] in ("queued", "generating"):
-        _tell_files(generation, told, screen)
+        _show_new_files(generation, shown, screen)
         time.sleep(POLL_SECONDS)
         generation = server.get(path)
-    _tell_files(generation, told, screen)
+    _show_new_files(generation, shown, screen)
     if error := generation["error"]:
-        screen.say(f"  {error['code']}: {error['message']} {error['detail']}\n  {error['hint']}")
+        screen.message(f"  {error['code']}: {error['message']} {error['detail']}\n  {error['hint']}")
         return False
-    screen.say(f"  {generation['message']}")
-    screen.say(f"  {generation['filesGenerated']} files, build {generation['jobId']}")
+    screen.message(f"  {generation['message']}")
+    screen.message(f"  {generation['filesGenerated']} files, build {generation['jobId']}")
     return show_build(server, generation, screen)
 
 
-def _tell_files(generation: Json, told: set[str], screen: Screen) -> None:
+def _show_new_files(generation: Json, shown: set[str], screen: Screen) -> None:
     for file in generation["files"]:
-        if file["path"] not in told:
-            told.add(file["path"])
+        if file["path"] not in shown:
+            shown.add(file["path"])
             screen.lines(f"wrote {file['path']}, {file['size']:,} bytes")
 
 
 def show_build(server: Server, accepted: Json, screen: Screen) -> bool:
-    """Show a build until its end, and what came out. Whether it completed."""
-    screen.say(f"  page: {accepted['links']['page']}")
+    """Show a build until its end, and its result. Returns whether it completed."""
+    screen.message(f"  page: {accepted['links']['page']}")
     started = time.monotonic()
     build = follow(server, accepted, screen)
-    screen.say(f"  {build['status']} after {time.monotonic() - started:.1f} s")
+    screen.message(f"  {build['status']} after {time.monotonic() - started:.1f} s")
     if build["status"] != "completed":
-        _tell_verdict(build, screen)
+        _show_verdict(build, screen)
         return False
-    _tell_artifacts(server, accepted, screen)
+    _show_artifacts(server, accepted, screen)
     _publish(server, accepted, screen)
     return True
 
 
 def _publish(server: Server, accepted: Json, screen: Screen) -> None:
-    """What has a page is put where a browser can open it; other outputs, such as a package, are not."""
+    """Publish the build if it has a page that a browser can open; other outputs, such as a package, are not."""
     try:
         release = server.publish(accepted["projectId"], accepted["jobId"])
     except RequestRefusedError as refusal:
         if "not_servable" not in str(refusal):
             raise
         return
-    screen.say(f"  live:  {release['url']}\n         {release['permanentUrl']} (this release, for good)")
+    screen.message(f"  live:  {release['url']}\n         {release['permanentUrl']} (this release, permanently)")
 
 
-def _tell_verdict(build: Json, screen: Screen) -> None:
+def _show_verdict(build: Json, screen: Screen) -> None:
     verdict = build["verdict"] or {}
-    screen.say(f"  {verdict.get('code', '')}: {verdict.get('message', '')}")
-    screen.say(f"  {verdict.get('hint', '')}")
+    screen.message(f"  {verdict.get('code', '')}: {verdict.get('message', '')}")
+    screen.message(f"  {verdict.get('hint', '')}")
 
 
-def _tell_artifacts(server: Server, accepted: Json, screen: Screen) -> None:
+def _show_artifacts(server: Server, accepted: Json, screen: Screen) -> None:
     project, query = accepted["projectId"], f"jobId={accepted['jobId']}"
     listing = server.get(f"/v1/projects/{project}/artifacts?{query}")
     artifacts = listing["artifacts"]
-    screen.say(f"  {len(artifacts)} artifacts, {listing['totalSize']:,} bytes:")
+    screen.message(f"  {len(artifacts)} artifacts, {listing['totalSize']:,} bytes:")
     for artifact in artifacts[:ARTIFACTS_SHOWN]:
-        screen.say(f"    {artifact['size']:>11,}  {artifact['name']}\n                 {artifact['url']}")
-    screen.say("  To ask for it yourself, paste:")
+        screen.message(f"    {artifact['size']:>11,}  {artifact['name']}\n                 {artifact['url']}")
+    screen.message("  To request them yourself, paste:")
     authorized = 'curl -sS -H "Authorization: Bearer $CHEF_TOKEN"'
     for what in ("status", "logs", "artifacts"):
-        screen.say(f'    {authorized} "$CHEF_URL/v1/projects/{project}/{what}?{query}"')
+        screen.message(f'    {authorized} "$CHEF_URL/v1/projects/{project}/{what}?{query}"')
     if artifacts:
         name = artifacts[0]["name"]
-        screen.say(f'    {authorized} -OJ "{artifacts[0]["url"]}"   # {name}')
+        screen.message(f'    {authorized} -OJ "{artifacts[0]["url"]}"   # {name}')
 
 
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m scripts.example")
-    parser.add_argument("--prompt", action="append", default=[], help="what to have written and built")
-    parser.add_argument("folders", nargs="*", help="folders to send and have built")
+    parser.add_argument("--prompt", action="append", default=[], help="prompt for a project to generate and build")
+    parser.add_argument("folders", nargs="*", help="folders to send and build")
     wanted = parser.parse_args(arguments)
     sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # build tools print what a terminal may lack
     screen = Screen()
@@ -245,10 +245,10 @@ def main(arguments: Sequence[str]) -> int:
         results = [build_prompt(server, prompt, screen) for prompt in wanted.prompt]
         results += [build_folder(server, Path(folder), screen) for folder in wanted.folders]
     except KeyError as missing:
-        print(f"Set {missing.args[0]}: quickstart.env in the data folder has it.", file=sys.stderr)
+        print(f"Set {missing.args[0]}: it is in quickstart.env in the data folder.", file=sys.stderr)
         return 2
-    except (RequestRefusedError, OSError) as fault:
-        print(f"\n{fault}", file=sys.stderr)
+    except (RequestRefusedError, OSError) as error:
+        print(f"\n{error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

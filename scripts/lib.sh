@@ -1,9 +1,9 @@
-# What start.sh, test.sh and .ci/run share: the repository's folder, and a Python to set everything up with.
-# The set-up itself is in Python, standard library only, so that it can be typed, checked and tested.
+# Shared by start.sh, test.sh and .ci/run: changes to the repository's folder, and finds a Python for the set-up.
+# The set-up itself is in Python (standard library only), so that it can be type-checked and tested.
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 
-# Prints the first Python that will do; a version manager's shim may be on PATH and still not run.
+# Prints the first suitable Python; a version manager's shim may be on PATH but not run.
 find_python() {
     local name
     for name in python3.11 python3 python3.12 python3.13 python3.14 python; do

@@ -1,4 +1,4 @@
-"""A pytest plugin: a run in which a test was skipped, or expected to fail, has not passed."""
+"""A pytest plugin: a run with skipped or xfailed tests fails."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What this machine must have: Debian's packages, and the virtual environment. Only what is missing is installed.
+"""Installs what this machine lacks: Debian packages and the virtual environment.
 
 python -m scripts.packages set-up start|tests
 python -m scripts.packages system PACKAGE...
@@ -28,7 +28,7 @@ VENV_PYTHON = VENV / "bin" / "python"
 LOCKS = {"start": "requirements.lock", "tests": "requirements-dev.lock"}
 _STAMP = VENV / "installed-locks"
 
-# Where root's programs are although a shell may not look there.
+# Folders with root's programs, which may not be on PATH.
 _PROGRAM_PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin", "/sbin"])
 _POLICY = Path("/usr/sbin/policy-rc.d")
 _POLICY_TEXT = "#!/bin/sh\n# While Chef's set-up installs packages; removed afterwards. 101: start nothing.\nexit 101\n"
@@ -36,7 +36,7 @@ _APT = ("apt-get", "--yes", "--quiet", "-o", "DPkg::Lock::Timeout=300", "-o", "D
 
 
 def program(name: str) -> str | None:
-    """The full path of a program, also where only root's shell would look."""
+    """The full path of a program, also in folders that are only on root's PATH."""
     return shutil.which(name, path=_PROGRAM_PATH)
 
 
@@ -54,7 +54,7 @@ def missing_packages(purpose: str, place: Place) -> dict[str, str]:
         missing["redis-server"] = "Redis" if testing else f"Redis, which does not answer at {place.redis_address}"
     if program("mmdebstrap") is None and _is_root_on_debian():
         missing["mmdebstrap"] = "the runtimes' images, where no image registry can be reached"
-    if testing or _is_root_on_debian():  # else a shell script takes its place, and says so
+    if testing or _is_root_on_debian():  # otherwise a shell script replaces it, with a warning
         there = {"gcc": program("gcc"), "libc6-dev": next(Path("/usr/lib").glob("*/libc.a"), None)}
         missing |= {package: "chef-init, which runs first in each container" for package in there if not there[package]}
     if testing and postgres.programs_folder() is None:
@@ -70,14 +70,14 @@ def missing_packages(purpose: str, place: Place) -> dict[str, str]:
 
 
 def set_up(purpose: str, place: Place) -> None:
-    """Install whatever is missing. Raises SetupError with all that is missing when this machine cannot be helped."""
+    """Install what is missing. Raises SetupError with a list of it if that is not possible on this machine."""
     missing = missing_packages(purpose, place)
     if missing and not _is_root_on_debian():
-        raise SetupError(_tell_missing(missing))
+        raise SetupError(_missing_text(missing))
     if missing:
         print(f"Installing {', '.join(missing)} with apt-get.", flush=True)
     if missing.pop("python3-venv", None):
-        run_together(_step(place, "python3-venv", "system", "python3-venv"))  # the environment cannot do without
+        run_together(_step(place, "python3-venv", "system", "python3-venv"))  # needed for the environment
     steps = []
     if missing:
         steps.append(_step(place, "system packages", "system", *missing))
@@ -95,10 +95,10 @@ def _is_root_on_debian() -> bool:
     return os.geteuid() == 0 and program("apt-get") is not None and Path("/etc/debian_version").exists()
 
 
-def _tell_missing(missing: dict[str, str]) -> str:
+def _missing_text(missing: dict[str, str]) -> str:
     lines = [f"  {package}: for {reason}" for package, reason in missing.items()]
     how = f"apt-get install --no-install-recommends {' '.join(missing)}"
-    first, last = "This machine lacks (in Debian's names of packages):", "Install and start these, then run this again."
+    first, last = "This machine lacks (by Debian's package names):", "Install and start these, then run this again."
     return "\n".join([first, *lines, f"{last} On Debian, as root: {how}"])
 
 
@@ -106,7 +106,7 @@ def _tell_missing(missing: dict[str, str]) -> str:
 
 
 def install_system(packages: Sequence[str]) -> None:
-    """Install Debian's packages; its lists are fetched only when the installation fails without. Raises SetupError."""
+    """Install Debian packages; fetch package lists only if that fails without. Raises SetupError."""
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     apt = [*_APT, *_certificate_option()]
     install = [*apt, "install", "--no-install-recommends", *packages]
@@ -115,7 +115,7 @@ def install_system(packages: Sequence[str]) -> None:
             return
         subprocess.run([*apt, "update"], env=environment)
         if subprocess.run(install, env=environment).returncode != 0:
-            raise SetupError(f"apt-get could not install {' '.join(packages)}: its own words are above.")
+            raise SetupError(f"apt-get could not install {' '.join(packages)}: see its output above.")
 
 
 def _certificate_option() -> list[str]:
@@ -125,7 +125,7 @@ def _certificate_option() -> list[str]:
 
 @contextmanager
 def _no_services_started() -> Iterator[None]:
-    """Debian starts a service as soon as it is installed. Whatever runs here is to be started, and stopped, by us."""
+    """Keep Debian from starting services on installation: the scripts start and stop what they need."""
     ours = not _POLICY.exists()
     if ours:
         _POLICY.write_text(_POLICY_TEXT)
@@ -143,12 +143,12 @@ def _no_services_started() -> Iterator[None]:
 def install_python(lock: str) -> None:
     """Fill .venv with what a lock file lists, hashes checked. Raises SetupError."""
     with (ROOT / lock).open() as guard:
-        fcntl.flock(guard, fcntl.LOCK_EX)  # the tests and a start may both be the first to come here
+        fcntl.flock(guard, fcntl.LOCK_EX)  # test.sh and start.sh may run at the same time
         if _is_installed(lock):
             return
         if not _venv_works():
             _run([sys.executable, "-m", "venv", "--clear", str(VENV)])
-        # The lock is complete, so there is nothing to resolve.
+        # The lock file is complete, so there is nothing to resolve.
         options = ["--require-hashes", "--no-deps", "--no-input", "--quiet", "--disable-pip-version-check"]
         _run([str(VENV_PYTHON), "-m", "pip", "install", *options, "--requirement", str(ROOT / lock)])
         _STAMP.write_text("\n".join(_stamps(lock)))
@@ -160,7 +160,7 @@ def _is_installed(lock: str) -> bool:
 
 
 def _venv_works() -> bool:
-    """Whether the environment's Python still runs: the one it was made from may have gone."""
+    """Whether the environment's Python still runs: the one it was created from may be gone."""
     argv = [str(VENV_PYTHON), "-c", "import sys; sys.exit(sys.version_info < (3, 11))"]
     return VENV_PYTHON.exists() and subprocess.run(argv, stderr=subprocess.DEVNULL).returncode == 0
 
@@ -170,7 +170,7 @@ def _stamp(lock: str) -> str:
 
 
 def _stamps(lock: str) -> list[str]:
-    """What an installation from a lock satisfies: itself, and every lock whose pins are all among its own."""
+    """The locks that an installation from this one satisfies: itself, and every lock whose pins it contains."""
     pins = _pins(lock)
     return [_stamp(other) for other in LOCKS.values() if _pins(other) <= pins]
 
@@ -182,11 +182,11 @@ def _pins(lock: str) -> set[str]:
 
 def _run(argv: Sequence[str]) -> None:
     if subprocess.run(argv).returncode != 0:
-        raise SetupError(f"{' '.join(argv[:4])} … failed: its own words are above.")
+        raise SetupError(f"{' '.join(argv[:4])} … failed: see its output above.")
 
 
 def main(arguments: Sequence[str]) -> int:
-    # A plain SIGTERM would leave the file behind that keeps services from being started.
+    # A plain SIGTERM would leave the file that keeps services from starting.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     match list(arguments):
         case ["set-up", ("start" | "tests") as purpose]:
@@ -204,5 +204,5 @@ def main(arguments: Sequence[str]) -> int:
 if __name__ == "__main__":
     try:
         sys.exit(main(sys.argv[1:]))
-    except SetupError as fault:
-        sys.exit(str(fault))
+    except SetupError as error:
+        sys.exit(str(error))

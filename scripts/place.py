@@ -1,4 +1,4 @@
-"""Where this installation keeps its things, and the environment that its processes get."""
+"""The installation's folders, and the environment of its processes."""
 
 import hashlib
 import os
@@ -12,7 +12,7 @@ from scripts.processes import SetupError
 
 ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_DOCKER_HOST = "unix:///var/run/docker.sock"
-# builds.checks has the reason: the sockets of the egress proxies lie below.
+# For the egress proxies' sockets below it: see builds.checks.
 _LONGEST_BUILD_DIR = 107 - len("/0123456789ab-9999999/proxy.sock")
 
 
@@ -25,15 +25,15 @@ class Place:
 
     @classmethod
     def from_environment(cls) -> "Place":
-        """As the environment says, and the file .env for what the environment leaves open. Raises SetupError."""
+        """From the environment, and from the file .env for what it does not set. Raises SetupError."""
         environment = {**read_env_file(ROOT / ".env"), **os.environ}
         data = Path(environment.get("CHEF_DATA_DIR") or ROOT / "var").resolve()
         environment |= {"CHEF_DATA_DIR": str(data), "PYTHONUNBUFFERED": "1"}
-        # Two installations on one engine leave each other's containers alone only if they have different names.
+        # Installations on the same engine need different names, or they remove each other's containers.
         name = hashlib.sha256(str(data).encode()).hexdigest()[:8]
         environment.setdefault("CHEF_INSTALLATION", f"chef-{name}")
         if not environment.get("BUILD_DIR") and len(os.fsencode(data / "builds")) > _LONGEST_BUILD_DIR:
-            # A unix socket's path is short by the kernel's decree; a data folder's need not be.
+            # The kernel limits the length of a unix socket's path, and the data folder's may be long.
             environment["BUILD_DIR"] = str(Path(tempfile.gettempdir()) / f"chef-{name}")
         return cls(data, _with_certificates(environment))
 
@@ -53,7 +53,7 @@ class Place:
 
     @property
     def redis_url(self) -> str:
-        """As chef.settings makes it."""
+        """Built as in chef.settings."""
         host = self.environment.get("REDIS_HOST") or "127.0.0.1"
         password = self.environment.get("REDIS_PASSWORD")
         auth = f":{password}@" if password else ""
@@ -68,9 +68,9 @@ class Place:
 
 
 def read_env_file(path: Path, *, commented: bool = False) -> dict[str, str]:
-    """NAME=value lines, quotes around the value taken off; anything else is passed over. Empty without the file.
+    """NAME=value lines without quotes around the value; other lines are skipped. Empty if there is no file.
 
-    `commented`: those after a "#" count too, which is how an example file lists what may be set.
+    `commented`: also those after a "#", which is how an example file lists optional settings.
     """
     found = {}
     for line in path.read_text().splitlines() if path.is_file() else []:
@@ -85,12 +85,12 @@ def read_env_file(path: Path, *, commented: bool = False) -> dict[str, str]:
 
 
 def _with_certificates(environment: dict[str, str]) -> dict[str, str]:
-    """One certificate authority of one's own, told to each tool by the name it knows."""
+    """A custom certificate bundle, in each tool's own variable."""
     if bundle := environment.get("SSL_CERT_FILE"):
         bundle = str(Path(bundle).resolve())
         if not Path(bundle).is_file():
             raise SetupError(
-                f"SSL_CERT_FILE={bundle} is not a file: give one with certificates in PEM form, or unset it."
+                f"SSL_CERT_FILE={bundle} is not a file: set it to one with certificates in PEM form, or unset it."
             )
         environment["SSL_CERT_FILE"] = bundle
         environment.setdefault("PIP_CERT", bundle)

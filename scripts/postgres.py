@@ -1,4 +1,4 @@
-"""PostgreSQL, for the tests: a cluster of their own."""
+"""PostgreSQL for the tests: a private cluster."""
 
 import os
 import pwd
@@ -13,20 +13,20 @@ from scripts.processes import FIRST_STAGE, Service, SetupError, bring_up, free_p
 
 
 def programs_folder() -> Path | None:
-    """The folder with initdb and postgres: Debian's newest, else where PATH has them."""
+    """The folder with initdb and postgres: Debian's newest, else from PATH."""
     debians = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: float(path.parts[-3]))
     found = str(debians[-1]) if debians else shutil.which("initdb")
     return Path(found).resolve().parent if found else None
 
 
 def start(folder: Path, *, log: Path) -> tuple[Service, str]:
-    """A new cluster in a new `folder` on a free port, and the URL of a database in it. Raises SetupError.
+    """Start a new cluster in a new `folder` on a free port; with the URL of a database in it. Raises SetupError.
 
     The cluster is for tests: it does not survive a power cut.
     """
     programs = programs_folder()
     if programs is None:
-        raise SetupError("PostgreSQL is missing: no initdb is on PATH or in Debian's place.")
+        raise SetupError("PostgreSQL is missing: there is no initdb on PATH or in Debian's folder.")
     user = _other_user()
     password, port = secrets.token_hex(16), free_port()
     folder.mkdir(parents=True)
@@ -45,9 +45,9 @@ def start(folder: Path, *, log: Path) -> tuple[Service, str]:
         folder=folder,
         user=user,
         stage=FIRST_STAGE,
-        stop_signal=signal.SIGINT,  # PostgreSQL's "fast": it does not wait for its clients to leave
+        stop_signal=signal.SIGINT,  # PostgreSQL's "fast" shutdown: it does not wait for clients to disconnect
     )
-    bring_up(service, lambda: _lets_in(programs, port), seconds=30)
+    bring_up(service, lambda: _accepts_connections(programs, port), seconds=30)
     return service, f"postgres://postgres:{password}@127.0.0.1:{port}/postgres"
 
 
@@ -74,7 +74,7 @@ def _create_cluster(programs: Path, folder: Path, user: str | None, password: st
 
 
 def _other_user() -> str | None:
-    """PostgreSQL refuses to run as root; its package brings a user."""
+    """PostgreSQL refuses to run as root; its package creates a user."""
     if os.geteuid() != 0:
         return None
     try:
@@ -87,7 +87,7 @@ def _environment() -> Mapping[str, str]:
     return {"PATH": os.environ.get("PATH", ""), "LC_ALL": "C"}
 
 
-def _lets_in(programs: Path, port: int) -> bool:
-    """It listens a moment before it does: until then it says that it is starting up."""
+def _accepts_connections(programs: Path, port: int) -> bool:
+    """It listens before it is ready: until then it reports that it is starting up."""
     argv = [str(programs / "pg_isready"), "--quiet", "--host=127.0.0.1", f"--port={port}"]
     return subprocess.run(argv, env=_environment(), check=False).returncode == 0

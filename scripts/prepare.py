@@ -1,7 +1,7 @@
-"""The database's part of a start: tables, static files, the local user and the token, all in one Django process.
+"""The Django part of a start: tables, static files, the local user and token, in one process.
 
-Runs in the virtual environment: `python -m scripts.prepare URL`. Writes `quickstart.env` in the data folder, for its
-owner's eyes, because a token cannot be shown again: the database keeps only its hash.
+Runs in the virtual environment: `python -m scripts.prepare URL`. Writes `quickstart.env` in the data folder, readable
+only by its owner, because a token cannot be shown again: the database stores only its hash.
 """
 
 import os
@@ -36,26 +36,26 @@ def main(url: str) -> None:
 
 
 def _forget_last_workers() -> None:
-    """Those of the last start are counted as alive for half a minute, and /health would say "ok" before ours are."""
+    """Forget the last start's hosts: they count as alive for half a minute, so /health would be "ok" too early."""
     from builds.models import WorkerHost
 
     WorkerHost.objects.filter(name=socket.gethostname()).delete()
 
 
 def _token(known: str) -> str:
-    """The token of the last start as long as it is good, else a new one."""
+    """The token of the last start if it is still valid, else a new one."""
     from projects.models import ApiToken
 
     if known and ApiToken.objects.is_valid(known):
         ApiToken.objects.filter(prefix=known.partition(".")[0]).update(scope=ApiToken.Scope.PUBLISH)
         return known
-    said = StringIO()
-    call_command("create_token", USER, "--create-user", "--name", "quickstart", "--scope", "publish", stdout=said)
-    return said.getvalue().split()[-1]
+    output = StringIO()
+    call_command("create_token", USER, "--create-user", "--name", "quickstart", "--scope", "publish", stdout=output)
+    return output.getvalue().split()[-1]
 
 
 def _password(known: str) -> str:
-    """The web login's password. One that the user has changed since is left alone, and is not ours to write down."""
+    """The web login's password. One that the user has changed is kept, and not written to the file."""
     from django.contrib.auth.models import User
 
     user = User.objects.get(username=USER)
@@ -68,7 +68,7 @@ def _password(known: str) -> str:
 
 
 def _write(file: Path, found: dict[str, str]) -> None:
-    """Whole or not at all: a client may be reading it."""
+    """Write the file atomically: a client may be reading it."""
     new = file.with_suffix(".new")
     write_secret(new, "".join(f"{name}={value}\n" for name, value in found.items()))
     new.replace(file)

@@ -1,4 +1,4 @@
-"""Processes of ours: they end with us, even when we are killed, and are only ever ended by their id."""
+"""Child processes: they end with their parent, even if it is killed, and are only ever ended by their id."""
 
 import ctypes
 import os
@@ -13,19 +13,19 @@ from typing import BinaryIO
 
 _PR_SET_PDEATHSIG = 1
 _LOG_BYTES = 5_000_000
-# The stage of what all others need: it ends last.
+# The stage of services that all others need: they are stopped last.
 FIRST_STAGE = 0
 
 
 class SetupError(Exception):
-    """Something that stops us, told in words for whoever ran the command: what is wrong, and what to do."""
+    """The command cannot continue; the text says what is wrong and what to do."""
 
 
 class Service:
     """A process that runs until it is stopped, with its output in a log file.
 
-    `stage` orders the end: those of a higher stage are stopped first. `grace` is how many seconds it may take after
-    `stop_signal` before it is killed. `user` is whom it runs as, when we are root and it is to be someone else.
+    `stage` orders the shutdown: higher stages are stopped first. `grace`: seconds after `stop_signal` until it is
+    killed. `user`: another user to run it as; needs root.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Service:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it. Call this from the main thread: the kernel ties the process to the thread that made it."""
+        """Start it. Call this from the main thread: the kernel ties the process to the thread that created it."""
         with open_log(self.log) as log:
             self._process = subprocess.Popen(
                 self.argv,
@@ -65,7 +65,7 @@ class Service:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                # A session of its own: Ctrl-C in the terminal is for us, and we stop the others in order.
+                # A new session: Ctrl-C in the terminal must reach only the parent, which stops the services in order.
                 start_new_session=True,
                 preexec_fn=tie_to_parent(self._stop_signal),
             )
@@ -88,34 +88,34 @@ class Service:
             self._process.send_signal(self._stop_signal)
 
     def kill(self) -> None:
-        """End it at once, with whatever still is in its process group."""
+        """Kill it at once, with everything left in its process group."""
         if self._process and self._process.poll() is None:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
 
     def stop(self) -> None:
-        """Ask it to stop, and kill it when it has not within its grace."""
+        """Ask it to stop, and kill it if it has not after its grace period."""
         stop_together([self])
 
-    def last_words(self, lines: int = 15) -> str:
+    def last_output(self, lines: int = 15) -> str:
         return last_lines(self.log, lines)
 
 
 def bring_up(service: Service, answers: Callable[[], bool], *, seconds: float) -> None:
-    """Start a service and wait until it answers. Raises SetupError, with its last words, when it does not."""
+    """Start a service and wait until it answers. Raises SetupError with its last output if it does not."""
     try:
         service.start()
-    except OSError as fault:
-        raise SetupError(f"{service.name} cannot be started: {fault}.") from fault
+    except OSError as error:
+        raise SetupError(f"{service.name} cannot be started: {error}.") from error
     until(lambda: answers() or not service.is_running, seconds=seconds)
     if service.is_running and answers():
         return
     service.stop()
-    raise SetupError(f"{service.name} was started and does not answer. {service.log} ends:\n{service.last_words()}")
+    raise SetupError(f"{service.name} was started, but does not answer. {service.log} ends:\n{service.last_output()}")
 
 
 def stop_together(services: Sequence[Service], *, hurry: Callable[[], bool] = lambda: False) -> None:
-    """Stop services, the highest stage first and each stage at once. `hurry` turning true cuts every grace short."""
+    """Stop services, highest stage first, each stage together. When `hurry` returns True, kill what is left."""
     for stage in sorted({service.stage for service in services}, reverse=True):
         members = [service for service in services if service.stage == stage]
         for service in members:
@@ -129,21 +129,21 @@ def stop_together(services: Sequence[Service], *, hurry: Callable[[], bool] = la
 
 
 def tie_to_parent(number: signal.Signals) -> Callable[[], None] | None:
-    """What a child calls first, so that the kernel sends it `number` when its parent dies. Linux only; else None."""
+    """For preexec_fn: has the kernel send the child `number` when its parent dies. Linux only; else None."""
     if sys.platform != "linux":
         return None
     parent, libc = os.getpid(), ctypes.CDLL(None)
 
     def tie() -> None:
         libc.prctl(_PR_SET_PDEATHSIG, number)
-        if os.getppid() != parent:  # it died before we could ask
+        if os.getppid() != parent:  # the parent died before the call above
             os._exit(1)
 
     return tie
 
 
 def until(check: Callable[[], bool], *, seconds: float, every: float = 0.05) -> bool:
-    """Whether `check` came true in time."""
+    """Whether `check` became true in time."""
     deadline = time.monotonic() + seconds
     while not check():
         if time.monotonic() > deadline:
@@ -153,9 +153,11 @@ def until(check: Callable[[], bool], *, seconds: float, every: float = 0.05) -> 
 
 
 def is_free(port: int) -> bool:
-    """Whether a server can listen on this port of the loopback."""
+    """Whether a server can listen on this loopback port."""
     with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: a closing connection is no bar
+        probe.setsockopt(
+            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+        )  # as servers do: a closing connection does not block the port
         try:
             probe.bind(("127.0.0.1", port))
         except OSError:
@@ -170,7 +172,7 @@ def free_port() -> int:
 
 
 def open_log(path: Path, *, anew: bool = False) -> BinaryIO:
-    """The log, to be added to, or written anew; one that has grown large is put aside first."""
+    """Open the log to append or overwrite; a large one is renamed first."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if anew:
         return path.open("wb")
@@ -180,7 +182,7 @@ def open_log(path: Path, *, anew: bool = False) -> BinaryIO:
 
 
 def last_lines(path: Path, count: int) -> str:
-    """The end of a text file, indented to stand out; nothing when there is no such file."""
+    """The end of a text file, indented; empty if there is no such file."""
     try:
         text = path.read_bytes()[-20_000:].decode(errors="replace")
     except OSError:
@@ -189,7 +191,7 @@ def last_lines(path: Path, count: int) -> str:
 
 
 def write_secret(path: Path, text: str) -> None:
-    """Put a new file there that only its owner can read."""
+    """Create a file that only its owner can read."""
     path.unlink(missing_ok=True)
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(handle, "w") as file:

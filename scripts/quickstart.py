@@ -1,4 +1,4 @@
-"""`./scripts/start.sh`: set this machine up, start Chef in the foreground, and build the examples as a client would."""
+"""`./scripts/start.sh`: set up this machine, start Chef in the foreground, and build the examples as a client would."""
 
 import argparse
 import contextlib
@@ -22,7 +22,7 @@ from scripts import docker_engine, redis_server
 from scripts.packages import VENV_PYTHON, set_up
 from scripts.place import ROOT, Place, read_env_file
 from scripts.processes import Service, SetupError, free_port, is_free, tie_to_parent, write_secret
-from scripts.steps import Step, run_together, tell_seconds
+from scripts.steps import Step, print_seconds, run_together
 from scripts.supervisor import StopSignalError, Supervisor
 
 EXAMPLES = ("react-ts-vite", "python-package")
@@ -30,29 +30,29 @@ PROMPT = "Build a simple todo app with React"
 _PREPARED_FILE = "quickstart.env"
 _READY_SECONDS = 60.0
 _PORTS_TRIED = 50
-# What the workers need after their grace to hand back, clean up and leave.
+# What the workers need after their grace period to hand back, clean up and exit.
 _AFTER_GRACE_SECONDS = 15.0
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="start.sh", description=__doc__)
-    parser.add_argument("--once", action="store_true", help="build the examples, stop all, and exit")
-    parser.add_argument("--no-example", action="store_true", help="start, and build nothing")
+    parser.add_argument("--once", action="store_true", help="build the examples, then stop everything and exit")
+    parser.add_argument("--no-example", action="store_true", help="start without building anything")
     options = parser.parse_args()
     began = time.monotonic()
     try:
         place = _without_stale_url(Place.from_environment())
-        with _only_one(place), Supervisor(_tell) as supervisor:
+        with _only_one(place), Supervisor(_print) as supervisor:
             return run(place, supervisor, began, once=options.once, example=not options.no_example)
-    except SetupError as fault:
-        print(f"\n{fault}", file=sys.stderr)
+    except SetupError as error:
+        print(f"\n{error}", file=sys.stderr)
         return 1
     except StopSignalError as interrupted:
         return 0 if interrupted.args == ("ready",) else 130
 
 
 def run(place: Place, supervisor: Supervisor, began: float, *, once: bool, example: bool) -> int:
-    """All steps in order; returns the exit code. Stopping is left to the supervisor."""
+    """All steps in order; returns the exit code. The supervisor stops everything."""
     set_up("start", place)
     _make_secret_key(place)
     place = _with_services(place, supervisor)
@@ -65,12 +65,12 @@ def run(place: Place, supervisor: Supervisor, began: float, *, once: bool, examp
     is_paused = _wait_until_ready(supervisor, url)
     _welcome(place, time.monotonic() - began, with_password=is_new)
     if is_paused:
-        _tell(f"\nThe queue is paused, so nothing is built. Staff resume it at {url}/admin/operations/.")
+        _print(f"\nThe queue is paused, so nothing is built. Staff resume it at {url}/admin/operations/.")
         code = int(example)
     else:
         code = _build_examples(place, supervisor) if example else 0
     if not once:
-        _tell(f"\nChef keeps running at {url}. Ctrl-C stops it.")
+        _print(f"\nChef keeps running at {url}. Ctrl-C stops it.")
         try:
             supervisor.watch()
         except StopSignalError:
@@ -83,7 +83,7 @@ def run(place: Place, supervisor: Supervisor, began: float, *, once: bool, examp
 
 @contextlib.contextmanager
 def _only_one(place: Place) -> Iterator[None]:
-    """Two installations in one data folder would write the same files."""
+    """Lock the data folder: two installations in it would write the same files."""
     place.data.mkdir(parents=True, exist_ok=True, mode=0o700)
     with (place.data / "start.lock").open("a+") as lock:
         try:
@@ -100,7 +100,7 @@ def _only_one(place: Place) -> Iterator[None]:
 
 
 def _without_stale_url(place: Place) -> Place:
-    """A shell that has read quickstart.env carries the last start's CHEF_URL, which would end up in new links."""
+    """A shell that has read quickstart.env has the last start's CHEF_URL, which would end up in new links."""
     known = read_env_file(place.data / _PREPARED_FILE)
     stale = known.get("CHEF_URL") and known["CHEF_URL"] == place.environment.get("CHEF_URL")
     kept = {name: value for name, value in place.environment.items() if not (stale and name == "CHEF_URL")}
@@ -108,18 +108,18 @@ def _without_stale_url(place: Place) -> Place:
 
 
 def _make_secret_key(place: Place) -> None:
-    """In the data folder, so that sessions survive the next start; chef.settings looks for it there."""
+    """The secret key, in the data folder, so that sessions survive the next start; chef.settings reads it there."""
     file = place.data / "secret-key"
     if not file.exists():
         write_secret(file, secrets.token_urlsafe(60))
 
 
 def _with_services(place: Place, supervisor: Supervisor) -> Place:
-    """Docker Engine and Redis: those that answer are used, others started, and stopped with us."""
+    """Docker Engine and Redis: used if they answer, otherwise started, and stopped with Chef."""
     started = time.monotonic()
     if not docker_engine.answers(place.docker_host):
         supervisor.adopt(docker_engine.start(place))
-        tell_seconds(time.monotonic() - started, "Docker Engine started")
+        print_seconds(time.monotonic() - started, "Docker Engine started")
     if redis_server.answers(place.redis_url):
         return place
     if not redis_server.is_on_this_machine(place.redis_url):
@@ -129,7 +129,7 @@ def _with_services(place: Place, supervisor: Supervisor) -> Place:
     started = time.monotonic()
     redis, url = redis_server.start(place)
     supervisor.adopt(redis)
-    tell_seconds(time.monotonic() - started, "Redis started")
+    print_seconds(time.monotonic() - started, "Redis started")
     return place.with_environment(REDIS_URL=url)
 
 
@@ -138,24 +138,24 @@ def _choose_port(place: Place) -> int:
         return place.port
     following = range(place.port + 1, min(place.port + _PORTS_TRIED, 65536))
     port = next((port for port in following if is_free(port)), None) or free_port()
-    _tell(f"Port {place.port} is taken: using {port}. Set PORT to choose another.")
+    _print(f"Port {place.port} is taken: using {port}. Set PORT to choose another.")
     return port
 
 
-def _is_news(line: str) -> bool:
-    """Of what prepare_runtimes says: the images that had to be had, why it takes long, and what falls short."""
-    news = (": built", ": pulled", ": found", "No registry can be reached", "chef-init was not compiled")
-    return any(words in line for words in news)
+def _is_shown(line: str) -> bool:
+    """Lines of prepare_runtimes to show: new images, why it takes long, and warnings."""
+    shown = (": built", ": pulled", ": found", "No registry can be reached", "chef-init was not compiled")
+    return any(words in line for words in shown)
 
 
 def _preparations(place: Place, url: str) -> list[Step]:
-    """The database and the images have nothing to do with each other, so they are prepared at once."""
+    """The database and the images are independent, so prepare them at the same time."""
     python = str(VENV_PYTHON)
     database = [python, "-m", "scripts.prepare", url]
     images = [python, "manage.py", "prepare_runtimes"]
     return [
         Step("database, static files, user and token", database, place.log("prepare"), place.environment),
-        Step("the runtimes' images", images, place.log("images"), place.environment, shows=_is_news),
+        Step("the runtimes' images", images, place.log("images"), place.environment, shows=_is_shown),
     ]
 
 
@@ -183,9 +183,9 @@ def _start_chef(place: Place, supervisor: Supervisor, port: int) -> None:
 
 
 def _wait_until_ready(supervisor: Supervisor, url: str) -> bool:
-    """Until /health has nothing to complain of, but that staff have paused the queue: whether they have.
+    """Wait until /health reports no problem except a paused queue. Returns whether the queue is paused.
 
-    Raises SetupError with its complaint when it goes on complaining.
+    Raises SetupError with the problem if it persists.
     """
     health: dict[str, Any] = {}
 
@@ -199,7 +199,7 @@ def _wait_until_ready(supervisor: Supervisor, url: str) -> bool:
     if not supervisor.watch(is_ready, seconds=_READY_SECONDS):
         complaint = json.dumps(health, indent=1)
         raise SetupError(f"Chef did not become ready in {_READY_SECONDS:.0f} s. /health says: {complaint}")
-    tell_seconds(time.monotonic() - started, "web, workers, generators, sender and reaper")
+    print_seconds(time.monotonic() - started, "web, workers, generators, sender and reaper")
     return bool(health["checks"]["queue"]["paused"])
 
 
@@ -227,7 +227,7 @@ def _health(url: str) -> dict[str, Any] | None:
 # --- What the user sees --------------------------------------------------------------------------------------------
 
 
-def _tell(text: str) -> None:
+def _print(text: str) -> None:
     print(text, flush=True)
 
 
@@ -235,7 +235,7 @@ def _welcome(place: Place, seconds: float, *, with_password: bool) -> None:
     file = place.data / _PREPARED_FILE
     known = read_env_file(file)
     password = known["CHEF_PASSWORD"] if with_password else f"in {file}"
-    _tell(
+    _print(
         f"\nChef is ready after {seconds:.1f} s: {known['CHEF_URL']}\n"
         f"  web login  {known['CHEF_USER']}, password {password}\n"
         f"  API token  in {file}; read it into your shell:  . {quote(str(file))}\n"
@@ -244,7 +244,7 @@ def _welcome(place: Place, seconds: float, *, with_password: bool) -> None:
 
 
 def _build_examples(place: Place, supervisor: Supervisor) -> int:
-    """Have the example client build the examples while we tend the others. Returns its exit code."""
+    """Run the example client on the examples while supervising the services. Returns its exit code."""
     known = read_env_file(place.data / _PREPARED_FILE)
     environment = {**place.environment, "CHEF_URL": known["CHEF_URL"], "CHEF_TOKEN": known["CHEF_TOKEN"]}
     argv = [str(VENV_PYTHON), "-m", "scripts.example", "--prompt", PROMPT]
@@ -256,7 +256,7 @@ def _build_examples(place: Place, supervisor: Supervisor) -> int:
         client.terminate()
         client.wait()
     if client.returncode != 0:
-        _tell("The examples were not all built: the reason is above, and the workers' log may tell more.")
+        _print("Not all examples were built: the reason is above; the workers' log may have more.")
     return client.returncode
 
 

@@ -1,4 +1,4 @@
-"""Redis: whether one answers, and one of our own where none does."""
+"""Redis: whether one answers, and starting a private one if none does."""
 
 import os
 import secrets
@@ -14,14 +14,14 @@ _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
 
 def answers(url: str) -> bool:
-    """Whether a Redis, whatever its password, is at the URL."""
+    """Whether a Redis, with any password, is at the URL."""
     try:
         with _connect_redis(url) as connection:
             connection.settimeout(_ANSWER_SECONDS)
             if urlsplit(url).scheme == "rediss":
-                return True  # somebody listens; whether it speaks TLS as it should, /health tells
+                return True  # a server listens; /health reports TLS errors
             connection.sendall(b"PING\r\n")
-            return connection.recv(64)[:1] in (b"+", b"-")  # PONG, or that a password is missing
+            return connection.recv(64)[:1] in (b"+", b"-")  # PONG, or an error about a missing password
     except OSError:
         return False
 
@@ -37,11 +37,11 @@ def _connect_redis(url: str) -> socket.socket:
 
 
 def start(place: Place, *, keep: bool = True) -> tuple[Service, str]:
-    """A Redis of our own on a free port, and its URL. `keep`: its data survives. Raises SetupError."""
+    """Start a private Redis on a free port; with its URL. `keep`: its data survives. Raises SetupError."""
     folder = place.data / "redis"
     folder.mkdir(parents=True, exist_ok=True)
     password, port = secrets.token_hex(24), free_port()
-    # Jobs are pickles: whoever could add one would run code as us. So a password, and not on the command line.
+    # Jobs are pickles: adding one means running code as this user. So a password, and not on the command line.
     lines = [
         "bind 127.0.0.1",
         f"port {port}",

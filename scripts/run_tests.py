@@ -1,7 +1,7 @@
-"""`./scripts/test.sh`: what a database has a part in on SQLite and, at the same time, on PostgreSQL; the rest once.
+"""`./scripts/test.sh`: runs tests that use a database on SQLite and PostgreSQL in parallel, the others once.
 
-All that it starts is its own, on free ports and in temporary folders, and is gone when it ends. `--fast` starts
-nothing: it runs what needs no service, on SQLite. All other arguments go to pytest.
+It starts its own services, on free ports and in temporary folders, and stops them at the end. `--fast` starts nothing:
+it runs the tests that need no service, on SQLite. All other arguments go to pytest.
 """
 
 import contextlib
@@ -25,21 +25,21 @@ from scripts.place import ROOT, Place, read_env_file
 from scripts.processes import Service, SetupError, stop_together, tie_to_parent
 from scripts.steps import Step, run_together
 
-# What says how this machine reaches things is kept; all else that Chef reads is the tests' to set.
+# Variables about how this machine reaches the network are kept; the tests set all other settings of Chef.
 _KEPT = {"DOCKER_HOST", "SSL_CERT_FILE", "RUNTIME_REGISTRY"}
-# The runs at the same time, each of lanes one after the other: see scripts.lanes.
+# Parallel runs, each of consecutive lanes: see scripts.lanes.
 _RUNS = (("sqlite",), ("postgresql",), ("sqlite-waiting", "postgresql-waiting"))
 _NO_TESTS = 5  # pytest's exit code
 _PYTEST = (str(VENV_PYTHON), "-m", "pytest", "-p", "scripts.no_skips", "-ra")
-# What needs a service, or takes long without one, is left out; the rest is spread over the cores.
+# Without tests that need a service or take long; spread over the cores.
 _FAST = ("-m", "not (docker or redis or postgres or browser or network or slow)", "-n", "logical", "--dist", "loadfile")
 
 
 def main(arguments: Sequence[str]) -> int:
     began = time.monotonic()
-    # SIGINT too: what a shell puts in the background ignores it, and so would pytest, which cleans up when it gets one.
+    # Also SIGINT: a shell's background processes ignore it, and so would pytest, which cleans up on SIGINT.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _leave)
+        signal.signal(number, _raise_interrupt)
     try:
         if "--fast" in arguments:
             return _run_fast([argument for argument in arguments if argument != "--fast"])
@@ -47,32 +47,32 @@ def main(arguments: Sequence[str]) -> int:
         set_up("tests", place)
         with _bench(place) as (bench, postgres_url):
             codes = _run_all(bench, postgres_url, arguments)
-    except SetupError as fault:
-        print(f"\n{fault}", file=sys.stderr)
+    except SetupError as error:
+        print(f"\n{error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
-    told = ", ".join(f"{name} {'passed' if code == 0 else 'FAILED'}" for name, code in codes.items())
-    print(f"{told}, after {time.monotonic() - began:.0f} s in all", flush=True)
+    results = ", ".join(f"{name} {'passed' if code == 0 else 'FAILED'}" for name, code in codes.items())
+    print(f"{results}, after {time.monotonic() - began:.0f} s in all", flush=True)
     return max(codes.values())
 
 
 def _run_fast(arguments: Sequence[str]) -> int:
-    """pytest's exit code. Installs nothing but the virtual environment, and starts nothing."""
+    """Run the fast tests. Installs only the virtual environment, and starts nothing. Returns pytest's exit code."""
     install_python(LOCKS["tests"])
-    return subprocess.run([*_PYTEST, *_FAST, *arguments], cwd=ROOT, env=_plain(os.environ)).returncode
+    return subprocess.run([*_PYTEST, *_FAST, *arguments], cwd=ROOT, env=_without_settings(os.environ)).returncode
 
 
 @contextlib.contextmanager
 def _bench(place: Place) -> Iterator[tuple[Place, str]]:
-    """A place of the tests' own with Redis, Docker and the images in it, and PostgreSQL's URL; undone afterwards."""
+    """A temporary installation with Redis, Docker and the images, and PostgreSQL's URL; removed afterwards."""
     folder = Path(tempfile.mkdtemp(prefix="chef-test-"))
-    folder.chmod(0o711)  # PostgreSQL runs as another user, and has to get to its own folder
+    folder.chmod(0o711)  # PostgreSQL runs as another user, and must reach its own folder
     started: list[Service] = []
     try:
         bench = Place(folder, _environment(place, folder))
         if not docker_engine.answers(bench.docker_host):
-            started.append(docker_engine.start(place))  # its images are worth keeping for the next run
+            started.append(docker_engine.start(place))  # keeps its images for the next run
         redis, redis_url = redis_server.start(bench, keep=False)
         started.append(redis)
         cluster, postgres_url = postgres.start(folder / "postgres", log=bench.log("postgres"))
@@ -86,17 +86,17 @@ def _bench(place: Place) -> Iterator[tuple[Place, str]]:
 
 
 def _environment(place: Place, folder: Path) -> dict[str, str]:
-    return _plain(place.environment) | {
+    return _without_settings(place.environment) | {
         "CHEF_DATA_DIR": str(folder),
-        # Two runs beside each other on one engine leave each other's containers alone.
+        # Parallel runs on the same engine must not touch each other's containers.
         "CHEF_INSTALLATION": f"test-{os.getpid()}",
         "SECRET_KEY": secrets.token_urlsafe(60),
         "DATABASE_URL": f"sqlite:///{folder / 'chef.sqlite3'}",
     }
 
 
-def _plain(environment: Mapping[str, str]) -> dict[str, str]:
-    """An environment without what Chef on this machine is set up with."""
+def _without_settings(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment without the settings of a Chef on this machine."""
     chefs = set(read_env_file(ROOT / ".env.example", commented=True)) - _KEPT
     return {name: value for name, value in environment.items() if name not in chefs}
 
@@ -112,7 +112,7 @@ def _prepare(bench: Place) -> None:
 
 
 def _run_all(bench: Place, postgres_url: str, arguments: Sequence[str]) -> dict[str, int]:
-    """The runs of pytest, the first in this terminal, the others told after it. Their exit codes by lane."""
+    """Run all lanes: the first prints to this terminal, the others at the end. Returns exit codes by lane."""
     others = ", ".join(name for run in _RUNS[1:] for name in run)
     print(f"\n=== {_RUNS[0][0]}, and at the same time {others}", flush=True)
     urls = {"sqlite": "", "postgresql": postgres_url}
@@ -130,13 +130,13 @@ def _run_all(bench: Place, postgres_url: str, arguments: Sequence[str]) -> dict[
     for lane in lanes[1:]:
         print(f"\n=== {lane.name}\n{lane.log.read_text(errors='replace')}", flush=True)
     codes = {lane.name: lane.code for lane in lanes}
-    if 0 in codes.values():  # where only some tests were asked for, a run may have none of them
+    if 0 in codes.values():  # if only some tests were requested, a run may have none of them
         codes = {name: 0 if code == _NO_TESTS else code for name, code in codes.items()}
     return codes
 
 
 class _Lane:
-    """One run of pytest, with a data folder, an installation's name and a part of Redis of its own."""
+    """One run of pytest, with its own data folder, installation name and Redis databases."""
 
     def __init__(self, bench: Place, name: str, database_url: str) -> None:
         self.name, self.log = name, bench.log(f"pytest-{name}")
@@ -150,7 +150,7 @@ class _Lane:
             "CHEF_DATA_DIR": str(folder),
             "CHEF_INSTALLATION": f"{bench.environment['CHEF_INSTALLATION']}-{name}",
             "DATABASE_URL": database_url or f"sqlite:///{folder / 'chef.sqlite3'}",
-            # Not side by side: with `-n`, the workers of a lane have those after it.
+            # Spaced: with `-n`, the workers of a lane use the following databases.
             "REDIS_URL": f"{bench.redis_url.removesuffix('0')}{4 * list(LANES).index(name)}",
         }
 
@@ -180,13 +180,13 @@ class _Lane:
             )
 
     def stop(self) -> None:
-        """End one that still runs; it lets its fixtures clean up."""
+        """Stop it if it still runs, by SIGINT, so that its fixtures clean up."""
         if self._process and self._process.poll() is None:
             self._process.send_signal(signal.SIGINT)
             self._process.wait()
 
 
-def _leave(number: int, frame: FrameType | None) -> NoReturn:
+def _raise_interrupt(number: int, frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Install what this machine lacks to run, test and check Chef: Debian's packages, and the Python packages into .venv.
+# Install what this machine lacks to run, test and check Chef: Debian packages, and Python packages into .venv.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 exec "$PYTHON" -m scripts.packages set-up tests

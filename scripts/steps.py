@@ -1,4 +1,4 @@
-"""Steps of a set-up: commands that run to their end, several at once, each told with the seconds it took."""
+"""Set-up steps: commands that run to their end, several at once, each printed with the seconds it took."""
 
 import signal
 import subprocess
@@ -14,7 +14,7 @@ _GRACE_SECONDS = 10.0
 
 @dataclass
 class Step:
-    """A command with its output in a log file. `shows` picks the lines of it that are of interest as they come."""
+    """A command with its output in a log file. `shows` selects the lines to print as they appear."""
 
     name: str
     argv: Sequence[str]
@@ -36,32 +36,32 @@ class Step:
                 preexec_fn=tie_to_parent(signal.SIGTERM),
             )
 
-    def tell_news(self) -> None:
-        """Print the lines of interest that have come since the last time."""
+    def print_new_lines(self) -> None:
+        """Print the selected lines since the last call."""
         with self.log.open("rb") as log:
             log.seek(self._read)
-            news = log.read()
-        whole, newline, _ = news.rpartition(b"\n")
+            new = log.read()
+        whole, newline, _ = new.rpartition(b"\n")
         self._read += len(whole) + len(newline)
         for line in whole.decode(errors="replace").splitlines():
             if self.shows(line):
                 print(f"           {line}", flush=True)
 
     def end(self, code: int) -> None:
-        self.tell_news()
+        self.print_new_lines()
         seconds = time.monotonic() - self._began
         if code != 0:
             raise SetupError(f"{self.name} failed after {seconds:.0f} s. {self.log} ends:\n{last_lines(self.log, 15)}")
-        tell_seconds(seconds, self.name)
+        print_seconds(seconds, self.name)
 
 
 def run_together(*steps: Step) -> None:
-    """Run all at once and wait for them. Raises SetupError, after stopping the others, when one fails."""
+    """Run all in parallel and wait for them. Raises SetupError, after stopping the others, if one fails."""
     running = {step.name: (step, step.begin()) for step in steps}
     try:
         while running:
             for name, (step, process) in list(running.items()):
-                step.tell_news()
+                step.print_new_lines()
                 if process.poll() is not None:
                     del running[name]
                     step.end(process.returncode)
@@ -81,5 +81,5 @@ def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
             process.wait()
 
 
-def tell_seconds(seconds: float, what: str) -> None:
+def print_seconds(seconds: float, what: str) -> None:
     print(f"  {seconds:6.1f} s {what}", flush=True)

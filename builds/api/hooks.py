@@ -98,16 +98,16 @@ class ClaimView(SignedView):
 
     @transaction.atomic
     def work(self, claimed: Claim, data: dict[str, Any]) -> HttpResponse:
-        taken = external.take(data["worker"])
-        return self.kept(claimed, self._document(taken) if taken else None)
+        claimed_build = external.claim_build(data["worker"])
+        return self.kept(claimed, self._document(claimed_build) if claimed_build else None)
 
-    def _document(self, taken: external.Taken) -> dict[str, Any]:
+    def _document(self, claimed_build: external.ClaimedBuild) -> dict[str, Any]:
         archive = {
-            "url": address(self.request, "worker-archive", Link.of(taken.build).token),
+            "url": address(self.request, "worker-archive", Link.of(claimed_build.build).token),
             "expires_at": timezone.now() + timedelta(seconds=LINK_SECONDS),
         }
-        context = {"request": self.request, "environment": taken.environment, "archive": archive}
-        return dict(TakenDocument(taken.build, context=context).data)
+        context = {"request": self.request, "environment": claimed_build.environment, "archive": archive}
+        return dict(TakenDocument(claimed_build.build, context=context).data)
 
 
 class HeartbeatView(SignedView):

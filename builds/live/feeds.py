@@ -1,7 +1,7 @@
-"""Feeds: what is new about a build or a generation, read once for all of its live readers, and kept for a while.
+"""Feeds: what is new about a build or generation, read once for all of its live readers, and kept for a while.
 
-A feed follows one job while anyone reads it. Readers that keep up get the same bytes out of a bounded window; one
-that has fallen behind the window reads pages of its own. Knows nothing of HTTP, nor of who reads.
+A feed follows one job while it has readers. Readers that keep up share the bytes of a bounded window; one that falls
+behind the window reads its own pages from the database. Knows nothing of HTTP or users.
 """
 
 import asyncio
@@ -33,39 +33,39 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 WINDOW_BYTES = 1024**2
-SEND_BYTES = 64 * 1024  # at most so much, or one entry, is given to a reader at once
+SEND_BYTES = 64 * 1024  # most given to a reader at once, unless one entry is larger
 PAGE_ROWS = 200
-# How often a feed polls: without a subscription, and with one, in case that a message was lost.
+# How often a feed polls: without a subscription, and with one, in case a message was lost.
 POLL_SECONDS = 1.0
 SUBSCRIBED_POLL_SECONDS = 5.0
-# Readers are woken a few at a time with a pause, so that ordinary requests come in between.
+# Readers are woken a few at a time with a pause, so that ordinary requests get a turn.
 READERS_AT_ONCE = 7
 PAUSE_SECONDS = 0.002
 NOTHING_READ = Cursor(-1)
 
-# Threads of their own, few: readers must not take those of ordinary requests, nor all connections of the pool.
+# A small separate pool: readers must not use up the threads of ordinary requests, or the pool of connections.
 _threads = ThreadPoolExecutor(max_workers=3, thread_name_prefix="live")
-# One for those that many may ask for at the same moment, again so that ordinary requests come in between.
+# One thread for queries that many readers may need at the same moment, so that ordinary requests get a turn.
 _queue = ThreadPoolExecutor(max_workers=1, thread_name_prefix="live-queue")
 
 
 async def in_database(read: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """The result of a function that reads the database, from a thread that gives its connection back."""
-    return await asyncio.get_running_loop().run_in_executor(_threads, _alone, read, args, kwargs)
+    """Run a function that reads the database in a thread, and release the thread's connection."""
+    return await asyncio.get_running_loop().run_in_executor(_threads, _with_own_connection, read, args, kwargs)
 
 
 async def queued_in_database(read: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """As `in_database`, one after the other with a pause between them."""
+    """Like `in_database`, but one call at a time, with a pause after each."""
 
     def run() -> T:
-        result = _alone(read, args, kwargs)
+        result = _with_own_connection(read, args, kwargs)
         time.sleep(PAUSE_SECONDS)
         return result
 
     return await asyncio.get_running_loop().run_in_executor(_queue, run)
 
 
-def _alone(read: Callable[..., T], args: Any, kwargs: Any) -> T:
+def _with_own_connection(read: Callable[..., T], args: Any, kwargs: Any) -> T:
     try:
         return read(*args, **kwargs)
     finally:
@@ -85,7 +85,7 @@ class EncodedEntry:
 
 
 def as_event(kind: str, document: Any, *, event_id: object = "") -> bytes:
-    """A server-sent event. JSON has no line breaks of its own, so it is one line of data."""
+    """A server-sent event. JSON contains no line breaks, so it is one line of data."""
     head = f"id: {event_id}\nevent: {kind}\n" if event_id else f"event: {kind}\n"
     return head.encode() + b"data: " + orjson.dumps(document, option=orjson.OPT_UTC_Z) + b"\n\n"
 
@@ -96,9 +96,9 @@ def _log_event(chunk: LogChunk) -> EncodedEntry:
 
 
 def _build_event(event: BuildEvent, build: Build) -> bytes:
-    """The state at the event's own time, so that it is the same whenever it is read."""
+    """The state at the time of the event, so that it is the same whenever it is read."""
     ended = event.to_status in (Status.COMPLETED, Status.FAILED, Status.CANCELLED)
-    # Nothing changes after the end; before it, a change of status is also the beginning of the next phases.
+    # Nothing changes after the end; before it, a change of status also starts the phases again.
     phase, progress = (build.phase, build.progress) if ended else (event.data.get("phase"), event.data.get("progress"))
     document = {
         "jobId": build.pk,
@@ -118,19 +118,19 @@ def _build_event(event: BuildEvent, build: Build) -> bytes:
 
 @dataclass(frozen=True)
 class Change:
-    """What is new about a build: `is_all` when there was no more to read at that moment."""
+    """What is new about a build. `is_all`: there was no more to read at that moment."""
 
     status: str
-    start: Cursor  # the entries are all of the attempt after this one
+    start: Cursor  # the entries are all entries of the attempt after this cursor
     entries: list[EncodedEntry]
     events: list[tuple[int, bytes]]
     is_all: bool
 
 
 def read_change(build_id: UUID, after: Cursor, event: int) -> Change | None:
-    """What came after a cursor and an event; the end of the log for NOTHING_READ. None: there is no such build.
+    """What came after a cursor and an event; the end of the log for NOTHING_READ. None: the build does not exist.
 
-    The build is read first: had it ended by then, nothing can have come since.
+    The build is read first: if it had ended by then, nothing can have been added since.
     """
     build = Build.objects.only("status", "fence", "phase", "progress").filter(pk=build_id).first()
     if build is None:
@@ -147,7 +147,7 @@ def read_change(build_id: UUID, after: Cursor, event: int) -> Change | None:
 
 
 def read_page(build_id: UUID, after: Cursor, phase: str) -> tuple[list[EncodedEntry], bool]:
-    """Entries of the cursor's attempt after it, of bounded size, and whether those are all for now."""
+    """Entries after the cursor in its attempt, of bounded size, and whether those are all for now."""
     build = Build(pk=build_id, fence=after.attempt)
     chunks, _ = read_entries(build, after=after, phase=phase, limit=PAGE_ROWS)
     page: list[EncodedEntry] = []
@@ -161,19 +161,19 @@ def read_page(build_id: UUID, after: Cursor, phase: str) -> tuple[list[EncodedEn
 
 
 class Feed:
-    """One job, followed while it has readers. All methods belong to one event loop."""
+    """Follows one job while it has readers. All methods belong to one event loop."""
 
     def __init__(self, job_id: UUID) -> None:
         self.job_id = job_id
         self.status = ""
-        self.events: list[tuple[int, bytes]] = []  # (id, event as it is sent)
-        self.is_finished = False  # the job has ended, and all of it has been read
+        self.events: list[tuple[int, bytes]] = []  # (id, encoded event)
+        self.is_finished = False  # the job has ended, and everything has been read
         self.readers = 0
         self._waiting: set[asyncio.Future[None]] = set()
         self._woken = asyncio.Event()
 
     async def read(self) -> bool:
-        """Read what is new. Returns whether that was all there was at that moment."""
+        """Read what is new. Returns whether that was all at that moment."""
         raise NotImplementedError
 
     def end_document(self) -> dict[str, Any]:
@@ -187,18 +187,18 @@ class Feed:
     # --- For the registry ----------------------------------------------------------------------------------------
 
     def wake_up(self) -> None:
-        """The job may have changed: read it."""
+        """The job may have changed: read it now."""
         self._woken.set()
 
     async def follow(self, is_subscribed: Callable[[], bool]) -> None:
-        """Read each change and wake the readers, until the job has ended. `is_subscribed`: whether changes of the job
-        come from Redis at the moment."""
+        """Read each change and wake the readers, until the job has ended. `is_subscribed`: whether changes currently
+        arrive from Redis."""
         while not self.is_finished:
             self._woken.clear()
             try:
                 is_all = await self.read()
-            except Exception:  # of any kind: the next read may succeed, and readers must not hang for ever
-                logger.warning("%s cannot be read for its live readers", self.job_id, exc_info=True)
+            except Exception:  # of any kind: the next read may succeed, and readers must not hang forever
+                logger.warning("cannot read %s for its live readers", self.job_id, exc_info=True)
                 await asyncio.sleep(POLL_SECONDS)
                 continue
             await self._wake_readers()
@@ -225,7 +225,7 @@ class Feed:
     # --- For readers ---------------------------------------------------------------------------------------------
 
     async def next_read(self) -> None:
-        """Wait until the job has been read again: at a change, or by polling, a few times in LIVE_PING_SECONDS."""
+        """Wait for the next read: at a change, or by polling, a few times in LIVE_PING_SECONDS."""
         reader = asyncio.get_running_loop().create_future()
         self._waiting.add(reader)
         try:
@@ -234,7 +234,7 @@ class Feed:
             self._waiting.discard(reader)
 
     def events_after(self, event: int) -> tuple[bytes, int]:
-        """The events after one of them, as one piece, and the last one's id."""
+        """The encoded events after an event's id, and the last one's id."""
         data = b"".join(data for number, data in self.events if number > event)
         return data, self.last_event if data else event
 
@@ -244,9 +244,9 @@ class BuildFeed(Feed):
 
     def __init__(self, job_id: UUID) -> None:
         super().__init__(job_id)
-        self.newest = NOTHING_READ  # the last entry of the attempt: this one and all before it are stored
+        self.newest = NOTHING_READ  # the newest stored entry of the attempt
         self._window: list[EncodedEntry] = []
-        self._window_start = 0  # the window holds every entry of the attempt after this one
+        self._window_start = 0  # the window holds every entry of the attempt after this cursor
         self._window_size = 0
         self._pieces: dict[tuple[int, str], tuple[bytes, Cursor]] = {}
 
@@ -260,11 +260,11 @@ class BuildFeed(Feed):
 
     def _apply(self, change: Change | None) -> None:
         self._pieces.clear()
-        if change is None:  # deleted, with all that belongs to it
+        if change is None:  # deleted
             self.is_finished = True
             return
         if change.start.attempt != self.newest.attempt:
-            # What another attempt printed is not part of the build's log any more.
+            # What an earlier attempt printed is no longer part of the build's log.
             self._window, self._window_size, self._window_start = [], 0, change.start.sequence
         self.status = change.status
         self.events += change.events
@@ -287,9 +287,9 @@ class BuildFeed(Feed):
     # --- For readers ---------------------------------------------------------------------------------------------
 
     async def log_after(self, after: Cursor, phase: str) -> tuple[bytes, Cursor]:
-        """Events of log entries after a cursor, as one piece, and the cursor to go on from.
+        """Encoded events of log entries after a cursor, and the next cursor.
 
-        A cursor of another attempt starts this one from its beginning. Before the first read there is nothing.
+        A cursor of another attempt starts at this one's beginning. Before the first read there are none.
         """
         newest = self.newest
         if newest == NOTHING_READ:
@@ -299,11 +299,11 @@ class BuildFeed(Feed):
             return self._from_window(after, phase)
         page, is_all = await in_database(read_page, self.job_id, after, phase)
         last = Cursor(after.attempt, page[-1].sequence) if page else after
-        # All that was stored up to the newest entry had been stored before the page was read.
+        # Everything up to the newest entry had been stored before the page was read.
         return b"".join(entry.data for entry in page), max(last, newest) if is_all else last
 
     def _from_window(self, after: Cursor, phase: str) -> tuple[bytes, Cursor]:
-        """Made once for all readers at the same place."""
+        """Cached for all readers at the same position."""
         key = (after.sequence, phase)
         if key not in self._pieces:
             data, size, last = [], 0, after.sequence
@@ -334,9 +334,9 @@ class GenerationFeed(Feed):
 
 
 def read_generation(generation_id: UUID, after: int) -> tuple[str, list[tuple[int, bytes]]]:
-    """A generation's status, empty when there is no such one, and its events after one of them, as they are sent.
+    """A generation's status, empty if it does not exist, and its encoded events after an event's id.
 
-    The status is read first: had it ended by then, nothing can have come since.
+    The status is read first: if it had ended by then, nothing can have been added since.
     """
     status = Generation.objects.filter(pk=generation_id).values_list("status", flat=True).first() or ""
     rows = GenerationEvent.objects.filter(generation=generation_id, pk__gt=after).order_by("pk")[:PAGE_ROWS]

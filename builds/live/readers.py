@@ -1,8 +1,7 @@
-"""Live readers of builds and generations: logs and events as server-sent events, resumable.
+"""Live readers of builds and generations: logs and events as resumable server-sent events.
 
-A reader is a generator that follows the feed of its job. The feeds that anybody reads are in a registry, one in each
-web process, which subscribes to changes and wakes them up. Knows nothing of HTTP: chef.web.streaming sends what a
-reader yields.
+A reader is a generator that follows the feed of its job. Each web process has a registry of the feeds in use, which
+subscribes to changes and wakes them up. Knows nothing of HTTP: chef.web.streaming sends what a reader yields.
 """
 
 import asyncio
@@ -22,9 +21,9 @@ from chef.jobs.pubsub import subscribe
 F = TypeVar("F", bound=Feed)
 F_contra = TypeVar("F_contra", bound=Feed, contravariant=True)
 
-RETRY = b"retry: 1000\n\n"  # a client whose connection was lost comes back after a second
+RETRY = b"retry: 1000\n\n"  # clients reconnect after a second
 PING = b": ping\n\n"
-_ID_LINE = re.compile(rb"^id: .*\n", re.MULTILINE)  # data is JSON, which has no line breaks of its own
+_ID_LINE = re.compile(rb"^id: .*\n", re.MULTILINE)  # data is JSON without line breaks
 
 
 # --- Feeds -------------------------------------------------------------------------------------------------------
@@ -71,7 +70,7 @@ class FeedRegistry:
             feed.wake_up()
 
 
-_registries: list[FeedRegistry] = []  # of the one loop that a web process has
+_registries: list[FeedRegistry] = []  # at most one: a web process has one event loop
 
 
 def registry() -> FeedRegistry:
@@ -84,17 +83,17 @@ def registry() -> FeedRegistry:
 
 
 class PagePosition(NamedTuple):
-    """How much of a page's stream has been sent: its log up to a cursor, its changes up to an event."""
+    """How much of a page's stream has been sent: the log up to a cursor, changes up to an event."""
 
     cursor: Cursor = BEGINNING
     event: int = 0
 
     @classmethod
     def parse(cls, text: str) -> "PagePosition":
-        """The position in an id that `page_stream` gave. Raises ValueError for any other."""
+        """The position in an event id from `page_stream`. Raises ValueError for any other id."""
         match = re.fullmatch(rf"({CURSOR_PATTERN})-([0-9]{{1,18}})", text)
         if not match:
-            raise ValueError("This stream sent no event with such an id.")
+            raise ValueError("This id is not from an event of this stream.")
         return cls(Cursor.parse(match[1]), int(match[2]))
 
     def __str__(self) -> str:
@@ -102,12 +101,12 @@ class PagePosition(NamedTuple):
 
 
 def log_stream(build_id: UUID, *, after: Cursor = BEGINNING, phase: str = "") -> AsyncGenerator[bytes]:
-    """The log of the build's current attempt from a cursor on, live; a last event `end`."""
+    """The log of the build's current attempt after a cursor, live; ends with an event `end`."""
     return _stream(BuildFeed, build_id, _LogReader(after, phase))
 
 
 def page_stream(build_id: UUID, *, after: PagePosition = PagePosition()) -> AsyncGenerator[bytes]:  # noqa: B008
-    """Both at once, for a page: the log and the changes after a position; a last event `end`.
+    """Log and changes together, for a page, after a position; ends with an event `end`.
 
     Each piece has an id that says how much of both has been sent, a PagePosition.
     """
@@ -115,20 +114,20 @@ def page_stream(build_id: UUID, *, after: PagePosition = PagePosition()) -> Asyn
 
 
 def event_stream(build_id: UUID, *, after: int = 0) -> AsyncGenerator[bytes]:
-    """Changes of the build's status and phase, those after an event's id, live; a last event `end`."""
+    """Changes of the build's status and phase after an event's id, live; ends with an event `end`."""
     return _stream(BuildFeed, build_id, _EventReader(after))
 
 
 def generation_stream(generation_id: UUID, *, after: int = 0) -> AsyncGenerator[bytes]:
-    """Changes of a generation's status and stage, and its files, after an event's id, live; a last event `end`."""
+    """A generation's changes of status, stage and files after an event's id, live; ends with an event `end`."""
     return _stream(GenerationFeed, generation_id, _EventReader(after))
 
 
 class _Reader(Protocol[F_contra]):
-    """One connection's place in a feed."""
+    """One connection's position in a feed."""
 
     async def take(self, feed: F_contra) -> bytes:
-        """What comes next, as one piece; empty when there is nothing for this reader."""
+        """What comes next, as one piece; empty if there is nothing for this reader."""
 
     def is_behind(self, feed: F_contra) -> bool:
         """Whether there may be more to take at once."""
@@ -143,7 +142,9 @@ class _LogReader:
         return data
 
     def is_behind(self, feed: BuildFeed) -> bool:
-        return self._cursor < feed.newest  # past entries of other phases, or more came while a page was read
+        return (
+            self._cursor < feed.newest
+        )  # it skipped entries of other phases, or more were added while a page was read
 
 
 class _EventReader:
@@ -168,7 +169,7 @@ class _PageReader:
         self._position = PagePosition(cursor, event)
         if not changes and not data:
             return b""
-        # A client that was cut off within a piece gets that piece again, and drops what it has by the entries' numbers.
+        # A client that was cut off within a piece gets it again, and drops duplicates by the entries' numbers.
         return _ID_LINE.sub(b"", data + changes) + f"id: {self._position}\n\n".encode()
 
     def is_behind(self, feed: BuildFeed) -> bool:
@@ -176,7 +177,7 @@ class _PageReader:
 
 
 async def _stream(kind: type[F], job_id: UUID, reader: _Reader[F]) -> AsyncGenerator[bytes]:
-    """What the reader takes of the job's feed, with pings while there is nothing, until the job has ended."""
+    """What the reader takes from the job's feed, with pings while there is nothing, until the job ends."""
     yield RETRY
     async with registry().open(kind, job_id) as feed:
         ping_at = _ping_time()
@@ -197,12 +198,12 @@ async def _stream(kind: type[F], job_id: UUID, reader: _Reader[F]) -> AsyncGener
 
 
 def _ping_time() -> float:
-    # A feed polls at least three times in the time between two pings: this is the last time before it is over.
+    # A feed polls at least three times between two pings: this is the last poll before the next ping is due.
     return time.monotonic() + settings.LIVE_PING_SECONDS * 2 / 3
 
 
 async def generation_ended(generation_id: UUID, *, seconds: float) -> bool:
-    """Wait until a generation has ended; False when it has not in that time."""
+    """Wait until a generation has ended; False if it has not in that time."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds), registry().open(GenerationFeed, generation_id) as feed:
             while not feed.is_finished:

@@ -1,1 +1,1 @@
-"""What a build prints: written, redacted, and read back as lines or as one text."""
+"""A build's log: written, redacted, and read back as entries, lines or one text."""

@@ -1,4 +1,4 @@
-"""The entries of a build's log, read from a cursor on. All that reads logs, live or not, gets them from here."""
+"""The entries of a build's log after a cursor. All readers of logs, live or not, use this."""
 
 import re
 from typing import Any, NamedTuple
@@ -9,9 +9,9 @@ from builds.models import Build, LogChunk
 
 
 class Cursor(NamedTuple):
-    """How far a build's log has been read: up to which entry of which attempt. Clients have it as "attempt.sequence".
+    """How far a build's log has been read: up to which entry of which attempt. Sent to clients as "attempt.sequence".
 
-    The later of two cursors is the greater one.
+    Cursors are ordered: a later one is greater.
     """
 
     attempt: int = 0
@@ -19,11 +19,11 @@ class Cursor(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> "Cursor":
-        """The cursor that a client sent back; BEGINNING for an empty text. Raises ValueError for anything else."""
+        """The cursor from a client; BEGINNING for an empty text. Raises ValueError if it is malformed."""
         if not text:
             return BEGINNING
         if not re.fullmatch(CURSOR_PATTERN, text):
-            raise ValueError("The cursor is not one that this log gave: use `nextCursor` as it came, or leave it out.")
+            raise ValueError("The cursor is not from this log: use `nextCursor` unchanged, or leave it out.")
         attempt, _, sequence = text.partition(".")
         return cls(int(attempt), int(sequence))
 
@@ -31,9 +31,9 @@ class Cursor(NamedTuple):
         return f"{self.attempt}.{self.sequence}"
 
     def in_attempt(self, attempt: int) -> "Cursor":
-        """The same cursor, or the attempt's beginning if it is of another one.
+        """The same cursor, or the attempt's beginning if the cursor belongs to another attempt.
 
-        What an attempt printed that lost its lease is not part of the build's log.
+        Output of an attempt that lost its lease is not part of the build's log.
         """
         return self if self.attempt == attempt else Cursor(attempt)
 
@@ -43,14 +43,14 @@ CURSOR_PATTERN = r"[0-9]{1,9}\.[0-9]{1,9}"
 
 
 def chunks_of(build: Build) -> QuerySet[LogChunk]:
-    """The stored entries of the build's current attempt, in order. They never change, and none comes in between."""
+    """The stored entries of the build's current attempt, in order. They never change, and are only appended to."""
     return LogChunk.objects.filter(build=build, attempt=build.fence).order_by("sequence")
 
 
 def read_entries(
     build: Build, *, after: Cursor = BEGINNING, phase: str = "", limit: int = 500
 ) -> tuple[list[LogChunk], Cursor]:
-    """At most `limit` entries of the current attempt after a cursor, and the cursor to go on from."""
+    """At most `limit` entries of the current attempt after a cursor, and the next cursor."""
     start = after.in_attempt(build.fence)
     rows = chunks_of(build).filter(sequence__gt=start.sequence)
     if phase:
@@ -65,7 +65,7 @@ def cursor_of(chunk: LogChunk) -> Cursor:
 
 
 def entry_document(chunk: LogChunk) -> dict[str, Any]:
-    """The API's LogEntry of a chunk: made by hand, because there are thousands of them."""
+    """The API's LogEntry of a chunk. Without a serializer, because there are thousands of them."""
     return {
         "sequence": chunk.sequence,
         "attempt": chunk.attempt,

@@ -1,7 +1,7 @@
-"""A log by its lines, as a page shows it: numbered from 1 as in the text that builds.logs.text gives.
+"""A log by line, for pages: numbered from 1, as in the text from builds.logs.text.
 
-A chunk may end within a line; the line is then that of the chunk in which it begins. The database counts the lines,
-so that only the text that is shown is read.
+A chunk may end within a line; the line belongs to the chunk in which it begins. The database counts the lines, so that
+only the text that is shown is read.
 """
 
 import re
@@ -42,25 +42,25 @@ class Line:
 
 
 class LogIndex:
-    """Where each chunk of a build's current attempt begins among the lines: one query, however long the log is."""
+    """The line at which each chunk of a build's current attempt begins: one query, however long the log is."""
 
     def __init__(self, build: Build) -> None:
         self.build = build
         rows = list(chunks_of(build).values_list("sequence", _NEWLINES, Right("text", 1)))
         self.sequences = [sequence for sequence, _, _ in rows]
-        self._before = [0]  # line ends before each chunk, and in all
+        self._before = [0]  # line ends before each chunk, and in total
         for _, count, _ in rows:
             self._before.append(self._before[-1] + count)
         is_open = next((end for _, _, end in reversed(rows) if end), "\n") != "\n"
-        self.last = self._before[-1] + is_open  # the number of the last line, which may have no end yet
+        self.last = self._before[-1] + is_open  # the number of the last line, which may be unfinished
 
     def before(self, sequence: int) -> int:
-        """How many line ends are before a chunk."""
+        """How many line ends precede a chunk."""
         return self._before[bisect_left(self.sequences, sequence)]
 
     def lines(self, first: int, last: int) -> list[Line]:
-        """The lines from one number to another, as far as they are there."""
-        # A line begins where the one before ends: in the first chunk with so many line ends, or at its beginning.
+        """The lines from one number to another, as far as they exist."""
+        # A line begins where the previous one ends: in the first chunk with so many line ends, or at its beginning.
         begin = max(bisect_left(self._before, first - 1) - 1, 0)
         end = min(bisect_left(self._before, last), len(self.sequences))
         if begin >= end:
@@ -73,7 +73,7 @@ def _lines(chunks: Iterable[LogChunk], number: int) -> Iterator[Line]:
     line: Line | None = None
     look, source = PLAIN, ("", "")
     for chunk in chunks:
-        if source != (chunk.phase, chunk.stream):  # a colour that one program has left on is not for the next
+        if source != (chunk.phase, chunk.stream):  # a colour left on by one program must not affect the next
             look, source = PLAIN, (chunk.phase, chunk.stream)
         for text in _UP_TO_LINE_END.findall(chunk.text):
             line = line or Line(number, chunk.phase, chunk.stream, chunk.timestamp, [])
@@ -87,7 +87,7 @@ def _lines(chunks: Iterable[LogChunk], number: int) -> Iterator[Line]:
 
 
 def find_evidence(build: Build, index: LogIndex) -> dict[str, int]:
-    """The number of the first line in the log of each line of the verdict's evidence that is there: one query."""
+    """The line number in the log of each line of the verdict's evidence that is found there: one query."""
     verdict = build.verdict or {}
     wanted = {line: word for line in verdict.get("evidence", []) if (word := _longest_word(line))}
     if not wanted:
@@ -106,7 +106,7 @@ def find_evidence(build: Build, index: LogIndex) -> dict[str, int]:
 
 
 class _Batch:
-    """Texts of some chunks as one: to look through a few long texts is quick, through very many it is not."""
+    """Texts of some chunks, concatenated: searching a few long texts is faster than very many short ones."""
 
     def __init__(self, rows: list[tuple[int, str]]) -> None:
         self._sequences = [sequence for sequence, _ in rows]
@@ -115,7 +115,7 @@ class _Batch:
         self._offsets = list(accumulate(map(len, texts), initial=0))
 
     def place_of(self, line: str) -> tuple[int, int] | None:
-        """The chunk in which the first line begins that a verdict quotes so, and how many lines of it are before."""
+        """The chunk where the first line that a verdict quotes begins, and how many lines of the chunk precede it."""
         wanted = line.removesuffix("…")
         at = self._text.find(wanted)
         while at >= 0:
@@ -140,7 +140,7 @@ def _batches(rows: Iterable[tuple[int, str]]) -> Iterator[_Batch]:
 
 
 def _longest_word(line: str) -> str:
-    """A part of an evidence's line by which the database finds it: colours are hardly ever within a word."""
+    """A part of an evidence line that the database can search for: colour codes are rarely inside a word."""
     words = _WORD.findall(line.removesuffix("…"))
     return max(words, key=len, default="")
 
@@ -151,7 +151,7 @@ def _longest_word(line: str) -> str:
 @dataclass(frozen=True)
 class Page:
     """Consecutive text of an attempt: `runs` are (characters, phase, stream, milliseconds since the epoch) of each
-    chunk in it, `line` the number of the line in which it begins, and `cursor` where to go on."""
+    chunk in it, `line` is the number of the line in which it begins, and `cursor` the next cursor."""
 
     attempt: int
     line: int
@@ -166,8 +166,8 @@ class Page:
 
 
 def read_page(build: Build, *, after: Cursor, most_bytes: int, kept_bytes: int, kept_lines: int) -> Page:
-    """The text after a cursor, `most_bytes` of it. From the beginning of a log that is longer than `kept_bytes` or
-    `kept_lines`, only the last so many."""
+    """The text after a cursor, up to `most_bytes`. Read from its beginning, a log longer than `kept_bytes` or
+    `kept_lines` is cut to its last ones."""
     sequence = after.in_attempt(build.fence).sequence
     first, line = (sequence, 0) if sequence else _beginning(build, kept_bytes, kept_lines)
     texts: list[str] = []
@@ -187,13 +187,13 @@ def read_page(build: Build, *, after: Cursor, most_bytes: int, kept_bytes: int, 
 
 
 def utf16_length(text: str) -> int:
-    """How long JavaScript takes a text to be."""
+    """The text's length in JavaScript, which counts UTF-16 code units."""
     return len(text) if text.isascii() else len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
 def _beginning(build: Build, kept_bytes: int, kept_lines: int) -> tuple[int, int]:
-    """(the last sequence that is left out, line ends up to it) so that no more bytes and lines follow."""
-    if build.log_bytes <= min(kept_bytes, kept_lines):  # a line has a byte at least
+    """(the last sequence to skip, line ends up to it), so that at most these bytes and lines follow."""
+    if build.log_bytes <= min(kept_bytes, kept_lines):  # a line has at least one byte
         return 0, 0
     rows = list(chunks_of(build).values_list("sequence", _NEWLINES, ByteLength(F("text"))))
     size = lines = 0

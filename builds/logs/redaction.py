@@ -1,13 +1,12 @@
-"""Takes secrets out of what a build prints: `[secret NAME]` stands wherever one was.
+"""Redacts secrets in a build's output: each is replaced by `[secret NAME]`.
 
 A secret is found whole and, if it has several lines, line by line; in base64 at any alignment, in hexadecimal,
-URL-encoded, and as JSON or a quoting shell writes it; split across writes in any way, and with colours inside. What a
-build does to a secret besides (turning it around, encrypting it, printing it in parts shorter than itself) is beyond
-what reading its output can find. Works on cleaned text: see `chef.web.ansi.clean`.
-Knows neither projects nor the log.
+URL-encoded, and as JSON or a quoting shell writes it; split across writes in any way, and with colours inside. Other
+transformations (reversing, encrypting, printing parts of it) cannot be detected in the output. Works on cleaned text:
+see `chef.web.ansi.clean`. Knows neither projects nor the log.
 
-Every form has at least MIN_BYTES bytes, so its first seven hold one whole word of four bytes at an address that four
-divides, wherever in the text it begins. Looking those words up in a set costs the same for one secret and for fifty.
+Every form has at least MIN_BYTES bytes, so its first seven contain one whole four-byte word at an offset divisible by
+four, wherever it begins in the text. Looking those words up in a set costs the same for one secret as for fifty.
 """
 
 import base64
@@ -22,16 +21,16 @@ from chef.web.ansi import COLOUR_IN_BYTES
 
 MIN_BYTES = 8
 _WORD = 4
-# How the lines of `base64` and of `openssl base64` are broken.
+# The line lengths of `base64` and `openssl base64`.
 _WRAPPED_AT = (76, 64)
 
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\x80-\x9f]")
 
-_Span = tuple[int, int, bytes]  # from, to, what stands there instead
+_Span = tuple[int, int, bytes]  # start, end, replacement
 
 
 class Redaction:
-    """All forms of some secrets, prepared once for any number of streams. `secrets` are pairs of name and value."""
+    """All forms of some secrets, prepared once for any number of streams. `secrets` are (name, value) pairs."""
 
     def __init__(self, secrets: Iterable[tuple[str, str]]) -> None:
         self._masks: dict[bytes, bytes] = {}
@@ -45,7 +44,7 @@ class Redaction:
                 word = int.from_bytes(form[offset : offset + _WORD], sys.byteorder)
                 self._words.setdefault(word, []).append((offset, form))
         self._word_set = frozenset(self._words)
-        # Only these can go on after the end of a line.
+        # Only these can span several lines.
         self._of_several_lines = [form for form in self._longest_first if b"\n" in form]
         self.most_held = 2 * max(map(len, self._masks), default=0) + 4096
 
@@ -58,7 +57,7 @@ class Redaction:
         return stream.feed(text) + stream.finish()
 
     def spans(self, plain: bytes) -> Iterator[_Span]:
-        """Where forms are in a text without colours; they may overlap."""
+        """Where forms occur in a text without colours; they may overlap."""
         words = memoryview(plain)[: len(plain) // _WORD * _WORD].cast("I")
         if self._word_set.isdisjoint(words):
             return
@@ -69,35 +68,35 @@ class Redaction:
                     yield start, start + len(form), self._masks[form]
 
     def unfinished(self, plain: bytes) -> int:
-        """How many bytes at the end could be the beginning of a form that is still being written."""
+        """How many bytes at the end could be the start of a form that is not complete yet."""
         candidates = self._of_several_lines if plain.endswith(b"\n") else self._longest_first
         return max((_overlap(plain, form) for form in candidates), default=0)
 
 
 class StreamRedactor:
-    """One stream's way through a Redaction: gives on what is surely no secret, and holds back what may become one."""
+    """Redacts one stream: passes on what is certainly not a secret, and holds back what may become one."""
 
     def __init__(self, redaction: Redaction) -> None:
         self._redaction = redaction
         self._held = b""
-        self._masked = 0  # how much of what is held is a secret whose mask has been given on already
+        self._masked = 0  # how much of the held text is a secret whose mask has been passed on already
 
     def feed(self, text: str) -> str:
-        """What of the text so far can be given on."""
+        """The part of the text so far that can be passed on."""
         if not text or not self._redaction:
             return text
-        raw = _Coloured(self._held + _utf8(text))
+        raw = _ColouredText(self._held + _utf8(text))
         cut = raw.start(len(raw.plain) - self._redaction.unfinished(raw.plain))
         if len(raw.text) - cut > self._redaction.most_held:
-            cut = len(raw.text)  # only colours without end take that much
-        return self._give(raw, cut)
+            cut = len(raw.text)  # only an endless run of colour codes is that long
+        return self._pass_on(raw, cut)
 
     def finish(self) -> str:
-        """All that was held back: no more is to come."""
-        return self._give(_Coloured(self._held), len(self._held))
+        """Everything held back, at the end of the stream."""
+        return self._pass_on(_ColouredText(self._held), len(self._held))
 
-    def _give(self, raw: "_Coloured", cut: int) -> str:
-        """The text up to the cut with masks; what is behind it is held back."""
+    def _pass_on(self, raw: "_ColouredText", cut: int) -> str:
+        """The masked text up to the cut; the rest is held back."""
         given, at = [], 0
         masked = 0
         for start, end, mask in self._spans(raw):
@@ -109,8 +108,8 @@ class StreamRedactor:
         self._held, self._masked = raw.text[cut:], masked
         return b"".join(given).decode(errors="surrogatepass")
 
-    def _spans(self, raw: "_Coloured") -> list[_Span]:
-        """What to mask, in order and without overlaps: where secrets overlap, the first one's name stands for all."""
+    def _spans(self, raw: "_ColouredText") -> list[_Span]:
+        """What to mask, in order and without overlaps: overlapping secrets get the first one's name."""
         found = [(raw.start(start), raw.end(end), mask) for start, end, mask in self._redaction.spans(raw.plain)]
         if self._masked:
             found.append((0, self._masked, b""))
@@ -123,13 +122,13 @@ class StreamRedactor:
         return merged
 
 
-class _Coloured:
-    """A text, the same without its colour codes, and the way from places in that one back to the text."""
+class _ColouredText:
+    """A text, the same without colour codes, and the mapping of positions in that back to the text."""
 
     def __init__(self, text: bytes) -> None:
         self.text = self.plain = text
-        self._places: list[int] = []  # of each colour code, in the text without them
-        self._lengths = [0]  # of the first so many codes together
+        self._places: list[int] = []  # positions of colour codes in the text without them
+        self._lengths = [0]  # their cumulative lengths
         if b"\x1b" in text:
             self._measure()
 
@@ -140,11 +139,11 @@ class _Coloured:
         self.plain = COLOUR_IN_BYTES.sub(b"", self.text)
 
     def start(self, place: int) -> int:
-        """Where a place without colours is in the text: behind the colours that stand there."""
+        """The position in the text of a position without colours: after the colour codes there."""
         return place + self._lengths[bisect_right(self._places, place)]
 
     def end(self, place: int) -> int:
-        """The same, before the colours that stand there."""
+        """The same, before the colour codes there."""
         return place + self._lengths[bisect_left(self._places, place)]
 
 
@@ -152,18 +151,18 @@ class _Coloured:
 
 
 def forms(value: str) -> set[bytes]:
-    """Every form that reveals a secret, as UTF-8; those too short to be distinguished from other text are left out."""
+    """Every form that reveals a secret, as UTF-8, except those too short to be distinguished from other text."""
     found: set[bytes] = set()
     for text in {value, value.strip()}:
-        # Without the line ends around it, which the log's own lines need.
-        found |= {_utf8(_cleaned(written).strip("\n")) for written in (text, *_written(text))}
+        # Without its surrounding line ends, which the log needs for its lines.
+        found |= {_utf8(_cleaned(written).strip("\n")) for written in (text, *_quoted_forms(text))}
         found |= {_utf8(line.strip()) for line in _cleaned(text).split("\n")}
         found |= set(_encoded(_utf8(text)))
     return {form for form in found if len(form) >= MIN_BYTES}
 
 
 def _cleaned(text: str) -> str:
-    """As chef.web.ansi.clean leaves it: control characters never reach the log."""
+    """The secret after chef.web.ansi.clean: control characters never reach the log."""
     return _CONTROLS.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
 
 
@@ -171,8 +170,8 @@ def _utf8(text: str) -> bytes:
     return text.encode(errors="surrogatepass")
 
 
-def _written(text: str) -> Iterator[str]:
-    """As programs write it when they quote."""
+def _quoted_forms(text: str) -> Iterator[str]:
+    """The secret as programs quote it."""
     yield json.dumps(text)[1:-1]
     yield json.dumps(text, ensure_ascii=False)[1:-1]
     yield text.replace("'", "'\\''")  # what `set -x` shows
@@ -190,7 +189,7 @@ def _encoded(data: bytes) -> Iterator[bytes]:
     for width in _WRAPPED_AT:
         yield from (whole[at : at + width] for at in range(0, len(whole), width))
     for before in range(3):
-        # Of the first and the last character, some bits may come from what stands around the secret.
+        # Some bits of the first and last character may come from the text around the secret.
         first, end = -(-before * 8 // 6), (before + len(data)) * 8 // 6
         core = base64.b64encode(bytes(before) + data)[first:end]
         yield core
@@ -198,7 +197,7 @@ def _encoded(data: bytes) -> Iterator[bytes]:
 
 
 def _overlap(text: bytes, form: bytes) -> int:
-    """The length of the longest end of the text that is a beginning of the form, and not the whole of it."""
+    """The length of the longest suffix of the text that is a proper prefix of the form."""
     at = max(len(text) - len(form) + 1, 0)
     while (at := text.find(form[:MIN_BYTES], at)) >= 0:
         if form.startswith(text[at:]):

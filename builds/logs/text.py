@@ -1,4 +1,4 @@
-"""A log as one text, of which any part can be had, without ever holding the whole."""
+"""A log as one text, of which any range can be read without holding the whole in memory."""
 
 import hashlib
 from collections.abc import AsyncGenerator, Iterator, Mapping
@@ -12,7 +12,7 @@ from builds.models import Build
 from chef.web.ansi import plain
 from chef.web.downloads import Content
 
-_PIECE_BYTES = 256 * 1024  # read and sent at once, and the rest of the chunk that passes it
+_PIECE_BYTES = 256 * 1024  # read and sent at once, plus the rest of the last chunk
 
 
 class ByteLength(Func):
@@ -22,14 +22,14 @@ class ByteLength(Func):
     output_field = IntegerField()
 
     def as_sqlite(self, compiler: Any, connection: Any, **context: Any) -> Any:
-        # SQLite has this function only from 3.43 on.
+        # SQLite has octet_length only from 3.43 on.
         return self.as_sql(compiler, connection, template="LENGTH(CAST(%(expressions)s AS BLOB))", **context)
 
 
 def log_text(build: Build, *, without_colours: bool = False) -> Content:
-    """The text of the build's current attempt so far, as UTF-8. Its ETag changes with what has been written."""
+    """The text of the build's current attempt so far, as UTF-8. Its ETag changes as the log grows."""
     sizes = dict(chunks_of(build).values_list("sequence", ByteLength("text")))
-    if without_colours:  # how long the text is then, only the text itself tells
+    if without_colours:  # the length without colours is only known from the text itself
         whole = _pieces(sizes, 0, sum(sizes.values()))
         sizes = {sequence: len(plain(text).encode()) for _, *place in whole for sequence, text in _texts(build, *place)}
     state = f"{build.pk} {build.fence} {max(sizes, default=0)} {without_colours}"
@@ -49,7 +49,7 @@ def log_text(build: Build, *, without_colours: bool = False) -> Content:
 
 
 def _pieces(sizes: Mapping[int, int], start: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """(offset, first sequence, last sequence) of the pieces that hold the bytes from `start` to `end`.
+    """(offset, first sequence, last sequence) of the pieces that contain the bytes from `start` to `end`.
 
     `sizes` are the bytes of each chunk by its sequence, in order.
     """
@@ -67,5 +67,5 @@ def _pieces(sizes: Mapping[int, int], start: int, end: int) -> Iterator[tuple[in
 
 
 def _texts(build: Build, first: int, last: int) -> Iterator[tuple[int, str]]:
-    """(sequence, text) of the chunks from one sequence to another."""
+    """(sequence, text) of the chunks from one sequence number to another."""
     yield from chunks_of(build).filter(sequence__range=(first, last)).values_list("sequence", "text")

@@ -1,7 +1,7 @@
-"""What a build prints: decoded, cleaned, redacted, capped, batched and stored. builds.logs.entries reads it back.
+"""Writes a build's output: decodes, cleans, redacts, caps, batches and stores it. builds.logs.entries reads it back.
 
-The memory of a writer is bounded, however much the build prints. The first half of a phase's budget is kept as it
-comes; past it only the last lines are remembered, and a mark says how much was left out between the two.
+A writer's memory is bounded, however much the build prints. The first part of a phase's budget is stored as it comes;
+after that only the last lines are kept, and a marker says how much was left out in between.
 """
 
 import codecs
@@ -24,9 +24,9 @@ from chef.jobs.leases import LeaseLostError
 from chef.jobs.pubsub import publish_change
 from chef.web.ansi import clean
 
-# A line is stored at once, unless something has been stored so shortly before: then with what comes until then.
+# A line is stored at once, unless the last write was this recently: then together with what arrives until then.
 FLUSH_SECONDS = 0.09
-UNFINISHED_SECONDS = 0.2  # how long text may wait for the end of its line: a prompt, a progress bar
+UNFINISHED_SECONDS = 0.2  # how long text may wait for its line end: a prompt, a progress bar
 CHUNK_CHARS = 32 * 1024
 LINE_CHARS = 8 * 1024  # a longer line is stored in pieces
 TAIL_BYTES = 256 * 1024
@@ -34,7 +34,7 @@ TAIL_BYTES = 256 * 1024
 
 @dataclass
 class _Piece:
-    """Text of one stream on its way to a row."""
+    """Text of one stream, to be stored as a row."""
 
     stream: str
     timestamp: datetime
@@ -43,7 +43,7 @@ class _Piece:
 
 
 class _LineReader:
-    """Bytes of one stream → cleaned text without secrets that ends at line ends, however the bytes were split."""
+    """Turns bytes of one stream, however split, into cleaned, redacted text that ends at line ends."""
 
     def __init__(self, redaction: Redaction) -> None:
         self._redactor = StreamRedactor(redaction)
@@ -54,16 +54,16 @@ class _LineReader:
         text = self._rest + self._decoder.decode(data)
         cut = text.rfind("\n") + 1
         if not cut and len(text) > LINE_CHARS:
-            # One endless line: pass it on in pieces, but never cut an escape sequence or a CR LF pair.
+            # A very long line: pass it on in pieces, but never cut an escape sequence or a CR LF pair.
             escape = text.rfind("\x1b", len(text) - 64)
             cut = escape if escape > 0 else len(text) - text.endswith("\r")
         self._rest = text[cut:]
         return self._redactor.feed(clean(text[:cut]))
 
     def drain(self, *, final: bool = False) -> str:
-        """What waits for its line end: all of it at the end, or when a prompt or a progress bar stays unfinished.
+        """The text that waits for its line end: at the end of the stream, or when a prompt or progress bar stays open.
 
-        What may be the beginning of a secret waits until the end.
+        What may be the start of a secret waits until the end of the stream.
         """
         text = self._rest + self._decoder.decode(b"", final=final)
         if not final and "\x1b" in text[-64:]:
@@ -74,17 +74,17 @@ class _LineReader:
 
 
 class LogWriter:
-    """Stores the output of one attempt, under its lease. Used as a context manager, one `phase` after the other.
+    """Stores the output of one attempt, under its lease. A context manager; phases follow one another.
 
-    `write` may be called from any thread and blocks while the database is slow, which slows the build down instead
-    of filling memory. `on_line` is given every whole line with its stream, stored or not.
+    `write` may be called from any thread, and blocks while the database is slow, which slows the build down instead
+    of filling memory. `on_line` receives every whole line with its stream, stored or not.
     """
 
     def __init__(self, lease: BuildLease, *, max_bytes: int) -> None:
         self._lease = lease
         self._phase = ""
         self._redaction = Redaction(())
-        # Installation and build share the limit, so that a noisy installation cannot silence the build.
+        # Installation and build each get half, so that a verbose installation cannot use up the build's share.
         self._phase_budget = max(max_bytes // 2, 2 * TAIL_BYTES)
         self._lock = threading.RLock()
         self._sequence = 0
@@ -113,12 +113,12 @@ class LogWriter:
         self._partial = {"stdout": "", "stderr": ""}
 
     def set_secrets(self, secrets: Sequence[tuple[str, str]]) -> None:
-        """Mask these (name, value) from the next phase on, and in `system_line` at once."""
+        """Mask these (name, value) pairs: in `system_line` at once, in output from the next phase on."""
         with self._lock:
             self._redaction = Redaction(secrets)
 
     def masked(self, text: str) -> str:
-        """A text as the log may hold it."""
+        """A text with its secrets masked."""
         return self._redaction.redact(clean(text))
 
     def start_phase(self, phase: str, on_line: Callable[[str, str], None] | None = None) -> None:
@@ -127,7 +127,7 @@ class LogWriter:
             self._on_line = on_line or (lambda line, stream: None)
 
     def write(self, stream: str, data: bytes) -> None:
-        """Take output as it came. Raises LeaseLostError when the attempt may not write any more."""
+        """Take raw output. Raises LeaseLostError when the attempt may no longer write."""
         with self._lock:
             self._keep(stream, self._readers[stream].feed(data))
             if sum(piece.size for piece in self._pending) > 4 * CHUNK_CHARS:
@@ -135,13 +135,13 @@ class LogWriter:
         self._wake_up.set()
 
     def system_line(self, text: str) -> None:
-        """Write a line of Chef's own, in the stream `system`."""
+        """Write one of Chef's own lines, in the stream `system`."""
         with self._lock:
             self._pending.append(_Piece("system", timezone.now(), self.masked(text) + "\n", 0))
         self._wake_up.set()
 
     def end_phase(self) -> None:
-        """Store all that is left of the phase; the mark and the remembered last lines, if the limit was reached."""
+        """Store the rest of the phase; if the limit was reached, the marker and the last lines."""
         with self._lock:
             for stream, reader in self._readers.items():
                 self._keep(stream, reader.drain(final=True))
@@ -208,7 +208,7 @@ class LogWriter:
                 if is_woken:
                     self._stop.wait(FLUSH_SECONDS)
         except LeaseLostError:
-            pass  # the lease's own event tells the runner
+            pass  # the runner learns of it from `lease.lost`
         finally:
             connection.close()
 
@@ -242,7 +242,7 @@ class LogWriter:
 
 
 class WholeLog(LogWriter):
-    """A log that came at once: not entered, but filled, and written by `record` within the transaction of its end."""
+    """A log that arrives all at once: filled without entering the context, and stored by `record`."""
 
     def __init__(self, lease: BuildLease, *, max_bytes: int) -> None:
         super().__init__(lease, max_bytes=max_bytes)
@@ -254,5 +254,5 @@ class WholeLog(LogWriter):
         self._size, self._is_cut = self._size + size, self._is_cut or is_cut
 
     def record(self) -> None:
-        """Write all of it. Raises LeaseLostError when the attempt may not write any more."""
+        """Store all of it. Raises LeaseLostError when the attempt may no longer write."""
         super()._write(self._rows, self._size, is_cut=self._is_cut)

@@ -1,1 +1,1 @@
-"""Which build runs next, when it may start, and pausing all of it."""
+"""Which build runs next, when it may start, and pausing the queue."""

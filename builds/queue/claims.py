@@ -1,6 +1,6 @@
-"""The two queues of builds: what is claimed next in each, and what a claim or a fault means for a build.
+"""The two queues of builds: the claim order, and what a claim or a fault changes on a build.
 
-How jobs are claimed, refused and reaped is in chef.jobs; what is here is only what builds add to that.
+Claiming, refusing and reaping jobs in general is in chef.jobs; this is only what builds add.
 """
 
 from datetime import datetime
@@ -24,7 +24,7 @@ from projects.models import Quarantine
 
 
 class BuildLease(Lease[Build]):
-    """The right of one attempt to write about its build."""
+    """One attempt's right to write about its build."""
 
     def __init__(self, build: Build, attempt: Attempt) -> None:
         super().__init__(build)
@@ -36,7 +36,7 @@ class BuildLease(Lease[Build]):
 
 
 class BuildQueue(JobQueue[Build, BuildLease]):
-    """The builds that run here, or those that external builders take. What runs in the other counts for nothing."""
+    """Builds for our workers, or for external builders. Each queue ignores what runs in the other."""
 
     model = Build
     name = "builds"
@@ -53,10 +53,11 @@ class BuildQueue(JobQueue[Build, BuildLease]):
     def in_claim_order(self, now: datetime) -> BuildQuerySet:
         """Eligible builds: by priority, the owner's running builds, when the owner was last served, age.
 
-        The fewest running go first, then the owner served longest ago, or never: with one worker, nothing runs when it
-        claims, and fair shares alone keep a long queue of one owner from starving the others. Builds of an owner at
-        the limit of running builds are left out: they wait without blocking others. So are all while the queue is
-        paused, and those of projects in quarantine. builds.queue.forecast predicts this order: change both.
+        Owners with the fewest running builds come first, then the owner served longest ago, or never: with one worker,
+        nothing runs when it claims, so only fair shares keep one owner's long queue from starving the others. Builds of
+        an owner at the limit of running builds are left out, and wait without blocking others; so are builds of
+        projects in quarantine, and all builds while the queue is paused. builds.queue.forecast predicts this order:
+        change both.
         """
         running = self.jobs().filter(owner=OuterRef("owner"), status=Status.RUNNING).order_by().values("owner")
         count = running.annotate(count=Count("pk")).values("count")
@@ -74,15 +75,14 @@ class BuildQueue(JobQueue[Build, BuildLease]):
         return queued.order_by("-priority", "owner_running", served_at, "created_at", "pk")
 
     def start(self, job: Build, worker: str) -> BuildLease:
-        """Serve the owner, and begin an attempt. Raises TransitionRefusedError.
+        """Record that the owner is served, and begin an attempt. Raises TransitionRefusedError.
 
-        Claims of one owner's builds go one after the other: each sees what the one before has started, so that the
-        order and the limit hold however many claim at once.
+        Claims of one owner's builds are serialised: each sees what the previous one started, so that the order and the
+        limit hold for any number of concurrent claims.
         """
-        # Asked again, now that nobody else can change the build: a pause or a quarantine that was committed after the
-        # first look is seen by this one.
+        # Check again, now that the build is locked: this sees a pause or a quarantine committed after the first query.
         if not _allowed(Build.objects.filter(pk=job.pk)).exists():
-            raise TransitionRefusedError(f"build {job.pk} must not run any more")
+            raise TransitionRefusedError(f"build {job.pk} must no longer run")
         serve(self._shares, job.owner_id, since=job.owner_served_at)  # type: ignore[attr-defined]  # annotated
         job.start(worker, phase="", progress=0, log_bytes=0, log_truncated=False, usage={}, egress=[])
         started = Attempt.objects.create(build=job, number=job.fence, worker=worker, started_at=timezone.now())
@@ -116,5 +116,5 @@ def queue_of(*, is_external: bool) -> BuildQueue:
 
 
 def claim(worker: str, *, is_external: bool = False) -> BuildLease | None:
-    """Take the best eligible build of one queue, or None when there is nothing to do."""
+    """Take the best eligible build of one queue; None when there is none."""
     return claims.claim(queue_of(is_external=is_external), worker)

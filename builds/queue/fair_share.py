@@ -1,4 +1,4 @@
-"""Fair shares: who was served when. Claims of one owner's builds go one after the other, by the owner's row."""
+"""Fair shares: when each owner was last served. The owner's row serialises claims of that owner's builds."""
 
 from datetime import datetime, timedelta
 
@@ -9,23 +9,23 @@ from chef.jobs.models import TransitionRefusedError
 
 
 def fair_shares(*, is_external: bool) -> type[BaseFairShare]:
-    """The rows of one queue: what external builders take costs nobody a place here."""
+    """The rows of one queue: builds for external builders do not count here."""
     return ExternalFairShare if is_external else FairShare
 
 
 def serve(shares: type[BaseFairShare], owner: int, *, since: datetime | None) -> None:
-    """Note that the owner is served now.
+    """Record that the owner is served now.
 
-    Raises TransitionRefusedError when that has happened after `since`, which is when the owner was last served as far
-    as the claim knows. The row is locked until the claim is committed. Nobody waits for another lock while holding it:
-    every claim locks a build that others skip, then this, so claims cannot deadlock.
+    `since`: when the owner was last served, as the claim read it. Raises TransitionRefusedError if the owner has been
+    served after that. The row stays locked until the claim is committed. Claims cannot deadlock: each locks a build,
+    which others skip, then this row, and waits for no other lock.
     """
     now = timezone.now()
     rows = shares._default_manager
     if since is None:
         is_first = rows.get_or_create(owner_id=owner, defaults={"claimed_at": now})[1]
     else:
-        # Later than before even where clocks differ: an unchanged time has to mean that nobody was served.
+        # Always later than before, even if clocks differ: an unchanged time must mean that the owner was not served.
         later = max(now, since + timedelta(microseconds=1))
         is_first = bool(rows.filter(owner=owner, claimed_at=since).update(claimed_at=later))
     if not is_first:

@@ -1,8 +1,8 @@
-"""Where a queued build stands and when it may start, from what is known of the queue, the workers and past builds.
+"""Forecasts a queued build's position and start, from the queue, the workers and past builds.
 
-All of it is read and reckoned at once, at most once a second in each process, and shared by all who ask meanwhile.
-Builds that have yet to be queued are not foreseen: they can come before those that wait. builds.queue.simulation plays
-the queue; this module knows the database.
+All of it is read and computed together, at most once a second per process, and shared by concurrent callers. Builds
+that are not queued yet are ignored, though they may overtake waiting ones. builds.queue.simulation simulates the queue;
+this module reads the database.
 """
 
 import threading
@@ -25,27 +25,27 @@ from chef.jobs.models import Status
 from projects.models import Quarantine
 
 FRESH_SECONDS = 1.0
-# A build that came after the last reading asks for another one at once, unless readings then took a fifth of the time.
+# A build queued after the last forecast triggers a new one at once, unless forecasts would take a fifth of the time.
 REST_PER_READING = 5
-# How many of the last completed builds count, and how many of them of one project are enough to speak for it.
+# How many of the last completed builds count, and how many of one project are enough to predict that project alone.
 HISTORY = 500
 OWN_HISTORY = 5
-# Retry-After, in seconds: when nobody can tell, and at most.
+# Retry-After, in seconds: if unknown, and the maximum.
 USUAL_WAIT, LONGEST_WAIT = 60, 300
 
 
 def queue_document(build: Build) -> dict[str, Any] | None:
-    """The API's `queue` of one build; None when it is not queued."""
+    """The API's `queue` of a build; None when it is not queued."""
     return queue_documents([build]).get(build.pk)
 
 
 def queue_documents(builds: Iterable[Build]) -> dict[UUID, dict[str, Any]]:
-    """The API's `queue` of those builds that are queued, by their ids: no queries for each.
+    """The API's `queue` of each queued build, by id, without queries per build.
 
-    `position` is 1 + how many are expected to be claimed before it. `etaSeconds` until it starts is None while no
-    worker is alive or the queue is paused, and as long as no build has ever completed here: there is nothing to reckon
-    with. When external builders take theirs, nobody here knows: those are placed by priority and age alone. Those of
-    projects in quarantine come after all others.
+    `position` is 1 + how many builds are expected to be claimed first. `etaSeconds` until the start is None while no
+    worker is alive, the queue is paused, or no build has ever completed here, so that nothing can be computed. Builds
+    for external builders have no estimate either, and are ordered by priority and age alone. Builds of projects in
+    quarantine come last.
     """
     queued = [build for build in builds if build.status == Status.QUEUED]
     if not queued:
@@ -55,24 +55,24 @@ def queue_documents(builds: Iterable[Build]) -> dict[UUID, dict[str, Any]]:
 
 
 def seconds_to_room(owner: int | None = None) -> int:
-    """Seconds until a queued build of the owner, or of anyone, may start and leave its place: 1 to 300."""
+    """Seconds until a queued build of the owner, or of any owner, may start and leave the queue: 1 to 300."""
     outlook = _outlook()
     wait = outlook.next_start if owner is None else outlook.next_start_of.get(owner)
     return min(max(ceil(USUAL_WAIT if wait is None else wait), 1), LONGEST_WAIT)
 
 
-# --- What all who ask share --------------------------------------------------------------------------------------
+# --- The shared forecast -----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Outlook:
-    """What can be said of every queued build, as of `taken_at`; reading and reckoning took `cost` seconds."""
+    """The forecast for every queued build, as of `taken_at`; it took `cost` seconds to read and compute."""
 
     taken_at: datetime
     documents: Mapping[UUID, dict[str, Any]]
-    external: Mapping[UUID, dict[str, Any]]  # the same of those that external builders take
-    queued: Mapping[tuple[int, int], int]  # how many, by (priority, owner)
-    next_start_of: Mapping[int, float]  # the owner's next, in seconds
+    external: Mapping[UUID, dict[str, Any]]  # the same for builds for external builders
+    queued: Mapping[tuple[int, int], int]  # number of builds by (priority, owner)
+    next_start_of: Mapping[int, float]  # by owner, in seconds
     next_start: float | None
     is_paused: bool
     cost: float
@@ -80,7 +80,7 @@ class Outlook:
     def of(self, build: Build) -> dict[str, Any]:
         if build.is_external:
             return self.external.get(build.pk) or _external_document(len(self.external) + 1, self._pause)
-        return self.documents.get(build.pk) or self._of_unseen(build)
+        return self.documents.get(build.pk) or self._for_unknown(build)
 
     def knows(self, pk: UUID) -> bool:
         return pk in self.documents or pk in self.external
@@ -89,18 +89,18 @@ class Outlook:
     def _pause(self) -> str | None:
         return "paused" if self.is_paused else None
 
-    def _of_unseen(self, build: Build) -> dict[str, Any]:
-        """For a build that was not among the queued: it has since been claimed, or has come in since."""
+    def _for_unknown(self, build: Build) -> dict[str, Any]:
+        """For a build that was not in the queue then: it has been claimed, or was queued, since."""
         if max(build.created_at, build.available_at) < self.taken_at:
             return {"position": 1, "etaSeconds": {"p50": 0, "p90": 0}, "blockedBy": None}
-        # As if nobody had been served yet: the next reading, within a second, knows better.
+        # As if no owner had been served yet: the next forecast, within a second, is exact.
         own = self.queued.get((build.priority, build.owner_id), 0)
         position = 1 + sum(
             count if priority > build.priority else min(count, own)
             for (priority, _), count in self.queued.items()
             if priority >= build.priority
         )
-        # What was shown of the one whose place it takes, or of the last.
+        # Values of the build whose position it takes, or of the last one.
         places = (document for document in self.documents.values() if document["position"] <= position)
         nearest = max(places, key=lambda document: int(document["position"]), default={})
         block = self._pause or nearest.get("blockedBy")
@@ -108,11 +108,11 @@ class Outlook:
 
 
 _lock = threading.Lock()
-_last: tuple[float, Outlook] | None = None  # and when, by time.monotonic
+_last: tuple[float, Outlook] | None = None  # with its time.monotonic()
 
 
 def _outlook(asked: Iterable[UUID] = ()) -> Outlook:
-    """The last outlook while it is fresh, else a new one. Whoever asks meanwhile waits for it and shares it."""
+    """The last outlook while it is fresh, else a new one. Concurrent callers wait for it and share it."""
     global _last
     with _lock:
         if _last is None or not _is_good_enough(*_last, asked):
@@ -129,17 +129,17 @@ def _is_good_enough(read_at: float, outlook: Outlook, asked: Iterable[UUID]) -> 
 
 
 def forget() -> None:
-    """Read anew when next asked: for tests, whose world changes faster."""
+    """Drop the last outlook. For tests, in which the queue changes faster."""
     global _last
     with _lock:
         _last = None
 
 
-# --- Reading and reckoning ---------------------------------------------------------------------------------------
+# --- Read and compute --------------------------------------------------------------------------------------------
 
 
 def look_ahead() -> Outlook:
-    """Four queries, whatever the length of the queue, and one prediction."""
+    """Make a new outlook: four queries, regardless of the queue's length, and one prediction."""
     started, now = time.perf_counter(), timezone.now()
     history, workers, (waiting, is_paused) = _History(), _workers_alive(now), _queued()
     rows = [row for row in waiting if not (row.is_external or row.is_quarantined)]
@@ -150,7 +150,7 @@ def look_ahead() -> Outlook:
         ],
         running=_running(now, history),
         served=_ranked({row.owner: row.served_at for row in rows if row.served_at}),
-        workers=max(workers, 1),  # the order is worth telling even while nobody works
+        workers=max(workers, 1),  # positions are useful even while no worker is alive
         owner_limit=settings.OWNER_MAX_RUNNING,
     )
     predictions = predict(scene)
@@ -185,7 +185,7 @@ def _documents(
 
 
 def _external_documents(rows: Sequence["_Queued"], now: datetime, *, is_paused: bool) -> dict[UUID, dict[str, Any]]:
-    # The oldest come first among equals.
+    # A stable sort: the oldest come first among equals.
     ordered = sorted(rows, key=lambda row: (row.is_quarantined, -row.priority))
     return {
         row.pk: _external_document(place, _external_block(row, now, is_paused)) for place, row in enumerate(ordered, 1)
@@ -223,13 +223,13 @@ class _Queued(NamedTuple):
     priority: int
     available_at: datetime
     is_external: bool
-    served_at: datetime | None  # when the owner last was
+    served_at: datetime | None  # when the owner was last served
     is_quarantined: bool
-    is_paused: bool  # as all are, or none
+    is_paused: bool  # the same for all rows
 
 
 def _queued() -> tuple[list[_Queued], bool]:
-    """All that is queued, for our workers and for others, the oldest first; and whether the queue is paused."""
+    """All queued builds, for our workers and external ones, oldest first; and whether the queue is paused."""
     columns = ("pk", "owner", "project", "priority", "available_at", "is_external", "owner__fairshare__claimed_at")
     queued = Build.objects.filter(status=Status.QUEUED).order_by("created_at", "pk")
     queued = queued.annotate(
@@ -249,7 +249,7 @@ def _ranked(served: Mapping[int, datetime]) -> dict[int, int]:
 
 
 def _running(now: datetime, history: "_History") -> list[Running]:
-    """What runs, by the start of the attempt that runs now."""
+    """The running builds, by the start of their current attempt."""
     attempts = Attempt.objects.filter(build__status=Status.RUNNING, build__is_external=False, number=F("build__fence"))
     return [
         Running(
@@ -261,7 +261,7 @@ def _running(now: datetime, history: "_History") -> list[Running]:
 
 
 class _History:
-    """How long the last builds took that completed here at the first attempt. False when there are none."""
+    """Durations of the last builds that completed here at the first attempt. False when there are none."""
 
     def __init__(self) -> None:
         rows = (
@@ -271,10 +271,10 @@ class _History:
         )
         own: dict[UUID, list[float]] = {}
         for project, started_at, finished_at in rows:
-            if started_at and finished_at:  # as all that have completed have
+            if started_at and finished_at:  # always, for a completed build
                 own.setdefault(project, []).append((finished_at - started_at).total_seconds())
         everyone = [seconds for durations in own.values() for seconds in durations]
-        self._all = Durations(everyone or [1.0])  # without any, only positions are told: all are taken for alike
+        self._all = Durations(everyone or [1.0])  # without history, only positions are used: assume equal durations
         self._own = {project: Durations(took) for project, took in own.items() if len(took) >= OWN_HISTORY}
         self._is_empty = not everyone
 
@@ -286,7 +286,7 @@ class _History:
 
 
 class _Blocks:
-    """What keeps a build from starting now, if anything does."""
+    """What keeps a build from starting now, if anything."""
 
     def __init__(self, scene: Scene, predictions: Sequence[Prediction], workers: int, *, is_paused: bool) -> None:
         self._is_paused = is_paused
@@ -306,5 +306,5 @@ class _Blocks:
             return None
         if settings.OWNER_MAX_RUNNING and self._of_owner[build.owner] >= settings.OWNER_MAX_RUNNING:
             return "owner_limit"
-        # A worker that is left idle is kept from it by the owner's builds that start now.
+        # If a worker stays idle, the owner's limit is reached by builds that start now.
         return "owner_limit" if self._leaves_idle else "all_workers_busy"

@@ -1,7 +1,7 @@
-"""Pausing the queue: no build is started, here or by external builders, until it is resumed; what runs goes on.
+"""Pausing the queue: no build starts, here or at external builders, until it is resumed; running builds continue.
 
-A row of the database says so, and every claim reads it, see builds.queue.claims: no process has to be notified, and
-none forgets.
+The state is a row in the database that every claim reads, see builds.queue.claims: no process has to be notified, and
+restarts do not lose it.
 """
 
 from django.contrib.auth.models import User
@@ -13,12 +13,12 @@ from chef.jobs.models import Status
 
 
 def pause_queue(*, by: User, reason: str = "") -> bool:
-    """False when the queue was paused before: it stays so, as it was."""
+    """Pause the queue. False if it was paused already; nothing changes then."""
     return QueuePause.objects.get_or_create(pk=1, defaults={"by": by, "reason": reason})[1]
 
 
 def resume_queue() -> bool:
-    """False when the queue was not paused."""
+    """Resume the queue. False if it was not paused."""
     with transaction.atomic():
         resumed = bool(QueuePause.objects.all().delete()[0])
         if resumed:

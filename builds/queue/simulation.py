@@ -1,8 +1,8 @@
-"""The queue played forward in plain Python: who is claimed after whom, and when. Knows no database and no clock.
+"""Simulates the queue in plain Python: in which order builds are claimed, and when. Knows no database and no clock.
 
-The order is that of builds.queue.claims. One play with mean durations gives everybody's position; for when, the first
-claims are played many times with drawn durations, and what lies further out is extrapolated from there: sums of many
-builds are predictable, and a play of the whole queue costs as much as all those short ones.
+The order is that of builds.queue.claims. One run with mean durations gives all positions. For start times, the first
+claims are simulated many times with random durations, and later ones are extrapolated: sums of many builds are
+predictable, and a run over the whole queue costs as much as all the short ones.
 """
 
 import random
@@ -17,28 +17,28 @@ from typing import NamedTuple
 
 PLAYS = 32
 CLAIMS_A_PLAY = 160
-# How many of the last builds that were played often enough the extrapolation starts from.
+# The extrapolation starts from the last so many builds that were simulated often enough.
 ANCHORS = 20
 
 
 class Durations:
-    """What something may take, in seconds: as likely each of `samples`, of which there is at least one."""
+    """A distribution of durations in seconds: `samples`, at least one, are equally likely."""
 
     def __init__(self, samples: Iterable[float]) -> None:
         self.samples = sorted(samples)
         self.mean = sum(self.samples) / len(self.samples)
 
     def remaining(self, elapsed: float, *, at_most: float = inf) -> "Durations":
-        """What is left of one that has taken `elapsed` so far."""
+        """The remaining durations after `elapsed` seconds."""
         left = [sample - elapsed for sample in self.samples if sample > elapsed]
         if len(left) < 3:
-            # Longer than almost all before: nobody knows, but what has taken long tends to go on.
+            # Longer than almost all before it: assume that what has taken long tends to continue.
             left += [elapsed * share for share in (0.1, 0.3, 1.0)]
         return Durations(min(seconds, max(at_most - elapsed, 0.0)) for seconds in left)
 
 
 class Waiting(NamedTuple):
-    """A queued build, eligible in so many seconds."""
+    """A queued build, eligible in `available_in` seconds."""
 
     owner: int
     priority: int
@@ -52,7 +52,7 @@ class Running(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """Its place among the queued, from 1, and the seconds until it starts: the median, and what 9 of 10 stay within."""
+    """Position in the queue, from 1, and seconds until the start: median and 90th percentile."""
 
     position: int
     p50: float
@@ -65,10 +65,10 @@ class Prediction(NamedTuple):
 
 @dataclass(frozen=True)
 class Scene:
-    """What is known at one moment. `waiting` is in the order of age.
+    """The state of the queue at one moment. `waiting` is ordered by age, oldest first.
 
-    `served` ranks owners from 1, the one served longest ago first; owners who were never served are not in it. There is
-    at least one worker. An `owner_limit` of 0 is none.
+    `served` ranks owners from 1, the one served longest ago first; owners never served are not in it. There is at least
+    one worker. An `owner_limit` of 0 means no limit.
     """
 
     waiting: Sequence[Waiting]
@@ -79,7 +79,7 @@ class Scene:
 
     @cached_property
     def lanes(self) -> Mapping[tuple[int, int], list[int]]:
-        """The eligible builds of each (priority, owner), as indices into `waiting`, the oldest last."""
+        """The eligible builds of each (priority, owner), as indices into `waiting`, oldest last."""
         lanes: dict[tuple[int, int], list[int]] = defaultdict(list)
         for index in reversed(range(len(self.waiting))):
             build = self.waiting[index]
@@ -99,7 +99,7 @@ class Scene:
 
     @cached_property
     def offers(self) -> Mapping[int, list[tuple[int, int, int, int]]]:
-        """For each priority, the highest first, a heap of what owners offer: (running, rank, index, owner)."""
+        """For each priority, highest first, a heap of each owner's next build: (running, rank, index, owner)."""
         offers: dict[int, list[tuple[int, int, int, int]]] = {
             priority: [] for priority in sorted({build.priority for build in self.waiting}, reverse=True)
         }
@@ -113,13 +113,13 @@ class Scene:
 
 
 class Play:
-    """One way in which it may go on."""
+    """One simulated future of the queue."""
 
     def __init__(self, scene: Scene, draw: Callable[[Durations], float]) -> None:
         self._scene = scene
         self._draw = draw
         self._now = 0.0
-        self._lanes: dict[tuple[int, int], list[int]] = {}  # those that this play has touched
+        self._lanes: dict[tuple[int, int], list[int]] = {}  # copies of the lanes this play has changed
         self._returning = scene.returning[:]
         self._served = dict(scene.served)
         self._last_rank = len(scene.served)
@@ -142,7 +142,7 @@ class Play:
                 running, rank, index, owner = heappop(offers)
                 lane = self._lane(priority, owner)
                 still_holds = lane and lane[-1] == index and running == self._running[owner]
-                # What no longer holds has stayed in the heap: something newer of the owner is there too.
+                # Outdated entries stay in the heap: the owner has a newer entry there too.
                 if still_holds and rank == self._served.get(owner, 0):
                     self._start(lane.pop(), owner)
                     return index
@@ -170,7 +170,7 @@ class Play:
         return lane
 
     def _advance(self) -> bool:
-        """Go to the next end of a build or of a back-off. False when there is none."""
+        """Advance to the next end of a build or back-off. False when there is none."""
         ends = self._busy[0][0] if self._busy else inf
         returns = self._returning[-1][0] if self._returning else inf
         if ends == returns == inf:
@@ -178,7 +178,7 @@ class Play:
         self._now = min(ends, returns)
         if returns < ends:
             self._offer(self._return(self._returning.pop()[1]))
-        # With mean durations many end at once, and whose is looked at first must not be served before the others.
+        # With mean durations many builds end at once: handle all of them before serving any owner.
         while self._busy and self._busy[0][0] <= self._now:
             owner = heappop(self._busy)[1]
             self._running[owner] -= 1
@@ -194,7 +194,7 @@ class Play:
 
 
 def predict(scene: Scene) -> list[Prediction]:
-    """What to expect for each of `scene.waiting`, in the same order."""
+    """A prediction for each of `scene.waiting`, in the same order."""
     expected = dict(Play(scene, lambda durations: durations.mean).claims())
     positions = {index: place for place, index in enumerate(expected, 1)}
     near = _play_often(scene)
@@ -206,22 +206,22 @@ def predict(scene: Scene) -> list[Prediction]:
 
 
 def _play_often(scene: Scene) -> dict[int, tuple[float, float]]:
-    """(p50, p90) of the builds that come soon enough to be claimed in nearly every play."""
-    # The same seed each time: what a client is told must not flicker between two requests.
-    chance = random.Random(1).random  # noqa: S311  (no secret)
+    """(p50, p90) of the builds that are claimed early enough to be in nearly every play."""
+    # A fixed seed: estimates must not flicker between two requests.
+    chance = random.Random(1).random  # noqa: S311  (not a secret)
     starts: dict[int, list[float]] = defaultdict(list)
     for _ in range(PLAYS):
         play = Play(scene, lambda durations: durations.samples[int(chance() * len(durations.samples))])
         for index, seconds in islice(play.claims(), CLAIMS_A_PLAY):
             starts[index].append(seconds)
     median, ninth = PLAYS // 2, ceil(PLAYS * 0.9) - 1
-    # In a play where it was not reached, it comes later than in the others: it only has to be no more than one in ten.
+    # In plays that did not reach a build, it starts later than in the others: at most one in ten may miss it.
     often = {index: sorted(seconds) for index, seconds in starts.items() if len(seconds) > ninth}
     return {index: (seconds[median], seconds[ninth]) for index, seconds in often.items()}
 
 
 class _Extrapolation:
-    """From (expected, p50, p90) of the last builds that were played: means go on as expected, spreads as their root."""
+    """Extends (expected, p50, p90) of the last simulated builds: means grow linearly, spreads with the square root."""
 
     def __init__(self, anchors: Sequence[tuple[float, float, float]]) -> None:
         count = max(len(anchors), 1)

@@ -84,14 +84,14 @@ def run_pool(
     with `count` in a separate process beside the workers; it runs until they end, and is stopped with them.
     """
     warm_up()
-    _before_forks()
-    with _beside(companion, count):
+    _prepare_to_fork()
+    with _companion_process(companion, count):
         connection = django_rq.get_connection(queue.name)
         pool = JobPool([queue.name], connection=connection, num_workers=count, worker_class=JobWorker)
         pool.start(logging_level="WARNING")
 
 
-def _before_forks() -> None:
+def _prepare_to_fork() -> None:
     """Call it once everything is loaded that the forked processes need."""
     gc.collect()
     gc.freeze()  # garbage collection in a forked process would copy every page it touches
@@ -99,12 +99,12 @@ def _before_forks() -> None:
 
 
 @contextlib.contextmanager
-def _beside(companion: Callable[[int], object] | None, count: int) -> Iterator[None]:
+def _companion_process(companion: Callable[[int], object] | None, count: int) -> Iterator[None]:
     if companion is None:
         yield
         return
     fork = multiprocessing.get_context("fork")
-    process = fork.Process(target=_accompany, args=(companion, count), name="companion", daemon=True)
+    process = fork.Process(target=_run_companion, args=(companion, count), name="companion", daemon=True)
     process.start()
     try:
         yield
@@ -112,7 +112,7 @@ def _beside(companion: Callable[[int], object] | None, count: int) -> Iterator[N
         process.terminate()
 
 
-def _accompany(companion: Callable[[int], object], count: int) -> None:
+def _run_companion(companion: Callable[[int], object], count: int) -> None:
     die_with_parent(signal.SIGTERM)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the pool ends this process
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -25,9 +25,9 @@ class GracefulShutdown:
         self._parent = os.getppid()
         self._requested_at: float | None = None
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, self._note)
+            signal.signal(signal.SIGTERM, self._on_sigterm)
 
-    def _note(self, signum: int, frame: FrameType | None) -> None:
+    def _on_sigterm(self, signum: int, frame: FrameType | None) -> None:
         self._requested_at = self._requested_at or time.monotonic()
 
     def is_due(self) -> bool:

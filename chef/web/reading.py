@@ -27,7 +27,7 @@ async def file_pieces(file: IO[bytes], start: int, length: int) -> AsyncGenerato
     try:
         while length:
             part = memoryview(scratch)[: min(length, PIECE_BYTES)]
-            if piece := _at_once(descriptor, start, part):
+            if piece := _read_cached(descriptor, start, part):
                 await asyncio.sleep(0)  # a fast client must not starve the others
             elif not (piece := await in_threads(_read_at, file, start, len(part))):
                 return
@@ -64,7 +64,7 @@ def _descriptor_of(file: IO[bytes]) -> int | None:
         return None
 
 
-def _at_once(descriptor: int | None, start: int, part: memoryview) -> bytes:
+def _read_cached(descriptor: int | None, start: int, part: memoryview) -> bytes:
     """The part, if the kernel has all of it in memory; empty if it has not, or that cannot be known."""
     if descriptor is None or _IF_IN_MEMORY is None:
         return b""

@@ -1,1 +1,1 @@
-"""Generations: the actions on them, their queue, and the run from a prompt to a revision."""
+"""Generations: actions on them, their queue, and the run from a prompt to a revision."""

@@ -1,4 +1,4 @@
-"""The verbs on generations. API, pages and admin call these; what does the work is in `queue` and `runner`."""
+"""Actions on generations, called by API, pages and admin. The work itself is in `queue` and `runner`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -24,7 +24,7 @@ MAX_NAME_CHARS = 100
 
 
 class NoModelError(RefusalError):
-    """What is asked for needs a language model, and this installation has none."""
+    """The request needs a language model, and this installation has none."""
 
     code, status = "no_model", 422
 
@@ -36,7 +36,7 @@ class NoModelError(RefusalError):
 
 
 class NothingToEditError(RefusalError):
-    """The project has no files that could be changed."""
+    """The project has no files to change."""
 
     code = "nothing_to_edit"
 
@@ -45,25 +45,25 @@ class NothingToEditError(RefusalError):
 
 
 class GenerationUnderWayError(RefusalError):
-    """Another generation changes the project already."""
+    """Another generation is already changing the project."""
 
     code = "generation_under_way"
 
     def __init__(self) -> None:
         super().__init__(
-            "A generation or a repair of this project is under way: wait for its end, or cancel it, and ask again."
+            "A generation or repair of this project is in progress: wait for its end or cancel it, then try again."
         )
 
 
 class DailyTokensSpentError(RefusalError):
-    """The owner's generations have used the tokens of a day. `retry_after`: seconds until the next one."""
+    """The owner's daily tokens are used up. `retry_after`: seconds until the next day."""
 
     code, status = "day_spent", 429
 
     def __init__(self) -> None:
         super().__init__(
-            f"Your generations have used the {settings.AI_OWNER_TOKENS_PER_DAY:,} tokens of today (UTC): "
-            "come back tomorrow, or ask the operator for more.",
+            f"Your generations have used all {settings.AI_OWNER_TOKENS_PER_DAY:,} tokens of today (UTC): "
+            "try again tomorrow, or ask the operator for more.",
             retry_after=round((_midnight() - timezone.now()).total_seconds()) + 1,
         )
 
@@ -80,17 +80,17 @@ class GenerationNotEndedError(RefusalError):
 
 @dataclass(frozen=True)
 class GenerationOptions:
-    """What a generation may do: `analysis` and `tests` switch stages, `auto_fix` lets failed builds be repaired."""
+    """Options of a generation: `analysis` and `tests` enable stages, `auto_fix` enables repairs of failed builds."""
 
     analysis: bool = True
     tests: bool = True
     auto_fix: bool = True
-    max_tokens: int | None = None  # None: what the installation allows
+    max_tokens: int | None = None  # None: the installation's maximum
 
 
 @dataclass(frozen=True)
-class Failed:
-    """What a repair has to fix: the verdict in the API's words, the end of the log, what was tried before."""
+class FailedBuild:
+    """A repair's input: the verdict as in the API, the end of the log, and summaries of earlier repairs."""
 
     verdict: Mapping[str, Any]
     log: str
@@ -98,7 +98,7 @@ class Failed:
 
 
 def has_model() -> bool:
-    """Whether a language model writes files here: without one, new projects are made from the starters."""
+    """Whether this installation has a language model; without one, new projects are made from starters."""
     return bool(settings.AI_PROVIDER != "starter")
 
 
@@ -106,7 +106,7 @@ def has_model() -> bool:
 def request_generation(
     *, by: User, prompt: str, name: str = "", strategy: Mapping[str, Any], options: GenerationOptions
 ) -> Generation:
-    """A new project, written from a prompt. Raises QueueFullError, OwnerQueueFullError and DailyTokensSpentError."""
+    """Generate a new project from a prompt. Raises QueueFullError, OwnerQueueFullError and DailyTokensSpentError."""
     project = create_project(by=by, name=name or _name_of(prompt))
     generation = _prepared(project, Generation.Kind.NEW, prompt, options)
     generation.strategy = {**strategy}
@@ -115,7 +115,7 @@ def request_generation(
 
 @transaction.atomic
 def request_edit(project: Project, *, by: User, prompt: str, options: GenerationOptions) -> Generation:
-    """A new revision on top of the project's last one, as a prompt wants it.
+    """Change the project's last revision by a prompt, as a new revision.
 
     Raises NoModelError, NothingToEditError, GenerationUnderWayError, QuarantinedError, QueueFullError,
     OwnerQueueFullError and DailyTokensSpentError.
@@ -133,7 +133,7 @@ def request_edit(project: Project, *, by: User, prompt: str, options: Generation
 
 @transaction.atomic
 def retry_generation(generation: Generation, *, by: User, options: GenerationOptions | None = None) -> Generation:
-    """Go on with what a failed or cancelled generation has, as a new one. `options` None: as they were.
+    """Continue a failed or cancelled generation as a new one. `options` None: the same as before.
 
     Raises GenerationNotEndedError, and what request_generation raises; GenerationUnderWayError and QuarantinedError.
     """
@@ -156,8 +156,8 @@ def retry_generation(generation: Generation, *, by: User, options: GenerationOpt
 
 
 @transaction.atomic
-def request_repair(root: Generation, base: Revision, failed: Failed) -> Generation:
-    """A new revision on top of one whose build failed. Raises GenerationUnderWayError. However full the queue is."""
+def request_repair(root: Generation, base: Revision, failed: FailedBuild) -> Generation:
+    """Repair a revision whose build failed, as a new one; queue limits do not apply. Raises GenerationUnderWayError."""
     generation = Generation(
         project=root.project,
         owner=root.owner,
@@ -209,7 +209,7 @@ def _saved(generation: Generation, event: dict[str, Any]) -> Generation:
 
 
 def _name_of(prompt: str) -> str:
-    """A name for a project that was given none: the beginning of the prompt's first line, up to a whole word."""
+    """The default name of a project: the start of the prompt's first line, cut at a word."""
     line = next((line for line in map(str.strip, prompt.splitlines()) if line), "project")
     if len(line) <= MAX_NAME_CHARS:
         return line
@@ -217,7 +217,7 @@ def _name_of(prompt: str) -> str:
 
 
 def cancel_generation(generation: Generation, *, by: User) -> bool:
-    """Cancel a generation that has not ended. False when it has: it is left as it is then.
+    """Cancel a generation that has not ended. False if it has, and nothing changes then.
 
     Its worker notices within a second.
     """
@@ -236,7 +236,7 @@ def cancel_generation(generation: Generation, *, by: User) -> bool:
 
 
 def tokens_left(generation: Generation) -> int:
-    """What a generation may still use: of its own limit, shared with its repairs, and of its owner's day."""
+    """The tokens a generation may still use: of its own limit, shared with its repairs, and its owner's daily limit."""
     root = generation.root or generation
     family = [root, *root.repairs.all()]
     left = max(root.max_tokens - sum(one.input_tokens + one.output_tokens for one in family), 0)
@@ -245,7 +245,7 @@ def tokens_left(generation: Generation) -> int:
 
 
 def tokens_left_today(owner: int) -> int | None:
-    """What an owner's generations may still use until midnight (UTC); None where there is no limit."""
+    """The tokens an owner's generations may still use until midnight (UTC); None: no limit."""
     if not settings.AI_OWNER_TOKENS_PER_DAY:
         return None
     rows = TokensUsed.objects.filter(owner=owner, day=timezone.now().date())

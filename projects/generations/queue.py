@@ -1,6 +1,6 @@
-"""The queue of generations: what is claimed next, and what a fault means for a generation.
+"""The queue of generations: the claim order, and what a fault changes on a generation.
 
-How jobs are claimed, refused and reaped is in chef.jobs; what is here is only what generations add to that.
+Claiming, refusing and reaping jobs in general is in chef.jobs; this is only what generations add.
 """
 
 from datetime import datetime
@@ -19,11 +19,11 @@ from projects.models import Generation, Quarantine
 
 
 class GenerationQueue(JobQueue[Generation, Lease[Generation]]):
-    """All generations, whatever they change."""
+    """The only queue of generations."""
 
     model = Generation
     name = "generations"
-    # The task is where what follows from a generation is known: it builds, and nothing here knows of builds.
+    # The task is in builds, because a build follows a generation, and this package does not know builds.
     workers = WorkerQueue("generations", "builds.generations.generate_next")
     concurrency_setting = "GENERATION_CONCURRENCY"
 
@@ -31,7 +31,7 @@ class GenerationQueue(JobQueue[Generation, Lease[Generation]]):
         return Generation.objects.all()
 
     def in_claim_order(self, now: datetime) -> JobQuerySet[Any]:
-        """Eligible generations: first whose owner has the fewest running, then by age.
+        """Eligible generations: by the owner's number of running ones, then age.
 
         Those of projects in quarantine are left out.
         """
@@ -51,7 +51,7 @@ class GenerationQueue(JobQueue[Generation, Lease[Generation]]):
         return Lease(job)
 
     def seconds_to_room(self, owner: int | None = None) -> int:
-        """Nobody can tell how long models take to answer: soon enough to be of use."""
+        """A constant: models' answer times cannot be predicted."""
         return 30
 
     def failed_by(self, job: Generation, fault: Fault) -> dict[str, Any]:
@@ -62,5 +62,5 @@ GENERATIONS = GenerationQueue()
 
 
 def claim(worker: str) -> Lease[Generation] | None:
-    """Take the best eligible generation, or None when there is nothing to do."""
+    """Take the best eligible generation; None when there is none."""
     return claims.claim(GENERATIONS, worker)

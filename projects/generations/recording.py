@@ -1,4 +1,4 @@
-"""What a generation records on its way: its drafts, each exchange with the model, and the tokens that it uses."""
+"""Records a generation's progress: its drafts, each exchange with the model, and tokens used."""
 
 from dataclasses import dataclass, field
 from datetime import date
@@ -23,7 +23,7 @@ from projects.models import DraftFile, Exchange, Generation, GenerationEvent, To
 
 
 class DraftRecorder:
-    """Records the state and the files as they come, each file once, so that another attempt can go on from them."""
+    """Records state and files as they are produced, each file once, so that another attempt can continue from them."""
 
     def __init__(self, lease: Lease[Generation]) -> None:
         self._lease, self._generation = lease, lease.job
@@ -31,7 +31,7 @@ class DraftRecorder:
         self._kept: set[str] = set()
 
     def state(self, request: Request) -> State | None:
-        """What an earlier attempt has left, to go on from."""
+        """The state that an earlier attempt recorded."""
         if self._generation.state is None:
             return None
         files = dict(self._generation.drafts.values_list("path", "content"))
@@ -62,18 +62,18 @@ class DraftRecorder:
 
 @dataclass
 class UsageRecorder:
-    """Records every exchange and its tokens: as an estimate while it is under way, then as they were reported."""
+    """Records every exchange and its tokens: estimated while it is in progress, then as reported."""
 
     lease: Lease[Generation]
     _opened: dict[Any, tuple[ModelExchange, date]] = field(default_factory=dict)
 
     def open(self, sent: ModelExchange) -> None:
-        """Before a request is sent. Raises LeaseLostError, and EngineError when the owner's day is spent."""
+        """Call before a request is sent. Raises LeaseLostError, and EngineError if the daily tokens are used up."""
         generation = self.lease.job
         if tokens_left_today(generation.owner_id) == 0:
             raise EngineError("day_spent")
         usage, now = _usage(sent), timezone.now()
-        with self.lease.writing(**_more(usage)):
+        with self.lease.writing(**_increments(usage)):
             Exchange.objects.create(
                 id=sent.id,
                 generation=generation,
@@ -91,11 +91,11 @@ class UsageRecorder:
         self._opened[sent.id] = sent, now.date()
 
     def close(self, ended: ModelExchange) -> None:
-        """When it has ended. Tokens that were used stay used: this is written even when the lease is lost."""
+        """Call when it has ended. Used tokens count in any case: this is written even if the lease is lost."""
         opened, day = self._opened.pop(ended.id)
         usage, before = _usage(ended), _usage(opened)
         with transaction.atomic():
-            Generation.objects.filter(pk=self.lease.job.pk).update(**_more(usage, before))
+            Generation.objects.filter(pk=self.lease.job.pk).update(**_increments(usage, before))
             Exchange.objects.filter(pk=ended.id).update(
                 answer=_storable(ended.answer),
                 input_tokens=ended.input_tokens,
@@ -121,8 +121,8 @@ def _prices() -> Prices:
     return Prices(Decimal(str(settings.AI_PRICE_INPUT)), Decimal(str(settings.AI_PRICE_OUTPUT)))
 
 
-def _more(usage: Usage, before: Usage | None = None) -> dict[str, Any]:
-    """Columns of a generation, raised by a usage, less what was counted for it before."""
+def _increments(usage: Usage, before: Usage | None = None) -> dict[str, Any]:
+    """Columns of a generation, increased by a usage, minus what was counted for it before."""
     before = before or Usage()
     return {
         "input_tokens": F("input_tokens") + (usage.input - before.input),
@@ -132,5 +132,5 @@ def _more(usage: Usage, before: Usage | None = None) -> dict[str, Any]:
 
 
 def _storable(text: str) -> str:
-    """The text as every database takes it: without NULs and lone surrogates."""
+    """The text as every database accepts it: without NULs and lone surrogates."""
     return text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()

@@ -1,8 +1,8 @@
 """One generation, from its claim to a revision.
 
-A generation goes on where an earlier attempt of it stopped: the state and the files that were written are in the
-database, and so is each request to the model from before it is sent: see projects.generations.recording. Knows nothing
-of builds: the caller says what follows a revision.
+A generation continues where an earlier attempt stopped: its state and files are in the database, and each request to
+the model is recorded before it is sent: see projects.generations.recording. Knows nothing of builds: the caller says
+what follows a revision.
 """
 
 import logging
@@ -47,7 +47,7 @@ FollowUp = Callable[[Generation, Revision], None]
 
 @dataclass(frozen=True)
 class Made:
-    """What the engine came to: all files of the revision, a sentence for the user, and the diff of a change."""
+    """The engine's result: all files of the revision, a sentence for the user, and the diff of an edit."""
 
     files: list[NewFile]
     message: str
@@ -55,7 +55,7 @@ class Made:
 
 
 class Run:
-    """One attempt at one generation, under its lease. `follow_up` is called in the transaction of the revision."""
+    """One attempt of a generation, under its lease. `follow_up` is called in the transaction of the revision."""
 
     def __init__(self, lease: Lease[Generation], follow_up: FollowUp) -> None:
         self.lease = lease
@@ -64,9 +64,9 @@ class Run:
         self.is_by_starter = settings.AI_PROVIDER == STARTER
 
     def execute(self) -> None:
-        """Write the files to a terminal status, or give the generation back.
+        """Run to a terminal status, or hand the generation back.
 
-        Raises LeaseLostError when it is not ours any more.
+        Raises LeaseLostError when the lease is lost.
         """
         try:
             model = "" if self.is_by_starter else settings.AI_MODEL
@@ -77,13 +77,13 @@ class Run:
             self.fail(error)
         except LeaseLostError:
             raise
-        except Exception as fault:
-            self.retry_later(fault)
+        except Exception as error:
+            self.retry_later(error)
 
     # --- With and without a model --------------------------------------------------------------------------------
 
     def by_starter(self) -> Made:
-        """A finished project that fits the prompt's words. Raises EngineError where only a model would do."""
+        """A starter project that matches the prompt's words. Raises EngineError if the request needs a model."""
         if self.generation.kind != Generation.Kind.NEW:
             raise EngineError("no_model")
         prompt = self.generation.prompt
@@ -122,7 +122,7 @@ class Run:
                     return self.new_app(asker)
                 return self.changed_app(asker)
             finally:
-                asker.run_queued_calls()  # results of requests that were running when something ended it
+                asker.run_queued_calls()  # results of requests that were running when it ended
 
     def new_app(self, asker: Asker) -> Made:
         drafts = DraftRecorder(self.lease)
@@ -170,7 +170,7 @@ class Run:
     def request(self) -> Request:
         generation = self.generation
         runtime = generation.strategy.get("runtime")
-        is_written = runtime in WRITTEN_RUNTIMES  # a project that is edited may be of another runtime
+        is_written = runtime in WRITTEN_RUNTIMES  # an edited project may have another runtime
         return Request(
             prompt=generation.prompt,
             name=generation.project.name,
@@ -189,10 +189,10 @@ class Run:
         try:
             return environment_for(self.generation.project).secrets
         except EnvironmentUnreadableError:
-            return ()  # nobody can read them, so nobody can have put them into a file
+            return ()  # unreadable here, so no file of this generation can contain them
 
     def why(self, error: EngineError | None) -> EngineError:
-        """What ended the work, and if it was the budget, whose."""
+        """The error that ended the work; for a used-up budget, which one."""
         assert error
         if error.code == "budget_reached" and tokens_left_today(self.generation.owner_id) == tokens_left(
             self.generation
@@ -203,7 +203,7 @@ class Run:
     # --- The end -------------------------------------------------------------------------------------------------
 
     def finish(self, made: Made) -> None:
-        """The revision, the end of the generation, and what follows from both, all or nothing."""
+        """Write the revision, the end of the generation, and the follow-up, all or nothing."""
         generation = self.generation
         with self.project_locked(), self.lease.writing():
             last = generation.project.revisions.order_by("-number").first()
@@ -216,7 +216,7 @@ class Run:
 
     @contextmanager
     def project_locked(self) -> Iterator[None]:
-        """A transaction with the project's row, which is always locked before a generation's."""
+        """A transaction that locks the project's row, which always comes before a generation's."""
         with transaction.atomic():
             Project.objects.select_for_update().filter(pk=self.generation.project_id).first()
             yield
@@ -237,24 +237,24 @@ class Run:
 
     def fail(self, error: EngineError) -> None:
         if self.lease.lost.is_set():
-            raise LeaseLostError(f"{self.lease} is no longer ours") from error
+            raise LeaseLostError(f"{self.lease} is no longer held by this worker") from error
         if self.lease.interrupted.is_set():
-            # This worker is stopping: the generation goes on elsewhere, and no attempt is counted against it.
+            # This worker is stopping: requeue the generation without counting an attempt.
             self.lease.end(Status.QUEUED, available_at=timezone.now())
             GENERATIONS.wake_up()
             return
         self.lease.end(Status.FAILED, error=error.as_json())
 
     def retry_later(self, fault: Exception) -> None:
-        """A fault of ours: the generation is tried again, by itself, until its attempts are spent."""
-        logger.warning("%s: attempt %s faulted", self.lease, self.lease.fence, exc_info=fault)
-        self.generation.refresh_from_db()  # a transaction that failed has left its changes on the instance
+        """After an infra fault, requeue the generation until its attempts are used up."""
+        logger.warning("%s: attempt %s ended by an infra fault", self.lease, self.lease.fence, exc_info=fault)
+        self.generation.refresh_from_db()  # a failed transaction leaves its changes on the instance
         status, changes = after_fault(GENERATIONS, self.generation, Fault("internal_error", type(fault).__name__))
         self.lease.end(status, **changes)
 
 
 def limits() -> Limits:
-    """What a generation may produce: what an upload may have."""
+    """The limits of a generation's output: those of an upload."""
     return Limits(
         max_files=settings.MAX_FILES,
         max_file=settings.MAX_FILE_BYTES,
@@ -265,7 +265,7 @@ def limits() -> Limits:
 
 
 def _summary_of(made: Generated) -> str:
-    """What was made, and what was left out, for the user."""
+    """A summary for the user: what was made, and what was left out."""
     state = made.state
     assert state.plan
     sentences = [state.plan.description.strip() or state.plan.name]

@@ -36,7 +36,7 @@ class Generation(Job):
     max_tokens = models.PositiveIntegerField()  # repairs share the limit of their root
     base = models.ForeignKey(Revision, on_delete=models.CASCADE, null=True, related_name="+")  # the revision to change
     retry_of = models.ForeignKey("self", on_delete=models.SET_NULL, null=True, related_name="retries")
-    # Of a repair: the generation whose app it repairs, and why its build failed: projects.generations.actions.Failed.
+    # Of a repair: the generation whose app it repairs, and why its build failed (generations.actions.FailedBuild).
     root = models.ForeignKey("self", on_delete=models.CASCADE, null=True, related_name="repairs")
     failed = models.JSONField(null=True)
 

@@ -20,7 +20,7 @@ from tests.installation import ROOT, Installation, until
 
 pytestmark = [pytest.mark.once, pytest.mark.waits, pytest.mark.docker, pytest.mark.redis]
 
-BUILDER = ROOT / "examples" / "outside-builder" / "builder.py"
+BUILDER = ROOT / "examples" / "external-builder" / "builder.py"
 PAGE = {"index.html": "<h1>hi</h1>", "build.sh": "mkdir dist\ncp index.html dist\necho built in $MODE\n"}
 LEASE_SECONDS = 5
 

@@ -1,4 +1,4 @@
-"""`manage.py reseal_environment`: seal all that is sealed with the newest key, so that older keys can be taken away."""
+"""`manage.py reseal_environment`: re-encrypts everything with the newest key, so that older ones can be removed."""
 
 from typing import Any
 
@@ -10,15 +10,15 @@ from projects.models import EnvironmentVariable
 
 
 class Command(BaseCommand):
-    help = "Seals projects' variables and webhooks' secrets with the first key of CHEF_SECRETS_KEY, or with SECRET_KEY."
+    help = "Re-encrypts projects' variables and webhooks' secrets with the first of CHEF_SECRETS_KEY, or SECRET_KEY."
 
     def handle(self, *args: Any, **options: Any) -> None:
         variables, lost = _reseal_variables()
         secrets, lost_too = _reseal_webhooks()
-        self.stdout.write(f"{variables:,} variables and {secrets:,} webhooks are sealed with the newest key.")
+        self.stdout.write(f"{variables:,} variables and {secrets:,} webhooks are encrypted with the newest key.")
         if lost + lost_too:
-            told = "; ".join(lost + lost_too)
-            raise CommandError(f"No key opens these, so their owners must set them again: {told}.")
+            names = "; ".join(lost + lost_too)
+            raise CommandError(f"No key decrypts these, so their owners must set them again: {names}.")
 
 
 def _reseal_variables() -> tuple[int, list[str]]:
@@ -29,7 +29,7 @@ def _reseal_variables() -> tuple[int, list[str]]:
         except UnsealError:
             lost.append(f"{variable.name} of project {variable.project_id}")
             continue
-        # Only what was read is replaced: a value that was set meanwhile is under the newest key already.
+        # Only replace the value that was read: one set meanwhile is under the newest key already.
         same = EnvironmentVariable.objects.filter(pk=variable.pk, sealed_value=variable.sealed_value)
         done += same.update(sealed_value=resealed)
     return done, lost

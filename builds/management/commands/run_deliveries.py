@@ -9,7 +9,7 @@ from builds.webhooks.sender import Sender
 
 
 class Command(BaseCommand):
-    help = "Sends webhooks until SIGTERM or SIGINT. More than one shares the work."
+    help = "Sends webhooks until SIGTERM or SIGINT. Several processes share the work."
 
     def handle(self, *args: Any, **options: Any) -> None:
         sender = Sender()

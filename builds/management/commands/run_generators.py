@@ -1,4 +1,4 @@
-"""`manage.py run_generators`: the processes that write projects from prompts."""
+"""`manage.py run_generators`: the processes that generate projects from prompts."""
 
 import builds.generations  # noqa: F401  (imported once here, not anew in each process that is forked for a generation)
 from chef.jobs.commands import WorkerCommand
@@ -7,7 +7,7 @@ from projects.generations.queue import GENERATIONS
 
 
 class Command(WorkerCommand):
-    help = "Runs the workers that write projects from prompts. They need no Docker."
+    help = "Runs the workers that generate projects from prompts. They do not need Docker."
     queue = GENERATIONS
 
     def warm_up(self) -> None:

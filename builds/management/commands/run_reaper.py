@@ -1,4 +1,4 @@
-"""`manage.py run_reaper`: gives back what dead workers held, wakes up workers for what waits, goes on repairing."""
+"""`manage.py run_reaper`: requeues jobs of dead workers, wakes up workers for waiting jobs, advances repairs."""
 
 import logging
 import signal
@@ -25,7 +25,7 @@ TICK_SECONDS = 1.0
 
 
 class Command(BaseCommand):
-    help = "Runs the reaper until SIGTERM or SIGINT. More than one is harmless."
+    help = "Runs the reaper until SIGTERM or SIGINT. Running several is harmless."
 
     def handle(self, *args: Any, **options: Any) -> None:
         stopping = threading.Event()
@@ -34,7 +34,7 @@ class Command(BaseCommand):
         beat = Beat(Heartbeat.Service.REAPER)
         while not stopping.wait(TICK_SECONDS):
             try:
-                beat.tell()
+                beat.record()
                 reap_abandoned()
                 reaping.reap_abandoned(GENERATIONS)
                 reaping.wake_up_for_waiting(LOCAL_BUILDS)
@@ -43,6 +43,6 @@ class Command(BaseCommand):
                 forget_old_keys()
                 forget_old_previews()
                 forget_old_uploads()
-            except DatabaseError as fault:
-                logger.warning("the database does not answer: %s", fault)
+            except DatabaseError as error:
+                logger.warning("the database does not answer: %s", error)
                 close_old_connections()

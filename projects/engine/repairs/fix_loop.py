@@ -66,19 +66,19 @@ class Decision:
         return self.ending is None
 
 
-def decide(history: Sequence[Built], *, tokens_left: int | None = None, came_to_nothing: int = 0) -> Decision:
+def decide(history: Sequence[Built], *, tokens_left: int | None = None, failed_repairs: int = 0) -> Decision:
     """What to do after the last build of a history: the generated revision first, then each repaired one.
 
-    `tokens_left=None` means no limit; `came_to_nothing` is how many repairs ended without a revision. Raises
+    `tokens_left=None` means no limit; `failed_repairs` is how many repairs ended without a revision. Raises
     ValueError for an empty history.
     """
     if not history:
         raise ValueError("There is nothing to decide before the first build.")
     best = min(history, key=_badness)  # among equals, the one that was changed least
-    return Decision(_ending(history, tokens_left, came_to_nothing), best.revision)
+    return Decision(_ending(history, tokens_left, failed_repairs), best.revision)
 
 
-def _ending(history: Sequence[Built], tokens_left: int | None, came_to_nothing: int) -> Ending | None:
+def _ending(history: Sequence[Built], tokens_left: int | None, failed_repairs: int) -> Ending | None:
     last, earlier = history[-1], [built for built in history[:-1] if not _says_nothing(built)]
     if last.failure is None:
         return Ending.FIXED if len(history) > 1 else Ending.NOT_NEEDED
@@ -92,7 +92,7 @@ def _ending(history: Sequence[Built], tokens_left: int | None, came_to_nothing: 
             return Ending.SEEN_BEFORE
         if not _is_better(last, best):
             return Ending.NO_FEWER_ERRORS
-    if len(history) + came_to_nothing > MAX_REPAIRS:
+    if len(history) + failed_repairs > MAX_REPAIRS:
         return Ending.THREE_TRIES
     if tokens_left is not None and tokens_left < LEAST_TOKENS:
         return Ending.BUDGET

@@ -1,4 +1,4 @@
-"""`manage.py create_token USER`: make an API token and show it, once."""
+"""`manage.py create_token USER`: creates an API token and prints it once."""
 
 from typing import Any
 
@@ -10,14 +10,14 @@ from projects.tokens import make_token
 
 
 class Command(BaseCommand):
-    help = "Makes an API token for a user and prints it. It cannot be shown again: only its hash is kept."
+    help = "Creates an API token for a user and prints it. It cannot be shown again: only its hash is stored."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("user")
         parser.add_argument("--name", default="command line")
         parser.add_argument("--scope", choices=ApiToken.Scope.values, default=ApiToken.Scope.WRITE)
         parser.add_argument("--days", type=int, default=365, help="until it expires; 0: never")
-        parser.add_argument("--create-user", action="store_true", help="make the user first, if there is none")
+        parser.add_argument("--create-user", action="store_true", help="create the user if missing")
 
     def handle(self, *args: Any, user: str, name: str, scope: str, days: int, **options: Any) -> None:
         users = get_user_model().objects

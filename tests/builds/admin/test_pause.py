@@ -15,7 +15,7 @@ from pytest_django import DjangoAssertNumQueries, Settings
 from rest_framework.test import APIClient
 
 from builds import actions
-from builds.external import take
+from builds.external import claim_build
 from builds.heartbeats import Beat
 from builds.models import Build, Delivery, Heartbeat, QueuePause, WorkerHost
 from builds.operations import health
@@ -58,7 +58,7 @@ def test_a_paused_queue_starts_nothing_and_running_builds_continue(
     assert "The disk is full." in page
     assert "No build starts." in page
     assert claim("host:2") is None
-    assert take("elsewhere") is None
+    assert claim_build("elsewhere") is None
     assert not LOCAL_BUILDS.in_claim_order(timezone.now()).exists()
     with lease.writing(progress=50):
         pass
@@ -75,7 +75,7 @@ def test_a_paused_queue_starts_nothing_and_running_builds_continue(
     taken = claim("host:2")
     assert taken
     assert taken.build == waiting
-    assert take("elsewhere")
+    assert claim_build("elsewhere")
     assert health._hosts()["queue"]["paused"] is False
     messages = [entry.get_change_message() for entry in LogEntry.objects.order_by("pk")]
     assert messages[0] == "Paused the queue. Reason: The disk is full."
@@ -177,7 +177,7 @@ def test_the_page_shows_workers_queue_and_failures(
     WorkerHost.objects.create(
         name="host-8", workers=4, engine_fault="cannot connect", seen_at=timezone.now() - timedelta(hours=1)
     )
-    Beat(Heartbeat.Service.REAPER).tell()
+    Beat(Heartbeat.Service.REAPER).record()
 
     page = operator.get(OPERATIONS).content.decode()
 
@@ -248,7 +248,7 @@ def test_health_counts_deliveries_and_misses_a_sender_only_when_they_are_late(ow
     Delivery.objects.update(next_try_at=timezone.now() - timedelta(seconds=90))
     assert health._deliveries()["oldestSeconds"] in range(90, 100)
     assert counts() == (1, True)
-    Beat(Heartbeat.Service.SENDER).tell()
+    Beat(Heartbeat.Service.SENDER).record()
     assert counts() == (1, False)
     Heartbeat.objects.update(seen_at=timezone.now() - timedelta(minutes=5))
     assert counts() == (1, True)

@@ -21,7 +21,7 @@ from projects.actions import add_revision
 from projects.engine.errors import EngineError
 from projects.engine.model.questions import Stage
 from projects.files.paths import NewFile
-from projects.generations.actions import Failed, GenerationOptions, request_generation, request_repair
+from projects.generations.actions import FailedBuild, GenerationOptions, request_generation, request_repair
 from projects.generations.queue import claim
 from projects.generations.runner import STARTER, Run
 from projects.models import Exchange, Generation, GenerationEvent, Revision
@@ -205,7 +205,7 @@ def repaired(ask: Callable[..., Generation], owner: User) -> Generation:
     for number in (1, 2):
         build = failing("type_error", f"src/a.ts({number},1): <b>error</b>")
         assert build.verdict
-        request_repair(root, revision, Failed(build.verdict, "log"))
+        request_repair(root, revision, FailedBuild(build.verdict, "log"))
         columns = {"message": f"Try {number}.", "diff": "--- a/a.ts\n+++ b/a.ts\n@@ -1 +1 @@\n--- one\n+<u>two</u>\n"}
         revision = completed(begun("repair", input_tokens=500), {"a.ts": b"two %d" % number}, **columns)
     failing("type_error", "src/a.ts(3,1): error")
@@ -239,7 +239,7 @@ def test_repairs_are_shown_side_by_side(repaired: Generation, browser: Client) -
     assert '<tr class="removed"><td class="txt">--- one</td></tr>' in of_repair
     assert '<tr class="head"><td class="txt">--- a/a.ts</td></tr>' in of_repair
     assert "What had failed" in of_repair
-    assert "The type checker refuses the code" in of_repair
+    assert "The type checker found type errors" in of_repair
 
 
 def test_a_large_generation_takes_few_queries(
