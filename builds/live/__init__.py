@@ -15,12 +15,12 @@
 7. HTTP. `builds.api.streams` (API) and `builds.pages.builds.log` (pages) check access and parameters, and pass the
    generator to `chef.web.streaming.stream_response`, which limits how many are open. When Django is done with the
    request, `chef.web.streaming.serve` sends what the generator yields.
-8. Browser. `static/js/build.js` first fetches what is stored, page by page: `log_page` in `builds.pages.builds.log`,
-   with `read_page` in `builds.logs.lines`. A build that has ended needs nothing else. Otherwise an EventSource
-   continues from there, and reconnects by itself with the last id.
+8. Browser. `static/js/build.js` first fetches the stored log, page by page: `log_page` in `builds.pages.builds.log`,
+   from `read_page` in `builds.logs.lines`. A finished build needs nothing else. Otherwise an EventSource continues from
+   there, and reconnects by itself with the last id.
 
-The database is the source of truth: a message from Redis only says when to read it. Feeds also poll, so if messages
-are lost, readers still get everything: within a second without a subscription, within five seconds with one.
+The database is the source of truth: a message from Redis only says when to read it. Feeds also poll, so if messages are
+lost, readers still get everything: within a second without a subscription, within five seconds with one.
 
 Events of generations take the same path from step 3 on, through `GenerationFeed` and `generation_stream`.
 """

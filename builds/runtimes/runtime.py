@@ -62,7 +62,7 @@ class Runtime(ABC):
     """One language with its family of images.
 
     `versions` are release lines, ascending; one image serves a whole line. A subclass must set each attribute below
-    that has no default: otherwise its definition raises TypeError.
+    that has no default; otherwise TypeError is raised when the class is defined.
     """
 
     # --- Names and versions

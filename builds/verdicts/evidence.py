@@ -153,7 +153,7 @@ class EvidenceCollector:
     ) -> Verdict:
         """The verdict on a failed command. What the sandbox measured takes precedence over the log.
 
-        No sandbox measures the disk, so no caller passes `disk_limit_hit` and `disk_bytes`: the log shows a full disk.
+        Nothing measures the disk, so no caller passes `disk_limit_hit` and `disk_bytes`: a full disk shows in the log.
         """
         self.finish()
         limits = {

@@ -1,4 +1,4 @@
-"""The containers' first process: compiled anew when its source changes, or a script in its place, and a warning."""
+"""The containers' first process: compiled when its source changes, or replaced by a script with a warning."""
 
 import io
 import subprocess
@@ -20,7 +20,7 @@ ARM = b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x02\x00\xb7\x00" + bytes(44)
 
 @pytest.fixture
 def own_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A copy of the source, and an empty folder for what is made of it. Nothing is remembered from before, or after."""
+    """A copy of the source, an empty folder for compiled programs, and empty caches."""
     source = tmp_path / "chef_init.c"
     source.write_bytes(chef_init.SOURCE.read_bytes())
     monkeypatch.setattr(chef_init, "SOURCE", source)

@@ -1,4 +1,4 @@
-"""Bun's image: what the recipe lays out, and what the image in the engine runs."""
+"""Bun's image: the root file system of the recipe, and the image in the engine."""
 
 import subprocess
 from pathlib import Path
