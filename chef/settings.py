@@ -17,7 +17,7 @@ import limits
 from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
 
-from chef.web.units import parse_bytes
+from chef.text.units import parse_bytes
 
 # DRF's and Django's generics are subscripted in annotations that run at import time.
 django_stubs_ext.monkeypatch()

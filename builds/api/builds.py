@@ -16,7 +16,7 @@ from builds.api.documents.builds import BuildDocument, build_document, build_doc
 from builds.api.documents.releases import PreviewDocument
 from builds.api.requests import BuildsQuery, LogQuery, NewPreview, Nothing
 from builds.api.streams import LOG_RENDERERS, LOG_RESPONSES, answer_logs, event_stream_action, stream_events
-from builds.live.readers import event_stream
+from builds.live.streams import event_stream
 from builds.models import Build
 from builds.sites import publishing
 from projects.api.views import ApiViewSet

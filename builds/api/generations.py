@@ -24,7 +24,7 @@ from builds.api.requests import Config, GenerationsQuery, NewGeneration, Nothing
 from builds.api.schema.openapi import Error
 from builds.api.streams import event_stream_action, stream_events
 from builds.live.feeds import queued_in_database
-from builds.live.readers import generation_ended, generation_stream
+from builds.live.streams import generation_ended, generation_stream
 from chef.jobs.models import Status
 from chef.web.errors import error_response
 from chef.web.idempotency import amend, key_of

@@ -19,7 +19,7 @@ from rest_framework.response import Response
 
 from builds.api.documents.builds import LogPage
 from builds.api.requests import EventsQuery
-from builds.live.readers import log_stream
+from builds.live.streams import log_stream
 from builds.logs.entries import CURSOR_PATTERN, Cursor, read_entries
 from builds.logs.text import log_text
 from builds.models import Build

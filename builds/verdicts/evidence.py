@@ -12,7 +12,7 @@ from typing import Any
 
 from builds.verdicts.catalogue import CATALOGUE, VerdictClass
 from builds.verdicts.patterns import COMMON, FETCH_FAILED, NETWORK_ERROR, PRECEDENCE, Patterns, Sign, Symptom
-from chef.web.ansi import printable
+from chef.text.ansi import printable
 
 __all__ = ["CATALOGUE", "EvidenceCollector", "Verdict", "VerdictClass", "clean", "verdict"]
 

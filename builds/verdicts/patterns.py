@@ -81,7 +81,8 @@ class Patterns:
 
     `words`: every line that shows a symptom contains one of these, in lower case, which makes ordinary lines a hundred
     times cheaper to skip. `boilerplate` are regular expressions for lines that follow any failed command and say
-    nothing of the cause; `places` are regular expressions, with the groups `file` and `line`, for an error's place in the code.
+    nothing of the cause; `places` are regular expressions, with the groups `file` and `line`, for an error's place in
+    the code.
     """
 
     symptoms: tuple[Symptom, ...] = ()

@@ -12,8 +12,8 @@ from rest_framework import serializers
 from rest_framework.exceptions import ErrorDetail
 from rest_framework.fields import Field
 
+from chef.text.units import parse_bytes
 from chef.web.errors import field_errors, refusals_as_invalid
-from chef.web.units import parse_bytes
 from projects.api.described import Described
 from projects.api.typed_fields import Real, Text, Whole
 from projects.files.archives import unpack

@@ -11,7 +11,7 @@ from builds.models import Build
 from chef.jobs.models import Status
 from projects.api.documents import ChoiceOrNull, Document, StoredDocument, TextOrNull, milliseconds, wire_status
 from projects.engine.errors import Whose
-from projects.engine.repairs.fix_loop import Ending
+from projects.engine.repairs.decisions import Ending
 from projects.models import Exchange, Generation
 
 GENERATION_STATUSES = [wire_status(status) for status in Status.values]

@@ -10,15 +10,7 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from builds.live import feeds
-from builds.live.readers import (
-    PING,
-    FeedRegistry,
-    PagePosition,
-    event_stream,
-    log_stream,
-    page_stream,
-    registry,
-)
+from builds.live.streams import PING, FeedRegistry, PagePosition, event_stream, log_stream, page_stream, registry
 from builds.logs.entries import Cursor
 from builds.models import Build, LogChunk
 from builds.queue.claims import BuildLease, claim

@@ -7,7 +7,7 @@ from asgiref.sync import async_to_sync
 
 from builds.logs import text as log_text
 from builds.models import Build, LogChunk
-from chef.web.ansi import plain
+from chef.text.ansi import plain
 from chef.web.downloads import Content
 
 LINES = [f"\x1b[3{number % 8}mé {number:02d} {'x' * (number % 9)}\x1b[0m\n" for number in range(40)] + ["", "end"]

@@ -12,9 +12,9 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 from pytest_django import Settings
 
-from builds.runtimes.images import discover_registries, prepare, runtime_images
+from builds.runtimes.image_preparation import discover_registries, prepare, runtime_images
 from builds.runtimes.registries import discover, forget
-from builds.sandbox.images import ImageStore
+from builds.sandbox.image_store import ImageStore
 
 pytestmark = [pytest.mark.once, pytest.mark.network]
 

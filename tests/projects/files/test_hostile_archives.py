@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from projects.files.intake import most_headers
+from projects.files.archive_intake import most_headers
 from projects.files.paths import NewFile
 from tests.projects.files.archive_files import (
     END_OF_TAR,

@@ -25,12 +25,12 @@ from pytest_django import Settings
 
 from builds.runtimes.bun.runtime import BUN
 from builds.runtimes.catalogue import runtime_tag
-from builds.runtimes.images import prepare, runtime_images
+from builds.runtimes.image_preparation import prepare, runtime_images
 from builds.runtimes.registries import discover
-from builds.sandbox import tar
+from builds.sandbox import workspace_tar
 from builds.sandbox.contract import Command, Identity, InputFile, Limits, Outcome, Watch, Workspace
 from builds.sandbox.docker_sandbox import DockerSandbox
-from builds.sandbox.images import ImageStore
+from builds.sandbox.image_store import ImageStore
 
 # The SDK leaves finished streams' sockets to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
@@ -98,9 +98,9 @@ def own_registry(registry: str, settings: Settings, tmp_path: Path, monkeypatch:
     """npm on this machine is configured for the test's registry, and so is Bun."""
     settings.DATA_DIR, settings.BUILD_DIR, settings.EGRESS_ALLOWED_HOSTS = tmp_path / "data", tmp_path / "b", []
     monkeypatch.setenv("npm_config_registry", registry)
-    tar.toolbox.cache_clear()
+    workspace_tar.toolbox.cache_clear()
     yield
-    tar.toolbox.cache_clear()
+    workspace_tar.toolbox.cache_clear()
 
 
 def _archive() -> bytes:

@@ -19,12 +19,12 @@ from django.core.management import CommandError, call_command
 from pytest_django import Settings
 
 from builds.runtimes.catalogue import RUNTIMES
-from builds.runtimes.images import PreparationError, RuntimeImage, prepare, runtime_images
+from builds.runtimes.image_preparation import PreparationError, RuntimeImage, prepare, runtime_images
 from builds.runtimes.node.image import npm_package, tool_variables
 from builds.runtimes.python.runtime import PYTHON
 from builds.runtimes.rootfs import RootFilesystem, UnbuildableError, Workshop, debian_sources, without_credentials
-from builds.sandbox import images as engine_images
-from builds.sandbox.images import ImageNotOfferedError, ImageStore, RegistryUnreachableError, TrialFailedError
+from builds.sandbox import image_store
+from builds.sandbox.image_store import ImageNotOfferedError, ImageStore, RegistryUnreachableError, TrialFailedError
 from tests.installation import until
 from tests.ports import free_port
 
@@ -106,8 +106,8 @@ def images_in_engine() -> set[tuple[str, tuple[str, ...]]]:
     """Ids and tags of this module's images, including untagged leftovers of a preparation."""
     with contextlib.closing(docker.from_env()) as client:
         tagged = client.api.images(filters={"reference": f"{OWN}/*"})
-        dangling = client.api.images(filters={"dangling": True, "label": engine_images.IMAGE_LABEL})
-    untagged = [image for image in dangling if image["Labels"][engine_images.IMAGE_LABEL].startswith(f"{OWN}/")]
+        dangling = client.api.images(filters={"dangling": True, "label": image_store.IMAGE_LABEL})
+    untagged = [image for image in dangling if image["Labels"][image_store.IMAGE_LABEL].startswith(f"{OWN}/")]
     return {(image["Id"], tuple(image["RepoTags"] or ())) for image in (*tagged, *untagged)}
 
 
@@ -165,7 +165,7 @@ def test_failed_trial_reports_the_tools_output_and_leaves_no_container(store: Im
         with pytest.raises(TrialFailedError, match="exit 3: no such luck"):
             store.try_out("chef-runtime/static:12", "echo no such luck >&2; exit 3")
 
-        own: dict[str, str | list[str] | bool] = {"label": f"{engine_images.TRIAL_LABEL}={OWN}"}
+        own: dict[str, str | list[str] | bool] = {"label": f"{image_store.TRIAL_LABEL}={OWN}"}
         assert client.containers.list(all=True, filters=own) == []
 
 

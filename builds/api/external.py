@@ -17,7 +17,7 @@ from rest_framework.views import APIView
 
 from builds import external
 from builds.api.documents.external import KeptDocument, ReportedDocument, TakenDocument
-from builds.api.hook_requests import WorkerClaim, WorkerHeartbeat, WorkerResult
+from builds.api.external_requests import WorkerClaim, WorkerHeartbeat, WorkerResult
 from builds.api.schema.openapi import Error
 from builds.api.signatures import LINK_SECONDS, Link, LinkAuthentication, SignatureAuthentication, invalid_link
 from chef.refusals import RefusalError
