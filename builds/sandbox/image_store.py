@@ -1,6 +1,7 @@
 """Runtime images in the Docker engine: find, pull, import, try out, tag and remove them.
 
-Which images are needed, and how their files are made, is up to `builds.runtimes.image_preparation` and `builds.runtimes.rootfs`.
+Which images are needed is up to `builds.runtimes.image_preparation`, how their files are made to
+`builds.runtimes.rootfs`.
 """
 
 import contextlib

@@ -368,7 +368,7 @@ def test_missing_image_differs_from_a_silent_registry(store: ImageStore, registr
 
 @pytest.mark.docker
 def test_silent_registry_is_given_up_quickly(store: ImageStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_images, "REGISTRY_SECONDS", 1)
+    monkeypatch.setattr(image_store, "REGISTRY_SECONDS", 1)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         started = time.monotonic()
 
