@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import django
 import httpx
 from django.conf import settings
 
@@ -87,6 +88,7 @@ def ready() -> Iterator[Bench]:
     installation = chef.install(folder / "chef", workers=WORKERS)
     # This process reads the installation's settings, so that the yardstick has the same limits.
     os.environ.update(installation.environment, DJANGO_SETTINGS_MODULE="chef.settings")
+    django.setup()
     hand = yardstick.Yardstick(base_url=settings.DOCKER_HOST, mark=installation.name, scratch=folder / "yardstick")
     try:
         (folder / "chef").mkdir()

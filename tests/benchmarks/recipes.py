@@ -9,8 +9,6 @@ from typing import Any
 
 from django.conf import settings
 
-from builds.runtimes.catalogue import find_runtime
-from builds.runtimes.registries import discover
 from builds.sandbox import container, workspace_tar
 from builds.sandbox.contract import APP_DIR, Command
 from tests.benchmarks.workloads import Workload
@@ -54,6 +52,10 @@ def recipe_of(workload: Workload, build: Mapping[str, Any]) -> Recipe:
 
     If no registries are needed, the installation runs like the build: without network, and without a proxy.
     """
+    # The runtimes can only be imported after Django's set-up.
+    from builds.runtimes.catalogue import find_runtime
+    from builds.runtimes.registries import discover
+
     strategy, out = build["strategy"], workload.reaches_registries
     registries = discover()
     extra = container.egress_environment(registries) if out else {}
@@ -63,7 +65,7 @@ def recipe_of(workload: Workload, build: Mapping[str, Any]) -> Recipe:
         image=build["image"],
         limits=_limits(),
         files=workload.files,
-        tools={**runtime.toolbox, **dict(workspace_tar.toolbox())} if out else {},
+        tools={**runtime.toolbox, **dict(workspace_tar.toolbox())},
         install=_step(strategy["installCommand"], root, forwarded=out, environment={**runtime.environment, **extra}),
         build=_step(strategy["buildCommand"], root, forwarded=False, environment=runtime.environment),
         output="/".join(part for part in (APP_DIR, root, strategy["outputs"][0]) if part),
