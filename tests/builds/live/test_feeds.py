@@ -355,7 +355,7 @@ def test_a_page_that_was_cut_off_anywhere_goes_on_without_loss_or_repeat(lease: 
 
 @pytest.mark.parametrize("place", ["", "1.2", "1.2-", "-3", "1.2-3\n", "a.b-c", "1.2-٣"])
 def test_a_place_that_a_page_s_stream_never_gave_is_refused(place: str) -> None:
-    with pytest.raises(ValueError, match="no event with such an id"):
+    with pytest.raises(ValueError, match="not from an event of this stream"):
         PagePosition.parse(place)
 
 
