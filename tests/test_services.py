@@ -118,5 +118,5 @@ def test_markers_decide_the_lanes_of_a_test(markers: list[pytest.MarkDecorator],
 def test_an_unknown_database_is_refused() -> None:
     item: Any = Item(pytest.mark.once("mysql").mark)
 
-    with pytest.raises(ValueError, match=r"test_it: once\('mysql'\) is no database"):
+    with pytest.raises(ValueError, match=r"test_it: once\('mysql'\) is not a database"):
         belongs(item, "sqlite")

@@ -51,7 +51,7 @@ def test_a_full_queue_refuses_and_keeps_nothing(owner: User, other: User, settin
     with pytest.raises(OwnerQueueFullError, match="cancel generations that you no longer need") as of_owner:
         request(owner)
     request(other)
-    with pytest.raises(QueueFullError, match="2 generations wait") as of_all:
+    with pytest.raises(QueueFullError, match="2 generations are waiting") as of_all:
         request(User.objects.create_user("third"))
 
     assert (of_owner.value.retry_after, of_all.value.retry_after) == (30, 30)
