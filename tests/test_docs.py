@@ -8,6 +8,8 @@ import pytest
 
 from scripts.place import ROOT, read_env_file
 
+pytestmark = pytest.mark.once
+
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 SETTINGS = ROOT / "docs" / "configure.md"
 # The first parts of paths in the repository.
@@ -75,6 +77,19 @@ def test_named_parts_of_modules_exist(page: Path) -> None:
         for name, path in _NAMED.findall(prose_of(page))
         if not re.search(rf"\b{name}\b", (ROOT / path).read_text())
     ]
+
+    assert missing == []
+
+
+def test_named_classes_and_methods_exist() -> None:
+    pages = [ROOT / "CONTRIBUTING.md", ROOT / "docs" / "architecture.md", *ROOT.glob("docs/decisions/*.md")]
+    sources = [path for top in ("builds", "chef", "projects") for path in (ROOT / top).rglob("*.py")]
+    words = set(re.findall(r"\w+", "".join(path.read_text() for path in sources)))
+
+    # For example `RefusalError` and `Job.transition_to`.
+    spans = [text for page in pages for text in _CODE.findall(prose_of(page))]
+    named = [text for text in spans if re.fullmatch(r"[A-Z]\w*[a-z]\w*(\.\w+)?", text)]
+    missing = [name for name in named if not words.issuperset(name.split("."))]
 
     assert missing == []
 

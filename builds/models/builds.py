@@ -46,7 +46,7 @@ class BuildQuerySet(JobQuerySet["Build"]):
 
     def latest_of(self, projects: Iterable[Project]) -> "dict[uuid.UUID, Build]":
         """The latest build of each project that has one, by project id: one query."""
-        # One look-up per project: a window over the builds would read all that the projects have.
+        # One look-up per project: a window function would read all builds of the projects.
         last = Build.objects.filter(project=OuterRef("pk")).order_by("-number").values("pk")[:1]
         of_each = Project.objects.filter(pk__in=[project.pk for project in projects]).annotate(last=Subquery(last))
         return {build.project_id: build for build in self.filter(pk__in=of_each.values("last"))}
@@ -329,7 +329,7 @@ class Artifact(models.Model):
 
 
 class BaseFairShare(models.Model):
-    """When an owner last had a build claimed: among equals, the owner who has waited longest is next."""
+    """When a build of an owner was last claimed: among equals, the owner who has waited longest is next."""
 
     owner = models.OneToOneField(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, primary_key=True)
     claimed_at = models.DateTimeField()
@@ -342,20 +342,20 @@ class BaseFairShare(models.Model):
 
 
 class FairShare(BaseFairShare):
-    """Of builds that run here."""
+    """For builds that run here."""
 
     class Meta(BaseFairShare.Meta):
-        db_table = "builds_ownerturn"  # as it was called first
+        db_table = "builds_ownerturn"  # the table's original name
 
 
 class ExternalFairShare(BaseFairShare):
-    """Of builds that external builders run: they cost nobody a place here."""
+    """For builds that external builders run: they take no local capacity."""
 
     class Meta(BaseFairShare.Meta):
-        db_table = "builds_outsideturn"  # as it was called first
+        db_table = "builds_outsideturn"  # the table's original name
 
 
-# A host reports every few seconds; one that has not for this long is gone.
+# A host reports every few seconds; after this long without a report it counts as gone.
 HOST_SILENCE = timedelta(seconds=35)
 
 

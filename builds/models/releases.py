@@ -59,7 +59,7 @@ class Release(Published):
     def __str__(self) -> str:
         return f"{self.project.name} release {self.number}"
 
-    # Both need the project's site: select it along for several releases.
+    # Both use the project's site: use select_related for several releases.
 
     @property
     def is_live(self) -> bool:

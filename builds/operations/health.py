@@ -64,7 +64,7 @@ def _apart(check: Callable[[], Any]) -> Any:
 
 def _result(future: Future[Any]) -> Any:
     if not future.done():
-        return "no answer in time"
+        return "no response in time"
     fault = future.exception()
     return f"{type(fault).__name__}" if fault else future.result()
 

@@ -55,7 +55,7 @@ class Present:
     depth: int
     held: int
     oldest: datetime | None
-    is_cut: bool  # there are more than MOST_WAITING: only so many are counted
+    is_cut: bool  # there are more than MOST_WAITING: the count stops there
 
     @property
     def abandoned(self) -> Sequence[Mapping[str, Any]]:
@@ -142,7 +142,7 @@ class Past(NamedTuple):
 
 @dataclass(frozen=True)
 class Span:
-    """Builds of a period: how many ended how, why they failed, and how long they waited and ran, in seconds."""
+    """Builds of a period: counts by status, causes of failure, and times of waiting and running in seconds."""
 
     name: str
     counts: Mapping[str, int]
@@ -271,7 +271,7 @@ def generations() -> dict[str, Any]:
 
 
 def redis_queues() -> dict[str, Any]:
-    """Redis as it answers: `fault`, or how long it took, what it holds, and each queue's wake-ups and workers."""
+    """The state of Redis: `fault`, or its response time, what it holds, and each queue's wake-ups and workers."""
     served = [queue.workers for queue in (LOCAL_BUILDS, GENERATIONS) if queue.workers]
     began = time.perf_counter()
     try:

@@ -1,1 +1,1 @@
-"""The languages that builds run on: detection, plans, images, registries."""
+"""The runtimes that builds run on: detection, plans, images, registries."""

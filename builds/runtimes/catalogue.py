@@ -1,7 +1,7 @@
-"""The runtimes that a build may run on, one line each. The order is that of lists and choices.
+"""The runtimes that a build may run on, one line each, in the order of lists and choices.
 
 Knows neither Docker nor the project's files: `detection` picks a runtime and a version, and the sandbox pins the image
-that stands behind the tag.
+behind the tag.
 """
 
 from collections.abc import Mapping

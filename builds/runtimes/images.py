@@ -1,8 +1,8 @@
-"""The runtimes' images on this machine's engine: which there should be, and how a missing one is had.
+"""The runtimes' images in this machine's engine: which are needed, and how a missing one is provided.
 
-A registry's image is taken when a registry answers; else the image is made here from packages. Either way it is tried
-out as a build would run it, and only then gets the tag that builds look for, so that a tag never stands for an image
-that does not run.
+An image is pulled if a registry can be reached; otherwise it is built here from packages. Either way it is tried out
+the way a build would run it, and only then gets the tag that builds use, so that a tag never points to an image that
+does not run.
 """
 
 import time
@@ -22,19 +22,19 @@ from builds.sandbox.contract import Registries, SandboxError
 from builds.sandbox.images import ImageNotOfferedError, ImageStore, RegistryUnreachableError, TrialFailedError
 
 TAGS = "chef-runtime/*"
-# Two cores and one disk are the usual machine; more at once only wait for each other.
+# A typical machine has two cores and one disk; more builds at once would only slow each other down.
 _BUILDS_AT_ONCE = 2
 
 Report = Callable[[str], None]
 
 
 class PreparationError(Exception):
-    """Some images could be had neither way. The text has a line for each cause, with what to do."""
+    """Some images could neither be pulled nor built. The text has a line for each cause, with what to do."""
 
 
 @dataclass(frozen=True)
 class RuntimeImage:
-    """One version of one runtime, and the names of its image: ours, and the public one behind it."""
+    """One version of one runtime, and the names of its image: our tag and the public image."""
 
     runtime: str
     version: str
@@ -54,7 +54,7 @@ class RuntimeImage:
 
 @dataclass(frozen=True)
 class Prepared:
-    """An image that is ready: how it was had, its id, and the seconds that took."""
+    """An image that is ready: how it was obtained, its id, and the seconds that took."""
 
     image: RuntimeImage
     how: Literal["present", "pulled", "built locally"]
@@ -67,11 +67,11 @@ class Prepared:
 
 
 def runtime_images(names: Sequence[str] = ()) -> list[RuntimeImage]:
-    """The images by names such as `node:20` or `node` (every version); all without a name.
+    """The images for names such as `node:20` or `node` (every version); all images without names.
 
     Raises UnknownRuntimeError.
     """
-    found: dict[RuntimeImage, None] = {}  # a set that keeps its order
+    found: dict[RuntimeImage, None] = {}  # an ordered set
     for name in names or tuple(RUNTIMES):
         runtime, _, version = name.partition(":")
         versions = (resolve_version(runtime, version),) if version else find_runtime(runtime).versions
@@ -82,9 +82,9 @@ def runtime_images(names: Sequence[str] = ()) -> list[RuntimeImage]:
 def prepare(
     images: Sequence[RuntimeImage], *, store: ImageStore, force: bool = False, pull: bool = True, report: Report = print
 ) -> list[Prepared]:
-    """Make every image ready, telling `report` a line for each, and return them in the order they became so.
+    """Make every image ready, reporting a line for each, and return them in the order of completion.
 
-    Those present are left alone unless `force`. Raises PreparationError after all were tried, and SandboxError.
+    Present images are kept unless `force`. Raises PreparationError after all have been tried, and SandboxError.
     """
     present = {} if force else store.ids(TAGS)
     ready = [Prepared(image, "present", present[image.tag]) for image in images if image.tag in present]
@@ -102,9 +102,9 @@ def prepare(
 
 
 def discover_registries(*, store: ImageStore, fresh: bool = False) -> Registries:
-    """The registries that installations may reach; the prepared images tell what this machine cannot.
+    """The registries that installations may reach; the prepared images supply what this machine cannot.
 
-    Asks the images once, and this machine's package managers only if `fresh` or first: see `registries.discover`.
+    The answers are cached, see `registries.discover`; `fresh` asks this machine's package managers again.
     """
     defaults = {
         runtime.package_index.name: partial(_default_registries, runtime, store)
@@ -122,7 +122,7 @@ def _without(images: Sequence[RuntimeImage], ready: Sequence[Prepared]) -> list[
 def _pull(
     images: Sequence[RuntimeImage], store: ImageStore, reasons: dict[RuntimeImage, str], report: Report
 ) -> list[Prepared]:
-    """Pull what the registry has, until it is found unreachable; `reasons` keeps why for each that it has not."""
+    """Pull images until the registry turns out to be unreachable; `reasons` receives why an image was not pulled."""
     pulled = []
     for position, image in enumerate(images):
         try:
@@ -141,7 +141,7 @@ def _pull(
 
 
 def _pull_one(image: RuntimeImage, store: ImageStore) -> Prepared:
-    """Raises RegistryUnreachableError, ImageNotOfferedError, or TrialFailedError when it is not what its name says."""
+    """Raises RegistryUnreachableError, ImageNotOfferedError, or TrialFailedError if it does not match its name."""
     started = time.monotonic()
     before = store.find(image.public)
     candidate = store.pull(image.public)
@@ -157,9 +157,9 @@ def _pull_one(image: RuntimeImage, store: ImageStore) -> Prepared:
 def _build(
     images: Sequence[RuntimeImage], store: ImageStore, reasons: dict[RuntimeImage, str], report: Report
 ) -> list[Prepared]:
-    """Build images from packages, a few at a time. Raises PreparationError when all have ended."""
+    """Build images from packages, a few at a time. Raises PreparationError after the last if any failed."""
     built: list[Prepared] = []
-    failures: dict[str, list[str]] = {}  # what went wrong → the images concerned, often all of them
+    failures: dict[str, list[str]] = {}  # cause → the affected images, often all of them
     if not images:
         return built
     with (
@@ -177,7 +177,7 @@ def _build(
                     why = f"not pulled ({reasons[image]}) and not built: {fault}"
                     failures.setdefault(why, []).append(image.name)
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)  # interrupted: what has not started need not
+            pool.shutdown(wait=False, cancel_futures=True)  # interrupted: do not start the rest
             raise
     if failures:
         raise PreparationError("\n".join(f"{', '.join(sorted(names))}: {why}" for why, names in failures.items()))
@@ -197,11 +197,11 @@ def _build_one(image: RuntimeImage, workshop: Workshop, store: ImageStore) -> Pr
 
 
 def _adopt(candidate: str, image: RuntimeImage, store: ImageStore) -> None:
-    """Tag an image once its own tools have run; remove the one it replaces if unused. Raises TrialFailedError."""
+    """Give an image our tag if its tools run. Raises TrialFailedError. The previous image is removed if unused."""
     runtime = find_runtime(image.runtime)
-    said = store.try_out(candidate, runtime.trial)
-    if not said.startswith(runtime.trial_start.format(version=image.version)):
-        raise TrialFailedError(f"{said.splitlines()[0] if said else 'nothing'} is not {image.name}")
+    output = store.try_out(candidate, runtime.trial)
+    if not output.startswith(runtime.trial_start.format(version=image.version)):
+        raise TrialFailedError(f"{output.splitlines()[0] if output else 'nothing'} is not {image.name}")
     before = store.find(image.tag)
     store.tag(candidate, image.tag)
     if before not in {None, candidate}:
@@ -214,7 +214,7 @@ def _registry_prefix() -> str:
 
 
 def _default_registries(runtime: Runtime, store: ImageStore) -> list[str]:
-    """The registries' URLs that a runtime's image uses by itself, the index first; none when there is no such image."""
+    """The registry URLs that a runtime's image uses by default, the index first; empty without an image."""
     tag = runtime_tag(runtime.name, "")
     try:
         return store.try_out(tag, runtime.index_query).split() if store.find(tag) else []

@@ -1,7 +1,7 @@
-"""What a package index is: how a package manager on this machine is asked for its registry, and how one in a container
-is sent there.
+"""Package indexes: how to read a package manager's registry settings on this machine, and how to apply them in a
+container.
 
-Runtimes whose package managers share their settings share one of these objects. Names no registry.
+Runtimes whose package managers share settings share one of these objects. Names no registry.
 """
 
 import contextlib
@@ -18,9 +18,9 @@ _PORTS = {"https": 443, "http": 80}
 
 @dataclass(frozen=True)
 class IndexSettings:
-    """What a package manager is set up to use: URLs, the index first, then hosts that its pages or lockfiles name.
+    """A package manager's configuration: URLs, the index first, then hosts that its pages or lockfiles name.
 
-    `options` has the index's further settings by their names in `PackageIndex.options`.
+    `options` has further settings by their names in `PackageIndex.options`.
     """
 
     urls: Sequence[str] = ()
@@ -28,32 +28,32 @@ class IndexSettings:
 
 
 class PackageIndex(ABC):
-    """One kind of package registry, as the package managers of a runtime know it."""
+    """One kind of package registry, as used by a runtime's package managers."""
 
-    name: ClassVar[str]  # what its settings are kept under
+    name: ClassVar[str]  # the key of its stored settings
     options: ClassVar[tuple[str, ...]] = ()
-    # What of this process's environment can change an answer.
+    # The environment variables of this process that affect the answers.
     inputs: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def configured(self) -> IndexSettings:
-        """What this machine's package manager is set up to use; no URL where nobody has set it up."""
+        """What this machine's package manager is configured to use; no URLs if it is not configured."""
 
     def default_urls(self) -> list[str]:
-        """What this machine's package manager would use without any settings, if it can say that."""
+        """What this machine's package manager uses without any configuration; empty if unknown."""
         return []
 
     def hosts(self, settings: IndexSettings) -> list[str]:
-        """The URLs of all that installations have to reach."""
+        """The URLs that installations have to reach."""
         return [*settings.urls]
 
     @abstractmethod
     def environment(self, settings: IndexSettings) -> dict[str, str]:
-        """What an installation needs so that its package managers go there."""
+        """The environment that points an installation's package managers there."""
 
 
 def tool_output(argv: Sequence[str]) -> str:
-    """What a tool prints, or nothing when it fails. Run away from any project, whose configuration is not ours."""
+    """A tool's output, or empty if it fails. Runs outside any project, whose configuration must not apply."""
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         tool = subprocess.run(  # noqa: S603  (our own argv)
             argv, cwd="/", capture_output=True, text=True, timeout=_TOOL_SECONDS, stdin=subprocess.DEVNULL, check=True
@@ -63,7 +63,7 @@ def tool_output(argv: Sequence[str]) -> str:
 
 
 def http_urls(*texts: str) -> list[str]:
-    """The http(s) URLs among the words: a file index is of this machine, and no container sees it."""
+    """The http(s) URLs among the words: a file index exists only on this machine, not in containers."""
     words = [word for text in texts for word in text.split()]
     return [word for word in words if host_and_port(word) is not None]
 

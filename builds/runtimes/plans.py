@@ -1,6 +1,6 @@
-"""What a build will do, and what its planning is made of: the user's strategy, the plan, the source tree, the error.
+"""The data of planning: the strategy request, the plan, the source tree and the error.
 
-Pure data. `detection` and the runtimes make plans of it.
+Pure data. `detection` and the runtimes make the plans.
 """
 
 from collections.abc import Iterable, Mapping
@@ -11,7 +11,7 @@ from builds.sandbox.contract import TOOLBOX_DIR, WORKSPACE
 from builds.verdicts.evidence import Verdict, verdict
 from chef.refusals import Reason, RefusalError
 
-TOOLS = f"{WORKSPACE}/tools"  # what installation adds beside the project; its commands are on the PATH of both phases
+TOOLS = f"{WORKSPACE}/tools"  # what installation adds outside the project; its commands are on the PATH of both phases
 TOOLBOX = TOOLBOX_DIR  # the runtime's own scripts, read-only
 
 
@@ -19,7 +19,7 @@ TOOLBOX = TOOLBOX_DIR  # the runtime's own scripts, read-only
 class StrategyRequest:
     """The strategy that the user asks for.
 
-    What is None or empty is detected; a command that is the empty text means: none.
+    Fields that are None or empty are detected, but an empty command means: run none.
     """
 
     runtime: str | None = None
@@ -34,9 +34,9 @@ class StrategyRequest:
 class Plan:
     """How a project is built.
 
-    Commands are for `sh -c` in `root_dir`, a path within the project ("" is its top); None means nothing to run.
-    `outputs` are relative to `root_dir`, "." being that folder itself. With `outputs_chosen` the user named them and
-    all of them are wanted; without, they are candidates and the first that exists is taken. `exclude` are names at the
+    Commands are for `sh -c` in `root_dir`, a path within the project ("" is its top level); None means nothing to run.
+    `outputs` are relative to `root_dir`, "." being that folder itself. If `outputs_chosen`, the user named them and
+    all are collected; otherwise they are candidates and the first that exists is used. `exclude` holds names at the
     top of `root_dir` that an output "." leaves out. `generated` maps paths, relative to `root_dir`, to the text of
     files that preparation adds or replaces. `reasons` are sentences for the user.
     """
@@ -54,7 +54,7 @@ class Plan:
     reasons: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
-        """The resolved strategy, in the API's words."""
+        """The resolved strategy, with the API's field names."""
         return {
             "runtime": self.runtime,
             "version": self.version,
@@ -68,7 +68,7 @@ class Plan:
 
 
 class DetectionError(RefusalError):
-    """The files, or the wish, do not make a plan. `verdict` says why and what to do."""
+    """No plan can be made from the files and the strategy request. `verdict` says why and what to do."""
 
     status = 400
 
@@ -81,12 +81,12 @@ class DetectionError(RefusalError):
 
 
 def refusal(code: str, *, phase: str = "preparation", evidence: Iterable[str] = (), **facts: Any) -> DetectionError:
-    """The error for a verdict code, to be raised."""
+    """The error to raise for a verdict code."""
     return DetectionError(verdict(code, phase=phase, evidence=evidence, **facts))
 
 
 class SourceTree:
-    """The files under one folder of a project, by paths relative to it."""
+    """The files in one folder of a project, by paths relative to it."""
 
     def __init__(self, files: Mapping[str, bytes], root: str = "") -> None:
         prefix = f"{root}/" if root else ""
@@ -97,11 +97,11 @@ class SourceTree:
         return path in self.files
 
     def full_path(self, path: str) -> str:
-        """The path within the project, as the user knows it."""
+        """The path relative to the project, as the user knows it."""
         return f"{self.root}/{path}" if self.root else path
 
     def top_names(self) -> set[str]:
-        """The names of files and folders at the top."""
+        """The names of files and folders at the top level."""
         return {path.partition("/")[0] for path in self.files}
 
     def top_files(self) -> set[str]:
@@ -114,11 +114,11 @@ class SourceTree:
         return sorted(path for path in self.files if path.endswith(suffixes))
 
     def text(self, path: str) -> str:
-        """A file's text without a byte order mark; empty when there is no such file. Bytes that are no UTF-8 differ."""
+        """A file's text without a byte order mark; empty if there is no such file. Invalid UTF-8 is replaced."""
         return self.files.get(path, b"").decode("utf-8-sig", errors="replace")
 
     def manifest_text(self, path: str) -> str:
-        """A manifest's text without a byte order mark. Raises DetectionError when it is not UTF-8."""
+        """A manifest's text without a byte order mark. Raises DetectionError if it is not UTF-8."""
         try:
             return self.files[path].decode("utf-8-sig")
         except UnicodeDecodeError as fault:
@@ -126,7 +126,7 @@ class SourceTree:
             raise self.invalid(path, "it is not UTF-8 text", evidence=[where]) from fault
 
     def invalid(self, path: str, detail: str, *, evidence: Iterable[str] = ()) -> DetectionError:
-        """The error for a manifest that cannot be used; without better evidence it names the file."""
+        """The error for an invalid manifest; the default evidence names the file."""
         full_path = self.full_path(path)
         evidence = [*evidence] or [f"{full_path}: {detail}"]
         return refusal("invalid_manifest", evidence=evidence, file=full_path, detail=detail)
@@ -139,11 +139,11 @@ class SourceTree:
 
 
 def command(asked: str | None, detected: str | None) -> str | None:
-    """The command that was asked for, else the detected one; asking for an empty one means none."""
+    """The requested command, else the detected one; requesting an empty one means none."""
     return detected if asked is None else asked.strip() or None
 
 
 def first_line(text: str) -> str:
-    """The first line that says something, without its comment; empty when there is none."""
+    """The first line that is not empty, without comments; empty if there is none."""
     lines = (line.partition("#")[0].strip() for line in text.splitlines())
     return next((line for line in lines if line), "")

@@ -1,8 +1,8 @@
-"""Where package installations may go: what the package managers on this machine, or in the images, are set up to use.
+"""Where package installations may connect to: the registries configured on this machine, or in the images.
 
 No registry is named here, so that a private mirror works unchanged. Asking package managers takes a second, so their
-answers are kept in the data folder, for their owner's eyes: URLs may carry a user name and a password. Those reach the
-installation phase, where they are needed, and never a log or the list of hosts.
+answers are stored in the data folder, readable only by its owner: URLs may contain a user name and a password. These
+reach the installation phase, where they are needed, but never a log or the list of hosts.
 """
 
 import contextlib
@@ -22,13 +22,13 @@ from builds.runtimes.catalogue import RUNTIMES, package_indexes
 from builds.runtimes.package_index import IndexSettings, PackageIndex, host_and_port, http_urls
 from builds.sandbox.contract import Registries
 
-# By an index's name: what gives the URLs that package managers in our images use by default, the index first.
+# By an index's name: a function returning the default URLs of package managers in our images, the index first.
 Defaults = Mapping[str, Callable[[], list[str]]]
 
 
 @dataclass(frozen=True)
 class _Answer:
-    """What is kept of one index: its settings, and the URLs that would be used if nothing were configured."""
+    """What is stored of one index: its settings, and the default URLs when nothing is configured."""
 
     settings: IndexSettings
     default: list[str]
@@ -40,8 +40,8 @@ _Answers = dict[str, _Answer]
 def discover(*, defaults: Defaults | None = None, fresh: bool = False) -> Registries:
     """The registries of this installation, and `settings.EGRESS_ALLOWED_HOSTS`. Cheap, unless `fresh` or first.
 
-    Each of the defaults is called until it has an answer, which is kept.
-    Raises ImproperlyConfigured for a host in the settings that is none.
+    Each of the defaults is called until it returns URLs, which are stored.
+    Raises ImproperlyConfigured for an invalid host in the settings.
     """
     defaults = defaults or {}
     inputs, known = _read()
@@ -57,7 +57,7 @@ def discover(*, defaults: Defaults | None = None, fresh: bool = False) -> Regist
 
 
 def forget() -> None:
-    """Have everything asked anew, the images' package managers too."""
+    """Delete the stored answers, those of the images' package managers too."""
     _file().unlink(missing_ok=True)
 
 
@@ -68,12 +68,12 @@ def _names(groups: Iterable[Iterable[str]]) -> tuple[str, ...]:
 def _ask(known: _Answers, defaults: Defaults) -> _Answers:
     indexes = package_indexes().values()
     kept = {index.name: known[index.name].default if index.name in known else [] for index in indexes}
-    with ThreadPoolExecutor() as pool:  # each starts an interpreter, which is all of the time that this takes
+    with ThreadPoolExecutor() as pool:  # each starts an interpreter, which takes most of the time
         configured = {index.name: pool.submit(index.configured) for index in indexes}
-        own = {index.name: pool.submit(index.default_urls) for index in indexes if not kept[index.name]}
+        local = {index.name: pool.submit(index.default_urls) for index in indexes if not kept[index.name]}
     answers = {}
     for index in indexes:
-        default = kept[index.name] or own[index.name].result() or _of_image(index, defaults)
+        default = kept[index.name] or local[index.name].result() or _of_image(index, defaults)
         found = configured[index.name].result()
         answers[index.name] = _Answer(IndexSettings(_with_companions(found.urls, default), found.options), default)
     return answers
@@ -84,9 +84,9 @@ def _of_image(index: PackageIndex, defaults: Defaults) -> list[str]:
 
 
 def _with_companions(configured: Iterable[str], default: list[str]) -> list[str]:
-    """The configured index, or the default one; the default one's companions come with it, a private mirror has none.
+    """The configured index, or the default one with its companions; a private mirror has no companions.
 
-    Companions are hosts that an index's pages or lock files name: a file host, or another manager's own registry.
+    Companions are hosts that an index's pages or lockfiles name: a file host, or another manager's registry.
     """
     urls = [*configured]
     if not urls:
@@ -103,24 +103,24 @@ def _hosts(answers: _Answers) -> frozenset[tuple[str, int]]:
 
 
 def _allowed_hosts(entries: Iterable[str]) -> frozenset[tuple[str, int]]:
-    """Pairs from "host" (its HTTPS port) and "host:port"."""
+    """(host, port) pairs from "host" (port 443) and "host:port"."""
     found = set()
     for entry in entries:
         pair = host_and_port(f"https://{entry}")
         if pair is None or set(entry) & set("/@?#"):
-            raise ImproperlyConfigured(f"EGRESS_ALLOWED_HOSTS: {entry!r} must be a host, or host:port.")
+            raise ImproperlyConfigured(f"EGRESS_ALLOWED_HOSTS: {entry!r} must be a host or host:port.")
         found.add(pair)
     return frozenset(found)
 
 
 def _environment(answers: _Answers) -> dict[str, str]:
-    """What an installation needs so that its package managers go where they may."""
+    """The environment that points an installation's package managers to the allowed registries."""
     indexes = package_indexes()
     parts = [indexes[name].environment(answer.settings) for name, answer in answers.items()]
     return {name: value for part in parts for name, value in part.items()}
 
 
-# --- What is kept ------------------------------------------------------------------------------------------------
+# --- Stored answers ----------------------------------------------------------------------------------------------
 
 
 def _fingerprint() -> str:
@@ -134,7 +134,7 @@ def _file() -> Path:
 
 
 def _read() -> tuple[str, _Answers]:
-    """The fingerprint of the environment that the kept answers are of, and they; nothing when they cannot be used."""
+    """The stored answers with the fingerprint of their environment; both empty if they cannot be read."""
     try:
         kept = json.loads(_file().read_text())
         return kept["inputs"], {name: _answer_of(index, kept) for name, index in package_indexes().items()}
@@ -148,15 +148,15 @@ def _answer_of(index: PackageIndex, kept: Mapping[str, list[str]]) -> _Answer:
 
 
 def _write(answers: _Answers) -> None:
-    """Keep the answers, whole or not at all: many workers may read while one writes."""
+    """Store the answers atomically: many workers may read while one writes."""
     kept: dict[str, object] = {"inputs": _fingerprint()}
     for name, answer in answers.items():
         kept |= {name: [*answer.settings.urls], f"{name}_default": answer.default}
         kept |= {f"{name}_{option}": [*values] for option, values in answer.settings.options.items()}
-    # A data folder that cannot be written costs a second at each start; that is no reason not to start.
+    # A data folder that is not writable costs a second at each start, but must not prevent it.
     with contextlib.suppress(OSError):
         _file().parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix="registries-", dir=_file().parent)  # readable by its owner alone
+        handle, temporary = tempfile.mkstemp(prefix="registries-", dir=_file().parent)  # readable only by its owner
         with os.fdopen(handle, "w") as file:
             json.dump(kept, file, indent=1)
         os.replace(temporary, _file())

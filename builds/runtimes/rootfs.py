@@ -1,8 +1,8 @@
-"""Root file systems of the runtimes, made from packages where no registry has the images.
+"""Root file systems of the runtimes, built from packages where no registry has the images.
 
-What each image holds is the runtimes' to say; here is what they have in common. Debian's packages come from the archive
-that this machine's own apt is set up for: no host is named here, and apt verifies what it fetches. Refuses to know
-Docker: what leaves this module is a tar stream.
+The runtimes decide what their images hold; this module has the common parts. Debian packages come from the archive
+that apt on this machine is configured for: no host is named here, and apt verifies what it downloads. Does not know
+Docker: the result is a tar stream.
 """
 
 import os
@@ -23,17 +23,17 @@ from typing import Self
 
 from builds.sandbox.contract import SYSTEM_PATH
 
-# The public images are named for this release too, so that a build finds the same C library wherever it runs.
+# The public images use this release too, so that a build finds the same C library everywhere.
 RELEASE, RELEASE_NUMBER = "bookworm", "12"
 
-# What the public slim images have and builds use. No git: the sealed phases reach no git host with it.
+# What the public slim images have and builds use. No git: builds cannot reach a git host.
 BASE_PACKAGES = (
     "base-files base-passwd bash bzip2 ca-certificates coreutils dash debianutils diffutils findutils grep gzip "
     "libatomic1 libc-bin libstdc++6 mawk mount netbase sed tar tzdata usr-is-merged util-linux xz-utils"
 )
 _NATIVE_PROCESSORS = {"x86_64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
 
-# Left out of every image: what tells of this machine (its mirror, name and proxy), devices, and what no build reads.
+# Left out of every image: traces of this machine (its mirror, name and proxy), devices, and files no build reads.
 _LEFT_OUT = (
     "./dev/*",
     "./etc/apt",
@@ -48,9 +48,9 @@ _LEFT_OUT = (
     "./var/lib/apt",
     "./var/log/*",
 )
-# Since there is no root in a build, tools that ask who they are need a name for its UID.
+# Builds do not run as root, and tools that look up their user need a name for the UID.
 _BUILDER = ("chef:x:10001:10001:Chef:/tmp:/bin/sh\n", "chef:x:10001:\n")
-# /bin and the rest are links into /usr, as in every Debian of this age; the packages' own scripts are not run.
+# /bin and others are links into /usr, as in current Debian; the packages' own scripts are not run.
 _MERGE_USR = 'for d in bin sbin lib lib64; do mkdir -p "$1/usr/$d"; ln -s "usr/$d" "$1/$d"; done'
 
 _TOOL_SECONDS = 300
@@ -59,20 +59,20 @@ _CHUNK_BYTES = 1024 * 1024
 
 
 class UnbuildableError(Exception):
-    """This machine cannot make the root file system. The text says what is missing and what to do."""
+    """This machine cannot build the root file system. The text says what is missing and what to do."""
 
 
 @dataclass(frozen=True)
 class RootFilesystem:
-    """A folder that holds every file of an image, and the image's environment."""
+    """A folder with all files of an image, and the image's environment."""
 
     folder: Path
     environment: Mapping[str, str]
 
     def stream(self) -> Iterator[bytes]:
-        """A tar of the folder, owned by root. Raises UnbuildableError when tar fails, before the stream ends."""
+        """A tar of the folder, owned by root. Raises UnbuildableError if tar fails, before the stream ends."""
         argv = ["tar", "--create", "--numeric-owner", "--owner=0", "--group=0", "--sort=name"]
-        argv.append("--mode=a+rX")  # whatever the umask of this process: a build is not root
+        argv.append("--mode=a+rX")  # regardless of this process's umask: builds do not run as root
         argv += [f"--exclude={pattern}" for pattern in _LEFT_OUT]
         argv += [f"--directory={self.folder}", "."]
         with subprocess.Popen(argv, stdout=PIPE, stderr=DEVNULL) as tar:  # noqa: S603  (our own argv)
@@ -81,16 +81,18 @@ class RootFilesystem:
                 while chunk := tar.stdout.read(_CHUNK_BYTES):
                     yield chunk
             finally:
-                tar.stdout.close()  # a reader that has gone ends tar too
-        # 1: a file changed while it was read. Another image's thread has linked to it; its bytes are the same.
+                tar.stdout.close()  # ends tar if the reader has gone
+        # 1: a file changed while it was read. Another image's thread has hard-linked it; its content is the same.
         if tar.returncode not in (0, 1):
-            raise UnbuildableError(f"tar ended with {tar.returncode} while it packed the image. Is the disk full?")
+            raise UnbuildableError(
+                f"tar failed with exit code {tar.returncode} while packing the image. Is the disk full?"
+            )
 
 
 class Workshop:
-    """A temporary folder where root file systems are made; their shared parts are made once, by whoever is first.
+    """A temporary folder where root file systems are built; shared parts are built once.
 
-    Safe for threads. `folder` must be on a disk with about 1 GB free; `architecture` is in Debian's words.
+    Thread-safe. `folder` must be on a disk with about 1 GB free; `architecture` is Debian's name for it.
     """
 
     def __init__(self, *, folder: Path, architecture: str) -> None:
@@ -101,7 +103,7 @@ class Workshop:
 
     def __enter__(self) -> Self:
         self._folder.mkdir(parents=True, exist_ok=True)
-        for remains in self._folder.glob("images-*"):  # of a process that was killed
+        for remains in self._folder.glob("images-*"):  # left by a killed process
             if remains.stat().st_mtime < time.time() - _REMAINS_SECONDS:
                 shutil.rmtree(remains, ignore_errors=True)
         self._temporary = tempfile.TemporaryDirectory(prefix="images-", dir=self._folder)
@@ -112,21 +114,21 @@ class Workshop:
         self._temporary.cleanup()
 
     def make(self, lay_out: Callable[[Self, str], RootFilesystem], version: str) -> RootFilesystem:
-        """The root file system of one version of the runtime whose `lay_out` this is. Raises UnbuildableError."""
+        """The root file system of one version, by a runtime's `lay_out`. Raises UnbuildableError."""
         _require_tools()
         return lay_out(self, version)
 
     @property
     def is_native(self) -> bool:
-        """Whether this machine can run what is laid out."""
+        """Whether this machine can run the programs of the images."""
         return _NATIVE_PROCESSORS.get(platform.machine()) == self.architecture
 
     def root(self, folder: Path, **environment: str) -> RootFilesystem:
-        """A folder as a root file system, with what every image has in its environment and more."""
+        """A folder as a root file system; `environment` adds to the variables of every image."""
         return RootFilesystem(folder, {"PATH": SYSTEM_PATH, "LANG": "C.UTF-8", **environment})
 
     def once(self, key: str, make: Callable[[Path], None]) -> Path:
-        """The folder that `make` has filled for that key, by whoever asked first. Raises what it raised then."""
+        """The folder that `make` has filled for the key, called only once. Raises what `make` raised."""
         with self._guard:
             first = key not in self._parts
             part = self._parts.setdefault(key, Future())
@@ -136,21 +138,21 @@ class Workshop:
                 path.mkdir()
                 make(path)
             except BaseException as fault:
-                part.set_exception(fault)  # for those who wait, and for those who come later
+                part.set_exception(fault)  # for threads that wait, and for later calls
                 raise
             part.set_result(path)
         return part.result()
 
     def debian(self, packages: str) -> Path:
-        """A folder with these of Debian's packages laid out and configured."""
+        """A folder with these Debian packages unpacked and configured."""
         return self.once(packages, lambda folder: self._lay_debian(folder, packages))
 
     def run(self, argv: list[str], *, folder: Path | None = None, variables: Mapping[str, str] | None = None) -> str:
-        """What a tool prints. Raises UnbuildableError with its last words when it fails or is not done in time."""
+        """A tool's output. Raises UnbuildableError with its last lines if it fails or times out."""
         return _run(argv, folder=folder or self._path, variables=variables)
 
     def overlay(self, source: Path, folder: Path) -> None:
-        """Put the files of `source` into `folder` as hard links: parts are only added to, and shared by images."""
+        """Hard-link the files of `source` into `folder`: images share the parts, which are never modified."""
         folder.mkdir(parents=True, exist_ok=True)
         self.run(["cp", "--archive", "--link", f"{source}/.", str(folder)])
 
@@ -165,42 +167,44 @@ class Workshop:
 
 
 def not_in_release(runtime: str, version: str) -> UnbuildableError:
-    """The error, to be raised, for a version that Debian's packages do not have."""
-    return UnbuildableError(f"Debian {RELEASE_NUMBER} has no {runtime} {version}. Set RUNTIME_REGISTRY to where it is.")
+    """The error to raise for a version that Debian does not package."""
+    return UnbuildableError(
+        f"Debian {RELEASE_NUMBER} has no {runtime} {version}. Set RUNTIME_REGISTRY to a registry that has it."
+    )
 
 
 def debian_sources() -> list[str]:
-    """This machine's Debian archives, as "URI suite", for our release. Raises UnbuildableError without any."""
+    """This machine's Debian archives for our release, as "URI suite". Raises UnbuildableError if there are none."""
     form = "$(ORIGIN)\t$(REPO_URI)\t$(RELEASE)\t$(COMPONENT)"
     argv = ["apt-get", "indextargets", "--format", form, "Created-By: Packages"]
     targets = _run(argv) or _run([*argv[:2], "--no-release-info", *argv[2:]])
-    found: dict[str, None] = {}  # a set that keeps its order
+    found: dict[str, None] = {}  # an ordered set
     for origin, uri, suite, component in (line.split("\t") for line in targets.splitlines()):
         series, _, pocket = suite.partition("-")
-        # Before the first `apt-get update` no origin is known; then the suite's name tells Debian's own archives.
+        # Before the first `apt-get update` the origin is unknown; the suite's name then identifies Debian's archives.
         ours = origin == "Debian" or (origin == "$(ORIGIN)" and series in {RELEASE, _machine_release()})
         if ours and component == "main" and pocket in {"", "updates", "security"}:
             found[f"{uri} {RELEASE}{'-' if pocket else ''}{pocket}"] = None
     if not found:
         raise UnbuildableError(
-            "apt knows no Debian archive on this machine, so the images cannot be made here. "
+            "apt on this machine has no Debian archive configured, so the images cannot be built here. "
             "Set RUNTIME_REGISTRY to a registry that has them, or run this on Debian."
         )
     return list(found)
 
 
 def without_credentials(text: str) -> str:
-    """The text with user names and passwords taken out of its URLs."""
+    """The text with user names and passwords removed from its URLs."""
     return re.sub(r"(?<=://)[^/\s@]+@", "", text)
 
 
 def _require_tools() -> None:
     if shutil.which("apt-get") is None:
         raise UnbuildableError(
-            "This is no Debian machine: there is no apt-get. Set RUNTIME_REGISTRY to a reachable registry."
+            "This is not a Debian machine: there is no apt-get. Set RUNTIME_REGISTRY to a reachable registry."
         )
     if os.geteuid() != 0:
-        raise UnbuildableError("Only root can lay out a root file system: run this as root, or set RUNTIME_REGISTRY.")
+        raise UnbuildableError("Only root can build a root file system: run this as root, or set RUNTIME_REGISTRY.")
     if shutil.which("mmdebstrap") is None:
         raise UnbuildableError(
             "mmdebstrap is not installed: run `apt-get install mmdebstrap`, or set RUNTIME_REGISTRY."
@@ -208,7 +212,7 @@ def _require_tools() -> None:
 
 
 def _configure(folder: Path) -> None:
-    """What the packages' own scripts would have done, which `extract` does not run."""
+    """Do the work of the packages' own scripts, which the variant `extract` does not run."""
     for name, entry in zip(("passwd", "group"), _BUILDER, strict=True):
         entries = (folder / f"usr/share/base-passwd/{name}.master").read_text()
         (folder / "etc" / name).write_text(entries + entry)
@@ -227,25 +231,25 @@ def _machine_release() -> str:
 
 
 def _apt_network_options() -> list[str]:
-    """apt's proxies and certificates: mmdebstrap starts from an empty configuration."""
+    """apt's proxies and certificates: mmdebstrap starts with an empty configuration."""
     dump = _run(["apt-config", "dump"]).splitlines()
     return [line for line in dump if re.match(r"Acquire::https?::.*\S \"[^\"]+\";$", line)]
 
 
 def _run(argv: list[str], *, folder: Path | None = None, variables: Mapping[str, str] | None = None) -> str:
-    """What a tool prints, see `Workshop.run`."""
+    """A tool's output, see `Workshop.run`."""
     environment = {**os.environ, **(variables or {})}
     with subprocess.Popen(  # noqa: S603  (our own argv)
         argv, cwd=folder, env=environment, text=True, stdin=DEVNULL, stdout=PIPE, stderr=PIPE
     ) as tool:
         try:
-            said, complaint = tool.communicate(timeout=_TOOL_SECONDS)
+            output, errors = tool.communicate(timeout=_TOOL_SECONDS)
         except BaseException as fault:
-            tool.terminate()  # mmdebstrap ends its own children then, as it would not when killed
+            tool.terminate()  # on SIGTERM mmdebstrap ends its own children, on SIGKILL it could not
             if isinstance(fault, subprocess.TimeoutExpired):
-                raise UnbuildableError(f"{Path(argv[0]).name} was not done after {_TOOL_SECONDS} s.") from fault
+                raise UnbuildableError(f"{Path(argv[0]).name} timed out after {_TOOL_SECONDS} s.") from fault
             raise
     if tool.returncode != 0:
-        words = " ".join((complaint.strip() or said.strip()).split("\n")[-3:])
-        raise UnbuildableError(f"{Path(argv[0]).name} failed: {without_credentials(words)[-600:]}")
-    return said
+        last_lines = " ".join((errors.strip() or output.strip()).split("\n")[-3:])
+        raise UnbuildableError(f"{Path(argv[0]).name} failed: {without_credentials(last_lines)[-600:]}")
+    return output

@@ -1,7 +1,7 @@
-"""What a runtime is: everything that the rest of Chef asks of a language.
+"""The interface of a runtime: everything that the rest of Chef needs to know about a language.
 
-One class describes one runtime, in a module or package of its own beside this one, and `catalogue` lists them. Code
-elsewhere asks these objects and names no language.
+Each runtime is one class, in its own module or package next to this one, and `catalogue` lists them. Code elsewhere
+uses these objects and names no language.
 """
 
 from abc import ABC, abstractmethod
@@ -22,7 +22,7 @@ from projects.environment import ReservedFor
 
 
 class UnknownRuntimeError(RefusalError):
-    """A runtime or version that this installation does not have. The text names those that it has.
+    """This installation does not have the runtime or version. The text lists those that it has.
 
     `code` is `unknown_runtime` or `unknown_version`.
     """
@@ -35,23 +35,23 @@ class UnknownRuntimeError(RefusalError):
 
 
 class Rank(IntEnum):
-    """How much a sign says about a project's runtime, the most telling first."""
+    """How strongly a sign indicates a project's runtime, the strongest first."""
 
-    LOCKFILE = 1  # only this runtime's package manager writes it
+    LOCKFILE = 1  # written only by this runtime's package manager
     MANIFEST = 2
-    DEPENDENCIES_AND_SOURCES = 3  # the request names dependencies, and the sources are plainly of this language
+    DEPENDENCIES_AND_SOURCES = 3  # the request names dependencies, and the sources are in this language
     DEPENDENCIES = 4
     ENTRY_FILE = 5
     SOURCES = 6
-    ALL_FILES = 7  # nothing names the runtime, but every file could be of it
+    ALL_FILES = 7  # nothing names the runtime, but every file could belong to it
 
 
 @dataclass(frozen=True)
 class Sign:
-    """Something in a project that shows its runtime.
+    """Something in a project that indicates its runtime.
 
-    `reason` is given the files, and the dependencies and the strategy of the request. It returns the sentence for the
-    user, or None when the sign is not there. It may raise DetectionError for a file that it has to read and cannot.
+    `reason` receives the files, and the request's dependencies and strategy. It returns the reason for the user, or
+    None if the sign is missing. It may raise DetectionError for a file that it cannot read.
     """
 
     rank: Rank
@@ -59,53 +59,53 @@ class Sign:
 
 
 class Runtime(ABC):
-    """One language, with the family of images that carries it.
+    """One language with its family of images.
 
-    `versions` are release lines and ascend; one image serves a whole line.
+    `versions` are release lines, ascending; one image serves a whole line.
     """
 
-    # --- What it is called, and in which versions it is there
+    # --- Names and versions
     name: ClassVar[str]
-    title: ClassVar[str]  # as a choice in a form
-    subject: ClassVar[str]  # as the beginning of a sentence
+    title: ClassVar[str]  # label in a form
+    subject: ClassVar[str]  # start of a sentence
     versions: ClassVar[tuple[str, ...]]
     default_version: ClassVar[str]
     shows_version: ClassVar[bool] = True  # whether a version means anything to the user
 
-    # --- How a project of it is recognised
-    suggestion: ClassVar[str]  # what to add to files that no runtime recognises: "a package.json (Node)"
-    manifests: ClassVar[tuple[str, ...]] = ()  # names that make a folder a project
-    entry_files: ClassVar[tuple[str, ...]] = ()  # names that do so where nothing has a manifest
+    # --- Detection
+    suggestion: ClassVar[str]  # what to add to unrecognised files: "a package.json (Node)"
+    manifests: ClassVar[tuple[str, ...]] = ()  # file names that make a folder a project
+    entry_files: ClassVar[tuple[str, ...]] = ()  # the same, if no folder has a manifest
     source_suffixes: ClassVar[tuple[str, ...]] = ()
-    # Folders at the top that hold finished files rather than a project of their own.
+    # Top-level folders that hold ready-made output rather than a project.
     finished_folders: ClassVar[tuple[str, ...]] = ()
 
-    # --- What its builds find
-    tool_folders: ClassVar[tuple[str, ...]] = ()  # before the system's own folders on PATH
+    # --- Build environment
+    tool_folders: ClassVar[tuple[str, ...]] = ()  # before the system's folders on PATH
     variables: ClassVar[Mapping[str, str]] = {}
-    toolbox_folder: ClassVar[Path | None] = None  # scripts that its commands call; see `toolbox`
-    # At the top of a folder that is itself the output: what tools leave there, and is nobody's to publish.
+    toolbox_folder: ClassVar[Path | None] = None  # scripts that its commands call, see `toolbox`
+    # Names that tools leave at the top level and that must not be published if the folder itself is the output.
     never_output: ClassVar[tuple[str, ...]] = ()
 
-    # --- Where its package managers fetch from
+    # --- Package registry
     package_index: ClassVar[PackageIndex | None] = None
-    index_query: ClassVar[str] = ""  # prints, in the image, the URLs of the registries used by default, the index first
-    proxy_variables: ClassVar[tuple[str, ...]] = ()  # further names by which a package manager reads its proxy,
-    ca_variables: ClassVar[tuple[str, ...]] = ()  # and its bundle of certificate authorities
-    # Patterns of upper-case names that a project's environment may not set, and why.
+    index_query: ClassVar[str] = ""  # shell command for the image: prints the default registry URLs, the index first
+    proxy_variables: ClassVar[tuple[str, ...]] = ()  # extra variables from which a package manager reads its proxy,
+    ca_variables: ClassVar[tuple[str, ...]] = ()  # and its file of certificate authorities
+    # Patterns of upper-case names that a project's environment must not set, and why.
     reserved_variables: ClassVar[Mapping[ReservedFor, str]] = {}
 
-    # --- What its failing tools print
+    # --- Output of failing tools
     tool_patterns: ClassVar[Patterns] = Patterns()
 
-    # --- Its image
-    public_image: ClassVar[str]  # the public image that a tag is made from, with `{version}`
-    trial: ClassVar[str]  # a shell script that an image must be able to run,
-    trial_start: ClassVar[str]  # and how the first line that it prints starts, with `{version}`
+    # --- Image
+    public_image: ClassVar[str]  # the public image to pull, with `{version}`
+    trial: ClassVar[str]  # a shell script that the image must be able to run,
+    trial_start: ClassVar[str]  # and the start of its output, with `{version}`
 
     @abstractmethod
     def signs(self) -> tuple[Sign, ...]:
-        """What shows that a project is of this runtime."""
+        """The signs of a project of this runtime."""
 
     @abstractmethod
     def plan(self, tree: SourceTree, dependencies: Mapping[str, str], strategy: StrategyRequest) -> Plan:
@@ -113,12 +113,12 @@ class Runtime(ABC):
 
     @abstractmethod
     def lay_out(self, workshop: Workshop, version: str) -> RootFilesystem:
-        """The image's root file system, made from packages. Raises UnbuildableError."""
+        """The image's root file system, built from packages. Raises UnbuildableError."""
 
     # --- Versions ------------------------------------------------------------------------------------------------
 
     def label(self, version: str) -> str:
-        """The runtime in one version, as a choice in a form: `Node 22`."""
+        """The label of one version in a form: `Node 22`."""
         return f"{self.title} {version}" if self.shows_version else self.title
 
     def image(self, version: str) -> str:
@@ -126,7 +126,7 @@ class Runtime(ABC):
         return self.public_image.format(version=version)
 
     def resolve(self, wanted: str | None) -> str:
-        """The version to use: the default when none is wanted, else the release line that it belongs to.
+        """The version to use: the default if none is wanted, else the release line that it belongs to.
 
         `v20`, `20.x` and `20.11.1` all mean the line 20. Raises UnknownRuntimeError with the code `unknown_version`.
         """
@@ -140,14 +140,14 @@ class Runtime(ABC):
         raise UnknownRuntimeError("unknown_version", message)
 
     def known_version(self, wanted: str, *, source: str) -> str:
-        """Our version for the one that `source` asks for. Raises DetectionError when there is none."""
+        """The available version for the one that `source` asks for. Raises DetectionError if there is none."""
         try:
             return self.resolve(wanted)
         except UnknownRuntimeError as error:
             raise self.unsupported_version(wanted, source=source) from error
 
     def unsupported_version(self, wanted: str, *, source: str) -> DetectionError:
-        """The error, to be raised, for a version that there is not; it names those that there are."""
+        """The error to raise for an unavailable version; it lists the available ones."""
         return refusal(
             "unsupported_runtime_version",
             evidence=[f"{source}: {wanted}"],
@@ -157,16 +157,16 @@ class Runtime(ABC):
             available=", ".join(self.versions),
         )
 
-    # --- What its builds find ------------------------------------------------------------------------------------
+    # --- Build environment ---------------------------------------------------------------------------------------
 
     @cached_property
     def environment(self) -> Mapping[str, str]:
-        """What every phase of its builds finds in its environment, besides what the sandbox itself sets."""
+        """The environment of every build phase, besides what the sandbox itself sets."""
         return {**self.variables, "PATH": ":".join((*self.tool_folders, SYSTEM_PATH))}
 
     @cached_property
     def toolbox(self) -> Mapping[str, bytes]:
-        """Scripts, by name, that its builds find in the sandbox's toolbox, read-only."""
+        """Scripts by name, which builds find read-only in the sandbox's toolbox."""
         if self.toolbox_folder is None:
             return {}
         scripts = sorted(self.toolbox_folder.glob("*.*"))
@@ -174,11 +174,11 @@ class Runtime(ABC):
 
     @cached_property
     def patterns(self) -> Patterns:
-        """What of a failed command's output tells why, its own tools' words and those of any program."""
+        """The patterns for a failed command's output: its own tools' and the common ones."""
         return COMMON + self.tool_patterns
 
     def left_out(self, tree: SourceTree) -> tuple[str, ...]:
-        """Names at the top that an output "." leaves out: hidden ones, and what its tools leave behind."""
+        """Top-level names that an output "." leaves out: hidden ones, and what its tools leave behind."""
         hidden = {name for name in tree.top_names() if name.startswith(".") and name != ".well-known"}
         return tuple(sorted({*self.never_output, *hidden}))
 

@@ -1,4 +1,4 @@
-"""Sites that are served as they are: nothing is installed, and nothing built unless the strategy says how."""
+"""Static sites: nothing is installed or built unless the strategy sets commands."""
 
 from collections.abc import Mapping
 
@@ -15,7 +15,7 @@ _SUFFIXES = (
 
 
 class Static(Runtime):
-    """A static site on plain Debian. Its version is the distribution's, and means nothing to the user."""
+    """A static site on plain Debian. Its version is Debian's, which is irrelevant to the user."""
 
     name = "static"
     title = "Static site"
@@ -37,7 +37,7 @@ class Static(Runtime):
         return (Sign(Rank.ENTRY_FILE, _by_page), Sign(Rank.ALL_FILES, _by_all_files))
 
     def plan(self, tree: SourceTree, dependencies: Mapping[str, str], strategy: StrategyRequest) -> Plan:
-        """The plan for files that are served as they are; `dependencies` mean nothing to them."""
+        """The plan for files that are served unchanged; `dependencies` are ignored."""
         folder = self._site_folder(tree)
         return Plan(
             runtime=self.name,

@@ -1,1 +1,1 @@
-"""The sandbox that builds run in: the contract, and its implementation on Docker."""
+"""The sandbox that builds run in: the contract and its Docker implementation."""

@@ -1,7 +1,7 @@
-"""chef-init, the first process of every container: compiled when it is first needed, and anew when its source changes.
+"""chef-init, the first process of every container: compiled on first use, and again when its source changes.
 
-On a machine that cannot compile it, a shell script stands in, and `FirstProcess.warning` says so. Uses no settings and
-nothing but the standard library: Dockerfile runs this module while it makes the image.
+On a machine that cannot compile it, a shell script replaces it, and `FirstProcess.warning` says so. Uses no settings
+and only the standard library: the Dockerfile runs this module while building the image.
 """
 
 import functools
@@ -29,7 +29,7 @@ NAME = "init"  # in the toolbox
 _COMPILERS = ("cc", "gcc", "clang")
 _COMPILE_SECONDS = 60
 _HINT = "Install a C compiler and a static C library (Debian: gcc and libc6-dev), or set CC."
-# ELF's e_machine, in the words of Go and Debian, which are the engine's.
+# ELF's e_machine, by the names of Go and Debian, which the engine uses too.
 _ARCHITECTURES = {3: "386", 21: "ppc64le", 22: "s390x", 40: "arm", 62: "amd64", 183: "arm64", 243: "riscv64"}
 
 
@@ -39,10 +39,10 @@ class NotCompiledError(Exception):
 
 @dataclass(frozen=True)
 class FirstProcess:
-    """`files` go into the toolbox by name; the one called `NAME` is run.
+    """`files` are put into the toolbox by name; the one called `NAME` is run.
 
-    `architecture` is the processor that it is for, such as `amd64`. The script that stands in runs on any, so that its
-    is empty; then `warning` says why, and what to do.
+    `architecture` is the processor it is compiled for, such as `amd64`. It is empty for the fall-back script, which
+    runs on any processor; `warning` then says why it is used and what to do.
     """
 
     files: Mapping[str, bytes]
@@ -51,11 +51,11 @@ class FirstProcess:
 
     @property
     def reaps(self) -> bool:
-        """Whether it collects the processes that a build orphans; the script leaves that to the engine's init."""
+        """Whether it reaps orphaned processes; the script leaves that to the engine's init."""
         return not self.warning
 
     def require(self, engine: str) -> None:
-        """Raises SandboxError when an engine on that processor cannot run it."""
+        """Raises SandboxError if an engine on that processor cannot run it."""
         if self.architecture and self.architecture != engine:
             raise SandboxError(
                 f"chef-init is compiled for {self.architecture} and the Docker Engine runs on {engine}. "
@@ -65,7 +65,7 @@ class FirstProcess:
 
 @functools.cache
 def first_process() -> FirstProcess:
-    """What is run first in each container of this installation; compiled now if need be, which takes half a second."""
+    """The first process of this installation's containers; compiled now if needed, which takes half a second."""
     try:
         content = compiled().read_bytes()
     except (NotCompiledError, OSError) as fault:
@@ -74,22 +74,22 @@ def first_process() -> FirstProcess:
 
 
 def fall_back(reason: str) -> FirstProcess:
-    """The script that stands in, with the forwarders that it uses. `reason` is why the program was not compiled."""
+    """The fall-back script, with the forwarders that it uses. `reason` is why the program was not compiled."""
     scripts = {NAME: "chef_init.sh", "forward.py": "forward.py", "forward.mjs": "forward.mjs"}
     files = {name: (_INSIDE / file).read_bytes() for name, file in scripts.items()}
-    warning = f"chef-init was not compiled ({reason}): a slower shell fall-back takes its place. {_HINT}"
+    warning = f"chef-init was not compiled ({reason}): a slower shell script is used instead. {_HINT}"
     return FirstProcess(MappingProxyType(files), warning=warning)
 
 
 def compiled() -> Path:
-    """The program made of the source as it is now. Raises NotCompiledError, or OSError."""
+    """The program compiled from the current source. Raises NotCompiledError or OSError."""
     compiler = os.environ.get("CC", "")
     made_of = "\0".join((SOURCE.read_text(), *FLAGS, compiler)).encode()
     path = FOLDER / f"chef-init-{platform.machine()}-{hashlib.sha256(made_of).hexdigest()[:16]}"
     if not path.exists():
         argv = shlex.split(compiler) or [_find_compiler()]
         FOLDER.mkdir(exist_ok=True)
-        # Aside, then moved: several processes may be the first, and none may find half a program.
+        # Compile elsewhere, then move: several processes may do this at once, and none may find half a program.
         with tempfile.TemporaryDirectory(dir=FOLDER) as aside:
             made = Path(aside) / "chef-init"
             _compile([*argv, *FLAGS, "-o", str(made), str(SOURCE)])
@@ -100,9 +100,9 @@ def compiled() -> Path:
 
 
 def architecture_of(program: bytes) -> str:
-    """The processor that a Linux program is for, such as `amd64`. Raises NotCompiledError when it is none."""
+    """The processor that a Linux program is for, such as `amd64`. Raises NotCompiledError for anything else."""
     if program[:4] != b"\x7fELF":
-        raise NotCompiledError("the compiler makes no programs for Linux")
+        raise NotCompiledError("the compiler does not build programs for Linux")
     machine = int.from_bytes(program[18:20], "little" if program[5] == 1 else "big")
     return _ARCHITECTURES.get(machine, f"ELF machine {machine}")
 

@@ -1,7 +1,7 @@
-"""What the runner asks of a sandbox. Knows no Docker: the implementation does, and nobody else.
+"""The interface between the runner and a sandbox. Only the implementation knows Docker.
 
-One workspace belongs to one attempt. Files go in before the first process starts, each phase runs in a container of
-its own over the same files, and outputs come out as a tar stream after the last process has died.
+Each attempt has one workspace. Files go in before the first process starts, each phase runs in its own container on
+the same files, and outputs come out as a tar stream after the last process has ended.
 """
 
 import contextlib
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 from uuid import UUID
 
-# Where a build finds itself, in every container.
+# The build's folders in every container.
 WORKSPACE = "/workspace"
 APP_DIR = f"{WORKSPACE}/app"
 TOOLBOX_DIR = f"{WORKSPACE}/.chef"
@@ -18,7 +18,7 @@ SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 class SandboxError(Exception):
-    """The engine failed us: not the user's fault, so the build goes back to the queue."""
+    """The engine failed. The user did not cause it, so the build goes back to the queue."""
 
 
 class ImageMissingError(SandboxError):
@@ -26,16 +26,16 @@ class ImageMissingError(SandboxError):
 
 
 class OutputMissingError(Exception):
-    """There is nothing at an output path."""
+    """An output path does not exist."""
 
 
 class OutputUnsafeError(Exception):
-    """What is at an output path is a link or a special file, or lies behind a link."""
+    """An output path is a link or a special file, or goes through a link."""
 
 
 @dataclass(frozen=True)
 class Identity:
-    """Whose containers these are; it becomes the labels that clean-up goes by."""
+    """The attempt that containers belong to, stored in the labels that clean-up uses."""
 
     build: UUID
     fence: int
@@ -43,7 +43,7 @@ class Identity:
 
 @dataclass(frozen=True)
 class Limits:
-    """What one container may use: bytes, CPUs, processes; `disk_bytes` bounds any one file it writes."""
+    """What one container may use: bytes, CPUs, processes; `disk_bytes` limits the size of each file it writes."""
 
     memory_bytes: int
     cpus: float
@@ -60,21 +60,21 @@ class InputFile:
 
 @dataclass(frozen=True)
 class Command:
-    """A shell script to run in a phase: where, with which environment, and whether registries may be reached."""
+    """A shell script to run in a phase: where, with which environment, and whether it may reach registries."""
 
     phase: str
     script: str
     folder: str = ""  # relative to the project's folder
-    environment: Mapping[str, str] = field(default_factory=dict, repr=False)  # holds secrets: never in a message
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)  # contains secrets: never in a message
     with_registries: bool = False
 
 
 @dataclass(frozen=True)
 class Registries:
-    """Pairs of host and port that installations may reach, and the environment that sends package managers there.
+    """Pairs of host and port that installations may reach, and the environment that points package managers there.
 
-    `environment` may hold credentials; `hosts` never does. `proxy_variables` and `ca_variables` are further names by
-    which package managers read their proxy, and their bundle of certificate authorities.
+    `environment` may contain credentials; `hosts` never does. `proxy_variables` and `ca_variables` are extra variables
+    from which package managers read their proxy and their file of certificate authorities.
     """
 
     hosts: frozenset[tuple[str, int]]
@@ -93,7 +93,7 @@ class Egress:
 
 @dataclass
 class Outcome:
-    """How a command ended. `exit_code` is None when the command was stopped by us."""
+    """How a command ended. `exit_code` is None if Chef stopped it."""
 
     exit_code: int | None = None
     out_of_memory: bool = False
@@ -113,7 +113,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Output:
-    """A folder or a file as a tar stream, whose members' names start with the last part of its path."""
+    """A folder or a file as a tar stream; members' names start with the last part of its path."""
 
     is_folder: bool
     stream: Iterator[bytes]
@@ -121,7 +121,7 @@ class Output:
 
 @dataclass
 class Watch:
-    """What a running command is watched by: its output's sink, the time left, and whether to stop."""
+    """Callbacks for a running command: its output, the time left, and whether to stop it."""
 
     on_output: Callable[[str, bytes], None]
     seconds_left: Callable[[], float]
@@ -129,19 +129,19 @@ class Watch:
 
 
 class Workspace(Protocol):
-    """The files of one attempt, and the containers that work on them. Every call may raise SandboxError."""
+    """The files of one attempt and the containers that use them. Every call may raise SandboxError."""
 
     def put(self, files: Iterable[InputFile], tools: Mapping[str, bytes]) -> None:
-        """Lay the project's files and, read-only beside them, the toolbox: the runtime's scripts by name, and ours."""
+        """Write the project's files and the read-only toolbox: the runtime's scripts by name, and Chef's own."""
 
     def run(self, command: Command, watch: Watch) -> Outcome:
-        """Run to the end, to the limit, or until told to stop; the container is gone when this returns."""
+        """Run until it ends, hits a limit or is stopped. The container is gone when this returns."""
 
     def take(self, path: str) -> contextlib.AbstractContextManager[Output]:
-        """What is at `path`, readable in the block. Follows no link. Raises OutputMissingError, OutputUnsafeError."""
+        """The output at `path`, for the block. Follows no link. Raises OutputMissingError, OutputUnsafeError."""
 
     def remove(self) -> None:
-        """Remove every container, volume and network of the attempt. Harmless when repeated."""
+        """Remove every container, volume and network of the attempt. Idempotent."""
 
 
 class Sandbox(Protocol):
@@ -151,10 +151,10 @@ class Sandbox(Protocol):
         """The id (`sha256:...`) of a prepared runtime image. Raises ImageMissingError."""
 
     def open(self, identity: Identity, *, image: str, limits: Limits) -> Workspace:
-        """A fresh, empty workspace on the image with that id."""
+        """A new, empty workspace on the image with that id."""
 
     def leftovers(self) -> list[Identity]:
-        """Whose containers, volumes and networks of this installation are still there."""
+        """The attempts of which this installation still has containers, volumes or networks."""
 
     def remove(self, identity: Identity) -> None:
-        """Remove all that one attempt has left."""
+        """Remove everything that an attempt has left behind."""

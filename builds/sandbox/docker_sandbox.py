@@ -1,6 +1,6 @@
-"""The sandbox on Docker: one container per phase, one volume per attempt, nothing else shared.
+"""The Docker sandbox: one container per phase, one volume per attempt, nothing else shared.
 
-How a container is made is in `container`, how one is watched in `execution`.
+`container` creates containers, `execution` watches them.
 """
 
 import contextlib
@@ -34,13 +34,13 @@ from builds.sandbox.egress import EgressProxy
 from builds.sandbox.engine import FAULTS, APIClient, ImageNotFound, NotFound, architecture, guarded, new_client
 from builds.sandbox.execution import Execution
 
-# Go's os.FileMode bits, as the engine reports them for a path
+# Go's os.FileMode bits, which the engine reports for a path
 _MODE_DIR = 1 << 31
 _MODE_SPECIAL = (1 << 27) | (1 << 26) | (1 << 25) | (1 << 24) | (1 << 21) | (1 << 19)  # links, devices, pipes, sockets
 
 
 class DockerSandbox:
-    """See builds.sandbox.contract.Sandbox. `registries` is asked before each command that may reach them."""
+    """See builds.sandbox.contract.Sandbox. `registries` is called before each command that may reach them."""
 
     @guarded
     def __init__(self, registries: Callable[[], Registries]) -> None:
@@ -54,7 +54,7 @@ class DockerSandbox:
         except ImageNotFound:
             raise ImageMissingError(f"the image {tag} is not on this engine") from None
         if image["Config"].get("Volumes"):
-            # A VOLUME of the image would be a writable place outside of our limits.
+            # A VOLUME of the image would be writable and outside our limits.
             raise ImageMissingError(f"the image {tag} declares volumes and cannot be used")
         return str(image["Id"])
 
@@ -91,7 +91,7 @@ def _identity(labels: Mapping[str, str]) -> Identity:
 
 
 def remove_all(client: APIClient, identity: Identity) -> None:
-    """Remove what carries the attempt's labels, containers first: a volume in use cannot go."""
+    """Remove everything with the attempt's labels, containers first: a volume in use cannot be removed."""
     mark = {"label": [f"{name}={value}" for name, value in labels_of(identity).items()]}
     for found in client.containers(all=True, filters=mark):
         container.remove(client, found["Id"])
@@ -106,7 +106,7 @@ def remove_all(client: APIClient, identity: Identity) -> None:
 class DockerWorkspace:
     """See builds.sandbox.contract.Workspace.
 
-    A holder container that never starts mounts the volume: through it files go in and outputs come out.
+    Files go in and outputs come out through a container that mounts the volume and is never started.
     """
 
     def __init__(
@@ -132,12 +132,12 @@ class DockerWorkspace:
     @contextlib.contextmanager
     def take(self, path: str) -> Iterator[Output]:
         parts = path.split("/") if path not in ("", ".") else []
-        # A folder above the output could be a link; the project's own folder cannot, since its parent is root's.
+        # A folder above the output could be a link; the project's folder cannot, since root owns its parent.
         for depth in range(1, len(parts)):
             stream, mode = self._open("/".join(parts[:depth]))
             stream.close()
             if not mode & _MODE_DIR:
-                raise OutputMissingError(path)  # nothing can be below a file
+                raise OutputMissingError(path)  # a file has no children
         stream, mode = self._open("/".join(parts))
         try:
             yield Output(bool(mode & _MODE_DIR), _engine_stream(stream))
@@ -146,7 +146,7 @@ class DockerWorkspace:
 
     @guarded
     def _open(self, path: str) -> tuple[Any, int]:
-        """The engine's tar stream of a path within the project, and its mode. Each call mounts the volume anew."""
+        """The engine's tar stream of a path in the project, and its mode. Each call mounts the volume again."""
         try:
             stream, stat = self._client.get_archive(self._holder, f"{APP_DIR}/{path}".rstrip("/"), 256 * 1024)
         except NotFound:

@@ -1,8 +1,8 @@
 """The only way out of the installation phase: a forward proxy on a unix socket.
 
-The container of that phase has no network interface; it reaches what the other end of this socket lets it reach. The
-proxy knows pairs of host and port. It knows nothing of Docker, Django or package managers, never looks inside a tunnel,
-and logs and keeps nothing of a request but the pair it named.
+That phase's container has no network interface and reaches only what the proxy at this socket allows. The proxy knows
+pairs of host and port. It knows nothing of Docker, Django or package managers, never looks inside a tunnel, and records
+nothing of a request but its pair.
 """
 
 import asyncio
@@ -23,9 +23,9 @@ from builds.sandbox.proxy_heads import (
     Request,
     RequestRefusedError,
     Upstream,
-    announces_body,
     ask_upstream,
     end_to_end,
+    has_body,
     normalise,
     parse_request,
     parse_upstream,
@@ -41,13 +41,13 @@ SOCKET_PATH_BYTES = 107  # sun_path holds 108 bytes, the last of them NUL: unix(
 REPORT_ENTRIES = 200
 OTHERS = "(others)"
 
-_BACKLOG = 1024  # to a non-blocking connect on a unix socket a full backlog is an error, not a wait
+_BACKLOG = 1024  # with a full backlog, a non-blocking connect to a unix socket fails rather than waits
 _LINGER_SECONDS = 1.0
 
 
 @dataclass(frozen=True, order=True)
 class EgressEntry:
-    """How many requests named one pair, and whether they were let through. Port 0 is that of `OTHERS`."""
+    """How many requests there were for one pair, and whether they were allowed. `OTHERS` has port 0."""
 
     host: str
     port: int
@@ -64,7 +64,7 @@ class _Running:
 
 
 class _Ledger:
-    """Counts of pairs, written by the proxy's thread and read by others. A build cannot make it grow without end."""
+    """Request counts by pair, written by the proxy's thread and read by others. Its size is limited."""
 
     def __init__(self) -> None:
         self._counts: Counter[tuple[str, int, bool]] = Counter()
@@ -85,14 +85,13 @@ class _Ledger:
 class EgressProxy:
     """A CONNECT and plain-HTTP proxy on `folder`/proxy.sock that reaches the pairs in `allowed` and nothing else.
 
-    `allowed` holds (host, port); hosts match exactly, whatever their case or trailing dot, and an address matches only
-    an address that is listed. `max_connections` are served at a time, more wait. Time-outs are in seconds: a connection
-    is closed when nothing moved for `idle_timeout`, a request's head must arrive within `head_timeout`, and resolving
-    and connecting, all addresses together, get `connect_timeout`. HTTPS_PROXY, HTTP_PROXY and NO_PROXY are honoured.
+    `allowed` holds (host, port); hosts match exactly, except for case and a trailing dot, and an address matches only
+    a listed address. `max_connections` are served at a time, others wait. Time-outs are in seconds: a connection is
+    closed after `idle_timeout` without traffic, a request's head must arrive within `head_timeout`, and resolving and
+    connecting to all addresses together may take `connect_timeout`. HTTPS_PROXY, HTTP_PROXY and NO_PROXY are honoured.
 
-    The folder belongs to the proxy alone: it is made by `start` and removed by `stop`. Runs in one daemon thread of the
-    process that called `start`. Raises ValueError when the socket's path is too long, or an upstream proxy's address
-    is not one that can be used.
+    Only the proxy uses the folder: `start` creates it and `stop` removes it. Runs in one daemon thread of the process
+    that called `start`. Raises ValueError if the socket's path is too long or an upstream proxy's address is invalid.
     """
 
     def __init__(
@@ -107,7 +106,9 @@ class EgressProxy:
     ) -> None:
         self._path = folder / SOCKET_NAME
         if (size := len(os.fsencode(self._path))) > SOCKET_PATH_BYTES:
-            raise ValueError(f"{self._path} takes {size} bytes; a unix socket's path has room for {SOCKET_PATH_BYTES}")
+            raise ValueError(
+                f"{self._path} has {size} bytes; a unix socket's path may have at most {SOCKET_PATH_BYTES}"
+            )
         self._allowed = frozenset((normalise(host), port) for host, port in allowed)
         self._max_connections = max_connections
         self._idle_timeout = idle_timeout
@@ -130,7 +131,7 @@ class EgressProxy:
         self.stop()
 
     def start(self) -> None:
-        """Listen, then serve from a thread; clients can connect once this returns. Raises OSError, RuntimeError."""
+        """Listen and serve in a thread; clients can connect once this returns. Raises OSError, RuntimeError."""
         if self._running:
             raise RuntimeError("the proxy is already running")
         listener = self._listen()
@@ -141,30 +142,30 @@ class EgressProxy:
         thread.start()
 
     def stop(self) -> None:
-        """Close every connection at once and remove the socket and its folder. Does nothing when not running."""
+        """Close all connections at once and remove the socket and its folder. Does nothing if not running."""
         if (running := self._running) is None:
             return
         self._running = None
         self._path.unlink(missing_ok=True)
-        with contextlib.suppress(RuntimeError):  # the loop has ended by itself
+        with contextlib.suppress(RuntimeError):  # the loop has already ended
             running.loop.call_soon_threadsafe(running.task.cancel)
         running.thread.join()
         running.listener.close()
-        with contextlib.suppress(OSError):  # something that is not ours is in it
+        with contextlib.suppress(OSError):  # it contains something that is not ours
             self._path.parent.rmdir()
 
     def report(self) -> list[EgressEntry]:
-        """What was asked for so far, sorted; after the first 200 pairs the rest are counted under `OTHERS`."""
+        """The requests so far, sorted; beyond the first 200 pairs they are counted as `OTHERS`."""
         return self._ledger.entries()
 
     def _listen(self) -> socket.socket:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._path.parent.chmod(0o711)  # the container's user must pass through, and need not list
-        self._path.unlink(missing_ok=True)  # left by a worker that was killed
+        self._path.parent.chmod(0o711)  # the container's user needs to traverse it, but not to list it
+        self._path.unlink(missing_ok=True)  # left by a killed worker
         listener = socket.socket(socket.AF_UNIX)
         listener.setblocking(False)
         listener.bind(str(self._path))
-        self._path.chmod(0o666)  # to connect to a unix socket is to write to it
+        self._path.chmod(0o666)  # connecting to a unix socket needs write permission
         listener.listen(_BACKLOG)
         return listener
 
@@ -173,7 +174,7 @@ class EgressProxy:
         tasks: dict[asyncio.Task[None], socket.socket] = {}
 
         def finish(task: asyncio.Task[None]) -> None:
-            tasks.pop(task).close()  # here, because a task that is cancelled before its first step runs no `finally`
+            tasks.pop(task).close()  # here, because a task cancelled before its first step never runs a `finally`
             slots.release()
 
         try:
@@ -188,7 +189,7 @@ class EgressProxy:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _handle(self, client: socket.socket) -> None:
-        with contextlib.suppress(OSError):  # the client has gone, so there is nobody to tell
+        with contextlib.suppress(OSError):  # the client has gone, so it needs no answer
             try:
                 head, early = await self._request_head(client)
                 request = parse_request(head)
@@ -211,8 +212,8 @@ class EgressProxy:
         self._ledger.record(request.host, request.port, allowed=allowed)
         if not allowed:
             raise RequestRefusedError(HTTPStatus.FORBIDDEN, f"{request.pair} is not on the list of package registries")
-        if request.path and (request.method not in ("GET", "HEAD") or announces_body(request.headers)):
-            reason = "over plain http only GET and HEAD without a body are carried; use https"
+        if request.path and (request.method not in ("GET", "HEAD") or has_body(request.headers)):
+            reason = "over plain http only GET and HEAD without a body are allowed; use https"
             raise RequestRefusedError(HTTPStatus.METHOD_NOT_ALLOWED, reason)
 
     async def _tunnel(self, client: socket.socket, request: Request, early: bytes) -> None:
@@ -226,7 +227,7 @@ class EgressProxy:
             await Relay(idle=self._idle_timeout).run((client, server), (server, client))
 
     async def _fetch(self, client: socket.socket, request: Request) -> None:
-        """One request and its answer. What the client says after it is not carried: a new connection, a new check."""
+        """One request and its answer. Later requests are not forwarded: each needs a new connection and a new check."""
         loop = asyncio.get_running_loop()
         server, upstream = await self._reach(request, "http")
         with server:
@@ -248,11 +249,11 @@ class EgressProxy:
 def _run(loop: asyncio.AbstractEventLoop, task: asyncio.Task[None]) -> None:
     with contextlib.suppress(asyncio.CancelledError):
         loop.run_until_complete(task)
-    loop.close()  # unlike asyncio.run, waits for no name that is still being resolved
+    loop.close()  # unlike asyncio.run, does not wait for pending name look-ups
 
 
 async def _accept(listener: socket.socket) -> socket.socket:
-    """Not asyncio's sock_accept: that one, cancelled at the wrong moment, loses a connection without closing it."""
+    """Replaces asyncio's sock_accept, which can lose a connection without closing it when cancelled."""
     while True:
         try:
             client, _ = listener.accept()
@@ -260,7 +261,7 @@ async def _accept(listener: socket.socket) -> socket.socket:
             return client
         except BlockingIOError:
             await _readable(listener)
-        except OSError:  # no file descriptor is free: one will be when a tunnel ends
+        except OSError:  # out of file descriptors: wait for a tunnel to end
             await asyncio.sleep(0.1)
 
 
@@ -274,7 +275,7 @@ async def _readable(listener: socket.socket) -> None:
 
 
 async def _linger(client: socket.socket) -> None:
-    """Half-close, then read on for a moment: closing over unread bytes would reset a client that has yet to read."""
+    """Half-close, then keep reading briefly: closing with unread bytes would reset a client that is still reading."""
     client.shutdown(socket.SHUT_WR)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_LINGER_SECONDS):
@@ -284,27 +285,27 @@ async def _linger(client: socket.socket) -> None:
 
 @contextlib.asynccontextmanager
 async def _reaching(pair: str, seconds: float) -> AsyncIterator[None]:
-    """Turns the ways in which the other side can be out of reach into the answer for the client."""
+    """Turns a failure to reach the other side into an answer for the client."""
     try:
         async with asyncio.timeout(seconds):
             yield
     except TimeoutError:
-        raise RequestRefusedError(HTTPStatus.BAD_GATEWAY, f"{pair} gave no answer within {seconds:g} s") from None
+        raise RequestRefusedError(HTTPStatus.BAD_GATEWAY, f"{pair} did not respond within {seconds:g} s") from None
     except (OSError, UnicodeError) as error:
         raise RequestRefusedError(HTTPStatus.BAD_GATEWAY, f"{pair} cannot be reached: {_reason(error)}") from None
 
 
 def _reason(error: OSError | UnicodeError) -> str:
     if isinstance(error, UnicodeError):
-        return "no name server can be asked for such a name"
+        return "the host name is invalid"
     if isinstance(error, socket.gaierror) or error.errno is None:
         return error.strerror or "the connection broke"
-    return os.strerror(error.errno)  # asyncio puts the address into strerror: the build need not learn it
+    return os.strerror(error.errno)  # asyncio puts the address into strerror; the build must not see it
 
 
 async def _dial(to: Request | Upstream, *, seconds: float) -> socket.socket:
-    """Connect to the first address that answers. Each gets a fair share of the time left, so that one which swallows
-    packets leaves some to the next."""
+    """Connect to the first address that responds. Each gets an equal share of the remaining time, so that one that
+    drops packets does not use it up."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + seconds
     fault = OSError()
@@ -322,7 +323,7 @@ async def _dial(to: Request | Upstream, *, seconds: float) -> socket.socket:
 async def _connect(server: socket.socket, address: tuple[str | int | bytes, ...]) -> socket.socket:
     try:
         server.setblocking(False)
-        server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # handshakes are small and each side waits
+        server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # small handshake messages must not be delayed
         await asyncio.get_running_loop().sock_connect(server, address)
     except BaseException:
         server.close()

@@ -1,4 +1,4 @@
-"""The way to the Docker engine: the only module that imports its SDK. The rest of the sandbox takes it from here."""
+"""Access to the Docker engine: the only module that imports its SDK, for the rest of the sandbox."""
 
 import contextlib
 import functools
@@ -37,9 +37,9 @@ __all__ = [
     "wait_for_engine",
 ]
 
-CALL_SECONDS = 60  # the SDK's own time-out on every call
+CALL_SECONDS = 60  # the SDK's time-out for every call
 
-# What the engine, or the way to it, may raise.
+# What the engine, or the connection to it, may raise.
 FAULTS = (DockerException, requests.RequestException, OSError)
 
 P = ParamSpec("P")
@@ -47,7 +47,7 @@ R = TypeVar("R")
 
 
 def guarded(call: Callable[P, R]) -> Callable[P, R]:
-    """Turn what the engine or the way to it got wrong into SandboxError."""
+    """Turn errors of the engine or the connection to it into SandboxError."""
 
     @functools.wraps(call)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -60,30 +60,30 @@ def guarded(call: Callable[P, R]) -> Callable[P, R]:
 
 
 def api_version() -> str:
-    """The version that the engine speaks. Raises one of FAULTS."""
+    """The engine's API version. Raises one of FAULTS."""
     return _facts()[0]
 
 
 def architecture() -> str:
-    """The engine's processor in Debian's words: `amd64`, `arm64`. Raises one of FAULTS."""
+    """The engine's processor by Debian's name: `amd64`, `arm64`. Raises one of FAULTS."""
     return _facts()[1]
 
 
 @functools.cache
 def _facts() -> tuple[str, str]:
-    # Asked once per process, not once per client. The engine is not cached: clients must not cross a fork.
+    # Once per process, not once per client. Clients are not cached, because they must not cross a fork.
     client = APIClient(base_url=settings.DOCKER_HOST, timeout=10)
     try:
-        said = client.version(api_version=False)
+        answer = client.version(api_version=False)
     finally:
         client.close()
-    return str(said["ApiVersion"]), str(said["Arch"])
+    return str(answer["ApiVersion"]), str(answer["Arch"])
 
 
 def new_client() -> APIClient:
-    """A client of the engine that DOCKER_HOST names. Raises one of FAULTS when it does not answer."""
+    """A client of the engine at DOCKER_HOST. Raises one of FAULTS if it does not respond."""
     client = APIClient(base_url=settings.DOCKER_HOST, version=api_version(), timeout=CALL_SECONDS)
-    # Else requests looks through the whole environment for a proxy at every call.
+    # Otherwise requests searches the whole environment for a proxy on every call.
     client.trust_env = False
     return client
 
@@ -96,15 +96,15 @@ def engine_status() -> dict[str, Any]:
         info = client.info()
     finally:
         client.close()
-    said = {"version": str(info.get("ServerVersion", "")), "containers": int(info.get("ContainersRunning", 0))}
+    status = {"version": str(info.get("ServerVersion", "")), "containers": int(info.get("ContainersRunning", 0))}
     with contextlib.suppress(OSError):
         disk = shutil.disk_usage(str(info.get("DockerRootDir", "")))
-        return said | {"diskFree": disk.free, "diskTotal": disk.total}
-    return said
+        return status | {"diskFree": disk.free, "diskTotal": disk.total}
+    return status
 
 
 def wait_for_engine(seconds: float) -> bool:
-    """Whether the engine answers within that time."""
+    """Whether the engine responds within that time."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         with contextlib.suppress(*FAULTS):

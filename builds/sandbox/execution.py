@@ -28,7 +28,7 @@ class Execution:
         self._exit_code: int | None = None
 
     def to_the_end(self) -> Outcome:
-        # Attached before the start, so that the first line is not missed.
+        # Attach before the start, so that the first line is not missed.
         output = self._client.attach(self._container, stdout=True, stderr=True, stream=True, demux=True)
         reader = threading.Thread(target=self._read, args=(output,), name="output", daemon=True)
         waiter = threading.Thread(target=self._wait, name="exit", daemon=True)
@@ -55,16 +55,16 @@ class Execution:
                 continue
             self._kill()
             return
-        # A worker that slept through the deadline finds that the first process has kept it. By our own clock and not
-        # by the exit code, which the command could have chosen itself.
+        # If the worker missed the deadline, the first process has enforced it. Decided by our own clock and not by the
+        # exit code, which the command could have chosen itself.
         self._outcome.timed_out = self._exit_code != 0 and self._watch.seconds_left() <= 0
 
     def _kill(self) -> None:
-        # No SIGTERM first: what runs here is not trusted to end by itself.
+        # No SIGTERM first: untrusted code need not obey it.
         with contextlib.suppress(APIError):
             self._client.kill(self._container, "SIGKILL")
         if not self._exited.wait(KILL_SECONDS):
-            raise SandboxError("the engine did not end a killed container")
+            raise SandboxError("the engine did not stop a killed container")
 
     def _read(self, output: Iterator[tuple[bytes | None, bytes | None]]) -> None:
         try:
@@ -73,7 +73,7 @@ class Execution:
                     self._watch.on_output("stdout", stdout)
                 if stderr:
                     self._watch.on_output("stderr", stderr)
-        except BaseException as fault:  # kept for the runner's thread: a lost lease or a database fault
+        except BaseException as fault:  # raised later in the runner's thread: a lost lease or a database error
             self._output_fault = fault
 
     def _wait(self) -> None:

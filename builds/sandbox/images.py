@@ -1,6 +1,6 @@
 """Runtime images in the Docker engine: find, pull, import, try out, tag and remove them.
 
-Which images are wanted, and how their files are made, is for `builds.runtimes.images` and `builds.runtimes.rootfs`.
+Which images are needed, and how their files are made, is up to `builds.runtimes.images` and `builds.runtimes.rootfs`.
 """
 
 import contextlib
@@ -28,34 +28,34 @@ from builds.sandbox.engine import (
     resolve_repository_name,
 )
 
-# A registry that takes longer than this to name one manifest would keep a new user waiting for every layer.
+# A registry that takes longer than this for one manifest would be too slow for all the layers.
 REGISTRY_SECONDS = 8
-# Of silence, not in all: the engine tells its progress several times a second while it downloads and unpacks.
+# Of silence, not in total: the engine reports progress several times a second while it downloads and unpacks.
 PULL_SILENCE_SECONDS = 60
 IMPORT_SECONDS = 180
 TRIAL_SECONDS = 60
-_TRIAL_FOLDER = "/tmp"  # noqa: S108  (the container's own; nothing of this machine is mounted)
+_TRIAL_FOLDER = "/tmp"  # noqa: S108  (inside the container, not this machine's)
 
 IMAGE_LABEL = "chef.runtime"
 TRIAL_LABEL = "chef.trial"
-# Long enough that no image or container of a preparation under way can be taken for what a dead one has left.
+# Long enough that nothing of a running preparation is mistaken for leftovers of a killed one.
 _REMAINS_AFTER = "15m"
 
 
 class RegistryUnreachableError(Exception):
-    """The engine got no answer from the registry, or lost it half-way: other images will fare no better."""
+    """The registry did not respond, or the connection broke: other images will fail too."""
 
 
 class ImageNotOfferedError(Exception):
-    """The registry answered, and does not have (or does not give us) this image."""
+    """The registry responded, but does not have this image or denies access to it."""
 
 
 class TrialFailedError(Exception):
-    """An image does not run its own tools in a sealed container. The text is what they said."""
+    """An image's tools do not run in a sealed container. The text is their output."""
 
 
 class ImageStore:
-    """The images of the sandbox's engine. Every call raises SandboxError when the engine fails."""
+    """The images in the sandbox's engine. Every call raises SandboxError if the engine fails."""
 
     def __init__(self) -> None:
         with _engine_faults("be reached"):
@@ -69,17 +69,17 @@ class ImageStore:
         self._api.close()
 
     def architecture(self) -> str:
-        """The engine's processor in Debian's words: `amd64`, `arm64`."""
+        """The engine's processor by Debian's name: `amd64`, `arm64`."""
         return architecture()
 
     def ids(self, pattern: str) -> dict[str, str]:
-        """The image id (`sha256:...`) behind each tag whose repository matches, e.g. `chef-runtime/*`."""
+        """The image id (`sha256:...`) by tag, for tags whose repository matches, e.g. `chef-runtime/*`."""
         with _engine_faults("list its images"):
             images = self._api.images(filters={"reference": pattern})
         return {tag: image["Id"] for image in images for tag in image["RepoTags"] or ()}
 
     def find(self, reference: str) -> str | None:
-        """The id of the image that the engine has under that name, or None."""
+        """The id of the engine's image with that name, or None."""
         with _engine_faults(f"look up {reference}"):
             try:
                 return str(self._api.inspect_image(reference)["Id"])
@@ -87,9 +87,9 @@ class ImageStore:
                 return None
 
     def ask_registry(self, reference: str) -> None:
-        """Whether the registry answers at all, told quickly. Raises RegistryUnreachableError or ImageNotOfferedError.
+        """Check quickly that the registry responds. Raises RegistryUnreachableError or ImageNotOfferedError.
 
-        A pull of a name whose registry drops packets is silent for half a minute; this asks for one manifest only.
+        If a registry drops packets, a pull is silent for half a minute; this asks only for one manifest.
         """
         with _engine_faults("be reached"), contextlib.closing(new_client()) as api:
             api.timeout = REGISTRY_SECONDS
@@ -98,12 +98,12 @@ class ImageStore:
             except APIError as fault:
                 raise _refusal(fault.status_code, fault.explanation or str(fault)) from fault
             except requests.RequestException as fault:
-                raise RegistryUnreachableError(f"no answer within {REGISTRY_SECONDS} s") from fault
+                raise RegistryUnreachableError(f"no response within {REGISTRY_SECONDS} s") from fault
 
     def pull(self, reference: str) -> str:
         """Pull an image and return its id. Raises RegistryUnreachableError or ImageNotOfferedError.
 
-        The SDK's own `pull` has no time-out at all, so the same request is made here with one.
+        The SDK's `pull` has no time-out, so the same request is made here with one.
         """
         repository, tag = parse_repository_tag(reference)
         registry, _ = resolve_repository_name(repository)
@@ -119,7 +119,9 @@ class ImageStore:
             with answer:
                 _follow(answer)
         except requests.RequestException as fault:
-            raise RegistryUnreachableError(f"silent for {PULL_SILENCE_SECONDS} s, or gone, while pulling") from fault
+            raise RegistryUnreachableError(
+                f"no progress for {PULL_SILENCE_SECONDS} s, or the connection broke, while pulling"
+            ) from fault
         image = self.find(reference)
         if image is None:
             raise ImageNotOfferedError(f"{reference} is not in the engine after its pull")
@@ -128,7 +130,7 @@ class ImageStore:
     def import_tar(self, stream: Iterable[bytes], *, name: str, environment: Mapping[str, str]) -> str:
         """Make an untagged image of one layer from a tar stream, and return its id.
 
-        Whatever the stream raises is raised here, and leaves no image: the engine sees a body that breaks off.
+        Errors of the stream are raised here and leave no image: the engine sees an incomplete request.
         """
         changes = [f"ENV {key}={value}" for key, value in environment.items()]
         changes += [f"LABEL {IMAGE_LABEL}={name}", 'CMD ["sh"]']
@@ -137,7 +139,7 @@ class ImageStore:
                 self._url("/images/create"),
                 params={"fromSrc": "-", "changes": changes},
                 headers={"Content-Type": "application/x-tar"},
-                data=iter(stream),  # an iterator is sent as it comes; a list would be taken for a form
+                data=iter(stream),  # an iterator is streamed; a list would be sent as a form
                 timeout=IMPORT_SECONDS,
             )
         message = _last_message(answer)
@@ -146,13 +148,13 @@ class ImageStore:
         return str(message["status"])
 
     def tag(self, image: str, tag: str) -> None:
-        """Let `tag` stand for the image with that id."""
+        """Point `tag` to the image with that id."""
         repository, version = parse_repository_tag(tag)
         with _engine_faults(f"tag {tag}"):
             self._api.tag(image, repository, version)
 
     def remove(self, image: str) -> bool:
-        """Remove an image by id or tag. False when it is gone already, has other tags or is in use."""
+        """Remove an image by id or tag. False if it is missing, has other tags or is in use."""
         with _engine_faults(f"remove {image}"):
             try:
                 self._api.remove_image(image)
@@ -163,9 +165,9 @@ class ImageStore:
         return True
 
     def try_out(self, image: str, script: str) -> str:
-        """What a shell script prints in the image, run as builds are: unprivileged, read-only root, no network.
+        """The output of a shell script in the image, run the way builds are: unprivileged, read-only root, no network.
 
-        Raises TrialFailedError when the script fails, takes over `TRIAL_SECONDS`, or the image has no /bin/sh.
+        Raises TrialFailedError if the script fails, takes over `TRIAL_SECONDS`, or the image has no /bin/sh.
         """
         with _engine_faults(f"try out {image}"):
             container = self._create_trial(image, script)["Id"]
@@ -173,26 +175,28 @@ class ImageStore:
                 self._api.put_archive(container, WORKSPACE, tar.workspace_stream([], {}, uid=UID))
                 self._api.start(container)
                 code = self._api.wait(container, timeout=2 * TRIAL_SECONDS)["StatusCode"]
-                said = self._api.logs(container, stdout=True, stderr=code != 0).decode(errors="replace").strip()
+                output = self._api.logs(container, stdout=True, stderr=code != 0).decode(errors="replace").strip()
             except APIError as fault:
-                # An image that no container can be made of fails here: the image's fault, not the engine's.
+                # Fails here if no container can run from the image: an error of the image, not the engine.
                 raise TrialFailedError(fault.explanation or str(fault)) from fault
             finally:
                 self._api.remove_container(container, force=True, v=True)
         if code != 0:
-            raise TrialFailedError(f"exit {code}: {said[-500:]}")
-        return said
+            raise TrialFailedError(f"exit code {code}: {output[-500:]}")
+        return output
 
     def discard_remains(self) -> None:
-        """Remove what a preparation that was killed has left: an image it never tagged, a container that ended."""
-        with _engine_faults("remove what an earlier run has left"):
+        """Remove leftovers of a killed preparation: untagged images and ended containers."""
+        with _engine_faults("remove leftovers of an earlier run"):
             self._api.prune_containers(filters={"label": [TRIAL_LABEL], "until": _REMAINS_AFTER})
-            self._api.prune_volumes(filters={"label": [TRIAL_LABEL]})  # those of containers that are there are in use
+            self._api.prune_volumes(
+                filters={"label": [TRIAL_LABEL]}
+            )  # volumes of existing containers are in use and stay
             self._api.prune_images(filters={"dangling": True, "label": [IMAGE_LABEL], "until": _REMAINS_AFTER})
 
     def _create_trial(self, image: str, script: str) -> dict[str, Any]:
         limits = self._api.create_host_config(
-            # Without a name, so that it goes with its container.
+            # Unnamed, so that it is removed with its container.
             mounts=[Mount(WORKSPACE, None, type="volume", labels={TRIAL_LABEL: "1"})],
             network_mode="none",
             read_only=True,
@@ -205,7 +209,7 @@ class ImageStore:
         )
         container: dict[str, Any] = self._api.create_container(
             image,
-            # In place of the image's own entry point, and as builds are started. The deadline outlives us.
+            # Replaces the image's entry point, as for builds. The deadline applies even if this process dies.
             entrypoint=shell_argv(script, TRIAL_SECONDS),
             command=[],
             user=f"{UID}:{UID}",
@@ -236,13 +240,13 @@ def _follow(answer: requests.Response) -> None:
     for line in answer.iter_lines():
         message = json.loads(line) if line else {}
         if "error" in message:
-            # The status went out before the fault was known, so the words alone tell whose it is.
+            # The status was sent before the error occurred, so only the text shows its cause.
             unknown = any(words in message["error"] for words in ("not found", "unknown", "no matching manifest"))
             raise _refusal(404 if unknown else 500, message["error"])
 
 
 def _refusal(status: int | None, message: str) -> RegistryUnreachableError | ImageNotOfferedError:
-    """The engine answers 404 for an image that is not there or not ours, and 500 for a registry that is not."""
+    """The error for a status: 404 for a missing or private image, 500 for an unreachable registry."""
     text = " ".join(message.split())
     return ImageNotOfferedError(text) if status in {401, 403, 404} else RegistryUnreachableError(text)
 

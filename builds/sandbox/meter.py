@@ -1,13 +1,13 @@
-"""What a running container uses: peak memory, CPU time, and whether it has run out of processes."""
+"""Measures a running container: peak memory, CPU time, and whether it has run out of processes."""
 
 import contextlib
 import threading
 
 from builds.sandbox.engine import FAULTS, APIClient
 
-# Trivial commands are over before the first sample; measuring them would cost more than they do.
+# Trivial commands end before the first sample; measuring them would cost more than running them.
 FIRST_SAMPLE_SECONDS = 0.7
-# So many samples in a row at the limit are a fork bomb, not a moment of many compilers.
+# This many consecutive samples at the limit mean a fork bomb, not a short peak of many compilers.
 SAMPLES_AT_LIMIT = 2
 
 
@@ -29,7 +29,7 @@ class Meter:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        # Not joined: it may wait for the engine's next sample, and nothing waits for it.
+        # Not joined: it may be waiting for the engine's next sample.
         self._ended.set()
 
     @property
@@ -49,7 +49,7 @@ class Meter:
         memory = sample.get("memory_stats", {})
         details = memory.get("stats") or {}
         cache = details.get("total_inactive_file", details.get("inactive_file", 0)) if isinstance(details, dict) else 0
-        # As `docker stats` counts: file cache that can be dropped at any time is not use.
+        # Counted like `docker stats`: file cache that can be dropped at any time is left out.
         used = int(str(memory.get("usage") or 0)) - int(str(cache))
         self.peak_memory_bytes = max(self.peak_memory_bytes, used)
         usage = sample.get("cpu_stats", {}).get("cpu_usage") or {}

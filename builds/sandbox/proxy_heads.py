@@ -1,6 +1,6 @@
-"""The heads of requests and answers, as the egress proxy reads and writes them: HTTP/1.1, and no more of it.
+"""The heads of requests and responses, as the egress proxy reads and writes them: the part of HTTP/1.1 it needs.
 
-Knows sockets and bytes; which pairs are allowed it does not know.
+Knows sockets and bytes, but not which pairs are allowed.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Upstream:
-    """A proxy that this machine itself has to go through; `headers` hold its credentials, if it wants any."""
+    """A proxy that this machine itself has to use; `headers` hold its credentials, if it needs any."""
 
     host: str
     port: int
@@ -51,7 +51,7 @@ class Upstream:
 
 
 class RequestRefusedError(Exception):
-    """The answer to a request that goes nowhere."""
+    """The response to a request that is not forwarded."""
 
     def __init__(self, status: HTTPStatus, reason: str) -> None:
         super().__init__(reason)
@@ -64,7 +64,7 @@ class RequestRefusedError(Exception):
 
 
 async def ask_upstream(server: socket.socket, pair: str, upstream: Upstream) -> bytes:
-    """Have the upstream proxy open the tunnel. Returns what the far end said already."""
+    """Ask the upstream proxy to open the tunnel. Returns what the server has already sent."""
     head = render_head(f"CONNECT {pair} HTTP/1.1".encode(), [(b"Host", pair.encode()), *upstream.headers])
     await asyncio.get_running_loop().sock_sendall(server, head)
     first, _, greeting = await read_answer(server)
@@ -75,10 +75,12 @@ async def ask_upstream(server: socket.socket, pair: str, upstream: Upstream) -> 
 
 def parse_upstream(url: str) -> Upstream:
     parts = urlsplit(url if "://" in url else f"http://{url}")
-    with contextlib.suppress(ValueError):  # the port is no number
+    with contextlib.suppress(ValueError):  # the port is not a number
         if parts.scheme == "http" and parts.hostname:
             return Upstream(parts.hostname, parts.port or 80, _credentials(parts.username, parts.password))
-    raise ValueError("HTTP_PROXY and HTTPS_PROXY must look like http://host:port")  # not shown: it may hold a password
+    raise ValueError(
+        "HTTP_PROXY and HTTPS_PROXY must look like http://host:port"
+    )  # not shown: it may contain a password
 
 
 def _credentials(user: str | None, password: str | None) -> Headers:
@@ -89,7 +91,7 @@ def _credentials(user: str | None, password: str | None) -> Headers:
 
 
 async def read_head(peer: socket.socket, early: bytes = b"") -> tuple[bytes, bytes]:
-    """The head up to its empty line, and what came along behind it. Raises ConnectionError when nothing came at all."""
+    """The head up to its empty line, and the bytes received after it. Raises ConnectionError if nothing arrived."""
     received = bytearray(early)
     while (end := received.find(b"\r\n\r\n")) < 0:
         if len(received) >= HEAD_BYTES:
@@ -104,7 +106,7 @@ async def read_head(peer: socket.socket, early: bytes = b"") -> tuple[bytes, byt
 
 
 async def read_answer(server: socket.socket) -> tuple[bytes, Headers, bytes]:
-    """Status line, headers, and what came behind them of a server's first answer that is not an interim (1xx) one."""
+    """Status line, headers and the bytes received after them of a server's first response that is not 1xx."""
     try:
         head, early = await read_head(server)
         while head.startswith((b"HTTP/1.1 1", b"HTTP/1.0 1")):
@@ -112,9 +114,9 @@ async def read_answer(server: socket.socket) -> tuple[bytes, Headers, bytes]:
         first, *rest = head.split(b"\r\n")
         if _STATUS_LINE.fullmatch(first):
             return first, _parse_headers(rest), early
-    except RequestRefusedError:  # its status blames the client
+    except RequestRefusedError:  # its status would blame the client
         pass
-    raise RequestRefusedError(HTTPStatus.BAD_GATEWAY, "the head of the server's answer cannot be read")
+    raise RequestRefusedError(HTTPStatus.BAD_GATEWAY, "the head of the server's response is malformed")
 
 
 def parse_request(head: bytes) -> Request:
@@ -142,13 +144,13 @@ def _parse_headers(lines: list[bytes]) -> Headers:
     return headers
 
 
-def announces_body(headers: Headers) -> bool:
+def has_body(headers: Headers) -> bool:
     fields = {name.lower(): value for name, value in headers}
     return b"transfer-encoding" in fields or fields.get(b"content-length", b"0") != b"0"
 
 
 def _parse_authority(text: str, *, default_port: int = 0) -> tuple[str, int]:
-    """Only what a host name or an address is written with passes: the pair is shown to people later."""
+    """Accept only characters of host names and addresses: the pair is shown to users later."""
     if match := _AUTHORITY.fullmatch(text):
         host = normalise(match[1] or match[2])
         port = int(match[3] or default_port)
@@ -175,7 +177,7 @@ def render_request(request: Request, upstream: Upstream | None) -> bytes:
 
 
 def end_to_end(headers: Headers) -> Headers:
-    """Without those that concern one connection only: RFC 9110, section 7.6.1. The body passes as it is framed."""
+    """Headers without the hop-by-hop ones: RFC 9110, section 7.6.1. The body is forwarded with its framing."""
     named = b",".join(value for name, value in headers if name.lower() == b"connection").lower().split(b",")
     dropped = _HOP_HEADERS.union(token.strip() for token in named) - {b"transfer-encoding", b"content-length"}
     return [(name, value) for name, value in headers if name.lower() not in dropped]

@@ -1,4 +1,4 @@
-"""Bytes from socket to socket."""
+"""Copies bytes between sockets."""
 
 import asyncio
 import contextlib
@@ -8,9 +8,9 @@ CHUNK_BYTES = 64 * 1024
 
 
 class Relay:
-    """Carries bytes from socket to socket until every way has ended, one has broken, or none moved for `idle` seconds.
+    """Copies bytes between sockets until all directions ended, one failed, or none was active for `idle` seconds.
 
-    Holds one chunk a way: the next is read when the last has been taken, so a slow reader slows the sender down.
+    Holds one chunk per direction: the next is read once the last has been sent, so a slow reader slows the sender.
     """
 
     def __init__(self, *, idle: float) -> None:
@@ -27,7 +27,7 @@ class Relay:
                         pumps.create_task(self._pump(source, sink))
                 watch.cancel()
         except* OSError:
-            pass  # a reset or the idle limit: the caller closes both sockets, which tells both sides
+            pass  # a reset or the idle limit: the caller closes both sockets, which both sides notice
 
     async def _pump(self, source: socket.socket, sink: socket.socket) -> None:
         chunk = memoryview(bytearray(CHUNK_BYTES))
@@ -35,9 +35,9 @@ class Relay:
             try:
                 await self._loop.sock_sendall(sink, chunk[:size])
             except OSError:
-                return  # what the sink's peer said before it left is still carried, by the other way
+                return  # what the sink's peer sent before it left is still copied in the other direction
             self._moved = self._loop.time()
-            await asyncio.sleep(0)  # sockets that are always ready never suspend: one tunnel would starve the rest
+            await asyncio.sleep(0)  # a socket that is always ready never suspends and would starve the other tunnels
         with contextlib.suppress(OSError):
             sink.shutdown(socket.SHUT_WR)
 

@@ -1,4 +1,4 @@
-"""The tar stream that fills a fresh workspace: the project's files, and the toolbox that the user cannot change."""
+"""The tar stream that fills a new workspace: the project's files, and the toolbox, which builds cannot change."""
 
 import functools
 import io
@@ -15,7 +15,7 @@ from builds.sandbox.contract import InputFile
 
 @functools.cache
 def toolbox() -> tuple[tuple[str, bytes], ...]:
-    """(name, content) of what every build finds: the first process, and the installation's own certificate bundle."""
+    """(name, content) of the files for every build: the first process, and the installation's certificate bundle."""
     files = list(first_process().files.items())
     if settings.CA_BUNDLE:
         files.append(("ca.pem", Path(settings.CA_BUNDLE).read_bytes()))
@@ -23,7 +23,7 @@ def toolbox() -> tuple[tuple[str, bytes], ...]:
 
 
 def workspace_stream(files: Iterable[InputFile], tools: Mapping[str, bytes], *, uid: int) -> Iterator[bytes]:
-    """A tar in pieces. The workspace itself and the toolbox stay root's; the rest belongs to the build's user."""
+    """A tar in chunks. Root owns the workspace itself and the toolbox; the build's user owns the rest."""
     yield _folder(".", 0, 0o755)
     for name in ("app", "home", "tmp", "tools"):
         yield _folder(name, uid, 0o755)
@@ -44,7 +44,7 @@ def workspace_stream(files: Iterable[InputFile], tools: Mapping[str, bytes], *, 
 def _header(name: str, owner: int, mode: int, size: int, kind: bytes) -> bytes:
     info = tarfile.TarInfo(name)
     info.type, info.mode, info.uid, info.gid, info.size = kind, mode, owner, owner, size
-    info.mtime = int(time.time())  # zip files, and so wheels, know no time before 1980
+    info.mtime = int(time.time())  # zip files, and so wheels, cannot store times before 1980
     return info.tobuf(format=tarfile.PAX_FORMAT, encoding="utf-8")
 
 
@@ -58,7 +58,7 @@ def _file(name: str, content: bytes, owner: int, mode: int) -> bytes:
 
 
 class StreamFile(io.RawIOBase):
-    """Chunks of bytes as a file that tarfile can read from front to back."""
+    """Chunks of bytes as a file that tarfile can read sequentially."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self._chunks = chunks

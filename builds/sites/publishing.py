@@ -31,7 +31,7 @@ _MOST_OF_NAME = MAX_SLUG - 13  # of a project's name: leaves room for a suffix t
 
 
 class NotServableError(RefusalError):
-    """The build has nothing that could be opened in a browser; the text says what to do."""
+    """The build has no output that a browser can open; the text says what to do."""
 
     code = "not_servable"
 
@@ -46,12 +46,12 @@ class InvalidSlugError(RefusalError):
 
 
 class SlugTakenError(RefusalError):
-    """The name is taken by another site, or was."""
+    """The name is or was used by another site."""
 
     code = "slug_taken"
 
     def __init__(self, slug: str) -> None:
-        detail = f"Another site is called {slug!r}, or was: choose another name."
+        detail = f"The name {slug!r} is or was used by another site: choose another name."
         super().__init__(detail, reasons=[Reason(self.code, detail, ("slug",))])
 
 
@@ -136,7 +136,7 @@ def stored_keys(project: Project) -> list[str]:
 
 
 def delete_releases(project: Project) -> None:
-    """Delete the project's sites with the stored bytes that only they need. Call it in the deleting transaction."""
+    """Delete the project's sites with the stored bytes that only they need. Call it in that transaction."""
     transaction.on_commit(partial(discard_keys, stored_keys(project)))
     transaction.on_commit(forget_sites)
     Site.objects.filter(project=project).delete()

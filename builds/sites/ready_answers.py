@@ -1,19 +1,19 @@
-"""A cache of whole answers of published sites, which the web server's protocol sends itself: no task, no ASGI.
+"""A cache of complete answers of published sites, which the server's protocol class sends without a task or ASGI.
 
-`uvicorn --http builds.sites.ready_answers:ReadyProtocol`. What has answered a request in the usual way may keep the
-answer here, for the same requests that follow within a moment. Knows nothing of what is sent, and imports nothing of
-Django, because uvicorn loads it first. Without the option all works as well, only slower.
+`uvicorn --http builds.sites.ready_answers:ReadyProtocol`. The application may store an answer here for identical
+requests that follow within a moment. Knows nothing of the content, and does not import Django, because uvicorn loads
+it first. Without the option everything works, only slower.
 
 It relies on private parts of uvicorn, because no supported way is as fast. The benchmark `sites`' files and requests,
-CPU time of the web process for each, medians of 7 rounds in turn in one run:
+CPU time of the web process for each request, medians of 7 alternating rounds in one run:
 
-    | as they are | in gzip |
+    | identity    | gzip    |
     | ----------- | ------- |
     | 22 µs       | 15 µs   | this module
     | 38 µs       | 34 µs   | the same cache as the first thing in the ASGI application
     | 65 µs       | 57 µs   | no such cache: builds.sites.server answers each request
 
-tests/e2e/test_sites.py holds it to answer as uvicorn does; see docs/decisions/ready-answers.md.
+tests/e2e/test_sites.py checks that it answers as uvicorn does; see docs/decisions/ready-answers.md.
 """
 
 import time
@@ -24,7 +24,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 Headers = list[tuple[bytes, bytes]]
 
 MAX_ANSWERS, MAX_BYTES = 4_096, 32 * 1024**2
-# A request with one of these is not for the whole, or has a body: it goes the usual way.
+# A request with one of these asks for a part, or has a body: the application handles it.
 _SPECIAL = frozenset(
     (
         b"connection",
@@ -63,7 +63,7 @@ _kept_bytes = 0
 
 
 def key_of(headers: Headers, url: bytes) -> Key | None:
-    """The key of a GET; None for one that has to go the usual way."""
+    """The key of a GET; None if the application has to handle the request."""
     host = codings = scheme = b""
     is_page = False
     for name, value in headers:
@@ -81,7 +81,7 @@ def key_of(headers: Headers, url: bytes) -> Key | None:
 
 
 def keep(key: Key, headers: Headers, body: bytes, *, until: float) -> None:
-    """Answer requests with this key so, with status 200, until a time of the monotonic clock."""
+    """Answer requests with this key, with status 200, until the given monotonic time."""
     global _kept_bytes
     if len(_answers) >= MAX_ANSWERS or _kept_bytes + len(body) > MAX_BYTES:
         forget()

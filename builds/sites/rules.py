@@ -13,7 +13,7 @@ MAX_BYTES = 128 * 1024
 MAX_RULES = 1_000
 MAX_HEADERS = 30  # of one path
 MAX_LINE = 2_000
-MAX_TOLD = 20
+MAX_WARNINGS = 20
 STATUSES = frozenset({200, 301, 302, 303, 307, 308, 404})
 # Set by the server, or with effects beyond the site, such as cookies for other hosts.
 RESERVED_HEADERS = frozenset(
@@ -68,8 +68,8 @@ def parse(headers: bytes | None, redirects: bytes | None) -> tuple[dict[str, Any
         rules["redirects"] = _parse_redirects(_lines(redirects, REDIRECTS_FILE, warnings), warnings)
     if headers is not None:
         rules["headers"] = _parse_headers(_lines(headers, HEADERS_FILE, warnings), warnings)
-    if len(warnings) > MAX_TOLD:
-        warnings = [*warnings[:MAX_TOLD], f"and {len(warnings) - MAX_TOLD} more"]
+    if len(warnings) > MAX_WARNINGS:
+        warnings = [*warnings[:MAX_WARNINGS], f"and {len(warnings) - MAX_WARNINGS} more"]
     return {name: found for name, found in rules.items() if found}, warnings
 
 

@@ -1,1 +1,1 @@
-"""Why a build ended: the catalogue of codes, and the evidence in what failing tools print."""
+"""Why a build ended: the catalogue of verdict codes, and the evidence found in tools' output."""

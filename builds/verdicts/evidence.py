@@ -1,7 +1,7 @@
-"""Why a build ended otherwise than completed, and the way from a failed command's output to that.
+"""Verdicts: why a build did not complete, and how that is found in a failed command's output.
 
-The codes and their texts are in `catalogue`, how lines of tools are read in `patterns`. Knows neither the database nor
-the sandbox.
+The codes and their texts are in `catalogue`, the patterns of tools' output in `patterns`. Knows neither the database
+nor the sandbox.
 """
 
 import signal
@@ -18,7 +18,7 @@ __all__ = ["CATALOGUE", "EvidenceCollector", "Verdict", "VerdictClass", "clean",
 
 MAX_EVIDENCE_LINES = 10
 MAX_LINE_CHARS = 400
-# Reading a suspect line closely takes a third of a millisecond, and a build may print them without end.
+# Matching a suspect line against all patterns takes a third of a millisecond, and a build may print them endlessly.
 MAX_CLOSE_READINGS = 20_000
 
 
@@ -26,7 +26,7 @@ MAX_CLOSE_READINGS = 20_000
 class Verdict:
     """Why a build ended.
 
-    `evidence` are log lines, the most telling first. `retryable`: the same build may well succeed when tried again
+    `evidence` holds log lines, the most relevant first. `retryable`: the same build may succeed when it is retried
     unchanged. `phase` is a phase's name, or empty before the first. `exit_code` is the failed command's, if one failed.
     """
 
@@ -40,7 +40,7 @@ class Verdict:
     exit_code: int | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """The verdict as the API gives it."""
+        """The verdict as the API shows it."""
         return {
             "class": self.cls.value,
             "code": self.code,
@@ -56,9 +56,9 @@ class Verdict:
 def verdict(
     code: str, *, phase: str, evidence: Iterable[str] = (), exit_code: int | None = None, **facts: object
 ) -> Verdict:
-    """The verdict for a code of the catalogue. Raises KeyError for a code that it does not have.
+    """The verdict for a code of the catalogue. Raises KeyError for an unknown code.
 
-    `facts` fill the texts: `limit` is a plain number in seconds, bytes or pieces; those without a value are left out.
+    `facts` fill in the texts: `limit` is a number of seconds, bytes or items; facts that are None are ignored.
     """
     entry = CATALOGUE[code]
     known = {"limit": "", "phase": phase or "build", **entry.facts}
@@ -79,15 +79,15 @@ def verdict(
 
 
 def clean(text: str) -> str:
-    """One line for people and for every database: within bounds, without escape sequences, control characters and
-    invalid Unicode (lone surrogates)."""
+    """One line that any reader and database can take: of limited length, without escape sequences, control characters
+    and invalid Unicode (lone surrogates)."""
     line = printable(text[: 10 * MAX_LINE_CHARS]).rstrip().encode(errors="replace").decode()
     return line if len(line) <= MAX_LINE_CHARS else line[: MAX_LINE_CHARS - 1] + "…"
 
 
 @dataclass
 class _Sighting:
-    """One line that shows a symptom, the lines that belong to it, and how many of those are still to come."""
+    """One line that shows a symptom, the lines that belong to it, and how many more will follow."""
 
     symptom: Symptom
     lines: list[str]
@@ -101,9 +101,9 @@ class _Sighting:
 
 
 class EvidenceCollector:
-    """Reads the lines of one command as they come, and says in the end what went wrong.
+    """Reads the lines of one command as they arrive, and finds what went wrong when it has failed.
 
-    `patterns` are what the command's tools print.
+    `patterns` describe the output of the command's tools.
     Memory is bounded: the last 40 lines, the first 20 that look like errors, and the first 10 sightings of each code.
     Lines must already be free of secrets: some of them become the verdict's evidence.
     """
@@ -117,22 +117,22 @@ class EvidenceCollector:
         self._readings_left = MAX_CLOSE_READINGS
 
     def feed(self, line: str, stream: str = "stdout") -> None:
-        """Take one line of either stream, with or without its line end. Chef's own lines are no evidence."""
+        """Read one line of a stream, with or without its line ending. Chef's own lines (`system`) are ignored."""
         text = clean(line)
         if not text.strip() or stream == "system":
             return
         self._continue(text)
         if self._last and text == self._last[-1]:
-            return  # a line that repeats itself says nothing new, and there may be millions of it
+            return  # a repeated line adds nothing, and there may be millions of them
         if self._readings_left and self._patterns.is_suspect(text):
             self._readings_left -= 1
             self._read_closely(text)
         self._last.append(text)
 
     def finish(self) -> None:
-        """No more output is to come."""
+        """Note that the output has ended."""
         if not self._readings_left:
-            for text in list(self._last):  # the end of a flood tells most
+            for text in list(self._last):  # the end of a flood is the most relevant part
                 self._read_closely(text)
         self._open.clear()
 
@@ -151,7 +151,7 @@ class EvidenceCollector:
         pids: int | None = None,
         disk_bytes: int | None = None,
     ) -> Verdict:
-        """The verdict on a command that failed. What the sandbox measured outweighs what the log says."""
+        """The verdict on a failed command. What the sandbox measured takes precedence over the log."""
         self.finish()
         limits = {
             "timeout": timeout_seconds,
@@ -175,7 +175,7 @@ class EvidenceCollector:
             or self._unrecognised(phase, exit_code)
         )
 
-    # --- Taking lines --------------------------------------------------------------------------------------------
+    # --- Reading lines -------------------------------------------------------------------------------------------
 
     def _continue(self, text: str) -> None:
         for sighting in self._open:
@@ -199,7 +199,7 @@ class EvidenceCollector:
         sighting = _Sighting(sign.symptom, [text], sign.facts, sign.symptom.after)
         known.append(sighting)
         before = list(self._last)[-sign.symptom.before :] if sign.symptom.before else []
-        for line in reversed(before):  # the place that is nearest to the error is the error's
+        for line in reversed(before):  # the place closest to the error wins
             sighting.add(line, self._patterns.place(line))
         sighting.lines[1:] = before
         if sighting.to_come:
@@ -208,7 +208,7 @@ class EvidenceCollector:
     # --- Judging -------------------------------------------------------------------------------------------------
 
     def _blocked(self, phase: str, exit_code: int | None, blocked_hosts: Sequence[str]) -> Verdict | None:
-        """A refused host ended an installation when the output names it, or when something could not be fetched."""
+        """A blocked host is the cause if the output of an installation names it, or shows a failed download."""
         if phase != "installation" or not blocked_hosts:
             return None
         named = [line for line in (*self._errors, *self._last) if any(host in line for host in blocked_hosts)]
@@ -226,14 +226,14 @@ class EvidenceCollector:
             return None
         final, facts = code, self._facts_of(code)
         if code in {FETCH_FAILED, NETWORK_ERROR}:
-            # In the sealed phase there is no network, and a program that resolves names itself goes past the proxy.
+            # The build phase has no network, and a program that resolves names itself is not using the proxy.
             direct = phase == "build" or code == NETWORK_ERROR
             final = "egress_blocked" if direct else "registry_unavailable"
         evidence = self._lines_of(code)
         return verdict(final, phase=phase, evidence=evidence, exit_code=exit_code, limit=limits.get(final), **facts)
 
     def _code_seen(self, exit_code: int | None) -> str | None:
-        # A shell's 127 settles it; otherwise a script may have tried a command and gone on without it.
+        # A shell's 127 is proof; otherwise a script may have tried a missing command and continued without it.
         first = ("command_not_found",) if exit_code == 127 else ()
         return next((code for code in (*first, *PRECEDENCE) if code in self._sightings), None)
 
@@ -244,12 +244,12 @@ class EvidenceCollector:
         return verdict(code, phase=phase, evidence=evidence, exit_code=exit_code, ending=_ending(exit_code))
 
     def _lines_of(self, code: str) -> list[str]:
-        """The lines that show a code, those that name something first."""
+        """The lines that show a code, those with facts first."""
         known = sorted(self._sightings.get(code, ()), key=lambda sighting: not sighting.facts)
         return list(dict.fromkeys(line for sighting in known for line in sighting.lines))
 
     def _facts_of(self, code: str) -> dict[str, str]:
-        """Each fact from the first line that tells it, and `at`, the place in the code."""
+        """Each fact from the first line that has it, and `at`, the place in the code."""
         facts: dict[str, str] = {}
         for sighting in self._sightings[code]:
             facts = {**sighting.symptom.constants, **sighting.facts} | facts
@@ -260,12 +260,12 @@ class EvidenceCollector:
 
 
 def _ending(exit_code: int | None) -> str:
-    """How a command ended, as the end of a sentence. A shell reports a signal as 128 and its number."""
+    """How a command ended, as the end of a sentence. A shell reports a signal as 128 plus its number."""
     if exit_code is None:
         return "failed"
     if 128 < exit_code <= 128 + signal.NSIG - 1:
         try:
-            return f"ended with exit code {exit_code}, as if killed by {signal.Signals(exit_code - 128).name}"
+            return f"ended with exit code {exit_code}, as after {signal.Signals(exit_code - 128).name}"
         except ValueError:
             pass
     return f"failed with exit code {exit_code}"

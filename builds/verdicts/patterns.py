@@ -1,7 +1,7 @@
-"""What failing tools print, and the verdict code that each line stands for.
+"""Patterns of what failing tools print, and the verdict code of each.
 
-Here is how lines are read, and the words of the shell, of the system and of tools of every kind; what a runtime's own
-tools print, the runtime knows. This module only reads single lines; `evidence` decides what they mean together.
+This module matches single lines; `evidence` decides what they mean together. It holds the patterns of the shell, the
+system and general tools; each runtime has those of its own tools.
 """
 
 import re
@@ -9,13 +9,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-# Two codes that are not verdicts yet. Whether a download failed by our policy or by the registry, only the egress
-# record tells; a name that cannot be resolved is worth a verdict only when nothing better explains the failure.
+# Two codes that are not verdicts yet. Only the egress record shows whether a download failed because of our policy or
+# the registry; a name that cannot be resolved counts only if nothing better explains the failure.
 FETCH_FAILED = "fetch_failed"
 NETWORK_ERROR = "network_error"
 
-# When a log shows several, the first of these is the verdict. Limits come first, because a tool that runs out of
-# something reports all kinds of follow-up errors.
+# If a log shows several codes, the first of these is the verdict. Limits come first, because a tool that runs out of
+# a resource reports all kinds of follow-up errors.
 PRECEDENCE: tuple[str, ...] = (
     "process_limit",
     "out_of_memory",
@@ -37,9 +37,9 @@ PRECEDENCE: tuple[str, ...] = (
 
 @dataclass(frozen=True)
 class Symptom:
-    """One kind of line. Named groups are the verdict's facts; `before` and `after` count lines that belong to it.
+    """One kind of line. Named groups are the verdict's facts; `before` and `after` count the lines that belong to it.
 
-    `constants` are facts that the line does not name. `hides_block`: the tool prints the same line when its registry
+    `constants` are facts that the line does not contain. `hides_block`: the tool prints the same line when its registry
     cannot be reached.
     """
 
@@ -53,7 +53,7 @@ class Symptom:
 
 @dataclass(frozen=True)
 class Sign:
-    """A symptom that was seen, with the facts that its line names."""
+    """A symptom that was found, with the facts from its line."""
 
     symptom: Symptom
     facts: dict[str, str]
@@ -67,7 +67,7 @@ def symptoms(
     constants: Mapping[str, str] | None = None,
     hides_block: bool = False,
 ) -> tuple[Symptom, ...]:
-    """One symptom of a code of PRECEDENCE for each pattern; upper and lower case are the same."""
+    """One symptom of a code of PRECEDENCE for each pattern; patterns ignore case."""
     assert code in PRECEDENCE, code
     return tuple(
         Symptom(code, re.compile(pattern, re.IGNORECASE), before, after, constants or {}, hides_block)
@@ -77,11 +77,11 @@ def symptoms(
 
 @dataclass(frozen=True)
 class Patterns:
-    """What a set of tools print when they fail. Two sets are added to make one of both.
+    """What a set of tools prints when they fail. Sets are combined with `+`.
 
-    `words`: one of these, in lower case, is in every line that shows a symptom; an ordinary line is then a hundred
-    times cheaper to pass over. `noise` and `places` are regular expressions: for lines that belong to the failure of
-    any command, whatever its cause; and, with the groups `file` and `line`, for where in the code an error is.
+    `words`: every line that shows a symptom contains one of these, in lower case, which makes ordinary lines a hundred
+    times cheaper to skip. `noise` are regular expressions for lines that follow any failed command and say nothing of
+    the cause; `places` are regular expressions, with the groups `file` and `line`, for an error's place in the code.
     """
 
     symptoms: tuple[Symptom, ...] = ()
@@ -98,18 +98,18 @@ class Patterns:
         )
 
     def is_suspect(self, line: str) -> bool:
-        """Whether a line may show a symptom at all."""
+        """Whether a line may show a symptom."""
         return bool(self._word.search(line.lower()))
 
     def signs(self, line: str) -> Iterator[Sign]:
-        """Every symptom that a suspect line shows. The line is clean: cut, without escape sequences or a line end."""
+        """Every symptom that a suspect line shows. The line must have gone through `evidence.clean`."""
         for symptom in self.symptoms:
             match = symptom.pattern.search(line)
             if match:
                 yield Sign(symptom, {name: _shown(value) for name, value in match.groupdict().items() if value})
 
     def place(self, line: str) -> dict[str, str]:
-        """The `file` and `line` of the code that a line of an error's context points to; empty when it does not."""
+        """The `file` and `line` of the code that a line points to; empty if it points to none."""
         found = [match for pattern in self._places if (match := pattern.search(line))]
         if not found:
             return {}
@@ -117,11 +117,11 @@ class Patterns:
         return {"file": _shown(first["file"]), "line": first["line"]}
 
     def is_error_like(self, line: str) -> bool:
-        """Whether a line of an unknown tool looks as if it reports the failure rather than its echo."""
+        """Whether a line of an unknown tool seems to report the cause of a failure."""
         return bool(_ERROR_LIKE.search(line)) and not self.is_noise(line)
 
     def is_noise(self, line: str) -> bool:
-        """Whether a line belongs to the failure of any command, whatever its cause."""
+        """Whether a line follows any failed command and says nothing of the cause."""
         return bool(self._noise.search(line))
 
     @cached_property
@@ -149,7 +149,7 @@ COMMON = Patterns(
         *symptoms("out_of_memory", r"std::bad_alloc", r"ENOMEM|Cannot allocate memory"),
         *symptoms(
             "disk_limit",
-            # A lack of file watchers is ENOSPC too.
+            # Running out of file watchers is ENOSPC too.
             r"ENOSPC(?!.*file watchers)",
             r"No space left on device|Disk quota exceeded",
             r"EDQUOT",
@@ -174,14 +174,14 @@ COMMON = Patterns(
         *("not known", "space left", "resolution"),
     ),
     noise=(r"Build failed (?:with|in) \d", "Command failed"),
-    # As `file:line` and `file line:column`, which most tools print.
+    # `file:line` and `file line:column`, as most tools print them.
     places=(r"(?:^|[\s\[])(?:file://)?(?P<file>[\w./@~-]+\.[a-z]{1,6})[: ](?P<line>\d+)\b",),
 )
 
 _ERROR_LIKE = re.compile(
     r"\berror\b|error:|\bfailed\b|\bfatal\b|exception|traceback|\bERR!|not exported by", re.IGNORECASE
 )
-# Where the project lies in every sandbox. People know their files by the path within the project.
+# The project's folder in every sandbox. Users know their files by the path within the project.
 _PROJECT_FOLDER = re.compile(r"^(?:file://)?/workspace/app/")
 
 

@@ -24,14 +24,14 @@ BOTH_VALID = timedelta(hours=24)
 
 
 class TooManyEndpointsError(RefusalError):
-    """The owner has as many endpoints as one may."""
+    """The owner has reached the limit of endpoints."""
 
     code = "too_many_webhooks"
 
     def __init__(self) -> None:
         super().__init__(
-            f"You have {settings.OWNER_MAX_WEBHOOKS:,} webhooks, as many as one owner may: delete one that you no "
-            "longer need, or have one of them get the events of all of your projects."
+            f"You have {settings.OWNER_MAX_WEBHOOKS:,} webhooks, the limit for one owner: delete one that you no "
+            "longer need, or let one of them receive the events of all your projects."
         )
 
 

@@ -72,7 +72,7 @@ class Sender:
         try:
             self.look(pool)
         except DatabaseError as fault:
-            logger.warning("the database does not answer: %s", fault)
+            logger.warning("the database does not respond: %s", fault)
             close_old_connections()
         except Exception:
             logger.exception("the sender failed once and continues")
@@ -115,7 +115,7 @@ class Sender:
                 logger.warning(
                     "webhook %s: a delivery was sent after its lease had expired, and is sent again", endpoint_id
                 )
-            # Only after the commit: a database that does not answer is asked again.
+            # Only after the commit: if the database does not respond, this is retried.
             for done in all_done:
                 del self._unsettled[done.outgoing.id], self._under_way[done.outgoing.id]
 

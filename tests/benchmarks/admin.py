@@ -1,9 +1,9 @@
-"""Do the admin's pages stay as fast when there are very many builds? The same pages, of a small and a large database.
+"""Speed of the admin's pages with very many builds: the same pages, with a small and a large database.
 
     python -m tests.benchmarks.admin [--builds N] [--chunks N] [--projects N] [--rounds N] [--json FILE]
 
-Run by hand, as `scale` is, whose databases it uses. A page is fast enough when its median is within LIMIT, or within
-AIM times what it takes with 1,000 builds. A page with more than MOST_QUERIES queries is a fault, and the exit code.
+Run by hand, with the databases of `scale`. A page is fast enough if its median is within LIMIT, or within AIM times
+what it takes with 1,000 builds. The exit code is 1 if a page takes more than MOST_QUERIES queries.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 
 from tests.benchmarks.filling import Size
-from tests.benchmarks.inside import Asked
+from tests.benchmarks.inside import Request
 from tests.benchmarks.readers import percentile
 from tests.benchmarks.scale import AIM, WARM_UP, Line, Side, ready
 
@@ -50,7 +50,7 @@ def _list(query: str = "", *, of: str = BUILDS) -> Address:
 
 
 def _of(name: str, query: str, *, of: str = BUILDS) -> Address:
-    """A query with one of the ids that are known of each database."""
+    """A query with one of the known ids of each database."""
 
     def address(side: Side, turn: int) -> str:
         ids = {"projects": side.known.projects, "builds": side.known.builds}
@@ -124,10 +124,10 @@ PAGES: dict[str, Address] = {
     "generations: search: the largest owner": _list("?q=tester", of=GENERATIONS),
     "generations: search: a project's name": _list("?q=project+7", of=GENERATIONS),
     "generations: of a project": _of("projects", "?project__id__exact={}", of=GENERATIONS),
-    "who did what": _list(of=LOG),
-    "who did what: search: a user": _list("?q=tester", of=LOG),
-    "who did what: search: a build's id": _of("builds", "?q={}", of=LOG),
-    "who did what: deletions: none": _list("?action_flag__exact=3", of=LOG),
+    "audit log": _list(of=LOG),
+    "audit log: search: a user": _list("?q=tester", of=LOG),
+    "audit log: search: a build's id": _of("builds", "?q={}", of=LOG),
+    "audit log: deletions: none": _list("?action_flag__exact=3", of=LOG),
 }
 
 
@@ -149,11 +149,11 @@ def measure(sides: Sequence[Side], rounds: int) -> list[Line]:
     cookies = [side.installation.manage("shell", "-c", _SIGN_IN).splitlines()[-1] for side in sides]
     lines = []
     for name, address in PAGES.items():
-        asked = [
-            side.inside.queries_of(Asked("GET", address(side, 0), {"Cookie": cookie}))
+        queries = [
+            side.inside.queries_of(Request("GET", address(side, 0), {"Cookie": cookie}))
             for side, cookie in zip(sides, cookies, strict=True)
         ]
-        lines.append(Line(name, (asked[0], asked[1])))
+        lines.append(Line(name, (queries[0], queries[1])))
     for turn in range(-WARM_UP, rounds):
         for line in lines:
             small, large = (
@@ -170,8 +170,8 @@ def show(lines: Sequence[Line], loads: Sequence[float]) -> None:
     print(f"{'milliseconds':<34}{'small':>8}{'large':>8} {'p95':>7}{'ratio':>7}   {'':<8}queries")
     for line in lines:
         small, large = statistics.median(line.small), statistics.median(line.large)
-        told = f"{1000 * small:>8.0f}{1000 * large:>8.0f} {1000 * percentile(line.large, 95):>7.0f}{line.ratio:>7.2f}"
-        print(f"{line.name:<34}{told}   {'met' if is_fast(line) else 'MISSED':<8}{line.queries[0]} {line.queries[1]}")
+        row = f"{1000 * small:>8.0f}{1000 * large:>8.0f} {1000 * percentile(line.large, 95):>7.0f}{line.ratio:>7.2f}"
+        print(f"{line.name:<34}{row}   {'met' if is_fast(line) else 'MISSED':<8}{line.queries[0]} {line.queries[1]}")
     missed = [line.name for line in lines if not is_fast(line)]
     print(f"\n{len(lines) - len(missed)} of {len(lines)} are fast enough. Missed: {', '.join(missed) or 'none'}.")
 

@@ -1,6 +1,6 @@
-"""Many senders of prompts in one cheap process: each waits on a connection of its own for what its prompt comes to.
+"""Many senders of prompts in one cheap process, each waiting on its own connection for the result.
 
-They share the machine with what they measure. So they do nothing while they wait, and read an answer when it is whole.
+They share the machine with what they measure, so they do nothing while they wait, and read only complete answers.
 """
 
 import asyncio
@@ -13,22 +13,22 @@ from urllib.parse import urlsplit
 
 import uvloop
 
-# No stage but the two that an app cannot do without, and no repairs: nothing here is about what is written.
+# Only the two stages that every app needs, and no repairs: the content does not matter here.
 CONFIG = {"enableAnalysis": False, "enableTests": False, "autoFix": False}
-SENT_AT_ONCE = 10  # of those that are to be told together
+SENT_AT_ONCE = 10  # per second, of callers that are to be answered at the same moment
 
 
 @dataclass(frozen=True)
 class Calls:
     """What is sent. `leave_at` and `due_at` are seconds of time.time(); without them, each waits for its files.
 
-    At `leave_at`, all close their connections. By `due_at`, all will have waited as long as they want: they are sent
-    a few in each second, because `Prefer: wait` takes whole seconds, and the last ones want to wait the least.
+    At `leave_at`, all close their connections. By `due_at`, all have waited as long as they asked for: they are sent
+    a few in each second, as `Prefer: wait` takes whole seconds, and the last ones ask for the shortest wait.
     """
 
     url: str
     token: str
-    name: str  # tells the prompts from those of other calls
+    name: str  # distinguishes the prompts from those of other calls
     callers: int
     leave_at: float | None = None
     due_at: float | None = None
@@ -39,17 +39,17 @@ class Calls:
 
 @dataclass(frozen=True)
 class Call:
-    """One sender: what it was answered with, and when that had come; status 0 when it left before."""
+    """One sender's answer and when it arrived; status 0 if the sender left before."""
 
     number: int
-    wait: int  # seconds that it wanted to wait at most; 0: as long as it may
+    wait: int  # the most seconds to wait, as requested; 0: as long as allowed
     status: int
     came_at: float
     document: Mapping[str, Any]
 
 
 def call(calls: Calls) -> list[Call]:
-    """Send all, and wait until each has been answered or has left."""
+    """Send all, and wait until each is answered or has left."""
     return uvloop.run(_call(calls))
 
 

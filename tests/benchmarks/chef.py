@@ -1,4 +1,4 @@
-"""Chef's side of the comparison: an installation of its own, asked over HTTP as any client would."""
+"""Chef's side of the comparison: a separate installation, used over HTTP like any client would."""
 
 import os
 import time
@@ -15,18 +15,18 @@ from tests.benchmarks.workloads import Workload
 from tests.installation import Installation
 
 ENDED = {"completed", "failed", "cancelled"}
-# So seldom that asking does not slow down what is asked about: the time that counts is the server's own.
+# Rare enough not to slow down the build; the result uses the server's own timestamps.
 POLL_SECONDS = 0.15
 SUBMITTERS = 4
 
 
 class BuildFailedError(Exception):
-    """A build of Chef's did not complete, so its time means nothing."""
+    """A build did not complete, so its time means nothing."""
 
 
 @dataclass(frozen=True)
 class Timed:
-    """One build: seconds from the request to `finishedAt`, and its document at the end."""
+    """One build: seconds from the request to `finishedAt`, and its final document."""
 
     sent_at: float
     document: Mapping[str, Any]
@@ -36,7 +36,7 @@ class Timed:
         return moment(self.document["finishedAt"]) - self.sent_at
 
     def stages(self) -> dict[str, float]:
-        """Seconds that went by between the build's own timestamps, in order."""
+        """Seconds between the build's own timestamps, in order."""
         document = self.document
         marks = [("request", moment(document["createdAt"])), ("claim", moment(document["startedAt"]))]
         marks += [(phase["name"], moment(phase["finishedAt"])) for phase in document["phases"]]
@@ -51,7 +51,7 @@ def moment(text: str) -> float:
 
 
 def install(folder: Path, *, workers: int, **settings: str) -> Installation:
-    """An installation that is not running yet, named for this process."""
+    """An installation that is not started yet, named after this process."""
     chef = Installation(folder, WORKER_CONCURRENCY=str(workers), LOG_LEVEL="WARNING", **settings)
     chef.name = f"bench-{os.getpid()}"
     chef.environment["CHEF_INSTALLATION"] = chef.name
@@ -59,25 +59,25 @@ def install(folder: Path, *, workers: int, **settings: str) -> Installation:
 
 
 def build(client: httpx.Client, workload: Workload, *, seconds: float = 600) -> Timed:
-    """Have Chef make one build. Raises BuildFailedError when it does not complete within `seconds`."""
+    """Run one build in Chef. Raises BuildFailedError if it does not complete within `seconds`."""
     sent_at, accepted = submit(client, workload)
     time.sleep(POLL_SECONDS)
     return Timed(sent_at, _completed(client, accepted, deadline=time.monotonic() + seconds))
 
 
 def many(chef: Installation, workload: Workload, *, builds: int, seconds: float = 600) -> float:
-    """Submit so many builds at once; the seconds from the first request to the end of the last build."""
+    """Submit `builds` builds at once; returns seconds from the first request to the end of the last build."""
     with chef.client() as client:
         with ThreadPoolExecutor(SUBMITTERS) as pool:
             sent = list(pool.map(lambda _: submit(client, workload), range(builds)))
         deadline = time.monotonic() + seconds
-        # The last ones first: while they wait, nothing else is asked.
+        # Poll the last ones first: while they run, no other requests are sent.
         documents = [_completed(client, accepted, deadline=deadline, every=0.5) for _, accepted in reversed(sent)]
     return _last(document["finishedAt"] for document in documents) - min(sent_at for sent_at, _ in sent)
 
 
 def submit(client: httpx.Client, workload: Workload) -> tuple[float, dict[str, Any]]:
-    """When the request was sent, in seconds since the epoch, and the answer to it."""
+    """When the request was sent, in seconds since the epoch, and its answer."""
     body = workload.body()
     sent_at = time.time()
     answer = client.post("/v1/projects", json=body)

@@ -1,9 +1,9 @@
-"""A large artifact sent by the web process against nginx sending the same file: speed, and the memory that it takes.
+"""A large artifact sent by the web process, compared with nginx sending the same file: speed and memory.
 
     python -m tests.benchmarks.downloads [--size MB] [--runs N] [--json FILE]
 
-Run by hand: machines are noisy, so nothing here is a test and the exit code says only whether it could be measured.
-Needs nginx (Debian's package nginx-light), which is started here and ended again.
+Run by hand: timings vary by machine, so this is not a test, and the exit code only says whether measuring worked.
+Needs nginx (Debian's package nginx-light), which is started and stopped here.
 """
 
 import argparse
@@ -36,11 +36,11 @@ AIM_RATIO, AIM_MEMORY = 0.5, 20.0
 
 @dataclass(frozen=True)
 class Result:
-    """MB/s of each run, MiB of the web process above idle at most, and MiB that it has written to disk meanwhile."""
+    """MB/s of each run, peak MiB of the web process above idle, and MiB written to disk meanwhile."""
 
     name: str
     chef: Sequence[float]
-    nginx: Sequence[float]  # in turn with Chef's; empty where there is nothing to compare with
+    nginx: Sequence[float]  # in turn with Chef's; empty if there is nothing to compare with
     memory: float
     written: float
     aim: float = AIM_RATIO
@@ -66,8 +66,8 @@ def _spread(rates: Sequence[float]) -> str:
     return f"{statistics.median(rates):.0f} ({min(rates):.0f}-{max(rates):.0f})"
 
 
-class Watched:
-    """What the web process used at most while the block ran, as MiB above `idle`."""
+class PeakUsage:
+    """Peak memory of the web process above `idle`, and bytes it writes, while the block runs; both in MiB."""
 
     def __init__(self, web: psutil.Process, idle: float) -> None:
         self._web, self._idle = web, idle
@@ -75,7 +75,7 @@ class Watched:
         self._thread = threading.Thread(target=self._sample, daemon=True)
         self.memory = self.written = 0.0
 
-    def __enter__(self) -> "Watched":
+    def __enter__(self) -> "PeakUsage":
         self._written = self._web.io_counters().write_bytes
         self._thread.start()
         return self
@@ -96,7 +96,7 @@ def unshared(process: psutil.Process) -> float:
 
 @dataclass
 class Bench:
-    """Both sides, and the process that reads from them."""
+    """Both servers, and the process that reads from them."""
 
     web: psutil.Process
     idle: float
@@ -108,22 +108,22 @@ class Bench:
         """Chef, nginx, Chef, nginx, ...; `part` is (start, length) in bytes."""
         mine, theirs = self._asking(self.chef, part, parallel), self._asking(self.nginx, part, parallel)
         rates: tuple[list[float], list[float]] = ([], [])
-        with Watched(self.web, self.idle) as watched:
+        with PeakUsage(self.web, self.idle) as usage:
             for number in range(WARM_UPS + runs):
                 for request, found in zip((mine, theirs), rates, strict=True):
                     rate = self.rate(request)
                     if number >= WARM_UPS:
                         found.append(rate)
-        return Result(name, *rates, watched.memory, watched.written)
+        return Result(name, *rates, usage.memory, usage.written)
 
     def measure_zip(self, path: str, size: int, *, runs: int) -> Result:
         request = replace(self.chef, path=path, size=size)
-        with Watched(self.web, self.idle) as watched:
+        with PeakUsage(self.web, self.idle) as usage:
             rates = [self.rate(request) for _ in range(runs)]
-        return Result("artifacts.zip", rates, [], watched.memory, watched.written)
+        return Result("artifacts.zip", rates, [], usage.memory, usage.written)
 
     def rate(self, request: Request) -> float:
-        """MB/s, all that read at once together."""
+        """MB/s of all parallel readers together."""
         return request.size * request.parallel / MB / self.reading.submit(fetch, request).result()
 
     @staticmethod
@@ -150,7 +150,7 @@ def measure(installation: Installation, *, size: int, runs: int) -> list[Result]
     with nginx.serving(stored, installation.folder / "nginx") as port, ProcessPoolExecutor(1, spawn) as reading:
         bench = Bench(web, unshared(web), reading, mine, Request(port, "/file", size))
         if reading.submit(sha256, mine).result() != artifact["sha256"]:
-            raise AssertionError("what came is not the artifact")
+            raise AssertionError("the downloaded content is not the artifact")
         return [
             bench.measure("whole", runs=runs),
             bench.measure("a range", runs=runs, part=(size // 5, size // 2)),
@@ -160,7 +160,7 @@ def measure(installation: Installation, *, size: int, runs: int) -> list[Result]
 
 
 def built(installation: Installation, size: int) -> dict[str, Any]:
-    """A completed build with one artifact of so many bytes, which cannot be packed."""
+    """A completed build with one incompressible artifact of `size` bytes."""
     command = f"mkdir dist && head -c {size} /dev/urandom > dist/large.bin"
     strategy = {"runtime": "static", "buildCommand": command, "outputs": ["dist"]}
     accepted = installation.submit({"x.txt": "x"}, strategy=strategy)
@@ -183,7 +183,7 @@ def running() -> Iterator[Installation]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=int, default=500, metavar="MB", help="of the artifact; at most 1,000")
+    parser.add_argument("--size", type=int, default=500, metavar="MB", help="size of the artifact; at most 1,000")
     parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()

@@ -1,6 +1,6 @@
-"""A client that costs next to nothing: raw sockets, and one buffer for each that is written over and over.
+"""A very cheap client: raw sockets, each with one buffer that is overwritten again and again.
 
-The client shares the machine with what it measures, so it runs in a process of its own and keeps nothing.
+The client shares the machine with what it measures, so it runs in its own process and keeps nothing.
 """
 
 import hashlib
@@ -15,12 +15,12 @@ SILENCE_SECONDS = 30
 
 
 class RequestRefusedError(Exception):
-    """The server did not give what was asked for, or not all of it."""
+    """The server did not send the requested content, or not all of it."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What to get from a server on this machine, and how often at once; `size` bytes are expected of each."""
+    """What to download from a local server, and how many times in parallel; `size` bytes are expected of each."""
 
     port: int
     path: str
@@ -30,7 +30,7 @@ class Request:
 
 
 def fetch(request: Request) -> float:
-    """Seconds until all has come. Raises RequestRefusedError."""
+    """Seconds until everything has arrived. Raises RequestRefusedError."""
     began = time.perf_counter()
     if request.parallel == 1:
         _fetch(request)
@@ -41,7 +41,7 @@ def fetch(request: Request) -> float:
 
 
 def sha256(request: Request) -> str:
-    """The digest of what comes. Raises RequestRefusedError."""
+    """The digest of the downloaded content. Raises RequestRefusedError."""
     digest = hashlib.sha256()
     _fetch(request, digest)
     return digest.hexdigest()
@@ -67,7 +67,7 @@ def _fetch(request: Request, digest: "hashlib._Hash | None" = None) -> None:
                 return
             part = view[: _received(wire, view)]
             left -= len(part)
-        raise RequestRefusedError("more came than was asked for")
+        raise RequestRefusedError("more bytes arrived than requested")
 
 
 def _received(wire: socket.socket, view: memoryview) -> int:

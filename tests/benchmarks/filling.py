@@ -1,8 +1,9 @@
-"""A database as large as one likes, filled by the server itself: years of builds in a minute.
+"""A database of any size, filled by the server itself: years of builds in a minute.
 
-What a page shows has the same shape in every size: a project has about a hundred builds, a build one or two attempts
-with four phases, three events and five log chunks. One owner has four fifths of all, one of that owner's projects has
-far more builds than the others, and one build a long log. Knows the tables; what is asked of them is in `questions`.
+The data of a page has the same shape in every size: a project has about a hundred builds, a build one or two attempts
+with four phases, three events and five log chunks. One owner has four fifths of everything, one of that owner's
+projects has far more builds than the others, and one build has a long log. Knows the tables; requests are in
+`questions`.
 """
 
 import json
@@ -15,7 +16,7 @@ import psycopg
 from builds.verdicts.evidence import verdict
 
 OTHER_OWNERS = 20
-WAITING_PROJECTS = 10  # whose builds are all queued or running; the first is the large owner's
+WAITING_PROJECTS = 10  # all of their builds are queued or running; the first is the large owner's
 RUNNING = 5
 LONG_LOG_CHUNKS = 2_000
 MANY_ARTIFACTS = 100
@@ -27,7 +28,7 @@ Connection = psycopg.Connection[tuple[object, ...]]
 
 @dataclass(frozen=True)
 class Size:
-    """How many of each; the builds that wait or run, and what belongs to the long log, come on top."""
+    """How many of each; queued and running builds and the long log are added to these."""
 
     builds: int
     chunks: int
@@ -35,7 +36,7 @@ class Size:
 
     @property
     def stride(self) -> int:
-        """Every so many builds, one is of the largest project: a fiftieth of all, if that is enough of them."""
+        """One in this many builds belongs to the largest project: a fiftieth of all, if that is enough."""
         return self.builds // max(self.builds // 50, LEAST_OF_LARGEST)
 
     @property
@@ -43,8 +44,8 @@ class Size:
         return round(self.chunks / self.builds)
 
 
-# pg_temp.chance gives the same number from 0 to 99 for the same words, in every size. The casts to text let the server
-# take the functions' bodies into the statements, which is three times as fast.
+# pg_temp.chance returns the same number from 0 to 99 for the same arguments, in every size. The casts to text let the
+# server inline the functions, which is three times as fast.
 _WORDS = """
 CREATE FUNCTION pg_temp.id(kind text, n bigint) RETURNS uuid LANGUAGE sql IMMUTABLE
     AS $$ SELECT md5(kind || n::text)::uuid $$;
@@ -68,7 +69,7 @@ INSERT INTO builds_workerhost (name, workers, engine_fault, seen_at)
 VALUES ('benchmark', %(running)s, '', now() + interval '1 day');
 """
 
-# The largest project is the first, and the newest; the ones that wait come last.
+# The largest project is the first and the newest; those with queued builds come last.
 _PROJECTS = """
 INSERT INTO projects_project (id, owner_id, name, created_at, updated_at)
 SELECT pg_temp.id('project', project), owner.id, 'project ' || project, now() - project * interval '1 hour',
@@ -89,7 +90,7 @@ SELECT id, 'index.js', '\\x636f6e73742061203d', 9, false FROM revision;
 SELECT setval(pg_get_serial_sequence('projects_revision', 'id'), (SELECT max(id) FROM revision));
 """
 
-# A static project has no commands that could fail. The only verdicts of the class `policy` are the oldest of all, and
+# A static project has no commands that could fail. The only verdicts of the class `policy` are the oldest ones, and
 # the largest project has none.
 _PAST = """
 CREATE TEMP TABLE past AS
@@ -131,7 +132,7 @@ FROM past JOIN owner ON owner.n = pg_temp.owner_of(past.project)
 JOIN revision ON revision.project = past.project AND revision.number = 1 + mod(past.number, 3)
 """
 
-# The attempt's id is the build's number among all; the lost attempts before those come after them.
+# An attempt's id is its build's overall number; lost attempts have the ids after those.
 _ATTEMPTS = """
 INSERT INTO builds_attempt (id, build_id, number, worker, outcome, started_at, finished_at)
 SELECT n, pg_temp.id('build', n), fence, 'host:1', status, created_at + interval '1 second', finished_at FROM past
@@ -174,7 +175,7 @@ SELECT pg_temp.id('build', n), fence, 'dist/assets/' || file || '.js', 10000 + f
 FROM past, generate_series(1, 3) file WHERE status = 'completed' AND mod(n, 5) = 0
 """
 
-# A build of the second project that was completed at once: a log that is read page by page, and a page of artifacts.
+# A build of the second project with a single attempt: its log has many pages, and it has a full page of artifacts.
 _LONG = """
 CREATE TEMP TABLE long AS
 SELECT n, fence, created_at, pg_temp.id('build', n) AS build FROM past
@@ -219,9 +220,9 @@ JOIN projects_revision revision ON revision.project_id = project.id AND revision
 """
 
 
-# What the admin lists beside builds: of each build that has ended, a message to one of twenty endpoints, a generation
-# and an entry of who did what. A hundredth of the messages wait.
-_BESIDE = """
+# What the admin lists beside builds: for each finished build, a delivery to one of twenty endpoints, a generation and
+# an entry of the audit log. A hundredth of the deliveries are pending.
+_OTHER_TABLES = """
 CREATE TEMP TABLE endpoint AS SELECT n, pg_temp.id('endpoint', n) AS id FROM generate_series(0, 19) n;
 INSERT INTO builds_webhookendpoint
        (id, owner_id, origin, url, events, sealed_secret, previous_sealed_secret, disabled_reason, created_at,
@@ -256,25 +257,25 @@ FROM past JOIN owner ON owner.n = mod(past.n, 20);
 
 
 def fill(url: str, size: Size, *, tester: str) -> None:
-    """Fill a new, migrated database of the owner `tester`, who exists. The connection must be a superuser's."""
+    """Fill a new, migrated database for the existing owner `tester`. The connection must be a superuser's."""
     values = _values(size) | {"tester": tester}
     with psycopg.connect(url, autocommit=True, cursor_factory=psycopg.ClientCursor) as connection:
-        # Foreign keys are true by construction; checking each of them would take most of the time.
+        # Foreign keys are valid by construction; checking them would take most of the time.
         connection.execute("SET session_replication_role = replica")
         connection.execute("SET maintenance_work_mem = '256MB'; SET synchronous_commit = off")
         _make_words(connection, values)
         with _without_indexes(connection):
             for statements in (_PROJECTS, _PAST, _BUILDS, _ATTEMPTS, _PHASES, _EVENTS, _CHUNKS, _ARTIFACTS):
                 connection.execute(statements.encode(), values)
-            connection.execute(_BESIDE.encode(), values)
+            connection.execute(_OTHER_TABLES.encode(), values)
         connection.execute(_LONG.encode(), values)
         connection.execute(_RUNNING.encode(), values)
-        # As autovacuum would have done long since: statistics, and the map of pages that all transactions see.
+        # As autovacuum would have done by then: update statistics and the visibility map.
         connection.execute("VACUUM ANALYZE")
 
 
 def add_queued(url: str, size: Size, *, first: int, last: int) -> None:
-    """Queue the builds with these running numbers, of ten owners in turn and of three priorities."""
+    """Queue builds with the numbers from `first` to `last`, of ten owners in turn and three priorities."""
     values = _values(size) | {"first": first, "last": last}
     with psycopg.connect(url, autocommit=True, cursor_factory=psycopg.ClientCursor) as connection:
         connection.execute(_QUEUED.encode(), values)
@@ -305,7 +306,7 @@ def _values(size: Size) -> dict[str, object]:
 
 @contextmanager
 def _without_indexes(connection: Connection) -> Iterator[None]:
-    """Meanwhile only primary keys are kept; all other indexes are made anew at the end, which is much faster."""
+    """Drop all indexes but the primary keys for the block and recreate them at its end, which is much faster."""
     tables = [
         "builds_build",
         "builds_attempt",

@@ -1,4 +1,4 @@
-"""A process that has Chef's code and one database: times functions that no request reaches, and counts queries.
+"""A process with Chef's code and one database: times functions that no request calls, and counts queries.
 
 Used through `Inside`; the functions at module level run in that process.
 """
@@ -17,8 +17,8 @@ import httpx
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A request as it is sent."""
+class Request:
+    """A request to send."""
 
     method: str
     path: str
@@ -26,7 +26,7 @@ class Asked:
 
 
 class Inside:
-    """The process, until it is closed."""
+    """The process; it ends with `close`."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         spawn = multiprocessing.get_context("spawn")
@@ -36,20 +36,20 @@ class Inside:
         self._pool.shutdown()
 
     def seconds_of(self, work: str) -> float:
-        """How long one of WORK takes."""
+        """Seconds that a function of WORK takes."""
         return self._pool.submit(_seconds_of, work).result()
 
     def queries_of_work(self, work: str) -> int:
         return self._pool.submit(_queries_of_work, work).result()
 
-    def queries_of(self, asked: Asked) -> int:
-        """How many queries an answer takes, all threads together. The one before it has warmed up what is kept."""
-        return self._pool.submit(_queries_of, asked).result()
+    def queries_of(self, request: Request) -> int:
+        """Number of queries for an answer, in all threads; a request before it has warmed up the caches."""
+        return self._pool.submit(_queries_of, request).result()
 
 
-# --- In the process ----------------------------------------------------------------------------------------------
+# --- Inside the process ----------------------------------------------------------------------------------------------
 
-WORK = ("claim", "reaper: abandoned builds", "reaper: builds that wait", "reaper: old keys", "outlook of the queue")
+WORK = ("claim", "reaper: abandoned builds", "reaper: queued builds", "reaper: old keys", "forecast of the queue")
 
 
 class _Count:
@@ -65,7 +65,7 @@ class _Count:
         return execute(*args)
 
     def watch(self, connection: Any, **_: Any) -> None:
-        if self not in connection.execute_wrappers:  # a connection that is opened again keeps them
+        if self not in connection.execute_wrappers:  # kept when the connection is reopened
             connection.execute_wrappers.append(self)
 
 
@@ -82,7 +82,7 @@ def _set_up(environment: dict[str, str]) -> None:
 
 
 def _work(name: str) -> Callable[[], Any]:
-    # Chef's code can be imported only where Django has been set up.
+    # Chef's code can only be imported after Django's set-up.
     from django.conf import settings
     from django.utils import timezone
 
@@ -95,10 +95,10 @@ def _work(name: str) -> Callable[[], Any]:
     return {
         "claim": lambda: claim("benchmark"),
         "reaper: abandoned builds": reaper.reap_abandoned,
-        # Nobody takes its wake-ups here: only what it asks the database.
-        "reaper: builds that wait": lambda: LOCAL_BUILDS.in_claim_order(timezone.now())[:concurrency].count(),
+        # Without wake-ups, as no worker receives them: only its queries.
+        "reaper: queued builds": lambda: LOCAL_BUILDS.in_claim_order(timezone.now())[:concurrency].count(),
         "reaper: old keys": forget_old_keys,
-        "outlook of the queue": forecast.look_ahead,
+        "forecast of the queue": forecast.look_ahead,
     }[name]
 
 
@@ -116,11 +116,11 @@ def _queries_of_work(name: str) -> int:
     return _count.queries - before
 
 
-def _queries_of(asked: Asked) -> int:
-    return asyncio.run(_ask_twice(asked))
+def _queries_of(request: Request) -> int:
+    return asyncio.run(_request_twice(request))
 
 
-async def _ask_twice(asked: Asked) -> int:
+async def _request_twice(request: Request) -> int:
     from builds.queue import forecast
     from chef.asgi import application
 
@@ -128,9 +128,9 @@ async def _ask_twice(asked: Asked) -> int:
     async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
         before = 0
         for _ in range(2):
-            forecast.forget()  # what is shared for a second would be asked for by one of the two
+            forecast.forget()  # answers that are shared for a second would skip queries in one of the two
             before = _count.queries
-            answer = await client.request(asked.method, asked.path, headers=asked.headers)
-            if answer.is_error:  # httpx' own exception does not get from one process to another
-                raise RuntimeError(f"{asked.method} {asked.path}: {answer.status_code} {answer.text[:500]}")
+            answer = await client.request(request.method, request.path, headers=request.headers)
+            if answer.is_error:  # httpx's own exceptions cannot be pickled
+                raise RuntimeError(f"{request.method} {request.path}: {answer.status_code} {answer.text[:500]}")
     return _count.queries - before

@@ -1,9 +1,9 @@
-"""Many live readers of one running build on one web process: delay, memory, and what ordinary requests feel of it.
+"""Many live readers of one running build on one web process: delay, memory, and effect on other requests.
 
     python -m tests.benchmarks.live [--readers N] [--seconds S] [--every MS] [--json FILE]
 
-Run by hand: machines are noisy, so nothing here is a test and the exit code says only whether it could be measured.
-The readers run on the same machine, and take their share of its time.
+Run by hand: timings vary by machine, so this is not a test, and the exit code only says whether measuring worked.
+The readers run on the same machine and take their share of its time.
 """
 
 import argparse
@@ -30,13 +30,13 @@ from tests.installation import Installation, until
 MIB = 1024**2
 IDLE_SECONDS = 8.0
 REQUEST_PAUSE = 0.02
-SETTLING_SECONDS = 5.0  # until all readers are there
+SETTLING_SECONDS = 5.0  # until all readers are connected
 AIM_DELAY, AIM_MEMORY, AIM_REQUESTS = 0.250, 100.0, 2.0
 
 
 @dataclass(frozen=True)
 class Result:
-    """Seconds, MiB and counts of one run. Delays are of lines written when all readers were there."""
+    """Seconds, MiB and counts of one run. Delays are of lines written while all readers were connected."""
 
     readers: int
     lines: int
@@ -82,7 +82,7 @@ def _row(name: str, value: float, unit: str, aim: float | None = None) -> str:
 
 
 class Requests:
-    """Ordinary requests, one after the other, from a thread: how long each took, in seconds."""
+    """Sends ordinary requests one after the other from a thread and records their seconds."""
 
     def __init__(self, client: httpx.Client, path: str) -> None:
         self.seconds: list[float] = []
@@ -106,7 +106,7 @@ class Requests:
 
 
 class Peak:
-    """The most memory (MiB, unshared) and threads that a process had meanwhile."""
+    """Peak unshared memory (MiB) and number of threads of a process."""
 
     def __init__(self, process: psutil.Process) -> None:
         self._process = process
@@ -163,7 +163,7 @@ def _status_path(accepted: dict[str, Any]) -> str:
 
 
 def _printing(installation: Installation, *, seconds: float, every: int) -> dict[str, Any]:
-    """A build that prints a number and its clock in seconds, every so many milliseconds."""
+    """A build that prints a number and its clock in seconds every `every` milliseconds."""
     count = round(1000 * seconds / every)
     program = "let i=0;const t=setInterval(()=>{console.log(`line ${++i} ${(Date.now()/1000).toFixed(3)}`);"
     program += f"if(i>={count})clearInterval(t)}},{every})"
@@ -181,7 +181,7 @@ def _result(
     lines = max(max(journal.numbers) for journal in journals)
     whole = list(range(1, lines + 1))
     wrong = [journal for journal in journals if list(journal.numbers) != whole or not journal.has_ended]
-    # Readers that connect late, or again, are given what had been written before: that is no delay.
+    # Readers that connect late or again get earlier lines, which are not delays.
     steady = [journal for journal in journals if not journal.resumed]
     settled = round(lines / 4)
     delays = [delay for journal in steady for delay in list(journal.delays)[settled:]]
@@ -204,7 +204,7 @@ def _result(
 
 @contextmanager
 def running() -> Iterator[Installation]:
-    # A short path: the sockets of egress proxies are below it.
+    # A short path, as the Unix sockets of egress proxies are in it.
     folder = Path(tempfile.mkdtemp(prefix="chef-live-"))
     installation = chef.install(folder, workers=1)
     try:

@@ -1,4 +1,4 @@
-"""The memory of Chef's processes: resident (RSS), and the share that is left when shared pages are split (PSS)."""
+"""The memory of Chef's processes: resident (RSS) and proportional (PSS), which divides shared pages."""
 
 from dataclasses import dataclass
 
@@ -20,9 +20,9 @@ class Process:
 
 
 def look(chef: Installation) -> list[Process]:
-    """Web, reaper, the pool of workers, the sweeper, each worker, and the process of each build under way."""
+    """Web, reaper, worker pool, sweeper, each worker, and the process of each running build."""
     pool = psutil.Process(chef.processes["workers"].pid)
-    # The sweeper is started before the workers, and nothing in its command line tells it from them.
+    # The sweeper has the workers' command line, but is started before them.
     sweeper, *workers = sorted(pool.children(), key=psutil.Process.create_time)
     found = [("web", psutil.Process(chef.processes["web"].pid)), ("reaper", _process(chef, "reaper"))]
     found += [("worker pool", pool), ("sweeper", sweeper)]

@@ -1,4 +1,4 @@
-"""The yardstick of downloads: nginx, with one worker, serving one file from a folder on a port of its own."""
+"""The yardstick of downloads: nginx with one worker, serving files on an unused port."""
 
 import contextlib
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.installation import until
 from tests.ports import answers, free_port
 
-# As it comes, but for one worker: Chef's web process is one too. It answers and nothing else.
+# Defaults, with one worker, as Chef's web process is one too. No access log.
 CONFIG = """
 daemon off; pid {folder}/nginx.pid; error_log {folder}/error.log; worker_processes 1; {user}
 events {{ worker_connections 256; }}
@@ -22,7 +22,7 @@ http {{
     server {{ listen 127.0.0.1:{port}; {server} }}
 }}
 """
-# As docs/operate.md has it.
+# As configured in docs/operate.md.
 _IN_FRONT = """
     location / {
         proxy_pass http://chef; proxy_http_version 1.1; proxy_set_header Connection "";
@@ -40,26 +40,26 @@ _IN_FRONT = """
 
 
 class NginxMissingError(Exception):
-    """There is no nginx on this machine."""
+    """nginx is not installed."""
 
 
 @contextlib.contextmanager
 def serving(file: Path, folder: Path) -> Iterator[int]:
-    """The port at which `/file` is the file, while the block runs. Raises NginxMissingError."""
+    """Serve the file as `/file` while the block runs; yields the port. Raises NginxMissingError."""
     with _running(folder, f"location = /file {{ alias {file}; }}") as port:
         yield port
 
 
 @contextlib.contextmanager
 def serving_site(site: Path, folder: Path) -> Iterator[int]:
-    """The port at which a folder is, its `.gz` files to who takes gzip. Raises NginxMissingError."""
+    """Serve a folder, with its `.gz` files to clients that accept gzip; yields the port. Raises NginxMissingError."""
     with _running(folder, f"root {site}; include /etc/nginx/mime.types; gzip_static on;") as port:
         yield port
 
 
 @contextlib.contextmanager
 def in_front(chef: int, stored: Path, folder: Path) -> Iterator[int]:
-    """The port of an nginx in front of Chef that serves stored files by itself. Raises NginxMissingError."""
+    """An nginx in front of Chef's port that sends stored files itself; yields its port. Raises NginxMissingError."""
     upstream = f"upstream chef {{ server 127.0.0.1:{chef}; keepalive 64; }}"
     cache = f"proxy_cache_path {folder}/cache keys_zone=sites:10m max_size=1g use_temp_path=off;"
     with _running(folder, _IN_FRONT % stored, f"{upstream} {cache}") as port:
@@ -70,10 +70,10 @@ def in_front(chef: int, stored: Path, folder: Path) -> Iterator[int]:
 def _running(folder: Path, server: str, http: str = "") -> Iterator[int]:
     program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
     if program is None:
-        raise NginxMissingError("The yardstick is nginx: install Debian's package nginx-light.")
+        raise NginxMissingError("nginx is missing: install Debian's package nginx-light.")
     port, config = free_port(), folder / "nginx.conf"
     folder.mkdir()
-    # Started by root, its worker would be somebody else, who may not read the file.
+    # As root, nginx would switch its worker to a user who may not read the file.
     user = "user root;" if os.geteuid() == 0 else ""
     config.write_text(CONFIG.format(folder=folder, port=port, user=user, server=server, http=http))
     process = subprocess.Popen([program, "-p", str(folder), "-c", str(config)], stderr=subprocess.DEVNULL)

@@ -1,8 +1,8 @@
-"""How much Chef costs over the bare Docker calls: a ratio against a yardstick that runs in turn with it.
+"""Chef's overhead over the bare Docker calls, as a ratio to a yardstick that runs in turn with it.
 
     python -m tests.benchmarks.overhead [--only trivial|react|throughput|memory] [--runs N] [--runtime R] [--json FILE]
 
-Run by hand: machines are noisy, so nothing here is a test and the exit code says only whether it could be measured.
+Run by hand: timings vary by machine, so this is not a test, and the exit code only says whether measuring worked.
 """
 
 import argparse
@@ -38,20 +38,20 @@ AIMS = {"trivial": 1.6, "react": 1.10, "throughput": 0.75}
 
 @dataclass
 class Bench:
-    """Both sides, ready to build."""
+    """Chef and the yardstick, ready to build."""
 
     installation: Installation
     yardstick: yardstick.Yardstick
     client: httpx.Client
 
     def warm_up(self, workload: Workload) -> Recipe:
-        """One build on each side that does not count; the recipe is what Chef made of the workload."""
+        """One uncounted build on each side; returns the recipe that Chef used."""
         recipe = recipe_of(workload, chef.build(self.client, workload).document)
         self.yardstick.build(recipe)
         return recipe
 
     def pairs(self, workload: Workload, *, runs: int) -> report.Pairs:
-        """Builds of the workload in turn: Chef, the yardstick, Chef, the yardstick, ..."""
+        """Builds of the workload, in turn by Chef and the yardstick."""
         recipe = self.warm_up(workload)
         mine, theirs = [], []
         for number in range(runs):
@@ -62,7 +62,7 @@ class Bench:
         return report.Pairs(workload.name, AIMS[workload.name], seconds, theirs, stages)
 
     def throughput(self, workload: Workload) -> report.Throughput:
-        """Many builds at once, in turn: all of Chef's, all of the yardstick's, and again."""
+        """Many builds at once, in turn: all of Chef's, then all of the yardstick's."""
         recipe = self.warm_up(workload)
         mine, theirs = [], []
         for number in range(ROUNDS):
@@ -74,7 +74,7 @@ class Bench:
         return report.Throughput(AIMS["throughput"], mine, theirs)
 
     def memory(self) -> list[memory.Process]:
-        """The processes in the middle of a build."""
+        """The processes during a build."""
         chef.submit(self.client, workloads.slow(SLOW_SECONDS))
         time.sleep(SLOW_SECONDS / 2)
         return memory.look(self.installation)
@@ -82,10 +82,10 @@ class Bench:
 
 @contextmanager
 def ready() -> Iterator[Bench]:
-    """Chef and the yardstick, side by side; all that they made is gone afterwards, whatever happened."""
-    folder = Path(tempfile.mkdtemp(prefix="chef-bench-", dir="/tmp"))  # a short path: unix sockets allow no long ones
+    """Chef and the yardstick; everything that they made is removed afterwards, even after errors."""
+    folder = Path(tempfile.mkdtemp(prefix="chef-bench-", dir="/tmp"))  # a short path, as Unix sockets need one
     installation = chef.install(folder / "chef", workers=WORKERS)
-    # This process reads the installation's settings too, so that the yardstick keeps to the same limits.
+    # This process reads the installation's settings, so that the yardstick has the same limits.
     os.environ.update(installation.environment, DJANGO_SETTINGS_MODULE="chef.settings")
     hand = yardstick.Yardstick(base_url=settings.DOCKER_HOST, mark=installation.name, scratch=folder / "yardstick")
     try:
@@ -104,7 +104,7 @@ def ready() -> Iterator[Bench]:
 
 def main() -> None:
     options = parse_arguments()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a plain SIGTERM would leave all of it running
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a plain SIGTERM would leave everything running
     machine: dict[str, Any] = {"cpus": os.cpu_count(), "loadBefore": os.getloadavg()}
     trivial = workloads.trivial(options.runtime)
     pairs, throughput, processes = [], None, []
@@ -144,7 +144,7 @@ def show(
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.overhead", description=__doc__.splitlines()[0])
-    parser.add_argument("--only", choices=PARTS, action="append", help="measure only this; may be repeated")
+    parser.add_argument("--only", choices=PARTS, action="append", help="measure only this; can be repeated")
     parser.add_argument(
         "--runs", type=int, help=f"pairs of each kind of build; default: {TRIVIAL_RUNS} trivial, {REACT_RUNS} React"
     )
@@ -152,10 +152,10 @@ def parse_arguments() -> argparse.Namespace:
         "--runtime",
         choices=("static", "node", "python"),
         default="static",
-        help="of the trivial build. static: its image has no interpreter, so both sides run the very same commands. "
+        help="of the trivial build. static: its image has no interpreter, so both sides run the same commands. "
         "node, python: Chef's installation also starts the forwarder to the registries, and the yardstick's does not",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there too")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all numbers to this file")
     options = parser.parse_args()
     options.only = options.only or list(PARTS)
     return options

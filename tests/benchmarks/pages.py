@@ -1,10 +1,9 @@
-"""A build's page with a log of 100,000 lines, in Chromium: how soon it is there, what it takes, how it scrolls, and
-how long after it was printed a line is seen.
+"""A build's page with a log of 100,000 lines, in Chromium: loading time, memory, scrolling, and the delay of new lines.
 
     python -m tests.benchmarks.pages [--lines N] [--rounds N] [--seconds S] [--json FILE]
 
-Run by hand: machines are noisy, so nothing here is a test and the exit code says only whether it could be measured.
-The browser, without a graphics card, draws on the processors that the installation runs on.
+Run by hand: timings vary by machine, so this is not a test, and the exit code only says whether measuring worked.
+The browser renders without a GPU, on the same CPUs as the installation.
 """
 
 import argparse
@@ -28,7 +27,7 @@ from tests.installation import Installation, until
 MIB = 1024**2
 AIM_OPEN, AIM_MEMORY, AIM_LIVE, AIM_FRAME = 1500.0, 150.0, 500.0, 50.0
 READY = "html[data-log=ready]"
-# Each line tells when it was printed, in milliseconds since the epoch: the browser's clock is the same machine's.
+# Each line has its time in milliseconds since the epoch; the browser's clock is that of the same machine.
 _SCRIPT = """
 const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
 let text = "";
@@ -51,7 +50,7 @@ _WATCH = """() => {
     }
   }).observe(document.querySelector("#log-view"), { childList: true, subtree: true });
 }"""
-# Down as a wheel scrolls, far at once as a bar does, and back: how long each frame took, in milliseconds.
+# Scrolls like a wheel, jumps like a scroll bar, and back; returns milliseconds of each frame.
 _SCROLL = """async () => {
   const view = document.querySelector("#log-view"), frames = [];
   const frame = () => new Promise((done) => requestAnimationFrame(done));
@@ -82,8 +81,8 @@ class Result:
 
     lines: int
     log_mib: float
-    shown: float  # until the last lines are there, as the server has rendered them
-    ready: float  # until all of the log can be scrolled and searched
+    shown: float  # until the last lines are shown, as rendered by the server
+    ready: float  # until the whole log can be scrolled and searched
     search: float
     wrapping: float
     heap: float
@@ -97,28 +96,28 @@ class Result:
     live_p95: float
     live_most: float
     live_lines: int
-    moved: float  # how far what was looked at moved while lines came
-    transferred: float  # KiB of the page, its styles and its scripts, as they were sent
+    moved: float  # how far a line in view moved while new lines arrived
+    transferred: float  # KiB of the page, its styles and scripts, as transferred
 
     def lines_of_table(self) -> list[str]:
         return [
             f"{self.lines:,} lines, {self.log_mib:.1f} MiB; {self.live_lines} live lines",
-            _row("opened: the last lines are seen", self.shown, "ms", AIM_OPEN),
-            _row("opened: the whole log is there", self.ready, "ms", AIM_OPEN),
-            _row("a search through all of it", self.search, "ms"),
-            _row("wrapping all of it", self.wrapping, "ms"),
+            _row("opened: the last lines are shown", self.shown, "ms", AIM_OPEN),
+            _row("opened: the whole log is loaded", self.ready, "ms", AIM_OPEN),
+            _row("a search through the whole log", self.search, "ms"),
+            _row("wrapping the whole log", self.wrapping, "ms"),
             _row("JavaScript's heap", self.heap, "MiB", AIM_MEMORY),
             _row("renderer process, PSS", self.renderer_pss, "MiB", AIM_MEMORY),
-            _row("renderer process, RSS, with what it shares", self.renderer_rss, "MiB"),
+            _row("renderer process, RSS", self.renderer_rss, "MiB"),
             _row("renderer process of an empty page, PSS", self.empty_pss, "MiB"),
             _row("a frame while scrolling, p50", self.frame_p50, "ms"),
             _row("a frame while scrolling, p95", self.frame_p95, "ms", AIM_FRAME),
             _row("a frame while scrolling, longest", self.frame_most, "ms"),
-            _row("from printing a line to seeing it, p50", self.live_p50, "ms"),
-            _row("from printing a line to seeing it, p95", self.live_p95, "ms", AIM_LIVE),
-            _row("from printing a line to seeing it, longest", self.live_most, "ms", AIM_LIVE),
-            _row("what is looked at moves while lines come", self.moved, "px", 0),
-            _row("page, styles and scripts as sent, without the log", self.transferred, "KiB", 100),
+            _row("from printing a line to showing it, p50", self.live_p50, "ms"),
+            _row("from printing a line to showing it, p95", self.live_p95, "ms", AIM_LIVE),
+            _row("from printing a line to showing it, longest", self.live_most, "ms", AIM_LIVE),
+            _row("a line in view moves while lines arrive", self.moved, "px", 0),
+            _row("page, styles and scripts as sent, without log", self.transferred, "KiB", 100),
         ]
 
 
@@ -186,7 +185,7 @@ def _signed_in(browser: Browser, installation: Installation) -> Page:
 
 
 def _open(page: Page, path: str) -> tuple[float, float]:
-    """Milliseconds from the beginning of the navigation until the last lines are seen, and until all are there."""
+    """Milliseconds from the navigation's start until the last lines are shown, and until all are loaded."""
     page.goto("/login")
     page.goto(path)
     page.wait_for_selector(READY)
@@ -195,7 +194,7 @@ def _open(page: Page, path: str) -> tuple[float, float]:
 
 
 def _live(page: Page, path: str, seconds: float) -> tuple[list[float], float]:
-    """Delays of lines that are followed, and how far a line that is looked at moves while others come."""
+    """Delays of live lines, and how far a line in view moves while others arrive."""
     page.goto(path)
     page.wait_for_selector(READY)
     time.sleep(2)
@@ -218,7 +217,7 @@ def _live(page: Page, path: str, seconds: float) -> tuple[list[float], float]:
 
 
 def _renderer(browser: Browser) -> Any:
-    """Memory of the renderer process that has most: the page's."""
+    """Memory of the largest renderer process: the page's."""
     session = browser.new_browser_cdp_session()
     found = session.send("SystemInfo.getProcessInfo")["processInfo"]
     session.detach()
@@ -235,7 +234,7 @@ def _heap(page: Page) -> float:
 
 
 def _search(page: Page) -> float:
-    """Milliseconds until what only the last lines hold is found, without the wait for more keys."""
+    """Milliseconds until a text of the last lines is found, without the delay for further key presses."""
     begin = time.perf_counter()
     page.evaluate("""() => { const box = document.querySelector("#log-search"); box.value = "printed at";
       box.dispatchEvent(new KeyboardEvent("keydown", { key: "Enter" })); }""")
@@ -244,19 +243,19 @@ def _search(page: Page) -> float:
 
 
 def _transferred(page: Page, path: str) -> float:
-    """KiB over the wire, of a browser that has kept nothing; the log is not counted."""
+    """KiB transferred with an empty cache, without the log."""
     session = page.context.new_cdp_session(page)
     session.send("Network.enable")
     session.send("Network.clearBrowserCache")
     sizes: dict[str, float] = {}
     logs: set[str] = set()
 
-    def note(told: Any) -> None:
-        if "/log?" in told["request"]["url"]:
-            logs.add(told["requestId"])
+    def note(event: Any) -> None:
+        if "/log?" in event["request"]["url"]:
+            logs.add(event["requestId"])
 
     session.on("Network.requestWillBeSent", note)
-    session.on("Network.loadingFinished", lambda told: sizes.update({told["requestId"]: told["encodedDataLength"]}))
+    session.on("Network.loadingFinished", lambda event: sizes.update({event["requestId"]: event["encodedDataLength"]}))
     page.goto(path)
     page.wait_for_selector(READY)
     return sum(size for request, size in sizes.items() if request not in logs) / 1024
@@ -266,13 +265,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lines", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=5, help="how often the page is opened")
-    parser.add_argument("--seconds", type=float, default=15, help="how long live lines are measured")
+    parser.add_argument("--seconds", type=float, default=15, help="how many seconds live lines are measured")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    # A short path: the sockets of egress proxies are below it.
+    # A short path, as the Unix sockets of egress proxies are in it.
     folder = Path(tempfile.mkdtemp(prefix="chef-pages-"))
     installation = chef.install(folder, workers=1)
-    # The build phase has half of it, and 100,000 lines of a hundred characters are ten million.
+    # The build phase gets half of it, and 100,000 lines of a hundred characters are ten million.
     installation.environment["CHEF_MAX_LOG_BYTES"] = "24m"
     try:
         installation.start()

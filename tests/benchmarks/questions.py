@@ -1,6 +1,6 @@
-"""What is asked of a small and of a large database: the requests, and where in a database of `filling` they go.
+"""Requests to a small and a large database, and the rows of `filling` that they are about.
 
-Each round asks about other rows, so that a large database is not measured by what happens to be in memory.
+Each round is about other rows, so that results do not depend on what happens to be in memory.
 """
 
 from base64 import b64encode
@@ -14,18 +14,18 @@ from psycopg import sql
 
 COLUMNS = {"status": "status", "project": "project_id", "runtime": "runtime", "verdictClass": "verdict_class"}
 SAMPLES = 100
-# A deep page begins behind so much of its list.
+# The shares of the list before a deep page.
 DEPTHS = [0.5 + step / 100 for step in range(20)]
-ROWS = 10  # of a filtered page: a small database has so many of each kind
+ROWS = 10  # rows of a filtered page: a small database has this many of each kind
 
 
 class Known:
-    """Rows of the owner `tester` in one database, to ask for: ids as text."""
+    """Rows of the owner `tester` in one database, for requests: ids as text."""
 
     def __init__(self, url: str, *, tester: str) -> None:
         self._connection = psycopg.connect(url, autocommit=True)
         self._owner = self._all("SELECT id FROM auth_user WHERE username = %s", tester)[0]
-        # The first project is the largest one, the second has the long log and many revisions.
+        # The first project is the largest, the second has the long log and many revisions.
         self.largest, self.reading, *rest = self._all(
             "SELECT id FROM projects_project WHERE owner_id = %s ORDER BY created_at DESC", self._owner
         )
@@ -42,13 +42,13 @@ class Known:
 
     @property
     def queued(self) -> str:
-        """A build of the owner that waits."""
+        """A queued build of the owner."""
         return self._all("SELECT id FROM builds_build WHERE owner_id = %s AND status = 'queued' LIMIT 1", self._owner)[
             0
         ]
 
     def deep(self, table: str, where: Mapping[str, str], turn: int) -> str:
-        """A cursor that begins a page in the second half of such a list: the time of the row before it."""
+        """A cursor of a page in the second half of the list: the time of the row before it."""
         key = f"{table} {where}"
         if key not in self._cursors:
             conditions = {"owner_id": self._owner} | {COLUMNS[name]: value for name, value in where.items()}
@@ -69,7 +69,7 @@ class Known:
 
 
 def cursor_at(position: object) -> str:
-    """A cursor as DRF makes them."""
+    """A cursor in DRF's format."""
     return b64encode(urlencode({"p": str(position)}).encode()).decode()
 
 
@@ -78,7 +78,7 @@ Path = Callable[[Known, int], str]
 
 @dataclass(frozen=True)
 class Question:
-    """A request, by the database and the number of the round. A POST adds to the database."""
+    """A request, depending on the database and the round. A POST adds rows."""
 
     name: str
     path: Path
@@ -88,7 +88,7 @@ class Question:
 
 @dataclass(frozen=True)
 class BuildsPage:
-    """A page of the list of builds. The values of `where` are those of the query; {projects}, {largest} are ids."""
+    """A page of the list of builds. `where` has the query's filters; {projects} and {largest} are ids."""
 
     where: Mapping[str, str]
     is_deep: bool = False
@@ -122,7 +122,7 @@ READING = [
     Question("status, of the largest project", lambda known, _: f"/v1/projects/{known.largest}/status"),
     Question("one build", _of_build("")),
     Question("logs of a project", _of_project("/logs")),
-    Question("logs, a long one's first page", _of_long("/logs")),
+    Question("logs, first page of a long one", _of_long("/logs")),
     Question("logs, a deep page", lambda known, turn: f"/v1/builds/{known.long}/logs?after=1.{1000 + turn % 400}"),
     Question("logs, by phase", _of_long("/logs?phase=build&limit=100")),
     Question("logs as text, whole", _of_long("/logs"), TEXT),
@@ -181,7 +181,7 @@ LISTING = [
 
 QUEUING = Question("a rebuild (POST)", _of_project("/builds"), method="POST")
 
-# Asked again while thousands of builds wait.
+# Repeated while thousands of builds are queued.
 IN_A_FULL_QUEUE = [
     Question("status, queued", lambda known, _: f"/v1/projects/{known.waiting}/status"),
     Question("builds, queued", BuildsPage({"status": "queued"}, rows=25)),

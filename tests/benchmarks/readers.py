@@ -1,6 +1,6 @@
-"""Many readers of one live log in one cheap process: raw connections that note what came when, and parse at the end.
+"""Many readers of one live log in one cheap process: raw connections that record bytes, parsed at the end.
 
-The readers share the machine with what they measure. So nothing is decoded while lines come.
+The readers share the machine with what they measure, so nothing is decoded while lines arrive.
 """
 
 import asyncio
@@ -15,17 +15,17 @@ from urllib.parse import urlsplit
 
 import uvloop
 
-# What the build prints: a number, and the container's clock in seconds.
+# Printed by the build: a number, and the container's clock in seconds.
 LINE = re.compile(rb"line (\d+) (\d+\.\d+)")
 _ID = re.compile(rb"^id: (\S+)$", re.MULTILINE)
 _END = b"event: end\n"
-CUT_SECONDS = (1.0, 6.0)  # a reader that is cut off again and again reads for so long each time
+CUT_SECONDS = (1.0, 6.0)  # range of seconds that an interrupted reader reads each time
 ALL_CONNECTED_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
 class Journal:
-    """What one reader saw: the numbers of the lines, in order, and how many seconds after its writing each came."""
+    """What one reader received: the numbers of the lines in order, and each line's delay in seconds."""
 
     numbers: Sequence[int]
     delays: Sequence[float]
@@ -35,17 +35,17 @@ class Journal:
 
 @dataclass(frozen=True)
 class Stream:
-    """Where the log is."""
+    """The log to read."""
 
     url: str
     path: str
     token: str
     readers: int
-    cut_readers: int  # so many of them are cut off and resume, again and again
+    cut_readers: int  # this many of them are disconnected and resume repeatedly
 
 
 def watch(stream: Stream) -> list[Journal]:
-    """Read until the log's end, with all readers at once."""
+    """Read until the log's end with all readers at once."""
     return uvloop.run(_watch(stream))
 
 
@@ -56,17 +56,17 @@ async def _watch(stream: Stream) -> list[Journal]:
 
 
 class _Connection(asyncio.Protocol):
-    """Notes bytes, and when they came."""
+    """Records bytes and when they arrived."""
 
     def __init__(self) -> None:
         self.data = bytearray()
-        self.marks: list[tuple[int, float]] = []  # how much had come, and when
+        self.marks: list[tuple[int, float]] = []  # (bytes so far, time)
         self.over = asyncio.get_running_loop().create_future()
 
     def data_received(self, data: bytes) -> None:
         self.data += data
         self.marks.append((len(self.data), time.time()))
-        # The end is so rare that looking for it in what has just come is enough, and cheap.
+        # Searching only the latest bytes is cheap, and enough to find the end.
         if _END in data and not self.over.done():
             self.over.set_result(None)
 
@@ -92,7 +92,7 @@ class _Reader:
             last_id = (_ID.findall(part[0]) or [last_id])[-1]
 
     async def _read_once(self, last_id: bytes) -> tuple[bytes, list[tuple[int, float]]]:
-        """Whole events: what had come of another when the connection was cut is left out."""
+        """Complete events; one cut off by the disconnect is left out."""
         host = urlsplit(self._stream.url)
         loop = asyncio.get_running_loop()
         transport, connection = await loop.create_connection(_Connection, str(host.hostname), host.port or 80)

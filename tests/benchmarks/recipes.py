@@ -1,6 +1,6 @@
-"""What the yardstick needs to make a build that Chef has made: the same image, files, commands and environments.
+"""What the yardstick needs to repeat a build of Chef: the same image, files, commands and environments.
 
-All of it is taken from Chef, and before any clock runs, so that the two sides can differ in nothing but the overhead.
+Everything is taken from Chef before measuring starts, so that the two sides differ only in the overhead.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from tests.benchmarks.workloads import Workload
 
 @dataclass(frozen=True)
 class Limits:
-    """What one container may use: bytes, CPUs, processes, bytes of one file."""
+    """Limits of one container: bytes, CPUs, processes, bytes of one file."""
 
     memory_bytes: int
     cpus: float
@@ -28,7 +28,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Step:
-    """One container: what it runs, where, and with which environment."""
+    """One container: its command, folder and environment."""
 
     argv: list[str]
     folder: str
@@ -37,7 +37,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Recipe:
-    """One build. `reachable` has the pairs of host and port that the installation may speak to; empty: it is sealed."""
+    """One build. `reachable` has the (host, port) pairs that the installation may connect to; empty: no network."""
 
     image: str
     limits: Limits
@@ -50,9 +50,9 @@ class Recipe:
 
 
 def recipe_of(workload: Workload, build: Mapping[str, Any]) -> Recipe:
-    """The recipe of a build of `workload` that Chef has completed; `build` is its document.
+    """The recipe of a completed build of `workload`; `build` is its document.
 
-    Without a need for registries the installation runs as the build does: sealed, with no proxy to start.
+    If no registries are needed, the installation runs like the build: without network, and without a proxy.
     """
     strategy, out = build["strategy"], workload.reaches_registries
     registries = discover()

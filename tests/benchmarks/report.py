@@ -1,4 +1,4 @@
-"""The numbers as a small plain table, and as JSON."""
+"""The results as a plain table and as JSON."""
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +12,7 @@ MEMORY_AIM = 150.0  # MiB
 
 @dataclass(frozen=True)
 class Pairs:
-    """Seconds of Chef's builds and of the yardstick's, made in turn; the aim is the most that the ratio may be."""
+    """Seconds of builds by Chef and the yardstick, made in turn; `aim` is the highest allowed ratio."""
 
     name: str
     aim: float
@@ -26,7 +26,7 @@ class Pairs:
 
     @property
     def ratio_of_fastest(self) -> float:
-        """What noise disturbs least: other work on the machine only ever adds to a time."""
+        """The least disturbed ratio, as other load on the machine only adds to a time."""
         return min(self.chef) / min(self.yardstick)
 
     @property
@@ -36,7 +36,7 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Throughput:
-    """Builds a minute of Chef and of the yardstick, in turn; the aim is the least that the ratio may be."""
+    """Builds per minute of Chef and the yardstick, in turn; `aim` is the lowest allowed ratio."""
 
     aim: float
     chef: Sequence[float]
@@ -58,7 +58,7 @@ def pairs_line(pairs: Pairs) -> str:
 
 
 def detail_lines(pairs: Pairs) -> list[str]:
-    """The fastest of each side, and where the time of Chef's builds goes: the median of each stage."""
+    """The fastest of each side, and the median time of each stage of Chef's builds."""
     medians = {name: statistics.median(stage[name] for stage in pairs.stages) for name in pairs.stages[0]}
     return [
         f"  the fastest of each: {pairs.ratio_of_fastest:.2f}x",
@@ -85,7 +85,7 @@ def heading() -> str:
 def as_json(
     pairs: Sequence[Pairs], throughput: Throughput | None, memory: Sequence[Process], machine: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """All numbers: seconds, builds a minute, MiB."""
+    """All numbers: seconds, builds per minute, MiB."""
     return {
         "machine": dict(machine),
         "pairs": [

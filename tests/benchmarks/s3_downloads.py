@@ -1,9 +1,9 @@
-"""A large artifact in an S3-compatible store: sent by Chef against got from the store itself, and the memory it takes.
+"""A large artifact in an S3-compatible store: downloaded from Chef and from the store itself; speed and memory.
 
     python -m tests.benchmarks.s3_downloads [--size MB] [--runs N]
 
-Run by hand, as tests.benchmarks.downloads. The store is moto's server, which is started here and ended again; it holds
-what it sends in memory, about twice the artifact.
+Run by hand, like tests.benchmarks.downloads. The store is moto's server, started and stopped here; it holds content
+in memory, about twice the artifact.
 """
 
 import argparse
@@ -28,12 +28,12 @@ from tests.benchmarks.fetching import Request, sha256
 from tests.installation import Installation
 
 SAMPLE_SECONDS = 0.05
-# What Chef sends it has got first, on the same two or so CPUs: the bytes go twice where the store's own go once.
+# Chef first gets what it sends, on the same CPUs: its bytes are transferred twice, the store's own once.
 AIM_S3_RATIO = 0.4
 
 
 class Uploading:
-    """MiB that the process which runs a build has for itself, at most, while the block runs."""
+    """Peak unshared MiB of the process that runs a build, while the block runs."""
 
     def __init__(self, installation: Installation) -> None:
         self._workers = psutil.Process(installation.processes["workers"].pid)
@@ -59,7 +59,7 @@ class Uploading:
 def measure(
     installation: Installation, store: s3_server.S3Server, bucket: str, *, size: int, runs: int
 ) -> tuple[float, list[Result]]:
-    """(MiB of the build's process, what each way of downloading gave)."""
+    """Returns (peak MiB of the build's process, results of each way of downloading)."""
     with Uploading(installation) as uploading:
         accepted = built(installation, size)
     web = psutil.Process(installation.processes["web"].pid)
@@ -70,12 +70,12 @@ def measure(
     direct = Request(store.port, _signed_path(store, bucket), size)
     with installation.client() as client:
         zipped = int(client.head(f"{project}.zip").headers["Content-Length"])
-        client.get(mine.path, headers={"Range": "bytes=0-0"})  # the client of the store is made with the first request
+        client.get(mine.path, headers={"Range": "bytes=0-0"})  # the first request creates the store's client
     half = max(runs // 2, 1)
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as reading:
         bench = Bench(web, unshared(web), reading, mine, direct)
         if reading.submit(sha256, mine).result() != artifact["sha256"]:
-            raise AssertionError("what came is not the artifact")
+            raise AssertionError("the downloaded content is not the artifact")
         results = [
             bench.measure("whole", runs=runs),
             bench.measure("a range", runs=runs, part=(size // 5, size // 2)),
@@ -106,7 +106,7 @@ def running() -> Iterator[tuple[Installation, s3_server.S3Server, str]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=int, default=500, metavar="MB", help="of the artifact; at most 1,000")
+    parser.add_argument("--size", type=int, default=500, metavar="MB", help="size of the artifact; at most 1,000")
     parser.add_argument("--runs", type=int, default=3)
     options = parser.parse_args()
     load = os.getloadavg()

@@ -1,9 +1,9 @@
-"""Does what one asks stay as fast when there are very many builds? The same requests, of a small and a large database.
+"""Speed of requests with very many builds: the same requests, with a small and a large database.
 
     python -m tests.benchmarks.scale [--builds N] [--chunks N] [--projects N] [--queued N] [--rounds N] [--json FILE]
 
-Run by hand, with DATABASE_URL naming a superuser on a PostgreSQL server. Times are noisy, so a missed aim is told and
-no more; a number of queries that depends on the size is a fault, and the exit code.
+Run by hand, with DATABASE_URL naming a superuser on a PostgreSQL server. Timings vary, so a missed aim is only
+reported; the exit code is 1 if a number of queries depends on the size.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from typing import Any
 import httpx
 
 from tests.benchmarks.filling import Size, add_queued, fill
-from tests.benchmarks.inside import WORK, Asked, Inside
+from tests.benchmarks.inside import WORK, Inside, Request
 from tests.benchmarks.questions import IN_A_FULL_QUEUE, LISTING, QUEUING, READING, Known, Question
 from tests.benchmarks.readers import percentile
 from tests.installation import Installation
@@ -32,20 +32,20 @@ from tests.installation import Installation
 AIM = 1.5
 SMALL = Size(builds=1_000, chunks=5_000, projects=10)
 FEW_QUEUED = 20
-WARM_UP = 3  # rounds that do not count
+WARM_UP = 3  # uncounted rounds
 SETTINGS = {
     "CHEF_RATE_READ": "0",
     "CHEF_RATE_WRITE": "0",
     "CHEF_MAX_QUEUED": "1000000",
     "CHEF_OWNER_MAX_QUEUED": "1000000",
-    "CHEF_LEASE_SECONDS": "3600",  # nobody works on what is claimed, and the reaper is to find nothing
+    "CHEF_LEASE_SECONDS": "3600",  # claimed builds have no worker, and the reaper must not find them
     "LOG_LEVEL": "WARNING",
 }
 
 
 @dataclass
 class Side:
-    """One database, and Chef on it."""
+    """One database with a Chef."""
 
     size: Size
     installation: Installation
@@ -63,7 +63,7 @@ class Side:
         self.queued = upto
 
     def ask(self, question: Question, turn: int) -> tuple[float, int]:
-        """Seconds until the whole answer is there, and its bytes."""
+        """Seconds until the whole answer has arrived, and its bytes."""
         path = question.path(self.known, turn)
         began = time.perf_counter()
         answer = self.client.request(question.method, path, headers=question.headers)
@@ -77,12 +77,12 @@ class Side:
 
     def queries_of(self, question: Question) -> int:
         headers = {"Authorization": f"Bearer {self.installation.token}", **question.headers}
-        return self.inside.queries_of(Asked(question.method, question.path(self.known, 0), headers))
+        return self.inside.queries_of(Request(question.method, question.path(self.known, 0), headers))
 
 
 @dataclass
 class Line:
-    """Seconds and bytes of one thing on both sides, and how many queries it takes on each."""
+    """Seconds, bytes and query counts of one request on both sides."""
 
     name: str
     queries: tuple[int, int]
@@ -105,7 +105,7 @@ class Line:
 
     @property
     def is_alike(self) -> bool:
-        """Whether both sides answered about as much: else their times say nothing."""
+        """Whether both answers have similar sizes; otherwise their times cannot be compared."""
         small, large = (statistics.median(sizes) for sizes in zip(*self.sizes, strict=True))
         return bool(0.8 * small <= large <= 1.25 * small)
 
@@ -119,18 +119,18 @@ class Line:
 
     def text(self) -> str:
         times = [(statistics.median(side), percentile(side, 95)) for side in (self.small, self.large)]
-        told = "".join(f"{1000 * median:>9.1f} {1000 * p95:>7.1f}" for median, p95 in times)
+        row = "".join(f"{1000 * median:>9.1f} {1000 * p95:>7.1f}" for median, p95 in times)
         queries = (
             f"{self.queries[0]}" if self.has_same_queries else f"{self.queries[0]} AND {self.queries[1]}: DIFFERENT"
         )
-        return f"{self.name:<44}{told}{self.ratio:>8.2f}   {self.verdict:<8}{queries}"
+        return f"{self.name:<44}{row}{self.ratio:>8.2f}   {self.verdict:<8}{queries}"
 
 
 HEADING = f"{'milliseconds':<44}{'small':>9} {'p95':>7}{'large':>9} {'p95':>7}{'ratio':>8}   {AIM:<8}queries"
 
 
 def ask_all(sides: Sequence[Side], questions: Sequence[Question], rounds: int) -> list[Line]:
-    """Each question of both sides, then all of it again, so many times: what else goes on hits all alike."""
+    """Ask both sides each question, `rounds` times in turn, so that other load affects all alike."""
     lines = []
     for question in questions:
         small, large = (side.queries_of(question) for side in sides)
@@ -144,7 +144,7 @@ def ask_all(sides: Sequence[Side], questions: Sequence[Question], rounds: int) -
 
 
 def work_all(sides: Sequence[Side], rounds: int) -> list[Line]:
-    """The same with what no request reaches."""
+    """The same for functions that no request calls."""
     lines = []
     for work in WORK:
         small, large = (side.inside.queries_of_work(work) for side in sides)
@@ -157,7 +157,7 @@ def work_all(sides: Sequence[Side], rounds: int) -> list[Line]:
 
 
 def _in_turn(ask: Callable[[Side], Any], sides: Sequence[Side], turn: int) -> list[Any]:
-    """What each side answers, in the order of `sides`; the other one is asked first every second time."""
+    """Each side's answer, in the order of `sides`; which side is asked first alternates."""
     order = sides if turn % 2 else sides[::-1]
     answers = [ask(side) for side in order]
     return answers if turn % 2 else answers[::-1]
@@ -165,7 +165,7 @@ def _in_turn(ask: Callable[[Side], Any], sides: Sequence[Side], turn: int) -> li
 
 def measure(sides: Sequence[Side], *, queued: int, rounds: int) -> dict[str, list[Line]]:
     lines = {f"{FEW_QUEUED} builds wait": ask_all(sides, [*READING, *LISTING], rounds)}
-    # These last: a project that has been built again is another one to those before.
+    # These come last, as they change the projects that the others ask about.
     lines[f"{FEW_QUEUED} builds wait"] += ask_all(sides, [QUEUING], rounds)
     for side in sides:
         side.queue(queued)
@@ -175,7 +175,7 @@ def measure(sides: Sequence[Side], *, queued: int, rounds: int) -> dict[str, lis
 
 @contextmanager
 def ready(large: Size) -> Iterator[list[Side]]:
-    """Both sides, filled; all that they made is gone afterwards."""
+    """Both sides, filled; everything is removed afterwards."""
     folder = Path(tempfile.mkdtemp(prefix="chef-scale-"))
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
@@ -222,7 +222,7 @@ def main() -> int:
     parser.add_argument("--builds", type=int, default=1_000_000)
     parser.add_argument("--chunks", type=int, default=5_000_000)
     parser.add_argument("--projects", type=int, default=10_000)
-    parser.add_argument("--queued", type=int, default=5_000, help="how many builds wait in the second part")
+    parser.add_argument("--queued", type=int, default=5_000, help="how many builds are queued in the second part")
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()

@@ -1,11 +1,11 @@
-"""A published site against nginx serving the same files: requests a second, and what a large file takes of memory.
+"""A published site compared with nginx serving the same files: requests per second, and memory for a large file.
 
     python -m tests.benchmarks.sites [--seconds N] [--rounds N] [--json FILE]
 
-Run by hand: machines are noisy, so nothing here is a test and the exit code says only whether it could be measured.
-Needs nginx and wrk (Debian's packages nginx-light and wrk). The site is the React starter, built for real; each of its
-files is asked for in turn, over connections that stay open, as it is and in gzip. Chef and nginx, with one worker each,
-are measured in turn; then nginx in front of Chef, which sends small files again for a second and large ones by itself.
+Run by hand: timings vary by machine, so this is not a test, and the exit code only says whether measuring worked.
+Needs nginx and wrk (Debian's packages nginx-light and wrk). The site is a built React starter; each of its files is
+requested in turn over persistent connections, uncompressed and with gzip. Chef and nginx, with one worker each, are
+measured in turn; then nginx in front of Chef, which caches small files for a second and sends large ones itself.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from typing import Any
 import psutil
 
 from tests.benchmarks import chef, nginx
-from tests.benchmarks.downloads import Watched, unshared
+from tests.benchmarks.downloads import PeakUsage, unshared
 from tests.installation import Installation
 
 PROMPT = "Build a simple todo app with React"
@@ -33,7 +33,7 @@ CONNECTIONS = 32
 LARGE = 1_000_000_000
 AIM_RATIO, AIM_MEMORY = 0.4, 20.0
 _RATE = re.compile(r"Requests/sec:\s+([0-9.]+)")
-# Each file in turn; what is not answered with 200 is counted by wrk itself.
+# Each file in turn; wrk itself counts answers other than 200.
 _SCRIPT = """
 local paths = {{ {paths} }}
 local turn = 0
@@ -45,12 +45,12 @@ end
 
 
 class UnmeasuredError(Exception):
-    """Something was not as it has to be for a measurement."""
+    """A measurement was not possible."""
 
 
 @dataclass
 class Result:
-    """Requests a second of each round, in turn, by what was asked for."""
+    """Requests per second of each round, by kind of request."""
 
     chef: dict[str, list[float]] = field(default_factory=dict)
     nginx: dict[str, list[float]] = field(default_factory=dict)
@@ -77,30 +77,30 @@ class Result:
 
 @dataclass(frozen=True)
 class Site:
-    """What is measured: the port of a server, the Host that it wants, and the paths."""
+    """What is measured: a server's port, the Host header to send, and the paths."""
 
     port: int
     host: str
     paths: Sequence[str]
 
     def rate(self, folder: Path, *, seconds: int, encoding: str) -> float:
-        """Requests a second, all of them answered with 200. Raises UnmeasuredError."""
+        """Requests per second, all answered with 200. Raises UnmeasuredError."""
         program = shutil.which("wrk")
         if program is None:
-            raise UnmeasuredError("The requests come from wrk: install Debian's package wrk.")
+            raise UnmeasuredError("wrk is missing: install Debian's package wrk.")
         script = folder / "requests.lua"
         wanted = f', ["Accept-Encoding"] = "{encoding}"' if encoding else ""
         paths = ", ".join(json.dumps(path) for path in self.paths)
         script.write_text(_SCRIPT.format(paths=paths, host=self.host, encoding=wanted))
         argv = [program, "-t1", f"-c{CONNECTIONS}", f"-d{seconds}", "-s", str(script), f"http://127.0.0.1:{self.port}/"]
-        said = subprocess.run(argv, check=True, capture_output=True, text=True).stdout
-        if "Non-2xx" in said or not (rate := _RATE.search(said)):
-            raise UnmeasuredError(said)
+        report = subprocess.run(argv, check=True, capture_output=True, text=True).stdout
+        if "Non-2xx" in report or not (rate := _RATE.search(report)):
+            raise UnmeasuredError(report)
         return float(rate[1])
 
 
 def publish(installation: Installation, accepted: dict[str, Any]) -> str:
-    """The live host name of a build. Raises UnmeasuredError."""
+    """Publish a build; returns its live host name. Raises UnmeasuredError."""
     document = installation.wait(accepted, seconds=300)
     if document["status"] != "completed":
         raise UnmeasuredError(f"the build is {document['status']}: {document['verdict']}")
@@ -110,7 +110,7 @@ def publish(installation: Installation, accepted: dict[str, Any]) -> str:
 
 
 def unpack(installation: Installation, accepted: dict[str, Any], folder: Path) -> list[str]:
-    """Write a build's site as files for nginx, with `.gz` beside those that Chef has compressed; its paths."""
+    """Write a build's site as files for nginx, with `.gz` files as compressed by Chef; returns its paths."""
     listing = installation.get(f"/v1/projects/{accepted['projectId']}/artifacts?jobId={accepted['jobId']}")
     paths = []
     for artifact in listing["artifacts"]:
@@ -162,7 +162,7 @@ def measure(installation: Installation, *, seconds: int, rounds: int) -> Result:
 
 
 def large(installation: Installation, result: Result, name: str, port: int) -> None:
-    """One large file, read by curl, in turn with nginx by itself: speed, and the memory of the web process."""
+    """One large file, read by curl, in turn from each server: speed, and memory of the web process."""
     command = f"mkdir dist && echo x > dist/index.html && head -c {LARGE} /dev/zero > dist/large.bin"
     strategy = {"runtime": "static", "buildCommand": command, "outputs": ["dist"]}
     accepted = installation.submit({"x.txt": "x"}, strategy=strategy, name=f"large {port}")
@@ -173,11 +173,11 @@ def large(installation: Installation, result: Result, name: str, port: int) -> N
     web = psutil.Process(installation.processes["web"].pid)
     with nginx.serving(installation.folder / "artifacts" / key, installation.folder / f"nginx-{port}") as theirs:
         for number in range(4):
-            with Watched(web, unshared(web)) as watched:
+            with PeakUsage(web, unshared(web)) as usage:
                 rate = read(f"http://127.0.0.1:{port}/large.bin", host)
             itself = read(f"http://127.0.0.1:{theirs}/file", "127.0.0.1")
-            result.memory = max(result.memory, watched.memory)
-            if number:  # the first reads what others find in memory
+            result.memory = max(result.memory, usage.memory)
+            if number:  # the first read fills the page cache for the others
                 result.large_mb_per_second.setdefault(name, []).append(rate)
                 result.large_mb_per_second.setdefault("nginx itself", []).append(itself)
 

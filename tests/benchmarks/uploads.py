@@ -1,8 +1,8 @@
-"""A large project sent in each form, and archives that unpack to gigabytes: time, and memory of the web process.
+"""Large projects in each format, and archives that unpack to gigabytes: time, and memory of the web process.
 
     python -m tests.benchmarks.uploads [--only projects|bombs] [--runs N] [--json FILE]
 
-Run by hand: machines are noisy, so nothing here is a test and the exit code says only whether it could be measured.
+Run by hand: timings vary by machine, so this is not a test, and the exit code only says whether measuring worked.
 """
 
 import argparse
@@ -62,7 +62,7 @@ class File:
 
 @dataclass(frozen=True)
 class Upload:
-    """What is sent: a body, and the answer that it must get."""
+    """A request body, and the expected answer."""
 
     name: str
     content_type: str
@@ -73,7 +73,7 @@ class Upload:
 
 @dataclass(frozen=True)
 class Result:
-    """Seconds of each run, and MiB of the web process above what it had before the first of them."""
+    """Seconds of each run, and MiB of the web process above its size before the first run."""
 
     name: str
     sent_mib: float
@@ -97,11 +97,11 @@ class Result:
 HEADING = f"{'':<34} {'sent MiB':>8} {'seconds':>8} {'':>14} {'MiB most':>8} {'and kept':>8} {'ratio':>8}   aims"
 
 
-# --- What is sent ------------------------------------------------------------------------------------------------
+# --- Bodies ----------------------------------------------------------------------------------------------------------
 
 
 def project() -> list[File]:
-    """Files as large as the limits allow together, of words and signs that are packed about as well as code is."""
+    """Files up to the total limit, of words and symbols that compress about as well as code."""
     chance = random.Random(1)
     words = ["".join(chance.choices("abcdefghijklmnopqrstuvwxyz", k=chance.randrange(2, 12))) for _ in range(400)]
     signs = [" ", " ", " ", "(", ") ", ' = "', '";\n', "\n    ", " => {\n", "}\n\n", "ä"]
@@ -117,7 +117,7 @@ def uploads() -> Iterator[Upload]:
     files = project()
     texts = {file.path: file.content.decode() for file in files}
     yield Upload("JSON", "application/json", _json(texts))
-    # Python keeps a text with one such sign in four bytes a character.
+    # Python stores a text with one emoji in four bytes per character.
     smiling = {path: "\N{GRINNING FACE}" + text[:-4] for path, text in texts.items()}
     yield Upload("JSON, an emoji in each file", "application/json", _json(smiling))
     coded = [
@@ -134,12 +134,12 @@ def bombs() -> Iterator[Upload]:
     lies = {"status": 400, "code": "invalid_archive"}
     yield _form("zip, one file of 10 GB", zip_bomb(BOMB_MIB), **refused)
     yield _form("zip, ten files of 1 GB", zip_bomb(BOMB_MIB // 10, entries=10), **refused)
-    yield _form("zip, 100 files over each other", overlapping_zip_bomb(100, declared=100 * MIB, entries=100), **refused)
-    yield _form("zip, that says 1,000 bytes", zip_bomb(BOMB_MIB, declared=1_000), **lies)
-    yield _form("zip, 20 over each other, 1 MB each", overlapping_zip_bomb(100, declared=MIB, entries=20), **lies)
+    yield _form("zip, 100 overlapping files", overlapping_zip_bomb(100, declared=100 * MIB, entries=100), **refused)
+    yield _form("zip that declares 1,000 bytes", zip_bomb(BOMB_MIB, declared=1_000), **lies)
+    yield _form("zip, 20 overlapping, 1 MB each", overlapping_zip_bomb(100, declared=MIB, entries=20), **lies)
     yield _form("tar.gz, one file of 10 GB", gzip_bomb(BOMB_MIB, member_size=large), **refused)
-    yield _form("tar.gz, that says 1,000 bytes", gzip_bomb(BOMB_MIB, member_size=1_000), **lies)
-    # Small when unpacked, and yet much to read.
+    yield _form("tar.gz that declares 1,000 bytes", gzip_bomb(BOMB_MIB, member_size=1_000), **lies)
+    # Small when unpacked, but slow to read.
     empty = b"\0\0\0\xff\xff" * (40 * MIB // 5) + b"\3\0"
     yield _form("zip, 40 MB of empty blocks", zip_by_hand(Entry(b"x", method=8, packed=empty)), **lies)
     yield _form("tar, one header of 300,000 records", pax(**{f"{n:x}": b"" for n in range(300_000)}), **lies)
@@ -155,11 +155,11 @@ def _form(name: str, archive: bytes, **answer: Any) -> Upload:
     return Upload(name, request.headers["Content-Type"], request.read(), **answer)
 
 
-# --- Measuring ---------------------------------------------------------------------------------------------------
+# --- Measuring -------------------------------------------------------------------------------------------------------
 
 
 class Peak:
-    """The most memory of its own (MiB) that a process had meanwhile."""
+    """Peak unshared memory (MiB) of a process while the block runs."""
 
     def __init__(self, pid: int) -> None:
         self._statm = Path(f"/proc/{pid}/statm")
@@ -168,7 +168,7 @@ class Peak:
         self.most = self.now()
 
     def now(self) -> float:
-        """What is resident, without what files and other processes share: quicker to ask for than to add up pages."""
+        """Resident memory without file-backed and shared pages, which is faster than adding up private pages."""
         _, resident, shared, *_ = map(int, self._statm.read_text().split())
         return (resident - shared) * os.sysconf("SC_PAGE_SIZE") / MIB
 
@@ -186,7 +186,7 @@ class Peak:
 
 
 def measure(installation: Installation, upload: Upload, *, runs: int, yardstick: "Yardstick | None" = None) -> Result:
-    """Send it several times to a web process that is new, but for one small project."""
+    """Send it several times to a new web process that has only answered one small request."""
     installation.end("web")
     installation.start_web()
     installation.submit({"index.html": "warm"})
@@ -204,9 +204,9 @@ def measure(installation: Installation, upload: Upload, *, runs: int, yardstick:
 
 
 def send(installation: Installation, upload: Upload) -> float:
-    """Seconds from the request to its answer. Raises AssertionError when that is another than it must be."""
+    """Seconds from the request to its answer. Raises AssertionError for an unexpected answer."""
     with installation.client() as client:
-        client.get("/health/live")  # the connection stands
+        client.get("/health/live")  # the connection is open
         began = time.perf_counter()
         answer = client.post("/v1/projects", content=upload.body, headers={"Content-Type": upload.content_type})
         took = time.perf_counter() - began
@@ -216,7 +216,7 @@ def send(installation: Installation, upload: Upload) -> float:
 
 
 class Yardstick:
-    """The same files as rows of the same table, in one transaction, with nothing around it."""
+    """Inserts the same files into the same table in one transaction, and does nothing else."""
 
     _ROW = "INSERT INTO projects_sourcefile (revision_id, path, content, size, executable) VALUES ({})"
 
@@ -226,7 +226,7 @@ class Yardstick:
         ((self._revision,),) = installation.rows("SELECT max(id) FROM projects_revision")
 
     def insert(self) -> float:
-        """Seconds that it took."""
+        """Insert the rows; returns seconds."""
         self._runs += 1
         rows = [
             (self._revision, f"{self._runs}/{file.path}", file.content, len(file.content), file.executable)
@@ -251,12 +251,12 @@ class Yardstick:
             return time.perf_counter() - began
 
 
-# --- All of it ---------------------------------------------------------------------------------------------------
+# --- The whole benchmark ---------------------------------------------------------------------------------------------
 
 
 @contextmanager
 def running() -> Iterator[Installation]:
-    """An installation that takes uploads and builds nothing, so that no build takes the machine's time."""
+    """An installation that accepts uploads but builds nothing, so that builds do not use the CPUs."""
     folder = Path(tempfile.mkdtemp(prefix="chef-uploads-"))
     installation = chef.install(folder, workers=1)
     try:
@@ -275,7 +275,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=RUNS)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a plain SIGTERM would leave all of it running
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a plain SIGTERM would leave everything running
     print("load before:", *(f"{load:.1f}" for load in os.getloadavg()))
     print(HEADING)
     results = []

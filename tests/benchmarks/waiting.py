@@ -1,10 +1,10 @@
-"""Many senders of prompts who wait for their files, on one web process: what ordinary requests feel of them.
+"""Many callers who wait for the files of their prompts, on one web process, and their effect on other requests.
 
     python -m tests.benchmarks.waiting [--callers N] [--generators N] [--rounds N] [--seconds S] [--json FILE]
 
-Run by hand: machines are noisy, so nothing here is a test and the exit code says only whether it could be measured.
-The model is a scripted one, and as slow as it has to be: while requests are measured, it answers nobody, so that the
-processes that write projects wait like all others. Nothing is built, so no Docker is needed.
+Run by hand: timings vary by machine, so this is not a test, and the exit code only says whether measuring worked.
+The model is scripted and as slow as needed: it answers nobody while requests are measured, so that generators are
+idle too. Nothing is built, so Docker is not needed.
 """
 
 import argparse
@@ -35,11 +35,11 @@ from tests.installation import Installation, until
 from tests.projects.engine.apps import plan, planned, written
 from tests.scripted_model import KEY, Connection, Says, ScriptedModel
 
-ANSWER_SECONDS = 2.0  # of the model, when nothing is measured
+ANSWER_SECONDS = 2.0  # of the model, outside measurements
 GENERATE_WAIT = 600
-SETTLING_SECONDS = 3.0  # until all that comes of sending, or of leaving, is done
-GATHERING_SECONDS = 17.0  # from sending until all leave, or are told, at once
-AROUND_SECONDS = 2.0  # after that moment, in which all of it happens
+SETTLING_SECONDS = 3.0  # until the effects of sending or leaving are over
+GATHERING_SECONDS = 17.0  # from sending until all leave, or time out, at once
+AROUND_SECONDS = 2.0  # around that moment
 CPU_SECONDS = 10.0
 LOOK_SECONDS = 0.5
 AIM_REQUESTS, AIM_MEMORY, AIM_THREADS, AIM_LATE = 2.0, 50.0, 10, 1.0
@@ -47,11 +47,11 @@ ACTIVE = "SELECT {} FROM projects_generation WHERE status IN ('queued', 'running
 
 
 class UnmeasuredError(Exception):
-    """Something else happened than what was to be measured."""
+    """A measurement was not possible."""
 
 
 class Pace:
-    """How slow the model is: held, it answers nobody until it is released."""
+    """The model's pace: while held, it does not answer until released."""
 
     def __init__(self) -> None:
         self._released = threading.Event()
@@ -81,17 +81,17 @@ class Slow:
 
 @dataclass
 class Result:
-    """Seconds, MiB and counts. Lists of lists have the requests of each round."""
+    """Seconds, MiB and counts. Lists of lists contain the requests of each round."""
 
     callers: int
     generators: int
     idle: list[list[float]] = field(default_factory=list)
-    waiting: list[list[float]] = field(default_factory=list)  # all of them, and the model answers nobody
+    waiting: list[list[float]] = field(default_factory=list)  # all callers wait, and the model does not answer
     answered: list[list[float]] = field(default_factory=list)  # one after the other, while generators work
     left: list[list[float]] = field(default_factory=list)  # the same generations, after all callers have left
     leaving: list[list[float]] = field(default_factory=list)  # around the moment when all leave
-    telling: list[list[float]] = field(default_factory=list)  # around the moment when all are told 202
-    cpu_idle: float = 0  # of one core, while nobody asks for anything
+    timing_out: list[list[float]] = field(default_factory=list)  # around the moment when all get 202
+    cpu_idle: float = 0  # share of one core, without requests
     cpu_waiting: list[float] = field(default_factory=list)
     memory_idle: float = 0
     memory_waiting: float = 0
@@ -99,15 +99,13 @@ class Result:
     threads_idle: int = 0
     threads_waiting: int = 0
     threads_most: int = 0
-    connections_after: int = 0  # of callers that have left
+    connections_after: int = 0  # of callers that left
     sent: int = 0
     completed: int = 0  # answered with 201
-    told: int = 0  # answered with 202
-    others: int = 0  # answered with another generation, or anything else
+    timed_out: int = 0  # answered with 202
+    others: int = 0  # answered with another generation, or not at all
     late: list[float] = field(default_factory=list)  # from the end of each generation to its answer
-    told_late: list[float] = field(
-        default_factory=list
-    )  # from the end of the time that each wanted to wait, to its answer
+    timed_out_late: list[float] = field(default_factory=list)  # from the end of each requested wait to its answer
 
     def table(self) -> list[str]:
         every = self.callers * len(self.waiting)
@@ -117,7 +115,7 @@ class Result:
             _requests("all wait", self.waiting, self.idle, AIM_REQUESTS),
             _requests("all have left, the same generations", self.left, self.idle),
             _requests("around the moment when all leave", self.leaving, self.idle),
-            _requests("around the moment when all are told 202", self.telling, self.idle),
+            _requests("around the moment when all get 202", self.timing_out, self.idle),
             _requests("one after the other is answered", self.answered, self.idle),
             _row("CPU of the web process, idle", 100 * self.cpu_idle, "%"),
             _row("CPU of the web process, all wait", 100 * statistics.median(self.cpu_waiting), "%"),
@@ -126,19 +124,19 @@ class Result:
             _row("threads with all waiting, above idle", self.threads_waiting - self.threads_idle, "", AIM_THREADS),
             f"threads: {self.threads_idle} idle, {self.threads_waiting} with all waiting, {self.threads_most} at most",
             _count("waited for their files, and got 201", self.completed, every),
-            _count("waited as long as they wanted, and got 202", self.told, every),
+            _count("waited as long as requested, and got 202", self.timed_out, every),
             _count("got another generation's answer, or none", self.others, self.sent, aim=0),
-            _row("connections left of callers that had left", self.connections_after, "", 0),
-            _row("from the files to the answer, p95", percentile(self.late, 95), "s", AIM_LATE),
-            _row("from the time-out to the answer, p95", percentile(self.told_late, 95), "s", AIM_LATE),
-            _row("from the time-out to the answer, largest", max(self.told_late), "s"),
+            _row("open connections of callers that left", self.connections_after, "", 0),
+            _row("from the end to the answer, p95", percentile(self.late, 95), "s", AIM_LATE),
+            _row("from the time-out to the answer, p95", percentile(self.timed_out_late, 95), "s", AIM_LATE),
+            _row("from the time-out to the answer, largest", max(self.timed_out_late), "s"),
         ]
 
 
 def _requests(
     name: str, rounds: Sequence[Sequence[float]], idle: Sequence[Sequence[float]] = (), aim: float | None = None
 ) -> str:
-    """The requests of all rounds together; the ratio is the median of those of the rounds."""
+    """The requests of all rounds together; the ratio is the median of the rounds' ratios."""
     seconds = [second for each in rounds for second in each]
     line = f"status, {name:<44} p50 {1000 * percentile(seconds, 50):>6.1f}  p95 {1000 * percentile(seconds, 95):>6.1f}"
     line += f"  most {1000 * max(seconds):>6.1f} ms"
@@ -167,7 +165,7 @@ def _verdict(value: float, aim: float | None) -> str:
 
 
 class Bench:
-    """One installation under measurement."""
+    """One measured installation."""
 
     def __init__(self, installation: Installation, client: httpx.Client, model: ScriptedModel) -> None:
         self.pace = Pace()
@@ -179,7 +177,7 @@ class Bench:
         self._calls = 0
 
     def run(self, result: Result, *, rounds: int, seconds: float) -> None:
-        """Fill the result. What the first use of all this loads, and keeps, is idle memory."""
+        """Fill the result. Memory kept after a first warm-up counts as idle."""
         spawn = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(1, mp_context=spawn) as self._pool, contextlib.closing(self._redis):
             self.result = Result(1, result.generators)
@@ -193,13 +191,13 @@ class Bench:
                 result.idle.append(self._requests(seconds))
                 self.all_wait(seconds)
                 self.all_leave(seconds)
-                self.all_are_told()
+                self.all_time_out()
             result.memory_after = self._look(seconds / 2).memory
 
     # --- One round -----------------------------------------------------------------------------------------------
 
     def all_wait(self, seconds: float) -> None:
-        """Requests while all wait, and then while all are answered."""
+        """Requests while all callers wait, and then while they are answered."""
         self.pace.hold()
         calls, called = self._call()
         self._until_all_wait(SETTLING_SECONDS)
@@ -208,7 +206,7 @@ class Bench:
         with Requests(self._client, self._path) as waiting:
             self._watch(peak, seconds)
         if self._active() != self.result.callers:
-            raise UnmeasuredError("a generation ended while all were to wait")
+            raise UnmeasuredError("a generation ended while all callers should have waited")
         self.pace.release()
         with Requests(self._client, self._path) as answered:
             answers = called.result()
@@ -219,34 +217,34 @@ class Bench:
         self.result.memory_waiting = max(self.result.memory_waiting, peak.memory)
         self.result.threads_waiting = max(self.result.threads_waiting, peak.threads)
         self.result.completed += sum(answer.status == 201 for answer in answers)
-        for answer, generation in self._checked(calls, answers):
+        for answer, generation in self._own_answers(calls, answers):
             self.result.late.append(answer.came_at - chef.moment(generation["finishedAt"]))
 
     def all_leave(self, seconds: float) -> None:
-        """Requests around the moment when all leave at once, and while what they left goes on."""
+        """Requests around the moment when all callers leave, and while their generations continue."""
         self.pace.hold()
         before = self._connections()
         leave_at = time.time() + GATHERING_SECONDS
         _, called = self._call(leave_at=leave_at)
         self.result.leaving.append(self._around(leave_at))
         if any(answer.status for answer in called.result()):
-            raise UnmeasuredError("a caller was answered who was to leave")
+            raise UnmeasuredError("a caller was answered before it left")
         time.sleep(SETTLING_SECONDS)
         self.result.left.append(self._requests(seconds))
         self.result.connections_after += max(self._connections() - before, 0)
         self._cancel_all()
 
-    def all_are_told(self) -> None:
-        """Requests around the moment when all have waited for as long as they want."""
+    def all_time_out(self) -> None:
+        """Requests around the moment when all callers time out."""
         self.pace.hold()
         due_at = time.time() + GATHERING_SECONDS
         calls, called = self._call(due_at=due_at)
-        self.result.telling.append(self._around(due_at))
+        self.result.timing_out.append(self._around(due_at))
         answers = called.result()
-        self.result.told += sum(answer.status == 202 for answer in answers)
-        for answer, generation in self._checked(calls, answers):
+        self.result.timed_out += sum(answer.status == 202 for answer in answers)
+        for answer, generation in self._own_answers(calls, answers):
             late = answer.came_at - chef.moment(generation["createdAt"]) - answer.wait
-            self.result.told_late.append(late)
+            self.result.timed_out_late.append(late)
         self._cancel_all()
 
     # --- Its parts -----------------------------------------------------------------------------------------------
@@ -264,7 +262,7 @@ class Bench:
     def _around(self, moment: float) -> list[float]:
         self._until_all_wait(0)
         if time.time() > moment - 1:
-            raise UnmeasuredError("all had hardly been sent when it was over: there is too much else to do")
+            raise UnmeasuredError("sending all requests took too long: the machine is too busy")
         time.sleep(moment - 0.2 - time.time())
         with Requests(self._client, self._path) as requests:
             self._watch(Peak(self._web), AROUND_SECONDS)
@@ -283,7 +281,7 @@ class Bench:
         self.result.threads_most = max(self.result.threads_most, peak.threads)
 
     def _cpu(self) -> float:
-        """The share of a core that the web process takes by itself. What others do on the machine hardly changes it."""
+        """The share of a core that the web process uses. Other load on the machine hardly changes it."""
         before = self._web.cpu_times()
         time.sleep(CPU_SECONDS)
         after = self._web.cpu_times()
@@ -294,34 +292,34 @@ class Bench:
         self._watch(peak, seconds)
         return peak
 
-    def _checked(self, calls: Calls, answers: Sequence[Call]) -> list[tuple[Call, Mapping[str, Any]]]:
-        """The answers that tell of the caller's own prompt, and that generation's document; others are counted."""
+    def _own_answers(self, calls: Calls, answers: Sequence[Call]) -> list[tuple[Call, Mapping[str, Any]]]:
+        """The answers about the caller's own prompt, with their generations; other answers are counted."""
         found = []
         for answer in answers:
             self.result.sent += 1
-            generation = self._own(calls, answer)
+            generation = self._own_answer(calls, answer)
             if generation is None:
                 self.result.others += 1
             else:
                 found.append((answer, generation))
         return found
 
-    def _own(self, calls: Calls, answer: Call) -> Mapping[str, Any] | None:
+    def _own_answer(self, calls: Calls, answer: Call) -> Mapping[str, Any] | None:
         if answer.status not in (201, 202):
             return None
-        told = answer.document
-        generation = self._client.get(told["links"]["self"]).raise_for_status().json()
+        document = answer.document
+        generation = self._client.get(document["links"]["self"]).raise_for_status().json()
         is_own = generation["prompt"] == calls.prompt(answer.number)
-        is_own = is_own and generation["projectId"] == told["projectId"]
+        is_own = is_own and generation["projectId"] == document["projectId"]
         # 201 promises a build.
-        is_own = is_own and (answer.status == 201) == (told["jobId"] is not None)
+        is_own = is_own and (answer.status == 201) == (document["jobId"] is not None)
         return dict(generation) if is_own else None
 
     def _active(self) -> int:
         return int(self._installation.rows(ACTIVE.format("count(*)"))[0][0])
 
     def _connections(self) -> int:
-        """From clients to the web process."""
+        """Open connections from clients to the web process."""
         port = self._installation.port
         return sum(
             each.laddr.port == port and each.status == psutil.CONN_ESTABLISHED
@@ -335,7 +333,7 @@ class Bench:
         self._until_quiet()
 
     def _until_quiet(self) -> None:
-        """Until all generators wait for work: each wake-up is taken, even where there is nothing left to do."""
+        """Wait until all generators are idle: every wake-up is consumed, even without work left."""
 
         def is_quiet() -> bool:
             return not (self._active() or self._redis.llen("rq:queue:generations") or self._model.busy)
@@ -344,7 +342,7 @@ class Bench:
         time.sleep(SETTLING_SECONDS)
 
     def _ended_project(self) -> str:
-        """Where the status of a project is whose one build has ended: the same answer whatever else there is."""
+        """The status path of a project whose only build has ended, so that the answer never changes."""
         accepted = self._installation.submit({"index.html": "<h1>Hi</h1>"}, strategy={"runtime": "static"})
         self._client.post(f"/v1/builds/{accepted['jobId']}/cancel").raise_for_status()
         return f"/v1/projects/{accepted['projectId']}/status"
@@ -353,7 +351,7 @@ class Bench:
 def measure(installation: Installation, model: ScriptedModel, result: Result, *, rounds: int, seconds: float) -> None:
     with installation.client() as client:
         bench = Bench(installation, client, model)
-        # More than enough: what is cancelled asks for less.
+        # More than enough: cancelled generations ask for less.
         prompts = 1 + 3 * rounds * result.callers
         app = plan(planned("index.html"), runtime="static", dependencies=[], scripts=[])
         model.says("plan", *[Slow(Says(app), bench.pace)] * prompts)
@@ -363,7 +361,7 @@ def measure(installation: Installation, model: ScriptedModel, result: Result, *,
         finally:
             bench.pace.release()
     if model.faults:
-        raise UnmeasuredError(f"the model was asked in a wrong way: {model.faults[0]}")
+        raise UnmeasuredError(f"the model got an invalid request: {model.faults[0]}")
 
 
 @contextlib.contextmanager
@@ -395,9 +393,9 @@ def running(model: ScriptedModel, *, generators: int) -> Iterator[Installation]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--callers", type=int, default=100)
-    parser.add_argument("--generators", type=int, default=8, help="how many are written at once")
+    parser.add_argument("--generators", type=int, default=8, help="how many generations run at once")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=12, help="how long requests are measured each time")
+    parser.add_argument("--seconds", type=float, default=12, help="how many seconds requests are measured each time")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     result = Result(options.callers, options.generators)

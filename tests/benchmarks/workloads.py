@@ -1,4 +1,4 @@
-"""What is built, as a user would send it."""
+"""Projects to build, as a user would send them."""
 
 import base64
 from collections.abc import Mapping
@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 REACT_APP = Path(__file__).resolve().parents[2] / "examples" / "react-ts-vite"
-# Made by tools on a developer's machine; none of it is source.
+# Made by tools on a developer's machine, not source.
 _NOT_SOURCE = {"node_modules", "dist", ".git"}
 
 
 @dataclass(frozen=True)
 class Workload:
-    """A project as it is sent to Chef: files by path, and the wishes of `strategy` in the API's words."""
+    """A project as sent to Chef: files by path, and `strategy` in the API's form."""
 
     name: str
     files: Mapping[str, bytes]
@@ -30,12 +30,12 @@ class Workload:
 
 
 def trivial(runtime: str) -> Workload:
-    """Two phases whose commands take no time: what is left is overhead."""
+    """Two phases with trivial commands, so that the time is all overhead."""
     return _commands("trivial", runtime, build="mkdir -p dist && echo hi > dist/index.html")
 
 
 def slow(seconds: int) -> Workload:
-    """A build that only waits, so that the process that runs it can be looked at."""
+    """A build that only sleeps, so that its process can be examined."""
     return _commands("slow", "static", build=f"sleep {seconds} && mkdir -p dist && echo hi > dist/index.html")
 
 
@@ -45,7 +45,7 @@ def _commands(name: str, runtime: str, *, build: str) -> Workload:
 
 
 def react_app() -> Workload:
-    """The React app of `examples/`, as a user would upload it. Raises FileNotFoundError when it is not there."""
+    """The React app of `examples/`, as a user would upload it. Raises FileNotFoundError if it is missing."""
     if not (REACT_APP / "package.json").is_file():
         raise FileNotFoundError(f"There is no app in {REACT_APP}.")
     files = {file.relative_to(REACT_APP): file for file in sorted(REACT_APP.rglob("*")) if file.is_file()}

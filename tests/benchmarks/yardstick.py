@@ -1,8 +1,8 @@
-"""The yardstick: the Docker calls of one build, made by hand, with no database, no Redis and no web server around them.
+"""The yardstick: the Docker calls of one build, made by hand, without a database, Redis or a web server.
 
-It asks of the engine what Chef asks of it: one container a phase under the same limits, files in and outputs out as
-tar streams. It keeps no log, checks nothing and retries nothing. Of Chef it uses only the way to the registries, which
-belongs to the build and not to what surrounds it.
+It makes the same requests to the engine as Chef: one container per phase under the same limits, files in and outputs
+out as tar streams. It keeps no log, checks nothing and retries nothing. Of Chef's code it uses only the egress proxy
+to the registries, which is part of the build and not of the overhead.
 """
 
 import contextlib
@@ -32,25 +32,25 @@ _HOLD = Step(argv=["/bin/true"], folder="/", environment={})
 
 
 class YardstickError(Exception):
-    """A command of the yardstick did not end with 0, so its time means nothing."""
+    """A command of the yardstick failed, so its time means nothing."""
 
 
 class Yardstick:
-    """Makes builds by hand on one engine. `mark` labels what it makes; `scratch` holds outputs and sockets."""
+    """Makes builds by hand on one engine. `mark` labels containers and volumes; `scratch` holds outputs and sockets."""
 
     def __init__(self, *, base_url: str, mark: str, scratch: Path) -> None:
         self._base_url, self._mark, self._scratch = base_url, mark, scratch
         self._client = docker.APIClient(base_url=base_url, version="auto", timeout=60)
 
     def again(self) -> "Yardstick":
-        """The same with a connection of its own, for another process."""
+        """The same with a new connection, for another process."""
         return Yardstick(base_url=self._base_url, mark=self._mark, scratch=self._scratch)
 
     def close(self) -> None:
         self._client.close()
 
     def remove_leftovers(self) -> None:
-        """Remove what an interrupted run has left. Containers first: a volume in use cannot go."""
+        """Remove what an interrupted run has left. Containers first: a volume in use cannot be removed."""
         mark = {"label": f"{LABEL}={self._mark}"}
         for container in self._client.containers(all=True, filters=mark):
             self._client.remove_container(container["Id"], v=True, force=True)
@@ -58,7 +58,7 @@ class Yardstick:
             self._client.remove_volume(volume["Name"], force=True)
 
     def build(self, recipe: Recipe) -> float:
-        """Make one build, and return how many seconds it took. Raises YardstickError, or the SDK's own errors."""
+        """Make one build; returns seconds. Raises YardstickError, or the SDK's own errors."""
         started = time.monotonic()
         name = f"chef-benchmark-{uuid.uuid4().hex}"
         self._client.create_volume(name, labels={LABEL: self._mark})
@@ -88,8 +88,8 @@ class Yardstick:
         self._client.inspect_container(container)
         self._client.remove_container(container, v=True, force=True)
         if code:
-            said = b"".join(printed)[-2000:].decode(errors="replace")
-            raise YardstickError(f"{step.argv[-1]!r} ended with {code}: {said}")
+            tail = b"".join(printed)[-2000:].decode(errors="replace")
+            raise YardstickError(f"{step.argv[-1]!r} ended with {code}: {tail}")
 
     def _create(self, recipe: Recipe, step: Step, *, volume: str, egress_folder: Path | None = None) -> str:
         mounts = [docker.types.Mount(WORKSPACE, volume, type="volume")]
@@ -134,7 +134,7 @@ class Yardstick:
         )
 
     def _take(self, holder: str, output: str, folder: Path) -> None:
-        """Every regular file of the output, written under a number, with its SHA-256."""
+        """Write every regular file of the output under a number, and compute its SHA-256."""
         folder.mkdir()
         stream, _ = self._client.get_archive(holder, output, chunk_size=256 * 1024)
         with contextlib.closing(stream):
@@ -144,7 +144,7 @@ class Yardstick:
 
 
 def _workspace(recipe: Recipe) -> bytes:
-    """The tar that fills the volume: the project's files, and what runs its commands."""
+    """The tar that fills the volume: the project's files and the program that runs its commands."""
     files = {f"app/{path}": content for path, content in recipe.files.items()}
     files |= {f".chef/{name}": content for name, content in recipe.tools.items()}
     stream = io.BytesIO()
@@ -183,9 +183,9 @@ def _keep(source: IO[bytes], path: Path) -> str:
 
 
 def many(yardstick: Yardstick, recipe: Recipe, *, builds: int, processes: int) -> float:
-    """Make `builds` builds in `processes` processes that take the next one as they are free; the seconds it took.
+    """Make `builds` builds in `processes` processes that each take the next one when free; returns seconds.
 
-    Processes and not threads, and started before the clock: that is the fastest that Python can do by hand.
+    Uses processes instead of threads, started before the clock: that is the fastest possible in Python.
     """
     context = multiprocessing.get_context("fork")
     ready, left = context.Barrier(processes + 1), context.Value("i", builds)
@@ -222,7 +222,7 @@ def _work(yardstick: Yardstick, recipe: Recipe, ready: Barrier, left: Any, done:
 
 
 def _is_one_left(left: Any) -> bool:
-    """Take one of the builds that are left, if there is one."""
+    """Take one of the remaining builds, if there is one."""
     with left.get_lock():
         left.value -= 1
         return bool(left.value >= 0)

@@ -1,4 +1,4 @@
-"""Two queues beside each other: what is for external builders is never claimed here, and takes nobody's place."""
+"""The external queue: its builds are never claimed by local workers and do not delay local builds."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -35,7 +35,7 @@ def client(owner: User, make_client: Callable[..., APIClient]) -> APIClient:
     return make_client(owner)
 
 
-def take() -> BuildLease | None:
+def claim_external() -> BuildLease | None:
     return claim("external", is_external=True)
 
 
@@ -45,10 +45,10 @@ def end(lease: BuildLease | None, build: Build) -> None:
     lease.end(Status.COMPLETED)
 
 
-# --- Claiming ----------------------------------------------------------------------------------------------------
+# --- Claiming --------------------------------------------------------------------------------------------------------
 
 
-def test_our_workers_pass_an_external_build_by(queue_build: QueueBuild) -> None:
+def test_local_workers_skip_external_builds(queue_build: QueueBuild) -> None:
     queue_build(is_external=True, priority=Priority.HIGH)
     local = queue_build()
 
@@ -57,18 +57,18 @@ def test_our_workers_pass_an_external_build_by(queue_build: QueueBuild) -> None:
     assert claim("w") is None
 
 
-def test_others_are_given_external_builds_alone(queue_build: QueueBuild) -> None:
+def test_external_builders_get_only_external_builds(queue_build: QueueBuild) -> None:
     queue_build(priority=Priority.HIGH)
     external = queue_build(is_external=True)
 
-    lease = take()
+    lease = claim_external()
 
     assert lease
     assert (lease.build, lease.fence, lease.build.worker) == (external, 1, "external")
-    assert take() is None
+    assert claim_external() is None
 
 
-def test_no_worker_is_woken_up_for_what_no_worker_of_ours_claims(
+def test_no_worker_is_woken_up_for_an_external_build(
     queue_build: QueueBuild, django_capture_on_commit_callbacks: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     woken: list[int] = []
@@ -92,23 +92,25 @@ def test_no_worker_is_woken_up_for_what_no_worker_of_ours_claims(
     assert woken == [1, 1]
 
 
-def test_the_order_of_the_external_queue_is_that_of_here(queue_build: QueueBuild, owner: User, other: User) -> None:
+def test_the_external_queue_has_the_same_order_as_the_local_one(
+    queue_build: QueueBuild, owner: User, other: User
+) -> None:
     first = queue_build(is_external=True)
     second = actions.queue_build(first.revision, by=owner, is_external=True)
     theirs = queue_build(by=other, is_external=True)
     urgent = queue_build(is_external=True, priority=Priority.HIGH)
 
-    claimed = [lease.build for _ in range(4) if (lease := take())]
+    claimed = [lease.build for _ in range(4) if (lease := claim_external())]
 
     assert claimed == [urgent, theirs, first, second]
 
 
-def test_owners_take_turns_in_each_queue_by_itself(queue_build: QueueBuild, owner: User, other: User) -> None:
+def test_fair_share_is_counted_per_queue(queue_build: QueueBuild, owner: User, other: User) -> None:
     mine = [queue_build(), queue_build()]
     theirs, external = queue_build(by=other), queue_build(is_external=True)
-    end(take(), external)
+    end(claim_external(), external)
 
-    # Had the external build counted here, the other owner would be first.
+    # If the external build counted here, the other owner would be first.
     end(claim("w"), mine[0])
     end(claim("w"), theirs)
     end(claim("w"), mine[1])
@@ -117,25 +119,27 @@ def test_owners_take_turns_in_each_queue_by_itself(queue_build: QueueBuild, owne
     assert ExternalFairShare.objects.get().owner == owner
 
 
-def test_what_runs_elsewhere_counts_for_nothing_here(queue_build: QueueBuild, other: User, settings: Settings) -> None:
+def test_running_external_builds_do_not_count_towards_local_limits(
+    queue_build: QueueBuild, other: User, settings: Settings
+) -> None:
     settings.OWNER_MAX_RUNNING = 1
     queue_build(is_external=True)
     queue_build(is_external=True)
     mine = queue_build()
     queue_build(by=other)
-    assert take()
+    assert claim_external()
 
-    here, there = claim("w"), take()
+    here, there = claim("w"), claim_external()
 
     assert here
     assert here.build == mine
     assert there is None  # the limit holds for external builds too
 
 
-def test_an_external_lease_is_longer_and_is_reaped_like_any(queue_build: QueueBuild, settings: Settings) -> None:
+def test_an_external_lease_is_longer_and_is_reaped_like_others(queue_build: QueueBuild, settings: Settings) -> None:
     settings.LEASE_SECONDS, settings.OUTSIDE_LEASE_SECONDS = 10, 600
     build = queue_build(is_external=True)
-    lease = take()
+    lease = claim_external()
     assert lease
     assert lease.build.lease_expires_at
     assert lease.build.lease_expires_at > timezone.now() + timedelta(seconds=500)
@@ -149,21 +153,21 @@ def test_an_external_lease_is_longer_and_is_reaped_like_any(queue_build: QueueBu
     assert build.attempts.get().outcome == "worker_lost"
 
 
-# --- What is told of it ------------------------------------------------------------------------------------------
+# --- Forecasts and counts --------------------------------------------------------------------------------------------
 
 
-def test_the_forecast_of_here_is_the_same_with_external_builds(queue_build: QueueBuild, other: User) -> None:
+def test_external_builds_do_not_change_the_local_forecast(queue_build: QueueBuild, other: User) -> None:
     local = [queue_build(), queue_build(by=other), queue_build(priority=Priority.HIGH)]
     before = forecast.queue_documents(local)
     for _ in range(3):
         queue_build(is_external=True, priority=Priority.HIGH)
-    assert take()
+    assert claim_external()
     forecast.forget()
 
     assert forecast.queue_documents(local) == before
 
 
-def test_external_builds_are_placed_by_priority_and_age(queue_build: QueueBuild, owner: User) -> None:
+def test_external_builds_are_ordered_by_priority_and_age(queue_build: QueueBuild, owner: User) -> None:
     first, second = queue_build(is_external=True), queue_build(is_external=True)
     urgent = queue_build(is_external=True, priority=Priority.HIGH)
     waiting = queue_build(is_external=True)
@@ -177,18 +181,18 @@ def test_external_builds_are_placed_by_priority_and_age(queue_build: QueueBuild,
     assert shown[first.pk]["blockedBy"] is None
 
 
-def test_health_tells_of_our_own_queue(queue_build: QueueBuild) -> None:
+def test_health_counts_only_the_local_queue(queue_build: QueueBuild) -> None:
     queue_build(is_external=True)
     queue_build(is_external=True)
-    take()
+    claim_external()
     queue_build()
 
-    told = health._hosts()  # not by its pool: other threads see nothing of the test's transaction
+    hosts = health._hosts()  # called directly: the threads of its pool cannot see the test's transaction
 
-    assert (told["queue"]["depth"], told["workers"]["busy"]) == (1, 0)
+    assert (hosts["queue"]["depth"], hosts["workers"]["busy"]) == (1, 0)
     claim("w")
-    told = health._hosts()
-    assert (told["queue"]["depth"], told["workers"]["busy"]) == (0, 1)
+    hosts = health._hosts()
+    assert (hosts["queue"]["depth"], hosts["workers"]["busy"]) == (0, 1)
 
 
 def test_each_queue_has_its_own_limits(queue_build: QueueBuild, other: User, settings: Settings) -> None:
@@ -205,7 +209,7 @@ def test_each_queue_has_its_own_limits(queue_build: QueueBuild, other: User, set
     assert Build.objects.count() == 2
 
 
-def test_staff_see_and_choose_by_the_queue(queue_build: QueueBuild, client: APIClient) -> None:
+def test_staff_can_filter_by_queue(queue_build: QueueBuild, client: APIClient) -> None:
     external, local = queue_build(is_external=True), queue_build()
     client.logout()
     client.force_login(User.objects.create_superuser("staff"))
@@ -216,7 +220,7 @@ def test_staff_see_and_choose_by_the_queue(queue_build: QueueBuild, client: APIC
     assert str(local.pk) not in page
 
 
-# --- Asking for it -----------------------------------------------------------------------------------------------
+# --- Choosing the queue ----------------------------------------------------------------------------------------------
 
 
 def queue_of(answer: Any) -> bool:
@@ -224,18 +228,18 @@ def queue_of(answer: Any) -> bool:
     return Build.objects.get(pk=answer.json()["jobId"]).is_external
 
 
-def test_who_sends_a_project_says_who_builds_it(client: APIClient) -> None:
+def test_a_submission_chooses_its_queue(client: APIClient) -> None:
     assert queue_of(client.post("/v1/projects", {**FILES, "queue": "external"})) is True
     assert queue_of(client.post("/v1/projects", {**FILES, "queue": "local"})) is False
     assert queue_of(client.post("/v1/projects", FILES)) is False
     assert client.post("/v1/projects", {**FILES, "queue": "elsewhere"}).status_code == 400
 
 
-@pytest.mark.parametrize(("door", "body"), [("builds", {}), ("revisions", FILES)])
-def test_later_builds_of_a_project_go_where_its_last_one_went_unless_told(
-    client: APIClient, queue_build: QueueBuild, door: str, body: dict[str, Any]
+@pytest.mark.parametrize(("endpoint", "body"), [("builds", {}), ("revisions", FILES)])
+def test_later_builds_of_a_project_use_its_last_queue_by_default(
+    client: APIClient, queue_build: QueueBuild, endpoint: str, body: dict[str, Any]
 ) -> None:
-    path = f"/v1/projects/{queue_build(is_external=True).project_id}/{door}"
+    path = f"/v1/projects/{queue_build(is_external=True).project_id}/{endpoint}"
 
     assert queue_of(client.post(path, body)) is True
     assert queue_of(client.post(path, {**body, "queue": "local"})) is False
@@ -243,9 +247,9 @@ def test_later_builds_of_a_project_go_where_its_last_one_went_unless_told(
     assert queue_of(client.post(path, {**body, "queue": "external"})) is True
 
 
-def test_a_retry_goes_where_the_build_went(client: APIClient, queue_build: QueueBuild) -> None:
+def test_a_retry_uses_the_build_s_queue(client: APIClient, queue_build: QueueBuild) -> None:
     build = queue_build(is_external=True)
-    end(take(), build)
+    end(claim_external(), build)
     actions.queue_build(build.revision, by=build.owner, is_external=False)
 
     answer = client.post(f"/v1/builds/{build.pk}/retry")
@@ -258,7 +262,7 @@ def test_without_an_external_builder_an_external_build_is_refused(
     client: APIClient, queue_build: QueueBuild, settings: Settings
 ) -> None:
     build = queue_build(is_external=True)
-    end(take(), build)
+    end(claim_external(), build)
     settings.WORKER_SECRETS = []
 
     answers = [

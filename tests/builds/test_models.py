@@ -1,4 +1,4 @@
-"""The state machine: one method changes the status, and the database refuses what must not be."""
+"""The state machine: one method changes the status, and constraints refuse invalid states."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -20,7 +20,7 @@ QueueBuild = Callable[..., Build]
 
 @pytest.mark.parametrize("before", list(Status))
 @pytest.mark.parametrize("after", list(Status))
-def test_only_the_table_s_transitions_are_allowed(before: Status, after: Status, queue_build: QueueBuild) -> None:
+def test_only_listed_transitions_are_allowed(before: Status, after: Status, queue_build: QueueBuild) -> None:
     build = in_status(queue_build(), before)
     events = BuildEvent.objects.filter(build=build, kind="status").count()
 
@@ -35,7 +35,7 @@ def test_only_the_table_s_transitions_are_allowed(before: Status, after: Status,
     assert BuildEvent.objects.filter(build=build, kind="status").count() == events + allowed
 
 
-def test_a_transition_from_a_stale_reading_is_refused_and_writes_nothing(queue_build: QueueBuild) -> None:
+def test_a_transition_from_a_stale_instance_is_refused_and_writes_nothing(queue_build: QueueBuild) -> None:
     build = queue_build()
     stale = Build.objects.get(pk=build.pk)
     claim("first")
@@ -74,7 +74,7 @@ def test_ending_a_running_build_closes_its_attempt_and_phases(queue_build: Queue
         {"progress": 101},
     ],
 )
-def test_the_database_refuses_a_build_that_contradicts_itself(columns: dict[str, Any], queue_build: QueueBuild) -> None:
+def test_the_database_refuses_an_inconsistent_build(columns: dict[str, Any], queue_build: QueueBuild) -> None:
     build = queue_build()
 
     with pytest.raises(IntegrityError), transaction.atomic():
@@ -88,7 +88,7 @@ def test_the_database_refuses_a_second_terminal_event(queue_build: QueueBuild) -
         BuildEvent.objects.create(build=build, kind="status", to_status="failed", fence=1)
 
 
-def test_the_database_refuses_what_must_be_there_once(queue_build: QueueBuild) -> None:
+def test_the_database_refuses_duplicates(queue_build: QueueBuild) -> None:
     build = queue_build()
     chunk = {"build": build, "attempt": 1, "sequence": 1, "phase": "build", "stream": "stdout", "text": "x"}
     artifact = {"build": build, "attempt": 1, "name": "a", "size": 1, "sha256": "x", "storage_key": "k"}
@@ -104,7 +104,7 @@ def test_the_database_refuses_what_must_be_there_once(queue_build: QueueBuild) -
 
 
 def in_status(build: Build, status: Status) -> Build:
-    """Bring a queued build there by allowed steps."""
+    """Bring a queued build to a status by allowed transitions."""
     if status != Status.QUEUED:
         build.transition_to(Status.RUNNING, **needed_for(Status.RUNNING))
     if status not in (Status.QUEUED, Status.RUNNING):

@@ -1,4 +1,4 @@
-"""What is read costs as many queries as ever when there is more of it."""
+"""Query counts stay the same when there is more data."""
 
 from collections.abc import Callable
 from typing import Any
@@ -22,7 +22,7 @@ TEXT = "text/plain"
 
 @pytest.fixture
 def build(queue_build: Callable[..., Build]) -> Build:
-    """The build that is asked about: completed, and the first of its project."""
+    """The build that is requested: completed, and the first of its project."""
     return completed(queue_build())
 
 
@@ -36,7 +36,7 @@ def completed(build: Build) -> Build:
 
 
 def add_rows(build: Build, *, count: int) -> None:
-    """More of all that a build has: attempts (the second is the current one), phases, events, log chunks, artifacts."""
+    """Add to a build: attempts (the second is current), phases, events, log chunks, artifacts."""
     done = {"status": "completed", "started_at": timezone.now(), "finished_at": timezone.now()}
     for number in range(1, 3):
         attempt, _ = Attempt.objects.get_or_create(build=build, number=number, defaults={"worker": "w"})
@@ -52,7 +52,7 @@ def add_rows(build: Build, *, count: int) -> None:
 
 
 def add_more(build: Build, owner: User, queue_build: Callable[..., Build]) -> None:
-    """Six times as much of everything: builds of the project and of others, half of them queued, and revisions."""
+    """Make everything six times as much: builds of this and other projects, half of them queued, and revisions."""
     add_rows(build, count=5)
     for number in range(5):
         files = [NewFile(f"{index}.html", b"<h1>hi</h1>") for index in range(5)]
@@ -63,8 +63,8 @@ def add_more(build: Build, owner: User, queue_build: Callable[..., Build]) -> No
             completed(queued)
 
 
-def asked(client: APIClient, path: str, accept: str) -> tuple[list[str], bytes]:
-    """The queries of an answer, and the answer."""
+def request_of(client: APIClient, path: str, accept: str) -> tuple[list[str], bytes]:
+    """The queries of a request, and the answer's body."""
     forecast.forget()
     with CaptureQueriesContext(connection) as queries:
         answer = client.get(path, headers={"Accept": accept})
@@ -94,33 +94,33 @@ def asked(client: APIClient, path: str, accept: str) -> tuple[list[str], bytes]:
         ("/builds/{build}", ""),
     ],
 )
-def test_more_rows_are_no_more_queries(
+def test_more_rows_need_no_more_queries(
     owner: User, make_client: Any, queue_build: Callable[..., Build], build: Build, path: str, accept: str
 ) -> None:
     client = make_client(owner)
     client.force_login(owner)  # for the pages
-    actions.queue_build(build.revision, by=owner)  # where a build waits, a list asks when that may start
+    actions.queue_build(build.revision, by=owner)  # with a build in the queue, a list also computes a forecast
     address = path.format(project=build.project_id, build=build.pk)
-    asked(client, address, accept)  # what is kept between requests is there
+    request_of(client, address, accept)  # fill the caches
 
-    few, short = asked(client, address, accept)
+    few, short = request_of(client, address, accept)
     add_more(build, owner, queue_build)
-    many, long = asked(client, address, accept)
+    many, long = request_of(client, address, accept)
 
     assert len(long) > len(short)
     assert len(many) == len(few), "\n".join(many)
 
 
 @pytest.mark.parametrize("path", ["/v1/projects/{project}", "/v1/projects/{project}/revisions/1/archive"])
-def test_more_rows_elsewhere_are_no_more_queries(
+def test_more_related_rows_need_no_more_queries(
     owner: User, make_client: Any, queue_build: Callable[..., Build], build: Build, path: str
 ) -> None:
     client = make_client(owner)
     address = path.format(project=build.project_id)
-    asked(client, address, "")
+    request_of(client, address, "")
 
-    few, _ = asked(client, address, "")
+    few, _ = request_of(client, address, "")
     add_more(build, owner, queue_build)
-    many, _ = asked(client, address, "")
+    many, _ = request_of(client, address, "")
 
     assert len(many) == len(few), "\n".join(many)

@@ -1,4 +1,4 @@
-"""Refusals of actions: what each carries, and what the API makes of one."""
+"""Refusals of actions: their codes and statuses, and how the API answers with them."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -44,25 +44,25 @@ def refused_by_api(refused: RefusalError) -> Any:
 
 @pytest.fixture
 def reported() -> Iterator[list[Any]]:
-    """What was reported as a mistake of the server."""
+    """Errors reported as unhandled."""
     found: list[Any] = []
 
-    def note(**kwargs: Any) -> None:
+    def record(**kwargs: Any) -> None:
         found.append(kwargs)
 
-    signals.got_request_exception.connect(note)
+    signals.got_request_exception.connect(record)
     yield found
-    signals.got_request_exception.disconnect(note)
+    signals.got_request_exception.disconnect(record)
 
 
 @pytest.mark.parametrize("kind", [RefusalError, *subclasses(RefusalError)], ids=lambda kind: kind.__name__)
-def test_every_refusal_has_a_documented_code_and_the_status_of_a_refusal(kind: type[RefusalError]) -> None:
-    assert kind.code in CODES or kind.__name__ == "DetectionError"  # whose codes are those of verdicts
+def test_every_refusal_has_a_documented_code_and_status(kind: type[RefusalError]) -> None:
+    assert kind.code in CODES or kind.__name__ == "DetectionError"  # its codes are those of verdicts
     assert 400 <= kind.status < 500 or kind.status == 503
     assert kind.__name__.endswith("Error") or kind.__module__.startswith("chef.jobs")
 
 
-def test_the_api_answers_with_code_text_status_and_when_to_come_back(reported: list[Any]) -> None:
+def test_the_api_answers_with_code_text_status_and_retry_after(reported: list[Any]) -> None:
     answer = refused_by_api(TooManyReadersError())
 
     assert (answer.status_code, answer["Retry-After"]) == (503, "10")
@@ -92,21 +92,21 @@ def test_a_refusal_s_own_headers_are_sent() -> None:
         (UnknownRuntimeError("unknown_version", "No."), [("unknown_version", "strategy.version")]),
     ],
 )
-def test_a_fault_of_the_request_names_the_field(refused: RefusalError, expected: list[tuple[str, str]]) -> None:
+def test_an_invalid_request_names_the_field(refused: RefusalError, expected: list[tuple[str, str]]) -> None:
     answer = refused_by_api(refused)
 
     assert (answer.status_code, answer.data["type"]) == (400, "validation_error")
     assert sorted((each["code"], each["attr"]) for each in answer.data["errors"]) == sorted(expected)
 
 
-def test_a_conflict_names_no_field_whatever_its_reasons_name() -> None:
+def test_a_conflict_names_no_field() -> None:
     answer = refused_by_api(SlugTakenError("todo"))
 
     assert answer.status_code == 409
     assert [(each["code"], each["attr"]) for each in answer.data["errors"]] == [("slug_taken", None)]
 
 
-def test_within_a_field_its_own_name_is_left_out() -> None:
+def test_nested_reasons_are_relative_to_their_field() -> None:
     with pytest.raises(ValidationError) as flat, refusals_as_invalid():
         raise InvalidSlugError("No.")
     with pytest.raises(ValidationError) as nested, refusals_as_invalid():

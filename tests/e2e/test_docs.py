@@ -11,6 +11,8 @@ import pytest
 from scripts.place import ROOT
 from tests.installation import Installation
 
+pytestmark = pytest.mark.once
+
 _BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # For example: PROJECT=…   # the `projectId` of the answer
 _FROM_ANSWER = re.compile(r"^(\w+)=… +# the `(\w+)` of the answer\n", re.MULTILINE)

@@ -1,4 +1,4 @@
-"""Revisions are kept whole, in statements that no memory is too small for."""
+"""Revisions are stored completely, in statements of bounded size."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -20,7 +20,7 @@ def project(owner: User) -> Project:
     return create_project(by=owner, name="project")
 
 
-def test_a_revision_of_many_and_of_large_files_is_kept_whole(project: Project) -> None:
+def test_a_revision_of_many_and_large_files_is_stored_completely(project: Project) -> None:
     files = [NewFile(f"small{number}", b"%d" % number, executable=number % 2 == 0) for number in range(450)]
     files += [NewFile("large", bytes(1024**2)), NewFile("half", bytes(600_000)), NewFile("another", bytes(600_000))]
 
@@ -31,22 +31,22 @@ def test_a_revision_of_many_and_of_large_files_is_kept_whole(project: Project) -
     assert (revision.file_count, revision.total_bytes) == (453, sum(len(file.content) for file in files))
 
 
-def test_no_statement_holds_much_more_than_one_file(project: Project) -> None:
+def test_no_statement_is_much_larger_than_one_file(project: Project) -> None:
     sizes = []
 
-    def note(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+    def record(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
         contents = (getattr(each, "obj", each) for each in params or ())  # psycopg wraps bytes
         sizes.append(sum(len(each) for each in contents if isinstance(each, bytes)))
         return execute(sql, params, many, context)
 
-    with connection.execute_wrapper(note):
+    with connection.execute_wrapper(record):
         add_revision(project, files=[NewFile(f"{number}", bytes(300_000)) for number in range(20)], **UPLOAD)
 
     assert sum(sizes) == 20 * 300_000
     assert max(sizes) <= 1024**2
 
 
-def test_a_revision_that_is_refused_is_not_kept(project: Project) -> None:
+def test_a_refused_revision_is_not_stored(project: Project) -> None:
     with pytest.raises(InvalidUploadError, match="leaves the project"):
         add_revision(project, files=[NewFile("ok", b"x"), NewFile("../x", b"x")], **UPLOAD)
 

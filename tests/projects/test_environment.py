@@ -1,4 +1,4 @@
-"""A project's variables: what is refused, what each phase is given, how they are kept, and who is told what."""
+"""A project's variables: validation, what each phase receives, storage, and what the API shows."""
 
 import string
 import threading
@@ -37,7 +37,7 @@ from projects.models import EnvironmentVariable, Project
 
 LONG = "hunter2hunter2"
 HOSTILE = "a\nb'\"`id`$(id)${HOME}\\ \t%s ü🍳;|&><*?~#"
-# What Chef sets for tools' manners alone, and a project may well want otherwise.
+# Set by Chef only to tune tools; a project may override them.
 OPEN_TO_CHANGE = {"LANG", "CI", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED", "DO_NOT_TRACK"}
 
 
@@ -56,22 +56,22 @@ def change(project: Project, env: Any = None, secrets: Any = None) -> None:
 
 
 def refusals(project: Project, env: Any = None, secrets: Any = None) -> dict[str, str]:
-    """What is refused, by place, with why."""
+    """Reasons of refusals by attr."""
     with pytest.raises(InvalidEnvironmentError) as refused:
         change(project, env, secrets)
     return {f"{fault.where}.{fault.name}": fault.detail for fault in refused.value.faults}
 
 
-# --- Sealing -----------------------------------------------------------------------------------------------------
+# --- Sealing -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("text", ["", "plain text", HOSTILE, "y" * 32_768])
-def test_what_is_sealed_is_unseen_and_comes_back(text: str) -> None:
+def test_a_sealed_text_is_hidden_and_can_be_unsealed(text: str) -> None:
     sealed = seal(text)
 
     assert unseal(sealed) == text
     assert not text or text not in sealed
-    assert seal(text) != sealed  # equal values do not show as equal
+    assert seal(text) != sealed  # equal values have different ciphertexts
 
 
 def test_a_new_key_seals_and_the_old_one_still_unseals(settings: Any) -> None:
@@ -88,14 +88,14 @@ def test_a_new_key_seals_and_the_old_one_still_unseals(settings: Any) -> None:
         unseal(sealed)
 
 
-def test_a_sealed_text_that_was_changed_is_refused() -> None:
+def test_an_altered_sealed_text_is_refused() -> None:
     sealed = seal("text")
 
     with pytest.raises(UnsealError):
         unseal(sealed[:-6] + ("AAAA==" if not sealed.endswith("AAAA==") else "BBBB=="))
 
 
-def test_resealing_leaves_everything_to_the_newest_key(project: Project, settings: Any) -> None:
+def test_resealing_uses_the_newest_key(project: Project, settings: Any) -> None:
     settings.SECRETS_KEYS = ["old" * 20]
     change(project, {"MODE": "dev"}, {"TOKEN": Secret(LONG)})
     settings.SECRETS_KEYS = ["new" * 20, "old" * 20]
@@ -109,7 +109,7 @@ def test_resealing_leaves_everything_to_the_newest_key(project: Project, setting
         call_command("reseal_environment", verbosity=0)
 
 
-# --- What is refused ---------------------------------------------------------------------------------------------
+# --- Validation ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -122,17 +122,17 @@ def test_resealing_leaves_everything_to_the_newest_key(project: Project, setting
         *("BASH_ENV", "ENV", "IFS"),
     ],
 )
-def test_a_name_that_cannot_be_set_is_refused_with_what_to_do(project: Project, name: str) -> None:
+def test_a_reserved_name_is_refused_with_an_explanation(project: Project, name: str) -> None:
     assert len(refusals(project, env={name: "x"})[f"env.{name}"]) > 40
     assert f"secrets.{name}" in refusals(project, secrets={name: Secret(LONG)})
 
 
 @pytest.mark.parametrize("name", ["A", "_", "API_KEY", "vite_api", "NODE_ENV", "CI", "PYTHONPATH", "a" * 100, "PATHS"])
-def test_other_names_are_taken(name: str) -> None:
+def test_other_names_are_accepted(name: str) -> None:
     assert name_fault(name) is None
 
 
-def test_nothing_that_installations_lean_on_can_be_set(settings: Any) -> None:
+def test_variables_set_by_chef_are_reserved(settings: Any) -> None:
     settings.CA_BUNDLE = "/etc/ssl/bundle.pem"
     full = IndexSettings(["x"], {"extra": ["x"], "trusted": ["x"]})
     own = base_environment()
@@ -144,7 +144,7 @@ def test_nothing_that_installations_lean_on_can_be_set(settings: Any) -> None:
     assert {name for name in own if not name_fault(name)} == OPEN_TO_CHANGE
 
 
-def test_all_that_is_wrong_is_told_at_once_without_any_value(project: Project) -> None:
+def test_all_errors_are_reported_at_once_without_values(project: Project) -> None:
     env = {"PATH": "leak-1", "NUL": "leak\0-2", "HALF": "leak\ud800", "BIG": "leak-4" * MAX_VALUE_BYTES, "OK": "fine"}
     secrets = {"SHORT": Secret("leak"), "SPACES": Secret(" " * 20), "OK": Secret(LONG)}
 
@@ -157,7 +157,7 @@ def test_all_that_is_wrong_is_told_at_once_without_any_value(project: Project) -
     assert not EnvironmentVariable.objects.exists()
 
 
-def test_the_limits_hold_for_all_variables_together(project: Project) -> None:
+def test_limits_apply_to_all_variables_together(project: Project) -> None:
     most = {f"V{number}": "x" for number in range(MAX_VARIABLES)}
     change(project, most)
 
@@ -168,10 +168,10 @@ def test_the_limits_hold_for_all_variables_together(project: Project) -> None:
     assert MAX_TOTAL_BYTES >= 2 * MAX_VALUE_BYTES
 
 
-# --- What is kept and given --------------------------------------------------------------------------------------
+# --- Storage and phases --------------------------------------------------------------------------------
 
 
-def test_each_phase_is_given_its_own(project: Project) -> None:
+def test_each_phase_gets_only_its_variables(project: Project) -> None:
     change(project, {"MODE": HOSTILE}, {"TOKEN": Secret(LONG), "NPM_TOKEN": Secret(LONG * 2, installation=True)})
 
     environment = environment_for(project)
@@ -182,7 +182,7 @@ def test_each_phase_is_given_its_own(project: Project) -> None:
     assert environment.secrets == (("NPM_TOKEN", LONG * 2), ("TOKEN", LONG))
 
 
-def test_a_change_merges_by_name_and_none_removes(project: Project) -> None:
+def test_an_update_merges_by_name_and_none_removes(project: Project) -> None:
     change(project, {"A": "1", "B": "2"}, {"S": Secret(LONG), "T": Secret(LONG)})
 
     change(project, {"A": "3", "B": None, "GONE": None}, {"S": None, "U": Secret(LONG, installation=True)})
@@ -193,7 +193,7 @@ def test_a_change_merges_by_name_and_none_removes(project: Project) -> None:
     }
 
 
-def test_a_name_can_change_its_kind_but_is_not_removed_as_another(project: Project) -> None:
+def test_a_variable_can_change_its_kind_but_is_only_removed_as_its_own(project: Project) -> None:
     change(project, {"A": "plain"}, {"S": Secret(LONG)})
 
     change(project, {"S": None}, {"A": Secret(LONG)})
@@ -204,7 +204,7 @@ def test_a_name_can_change_its_kind_but_is_not_removed_as_another(project: Proje
     }
 
 
-def test_values_are_neither_in_the_database_nor_in_what_objects_show(project: Project) -> None:
+def test_values_are_neither_in_the_database_nor_in_reprs(project: Project) -> None:
     change(project, {"MODE": "plain-value"}, {"TOKEN": Secret(LONG)})
 
     stored = str(list(EnvironmentVariable.objects.values()))
@@ -214,19 +214,19 @@ def test_values_are_neither_in_the_database_nor_in_what_objects_show(project: Pr
     assert "plain-value" not in stored + shown
 
 
-def test_one_project_s_variables_are_not_another_s(project: Project, other: User) -> None:
+def test_variables_belong_to_one_project(project: Project, other: User) -> None:
     change(project, {"A": "1"}, {"S": Secret(LONG)})
 
     assert environment_document(Project.objects.create(owner=other, name="other")) == {"env": {}, "secrets": []}
 
 
-def test_a_plain_variable_closed_to_installation_is_no_row(project: Project) -> None:
+def test_a_plain_variable_hidden_from_installation_is_refused(project: Project) -> None:
     with pytest.raises(IntegrityError), transaction.atomic():
         EnvironmentVariable.objects.create(project=project, name="A", sealed_value="x")
 
 
 @pytest.mark.django_db(transaction=True)
-def test_changes_at_once_all_count_and_keep_to_the_limit(project: Project) -> None:
+def test_concurrent_changes_all_count_and_respect_the_limit(project: Project) -> None:
     refused: list[str] = []
 
     def add(number: int) -> None:
@@ -235,30 +235,30 @@ def test_changes_at_once_all_count_and_keep_to_the_limit(project: Project) -> No
         except InvalidEnvironmentError as refusal:
             refused.append(str(refusal))
 
-    _together([partial(add, number) for number in range(4)])
+    _run_concurrently([partial(add, number) for number in range(4)])
 
     assert len(refused) == 1
     assert project.variables.count() == 90
 
 
-def _together(works: list[Callable[[], None]]) -> None:
-    def run(work: Callable[[], None]) -> None:
+def _run_concurrently(tasks: list[Callable[[], None]]) -> None:
+    def run(task: Callable[[], None]) -> None:
         try:
-            work()
+            task()
         finally:
             connections.close_all()
 
-    threads = [threading.Thread(target=run, args=(work,)) for work in works]
+    threads = [threading.Thread(target=run, args=(task,)) for task in tasks]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
 
 
-# --- When the key is gone ----------------------------------------------------------------------------------------
+# --- A lost key ----------------------------------------------------------------------------------------
 
 
-def test_without_its_key_a_variable_is_told_by_name(project: Project, settings: Any) -> None:
+def test_variables_without_their_key_are_reported_by_name(project: Project, settings: Any) -> None:
     change(project, {"MODE": "dev"}, {"TOKEN": Secret(LONG)})
     settings.SECRETS_KEYS = ["another" * 10]
 
@@ -271,14 +271,14 @@ def test_without_its_key_a_variable_is_told_by_name(project: Project, settings: 
 
 
 @pytest.mark.django_db(transaction=True)
-def test_without_its_key_a_build_ends_at_once_with_a_verdict(queue_build: Callable[..., Build], settings: Any) -> None:
+def test_a_build_without_its_key_ends_at_once_with_a_verdict(queue_build: Callable[..., Build], settings: Any) -> None:
     build = queue_build(secrets={"TOKEN": Secret(LONG)})
     settings.SECRETS_KEYS = ["another" * 10]
     lease = claim("worker")
     assert lease
 
     def no_sandbox() -> Any:
-        raise AssertionError("nothing is to be started")
+        raise AssertionError("nothing may be started")
 
     Run(lease, no_sandbox).execute()
 
@@ -289,14 +289,14 @@ def test_without_its_key_a_build_ends_at_once_with_a_verdict(queue_build: Callab
     assert "TOKEN" in build.verdict["message"]
 
 
-# --- Over the wire -----------------------------------------------------------------------------------------------
+# --- The API -------------------------------------------------------------------------------------------
 
 
 def post(client: APIClient, **body: Any) -> Any:
     return client.post("/v1/projects", {"files": {"index.html": "x"}, **body})
 
 
-def test_a_project_is_sent_with_its_environment(client: APIClient) -> None:
+def test_a_project_can_be_submitted_with_its_environment(client: APIClient) -> None:
     secrets = {"TOKEN": LONG, "NPM_TOKEN": {"value": LONG, "installation": True}}
 
     answer = post(client, env={"MODE": HOSTILE, "EMPTY": "", "SPACE": " x "}, secrets=secrets)
@@ -324,7 +324,7 @@ def test_a_project_is_sent_with_its_environment(client: APIClient) -> None:
         ("secrets", {"X": "leak"}),
     ],
 )
-def test_a_value_of_another_shape_is_refused_where_it_is(client: APIClient, field: str, value: Any) -> None:
+def test_an_invalid_value_is_refused_at_its_path(client: APIClient, field: str, value: Any) -> None:
     answer = post(client, **{field: value})
 
     assert answer.status_code == 400
@@ -335,14 +335,14 @@ def test_a_value_of_another_shape_is_refused_where_it_is(client: APIClient, fiel
 
 
 @pytest.mark.parametrize("value", ["A=1", [["A", "1"]], None, 3])
-def test_a_field_that_is_no_object_is_refused(client: APIClient, value: Any) -> None:
+def test_a_field_that_is_not_an_object_is_refused(client: APIClient, value: Any) -> None:
     answer = post(client, env=value, secrets=value)
 
     assert answer.status_code == 400
     assert {error["attr"] for error in answer.json()["errors"]} == {"env", "secrets"}
 
 
-def test_a_name_of_both_kinds_is_refused_and_nothing_is_kept(client: APIClient) -> None:
+def test_a_name_of_both_kinds_is_refused_and_nothing_is_stored(client: APIClient) -> None:
     answer = post(client, env={"X": "plain"}, secrets={"X": LONG})
 
     assert answer.status_code == 400
@@ -351,7 +351,7 @@ def test_a_name_of_both_kinds_is_refused_and_nothing_is_kept(client: APIClient) 
     assert not Project.objects.exists()
 
 
-def test_too_much_together_is_refused_at_the_field(client: APIClient) -> None:
+def test_too_large_a_total_is_refused_at_the_field(client: APIClient) -> None:
     project = post(client, env={"A": "x" * 30_000, "B": "x" * 30_000}).json()["projectId"]
 
     answer = client.patch(f"/v1/projects/{project}", {"env": {"C": "x" * 30_000}})

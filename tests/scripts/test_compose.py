@@ -1,4 +1,4 @@
-"""What docker-compose.yml and Dockerfile promise, read from the files; scripts/compose-trial.sh tries them for real."""
+"""Guarantees of docker-compose.yml and Dockerfile, by their text; scripts/compose-trial.sh runs them."""
 
 import re
 from typing import Any
@@ -14,10 +14,10 @@ pytestmark = pytest.mark.once
 
 Service = dict[str, Any]
 
-# Of a bare installation, or of one process in it: compose decides these itself, inside the containers.
-DECIDED_BY_COMPOSE = {"ARTIFACTS_DIR", "CHEF_DATA_DIR", "DEBUG", "DOCKER_HOST", "REDIS_PORT", "REDIS_URL"}
-DECIDED_BY_COMPOSE |= {"CHEF_ALLOW_ANONYMOUS"}  # it goes with DEBUG
-# These mean something of the host, and reach the containers as a port and a mounted file.
+# Settings of an installation without compose, or of a single process: compose sets these itself.
+SET_BY_COMPOSE = {"ARTIFACTS_DIR", "CHEF_DATA_DIR", "DEBUG", "DOCKER_HOST", "REDIS_PORT", "REDIS_URL"}
+SET_BY_COMPOSE |= {"CHEF_ALLOW_ANONYMOUS"}  # only valid with DEBUG
+# These refer to the host; the containers get a port and a mounted file.
 OF_THE_HOST = {"PORT", "SSL_CERT_FILE"}
 
 
@@ -56,12 +56,12 @@ def environment_of(services: dict[str, Service]) -> set[str]:
 
 
 def mounts(service: Service) -> list[tuple[str, str]]:
-    """(source, target) of each volume; a source such as `${NAME:-/default}` holds colons of its own."""
+    """(source, target) of each volume; a source such as `${NAME:-/default}` contains colons."""
     found = [re.fullmatch(r"((?:\$\{[^}]*}|[^:$])+):((?:\$\{[^}]*}|[^:$])+)(?::ro)?", v) for v in service["volumes"]]
     return [(match[1], match[2]) for match in found if match]
 
 
-# --- What can be reached -----------------------------------------------------------------------------------------
+# --- Networks -----------------------------------------------------------------------------------------
 
 
 def test_only_web_publishes_a_port(services: dict[str, Service]) -> None:
@@ -72,20 +72,20 @@ def test_only_web_publishes_a_port(services: dict[str, Service]) -> None:
     assert not any(service.get("network_mode") == "host" for service in services.values())
 
 
-def test_web_is_published_only_on_this_machine_by_default(services: dict[str, Service]) -> None:
+def test_web_is_published_only_locally_by_default(services: dict[str, Service]) -> None:
     port = services["web"]["ports"][0]
 
     assert port == "${CHEF_BIND:-127.0.0.1}:${PORT:-3001}:3001"
 
 
-def test_database_and_redis_have_no_way_out(compose: dict[str, Any], services: dict[str, Service]) -> None:
+def test_database_and_redis_cannot_reach_the_internet(compose: dict[str, Any], services: dict[str, Service]) -> None:
     reachable = {name: services[name]["networks"] for name in ("postgres", "redis")}
 
     assert reachable == {"postgres": ["data"], "redis": ["data"]}
     assert compose["networks"]["data"] == {"internal": True}
 
 
-def test_web_and_workers_share_no_network_but_the_data(services: dict[str, Service]) -> None:
+def test_web_and_workers_share_only_the_data_network(services: dict[str, Service]) -> None:
     shared = set(services["web"]["networks"]) & set(services["worker"]["networks"])
 
     assert shared == {"data"}
@@ -98,10 +98,10 @@ def test_only_workers_have_the_docker_socket(services: dict[str, Service]) -> No
     assert {name for name, service in services.items() if "group_add" in service} == {"worker"}
 
 
-# --- How containers are made -------------------------------------------------------------------------------------
+# --- Containers ---------------------------------------------------------------------------------------
 
 
-def test_containers_can_do_little(services: dict[str, Service]) -> None:
+def test_containers_have_minimal_privileges(services: dict[str, Service]) -> None:
     for name, service in services.items():
         assert service["cap_drop"] == ["ALL"], name
         assert service["read_only"] is True, name
@@ -110,7 +110,7 @@ def test_containers_can_do_little(services: dict[str, Service]) -> None:
         assert "privileged" not in service, name
 
 
-def test_root_is_only_who_gives_the_folder_away(services: dict[str, Service]) -> None:
+def test_only_the_folder_set_up_runs_as_root(services: dict[str, Service]) -> None:
     roots = {name: service for name, service in services.items() if service.get("user") == "0:0"}
 
     assert set(roots) == {"folders"}
@@ -119,7 +119,7 @@ def test_root_is_only_who_gives_the_folder_away(services: dict[str, Service]) ->
     assert (settings.BASE_DIR / "Dockerfile").read_text().count("\nUSER chef\n") == 1
 
 
-def test_services_that_stay_are_watched_and_restarted(services: dict[str, Service]) -> None:
+def test_permanent_services_are_monitored_and_restarted(services: dict[str, Service]) -> None:
     for name, service in staying(services).items():
         assert service["restart"] == "unless-stopped", name
         assert service["healthcheck"]["test"][0] in {"CMD", "CMD-SHELL"}, name
@@ -129,7 +129,7 @@ def test_services_that_stay_are_watched_and_restarted(services: dict[str, Servic
     assert set(staying(services)) == {"postgres", "redis", "web", "worker", "generator", "sender", "reaper"}
 
 
-def test_services_that_end_are_waited_for(services: dict[str, Service]) -> None:
+def test_one_off_services_are_waited_for(services: dict[str, Service]) -> None:
     awaited = {
         dependency
         for service in services.values()
@@ -141,7 +141,7 @@ def test_services_that_end_are_waited_for(services: dict[str, Service]) -> None:
     assert all("migrate" in services[name]["depends_on"] for name in ("web", "worker", "generator", "sender", "reaper"))
 
 
-def test_images_are_named_with_a_tag(services: dict[str, Service]) -> None:
+def test_images_have_a_tag(services: dict[str, Service]) -> None:
     images = {name: service["image"] for name, service in services.items()}
 
     assert images["postgres"] == "postgres:15-bookworm"
@@ -149,32 +149,32 @@ def test_images_are_named_with_a_tag(services: dict[str, Service]) -> None:
     assert {images[name] for name in set(services) - {"postgres", "redis"}} == {"${CHEF_IMAGE:-chef:local}"}
 
 
-def test_one_service_builds_the_image_of_all(services: dict[str, Service]) -> None:
+def test_one_service_builds_the_image_for_all(services: dict[str, Service]) -> None:
     building = {name for name, service in services.items() if "build" in service}
 
     assert building == {"migrate"}
 
 
-# --- Their settings ----------------------------------------------------------------------------------------------
+# --- Settings -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["SECRET_KEY", "POSTGRES_PASSWORD", "REDIS_PASSWORD", "DOCKER_GID"])
-def test_secrets_are_demanded_with_what_to_do(source: str, name: str) -> None:
+def test_secrets_are_required_with_an_explanation(source: str, name: str) -> None:
     uses = re.findall(rf"\$\{{{name}(\W[^}}]*)?}}", source)
 
     assert [use for use in uses if use.startswith(":?set it in .env")]
     assert not [use for use in uses if use.startswith((":-", "-"))]
 
 
-def test_every_setting_is_passed_on_or_decided(services: dict[str, Service], django_settings: str) -> None:
+def test_every_setting_is_passed_on_or_listed(services: dict[str, Service], django_settings: str) -> None:
     names = set(re.findall(r'\benv(?:_\w+)?\("([A-Z_0-9]+)"', django_settings))
 
-    forgotten = names - environment_of(services) - DECIDED_BY_COMPOSE - OF_THE_HOST
+    missing = names - environment_of(services) - SET_BY_COMPOSE - OF_THE_HOST
 
-    assert not forgotten, "name these in docker-compose.yml, for the services that read them, or decide here why not"
+    assert not missing, "add these to docker-compose.yml for the services that read them, or list here why not"
 
 
-def test_redis_keeps_what_it_has_and_asks_for_a_password(services: dict[str, Service]) -> None:
+def test_redis_is_persistent_and_requires_a_password(services: dict[str, Service]) -> None:
     configuration = services["redis"]["command"][-1].splitlines()
 
     assert "appendonly yes" in configuration
@@ -182,19 +182,19 @@ def test_redis_keeps_what_it_has_and_asks_for_a_password(services: dict[str, Ser
     assert mounts(services["redis"]) == [("redis", "/data")]
 
 
-def test_only_web_pools_its_connections(services: dict[str, Service]) -> None:
+def test_only_web_pools_database_connections(services: dict[str, Service]) -> None:
     pooling = {name for name, service in services.items() if "CHEF_DB_POOL" in service.get("environment", {})}
 
     assert pooling == {"web"}
 
 
-def test_installations_on_one_engine_differ(services: dict[str, Service]) -> None:
+def test_installations_on_one_engine_have_different_labels(services: dict[str, Service]) -> None:
     labels = {services[name]["environment"]["CHEF_INSTALLATION"] for name in ("web", "worker", "reaper")}
 
     assert labels == {"compose-${COMPOSE_PROJECT_NAME:-chef}"}
 
 
-def test_workers_and_engine_see_the_sockets_at_one_path(services: dict[str, Service]) -> None:
+def test_workers_and_engine_see_sockets_at_the_same_path(services: dict[str, Service]) -> None:
     worker = services["worker"]
 
     folder = worker["environment"]["BUILD_DIR"]
@@ -206,7 +206,7 @@ def test_workers_and_engine_see_the_sockets_at_one_path(services: dict[str, Serv
     assert len(default) <= MAX_BUILD_DIR_BYTES
 
 
-def test_workers_may_take_longer_to_stop_than_their_builds(services: dict[str, Service], django_settings: str) -> None:
+def test_workers_have_more_time_to_stop_than_their_builds(services: dict[str, Service], django_settings: str) -> None:
     grace = re.search(r'"CHEF_SHUTDOWN_GRACE_SECONDS", (\d+),', django_settings)
 
     allowed = services["worker"]["stop_grace_period"]
@@ -222,16 +222,16 @@ def test_web_and_workers_share_the_artifacts(services: dict[str, Service]) -> No
     assert "ARTIFACTS_DIR=/srv/artifacts" in (settings.BASE_DIR / "Dockerfile").read_text()
 
 
-# --- The image ---------------------------------------------------------------------------------------------------
+# --- The image ----------------------------------------------------------------------------------------
 
 
-def test_image_holds_the_whole_application_and_nothing_else() -> None:
+def test_image_contains_only_the_whole_application() -> None:
     lines = (settings.BASE_DIR / ".dockerignore").read_text().splitlines()
-    taken = {line.removeprefix("!") for line in lines if line.startswith("!")}
+    included = {line.removeprefix("!") for line in lines if line.startswith("!")}
     apps = {app for app in settings.INSTALLED_APPS if (settings.BASE_DIR / app).is_dir()}
 
     assert "*" in lines
-    assert taken == apps | {"chef", "templates", "static", "manage.py", "requirements.lock", "certs"}
+    assert included == apps | {"chef", "templates", "static", "manage.py", "requirements.lock", "certs"}
 
 
 def test_image_compiles_the_first_process_of_builds_itself() -> None:
@@ -240,7 +240,7 @@ def test_image_compiles_the_first_process_of_builds_itself() -> None:
 
     first_stage, _, last_stage = recipe.rpartition("\nFROM ")
     assert "python -m builds.sandbox.chef_init" in first_stage
-    assert str(compiled) in ignored.splitlines(), "what this machine has compiled stays here"
+    assert str(compiled) in ignored.splitlines(), "locally compiled files are not copied into the image"
     assert "gcc" not in last_stage
 
 

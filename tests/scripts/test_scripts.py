@@ -1,4 +1,4 @@
-"""The two commands' own parts, with real processes: what they start ends with them, and they ask for what is there."""
+"""Parts of the start and test scripts, with real processes."""
 
 import os
 import re
@@ -21,7 +21,7 @@ from scripts.supervisor import Supervisor
 pytestmark = pytest.mark.once
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
-# Tells that it is ready, then ignores SIGTERM.
+# Prints that it is ready, then ignores SIGTERM.
 STUBBORN = [
     sys.executable,
     "-c",
@@ -31,7 +31,7 @@ STUBBORN = [
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
-    """A place whose environment says nothing of Redis, Docker or this installation."""
+    """A place whose environment names no Redis, Docker or installation."""
     services_settings = ("REDIS_URL", "REDIS_HOST", "REDIS_PORT", "REDIS_PASSWORD", "DOCKER_HOST")
     for name in (*services_settings, "BUILD_DIR", "CHEF_INSTALLATION"):
         monkeypatch.delenv(name, raising=False)
@@ -40,8 +40,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
 
 
 @pytest.fixture
-def signals_kept() -> Iterator[None]:
-    """The supervisor takes these over for a whole process, which here is the tests'."""
+def restored_signals() -> Iterator[None]:
+    """Restore the signal handlers that a supervisor replaces in the tests' process."""
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {number: signal.getsignal(number) for number in numbers}
     yield
@@ -58,7 +58,7 @@ def is_alive(pid: int) -> bool:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except FileNotFoundError:
         return False
-    return state != "Z"  # a zombie only waits for its parent to ask
+    return state != "Z"  # a zombie has ended and waits for its parent
 
 
 def test_env_example_lists_every_setting() -> None:
@@ -71,7 +71,7 @@ def test_env_example_lists_every_setting() -> None:
     assert listed <= settings | compose
 
 
-def test_env_file_gives_only_what_it_assigns(tmp_path: Path) -> None:
+def test_env_file_yields_only_assignments(tmp_path: Path) -> None:
     file = tmp_path / ".env"
     file.write_text("# PORT=1\nPORT=2\nexport NAME='a b'\nQUERY=a=b\nnot an assignment\n")
 
@@ -112,7 +112,7 @@ def test_missing_certificates_are_reported(monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.redis
 @pytest.mark.postgres
 @pytest.mark.browser
-def test_nothing_is_missing_once_the_tests_run(place: Place) -> None:
+def test_no_package_is_missing_while_tests_run(place: Place) -> None:
     missing = missing_packages("tests", place.with_environment(DOCKER_HOST=os.environ.get("DOCKER_HOST", "")))
 
     assert missing == {}
@@ -122,7 +122,7 @@ def test_nothing_is_missing_once_the_tests_run(place: Place) -> None:
 @pytest.mark.parametrize(
     ("purpose", "is_root", "is_missing"), [("tests", False, True), ("start", True, True), ("start", False, False)]
 )
-def test_compiler_is_demanded_where_it_can_be_installed(
+def test_compiler_is_required_only_if_it_can_be_installed(
     place: Place, monkeypatch: pytest.MonkeyPatch, purpose: str, is_root: bool, is_missing: bool
 ) -> None:
     monkeypatch.setattr(packages, "program", lambda name: None if name == "gcc" else f"/usr/bin/{name}")
@@ -134,7 +134,7 @@ def test_compiler_is_demanded_where_it_can_be_installed(
 @pytest.mark.parametrize(
     ("body", "code"), [("pass", 0), ("pytest.skip('no Docker')", 1), ("pytest.xfail('some day')", 1)]
 )
-def test_run_with_a_skipped_test_has_not_passed(tmp_path: Path, body: str, code: int) -> None:
+def test_run_with_a_skipped_test_fails(tmp_path: Path, body: str, code: int) -> None:
     (tmp_path / "test_it.py").write_text(f"import pytest\ndef test_it(): {body}\n")
     argv = [sys.executable, "-m", "pytest", "-p", "scripts.no_skips", "-p", "no:django", f"--rootdir={tmp_path}"]
 
@@ -144,7 +144,7 @@ def test_run_with_a_skipped_test_has_not_passed(tmp_path: Path, body: str, code:
     assert ("every test has to run" in done.stdout) == (code == 1)
 
 
-def test_dead_service_is_started_again(place: Place, signals_kept: None) -> None:
+def test_dead_service_is_restarted(place: Place, restored_signals: None) -> None:
     messages: list[str] = []
     sleeper = service(place, SLEEP)
 
@@ -152,15 +152,15 @@ def test_dead_service_is_started_again(place: Place, signals_kept: None) -> None
         supervisor.start(sleeper)
         first = sleeper.pid
         os.kill(first or 0, signal.SIGKILL)
-        came_back = supervisor.watch(lambda: sleeper.is_running and sleeper.pid != first, seconds=10)
+        is_restarted = supervisor.watch(lambda: sleeper.is_running and sleeper.pid != first, seconds=10)
 
-    assert came_back
+    assert is_restarted
     assert len(messages) == 1
     assert "sleeper ended (by signal 9) and is started again in 1 s" in messages[0]
     assert not sleeper.is_running
 
 
-def test_a_service_that_cannot_run_is_given_up_with_its_last_output(place: Place, signals_kept: None) -> None:
+def test_service_that_keeps_failing_is_given_up_with_its_last_output(place: Place, restored_signals: None) -> None:
     messages: list[str] = []
     broken = service(place, [sys.executable, "-c", "raise SystemExit('no such setting')"])
 
@@ -172,7 +172,7 @@ def test_a_service_that_cannot_run_is_given_up_with_its_last_output(place: Place
             supervisor.give_up_after(1)
 
 
-def test_stubborn_service_is_killed_after_its_grace(place: Place) -> None:
+def test_stubborn_service_is_killed_after_its_grace_period(place: Place) -> None:
     stubborn = service(place, STUBBORN, grace=0.5)
     stubborn.start()
     assert until(lambda: "ready" in stubborn.last_output(), seconds=10)
@@ -182,7 +182,7 @@ def test_stubborn_service_is_killed_after_its_grace(place: Place) -> None:
     assert stubborn.exit_code == -signal.SIGKILL
 
 
-def test_services_end_with_a_killed_supervisor(place: Place) -> None:
+def test_services_end_when_their_supervisor_is_killed(place: Place) -> None:
     program = (
         "import sys, time; from pathlib import Path; from scripts.processes import Service\n"
         f"service = Service('sleeper', {SLEEP!r}, log=Path({str(place.log('sleeper'))!r}), environment={{}})\n"
@@ -198,7 +198,7 @@ def test_services_end_with_a_killed_supervisor(place: Place) -> None:
 
 
 @pytest.mark.redis
-def test_own_redis_wants_its_password_and_ends_when_stopped(place: Place) -> None:
+def test_own_redis_requires_its_password_and_ends_when_stopped(place: Place) -> None:
     own, url = redis_server.start(place)
     try:
         with redis.Redis.from_url(url) as client, redis.Redis.from_url(re.sub(r"//.*@", "//", url)) as stranger:
@@ -216,17 +216,17 @@ def test_own_redis_wants_its_password_and_ends_when_stopped(place: Place) -> Non
 def test_own_redis_keeps_its_data_for_the_next_start(place: Place) -> None:
     own, url = redis_server.start(place)
     with redis.Redis.from_url(url) as client:
-        client.set("bell", "rung")
+        client.set("key", "value")
     own.stop()
 
     own, url = redis_server.start(place)
     try:
         with redis.Redis.from_url(url) as client:
-            kept = client.get("bell")
+            kept = client.get("key")
     finally:
         own.stop()
 
-    assert kept == b"rung"
+    assert kept == b"value"
 
 
 @pytest.mark.postgres
@@ -244,7 +244,7 @@ def test_own_postgres_answers_and_ends_when_stopped(place: Place, short_folder: 
         psycopg.connect(url).close()
 
 
-def test_silent_port_is_no_redis_and_no_docker(place: Place) -> None:
+def test_silent_port_is_neither_redis_nor_docker(place: Place) -> None:
     port = free_port()
 
     assert is_free(port)
@@ -253,6 +253,6 @@ def test_silent_port_is_no_redis_and_no_docker(place: Place) -> None:
     assert not docker_engine.answers(f"unix://{place.data}/docker.sock")
 
 
-def test_remote_engine_that_is_silent_is_not_replaced(place: Place) -> None:
+def test_silent_remote_engine_is_not_replaced(place: Place) -> None:
     with pytest.raises(SetupError, match=r"No Docker Engine answers at tcp://127\.0\.0\.1:1\."):
         docker_engine.start(place.with_environment(DOCKER_HOST="tcp://127.0.0.1:1"))

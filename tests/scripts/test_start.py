@@ -1,4 +1,4 @@
-"""`./scripts/start.sh` as a newcomer runs it, in a data folder of its own."""
+"""`./scripts/start.sh` as a new user runs it, in its own data folder."""
 
 import os
 import re
@@ -19,7 +19,7 @@ from scripts.processes import free_port, until
 
 pytestmark = [pytest.mark.once, pytest.mark.docker, pytest.mark.redis, pytest.mark.network, pytest.mark.slow]
 
-# What says how this machine reaches things; all else is start.sh's to find out.
+# How this machine reaches things; start.sh has to find out everything else.
 KEPT = ("PATH", "HOME", "LANG", "DOCKER_HOST", "SSL_CERT_FILE", "RUNTIME_REGISTRY", "PIP_CONFIG_FILE")
 READY = "Chef keeps running at"
 
@@ -30,25 +30,25 @@ class Start:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         kept = {name: os.environ[name] for name in KEPT if name in os.environ}
-        # A port of its own, and no Redis at the usual place: start.sh has to bring one.
+        # An unused port, and no Redis at the usual address: start.sh has to start one.
         own = {"CHEF_DATA_DIR": str(folder), "PORT": str(free_port()), "REDIS_PORT": str(free_port())}
         self.environment = {**kept, **own}
         self.output = folder.with_suffix(".out")
-        self.once_printed = ""
+        self.first_output = ""
 
     @property
     def quickstart(self) -> dict[str, str]:
         return read_env_file(self.folder / "quickstart.env")
 
     def pause(self) -> None:
-        """As staff do, before Chef was stopped."""
+        """Pause the queue, as staff could before Chef was stopped."""
         with closing(sqlite3.connect(self.folder / "chef.sqlite3")) as database, database:
             database.execute(
                 "INSERT INTO builds_queuepause (id, reason, created_at) VALUES (1, 'looking', '2026-01-01 00:00:00')"
             )
 
     def once(self) -> str:
-        """What a run to the end prints; fails the test when its exit code is not 0."""
+        """Run to the end and return what was printed; fails the test if the exit code is not 0."""
         argv = ["./scripts/start.sh", "--once"]
         done = subprocess.run(argv, cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=280)
         assert done.returncode == 0, done.stdout + done.stderr
@@ -56,22 +56,22 @@ class Start:
 
     @contextmanager
     def in_foreground(self) -> Iterator[subprocess.Popen[bytes]]:
-        """A run without the example, once it is ready; it is the caller's to end it."""
+        """A run without the example, ready; the caller may end it."""
         argv = ["./scripts/start.sh", "--no-example"]
         with (
             self.output.open("wb") as output,
             subprocess.Popen(argv, cwd=ROOT, env=self.environment, stdout=output, stderr=output) as process,
         ):
             try:
-                is_ready = until(lambda: READY in self.printed_text or process.poll() is not None, seconds=90)
-                assert is_ready, self.printed_text
-                assert process.poll() is None, self.printed_text
+                is_ready = until(lambda: READY in self.printed or process.poll() is not None, seconds=90)
+                assert is_ready, self.printed
+                assert process.poll() is None, self.printed
                 yield process
             finally:
                 process.terminate()
 
     @property
-    def printed_text(self) -> str:
+    def printed(self) -> str:
         return self.output.read_text()
 
     def processes(self) -> list[int]:
@@ -89,15 +89,15 @@ def _content(path: Path) -> bytes:
 
 @pytest.fixture(scope="module")
 def start() -> Iterator[Start]:
-    """One data folder for all of these tests: the first makes it, the others find it made."""
+    """One data folder for all of these tests, prepared by a first run."""
     with tempfile.TemporaryDirectory(prefix="chef-", dir="/tmp") as folder:
         start = Start(Path(folder) / "data")
-        start.once_printed = start.once()
+        start.first_output = start.once()
         yield start
 
 
 def test_once_builds_the_examples_and_leaves_nothing_running(start: Start) -> None:
-    printed = start.once_printed
+    printed = start.first_output
 
     assert re.findall(r"^(\S+): \d+ files sent", printed, re.MULTILINE) == ["react-ts-vite", "python-package"]
     assert len(re.findall(r"^  completed after", printed, re.MULTILINE)) == 3
@@ -122,15 +122,15 @@ def test_next_start_installs_nothing_and_keeps_token_and_password(start: Start) 
 
     assert code == 0
     assert known == first
-    assert first["CHEF_PASSWORD"] not in start.printed_text
+    assert first["CHEF_PASSWORD"] not in start.printed
     assert (start.folder / "quickstart.env").stat().st_mode & 0o077 == 0
     assert health["status"] == "ok"
-    assert refusal.status_code == 400  # the token is good: only the body is not
-    assert "packages" not in start.printed_text
+    assert refusal.status_code == 400  # the token is valid, the body is not
+    assert "packages" not in start.printed
     assert start.processes() == []
 
 
-def test_busy_folder_taken_port_and_paused_queue_are_reported_and_nothing_outlives_a_kill(start: Start) -> None:
+def test_problems_are_reported_and_no_process_survives_a_kill(start: Start) -> None:
     start.pause()
     with socket.create_server(("127.0.0.1", int(start.environment["PORT"]))) as taken, start.in_foreground() as process:
         port = taken.getsockname()[1]
@@ -142,7 +142,7 @@ def test_busy_folder_taken_port_and_paused_queue_are_reported_and_nothing_outliv
 
         assert second.returncode == 1
         assert f"Chef already runs from {start.folder} (process {process.pid})" in second.stderr
-        assert f"Port {port} is taken: using {start.quickstart['CHEF_URL'].rpartition(':')[2]}." in start.printed_text
-        assert "The queue is paused, so nothing is built." in start.printed_text
+        assert f"Port {port} is taken: using {start.quickstart['CHEF_URL'].rpartition(':')[2]}." in start.printed
+        assert "The queue is paused, so nothing is built." in start.printed
         assert len(running) > 4
         assert until(lambda: start.processes() == [], seconds=40), start.processes()

@@ -1,13 +1,13 @@
-"""The Bun image made from packages: Debian's base, and Bun itself from npm's registry."""
+"""The Bun image, built from packages: a Debian base, and Bun from npm's registry."""
 
 from pathlib import Path
 
 from builds.runtimes.node.image import npm_package
 from builds.runtimes.rootfs import BASE_PACKAGES, RootFilesystem, UnbuildableError, Workshop
 
-# Tools' scripts ask for `node`. The public image has Bun under that name in this folder, and so has ours.
+# Tools' scripts call `node`. The public image has Bun under that name in this folder, and so does ours.
 AS_NODE = "/usr/local/bun-node-fallback-bin"
-# The baseline build runs on processors without AVX2 too.
+# The baseline build also runs on processors without AVX2.
 _PROCESSORS = {"amd64": "x64-baseline", "arm64": "aarch64"}
 
 

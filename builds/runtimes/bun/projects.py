@@ -1,4 +1,4 @@
-"""Plans for Bun projects: a package.json, with the lockfile that Bun wrote or a field that names it."""
+"""Plans for Bun projects: a package.json with Bun's lockfile or with a field that names Bun."""
 
 import json
 import re
@@ -12,7 +12,7 @@ from builds.runtimes.node.versions import is_range, satisfying
 from builds.runtimes.plans import Plan, SourceTree, StrategyRequest, first_line
 from builds.runtimes.runtime import Runtime
 
-LOCKFILES = ("bun.lock", "bun.lockb")  # the second is binary, and of Bun before 1.2
+LOCKFILES = ("bun.lock", "bun.lockb")  # the second is binary, written by Bun before 1.2
 _NAMED = re.compile(r"bun@(?P<version>\d+(?:\.\d+){0,2})(?:\+.*)?")
 
 _OTHER_MANAGERS = re.compile(r"(?:^|[\s&|;(])(?:npm|npx|pnpm|yarn)(?=\s|$)", re.MULTILINE)
@@ -20,7 +20,7 @@ _OTHER_MANAGERS = re.compile(r"(?:^|[\s&|;(])(?:npm|npx|pnpm|yarn)(?=\s|$)", re.
 
 @dataclass(frozen=True)
 class BunInstaller:
-    """Bun as the package manager of a project."""
+    """Bun as a project's package manager."""
 
     lockfile: str | None
     reason: str
@@ -28,7 +28,7 @@ class BunInstaller:
     bootstrap: str | None = None
 
     def install_command(self, *, frozen: bool) -> str:
-        """Installs the dependencies; `frozen` exactly as the lockfile says, failing when that is out of step."""
+        """Installs the dependencies; `frozen`: exactly the lockfile's, failing if it does not match the manifest."""
         return "bun install --frozen-lockfile" if frozen and self.lockfile else "bun install"
 
     def run_command(self, script: str) -> str:
@@ -37,7 +37,7 @@ class BunInstaller:
 
 
 def by_lockfile(tree: SourceTree, dependencies: Mapping[str, str], strategy: StrategyRequest) -> str | None:
-    """The sentence for a project that Bun has locked, unless its manifest or the strategy calls another manager."""
+    """The sentence for a project with Bun's lockfile, unless its manifest or the strategy uses another manager."""
     named = _package_manager(tree)
     if MANIFEST not in tree or (named and not named.startswith("bun@")) or _calls_another(strategy):
         return None
@@ -48,11 +48,11 @@ def by_lockfile(tree: SourceTree, dependencies: Mapping[str, str], strategy: Str
 
 
 def bun_plan(runtime: Runtime, tree: SourceTree, dependencies: Mapping[str, str], strategy: StrategyRequest) -> Plan:
-    """The plan for a folder of Bun's sources. Raises DetectionError."""
+    """The plan for a folder of Bun sources. Raises DetectionError."""
     project = read_project(tree, dependencies)
     version, why_version = _version(runtime, project, strategy)
     lockfile = _lockfile(tree)
-    reason = f"bun, which installs what {lockfile} says." if lockfile else "bun, without a lockfile."
+    reason = f"bun, which installs from {lockfile}." if lockfile else "bun, without a lockfile."
     installer = BunInstaller(lockfile, reason)
     return package_plan(runtime, project, installer, strategy, version=version, why_version=why_version)
 
@@ -62,26 +62,26 @@ def _lockfile(tree: SourceTree) -> str | None:
 
 
 def _calls_another(strategy: StrategyRequest) -> bool:
-    # In scripts of package.json Bun puts itself in their place; commands of the strategy go to the shell.
+    # Bun replaces other managers in scripts of package.json; commands of the strategy go to the shell.
     commands = f"{strategy.install_command or ''}\n{strategy.build_command or ''}"
     return bool(_OTHER_MANAGERS.search(commands))
 
 
 def _package_manager(tree: SourceTree) -> str:
-    """What packageManager in package.json names; empty when it is not there, or the file is broken."""
+    """The manager that packageManager in package.json names; empty if there is none or the file is broken."""
     try:
         manifest = json.loads(tree.text(MANIFEST))
     except (ValueError, RecursionError):
-        return ""  # the plan refuses it, with its line and column
+        return ""  # the plan rejects it, with line and column
     named = manifest.get("packageManager") if isinstance(manifest, dict) else None
     return named if isinstance(named, str) else ""
 
 
 def _version(runtime: Runtime, project: PackageProject, strategy: StrategyRequest) -> tuple[str, str]:
-    """The Bun version and the sentence that says why."""
+    """The Bun version and the reason for it."""
     if strategy.version:
         version = runtime.known_version(strategy.version, source="strategy.version")
-        return version, f"Bun {version}, as the strategy asks."
+        return version, f"Bun {version}, as set in the strategy."
     named = _NAMED.fullmatch(_package_manager(project.tree))
     pins = {project.tree.full_path(".bun-version"): first_line(project.tree.text(".bun-version"))}
     pins["packageManager in package.json"] = named["version"] if named else ""

@@ -15,7 +15,7 @@ from projects.environment import ReservedFor
 
 
 class Bun(Runtime):
-    """Bun installs npm's packages, runs scripts and bundles, and takes Node's place where a tool asks for that."""
+    """Bun installs npm packages, runs scripts, bundles, and stands in for Node where a tool calls it."""
 
     name = "bun"
     title = "Bun"
@@ -28,10 +28,10 @@ class Bun(Runtime):
     source_suffixes = (".js", ".mjs", ".cjs", ".jsx", ".ts", ".tsx", ".vue", ".svelte")
 
     tool_folders = (f"{TOOLS}/node_modules/.bin", image.AS_NODE)
-    variables = {"DO_NOT_TRACK": "1"}  # no reports of crashes: no build reaches where they would go
+    variables = {"DO_NOT_TRACK": "1"}  # no crash reports: builds cannot reach their server
     never_output = ("node_modules", ".git", ".cache", ".parcel-cache")
 
-    package_index = NPM  # Bun reads npm's own names of its settings
+    package_index = NPM  # Bun reads npm's names of these settings
     ca_variables = ("NODE_EXTRA_CA_CERTS",)
     reserved_variables = {
         ReservedFor.PROGRAMS: "BUN_OPTIONS",

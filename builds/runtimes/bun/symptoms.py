@@ -1,4 +1,4 @@
-"""What Bun prints when it fails. The patterns were written against the real output of Bun 1.4."""
+"""What Bun prints when it fails. The patterns were written from the real output of Bun 1.4."""
 
 from builds.verdicts.patterns import FETCH_FAILED, Patterns, symptoms
 
@@ -15,7 +15,7 @@ TOOL_PATTERNS = Patterns(
         *symptoms(
             "dependency_not_found",
             r"^error: GET \S+ - 404$",
-            r"^error: (?P<package>[^\s:]+@[^\s:]+) failed to resolve$",  # with a colon it is no package of a registry
+            r"^error: (?P<package>[^\s:]+@[^\s:]+) failed to resolve$",  # with a colon it is not a registry package
             r"^error: No version matching \"[^\"]+\" found for specifier",
             r"^error: Package \"[^\"]+\" with tag \"[^\"]+\" not found",
         ),
@@ -39,7 +39,7 @@ TOOL_PATTERNS = Patterns(
         ),
     ),
     words=("lock", "json", "expected", "unterminated"),
-    # Bun closes failures with these, and they say nothing about the cause.
+    # Bun ends every failure with these; they do not name the cause.
     noise=(
         r"^error: script \"[^\"]+\" exited with code \d+",
         r"^bun (?:install )?v\d",

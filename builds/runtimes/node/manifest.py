@@ -1,4 +1,4 @@
-"""package.json as a build will see it: the project's own, with the dependencies of the request, or one made of them."""
+"""package.json as the build sees it: the project's, plus the request's dependencies, or one made from them."""
 
 import json
 import re
@@ -19,7 +19,7 @@ _COMMONJS = re.compile(r"\bmodule\.exports\b|\bexports\.\w+\s*=|\brequire\(\s*['
 
 @dataclass(frozen=True)
 class PackageProject:
-    """A project's manifest as the build will see it. `generated` are the files that preparation adds for it."""
+    """A project's manifest as the build sees it. `generated` holds the files that preparation adds."""
 
     tree: SourceTree
     manifest: Mapping[str, Any]
@@ -38,7 +38,7 @@ class PackageProject:
 
     @property
     def has_new_manifest(self) -> bool:
-        """Whether preparation writes package.json, which a lockfile then does not match."""
+        """Whether preparation writes package.json, so that a lockfile does not match it."""
         return MANIFEST in self.generated
 
     @property
@@ -47,13 +47,13 @@ class PackageProject:
 
 
 def read_project(tree: SourceTree, dependencies: Mapping[str, str]) -> PackageProject:
-    """The project of a folder, with the dependencies of the request. Raises DetectionError."""
+    """The project in a folder, with the request's dependencies. Raises DetectionError."""
     if MANIFEST in tree:
         return _given_project(tree, dependencies)
     if not dependencies:
         return PackageProject(tree, {}, False, {}, ())
     manifest = _new_manifest(tree, dependencies)
-    reason = "package.json was made from the dependencies of the request."
+    reason = "package.json was created from the request's dependencies."
     return PackageProject(tree, manifest, False, {MANIFEST: _as_text(manifest)}, (reason,))
 
 
@@ -62,7 +62,7 @@ def _given_project(tree: SourceTree, dependencies: Mapping[str, str]) -> Package
     merged = _merge(manifest, dependencies)
     if merged == manifest:
         return PackageProject(tree, manifest, True, {}, ())
-    reason = "The dependencies of the request were added to package.json, so a lockfile is brought up to date."
+    reason = "The request's dependencies were added to package.json, so the lockfile is updated if there is one."
     return PackageProject(tree, merged, True, {MANIFEST: _as_text(merged)}, (reason,))
 
 
@@ -71,13 +71,13 @@ def _as_text(manifest: Mapping[str, Any]) -> str:
 
 
 def read_manifest(tree: SourceTree) -> dict[str, Any]:
-    """package.json, with what we read of it checked. Raises DetectionError with the line and column of the fault."""
+    """package.json, with the fields that we use validated. Raises DetectionError with line and column of an error."""
     try:
         manifest = json.loads(tree.manifest_text(MANIFEST))
     except json.JSONDecodeError as fault:
         raise tree.malformed(MANIFEST, fault.msg, fault.lineno, fault.colno) from fault
     except (ValueError, RecursionError) as fault:
-        raise tree.invalid(MANIFEST, "it is not well formed") from fault
+        raise tree.invalid(MANIFEST, "it is not valid JSON") from fault
     if not isinstance(manifest, dict):
         raise tree.invalid(MANIFEST, "it must be a JSON object")
     for field in ("scripts", *_KINDS):
@@ -87,14 +87,14 @@ def read_manifest(tree: SourceTree) -> dict[str, Any]:
 
 def _check_texts(tree: SourceTree, field: str, value: object) -> None:
     if not isinstance(value, dict):
-        raise tree.invalid(MANIFEST, f"`{field}` must be an object of texts, not {json.dumps(value)[:60]}")
+        raise tree.invalid(MANIFEST, f"`{field}` must be an object of strings, not {json.dumps(value)[:60]}")
     for name, text in value.items():
         if not isinstance(text, str):
-            raise tree.invalid(MANIFEST, f"`{field}.{name}` must be a text, not {json.dumps(text)[:60]}")
+            raise tree.invalid(MANIFEST, f"`{field}.{name}` must be a string, not {json.dumps(text)[:60]}")
 
 
 def _merge(manifest: Mapping[str, Any], dependencies: Mapping[str, str]) -> dict[str, Any]:
-    """The manifest with the request's dependencies. One that stands there already keeps its kind."""
+    """The manifest with the request's dependencies. One that is listed already stays in its section."""
     merged = {**manifest, **{kind: dict(manifest[kind]) for kind in _KINDS[:2] if kind in manifest}}
     for name, version in dependencies.items():
         kind = "devDependencies" if name in merged.get("devDependencies", {}) else "dependencies"
@@ -105,7 +105,7 @@ def _merge(manifest: Mapping[str, Any], dependencies: Mapping[str, str]) -> dict
 def _new_manifest(tree: SourceTree, dependencies: Mapping[str, str]) -> dict[str, Any]:
     wanted = dict(dependencies)
     if "webpack" in wanted:
-        wanted.setdefault("webpack-cli", "*")  # webpack asks at the terminal for it, and a build has none
+        wanted.setdefault("webpack-cli", "*")  # without it webpack prompts on the terminal, and a build has none
     manifest: dict[str, Any] = {"name": "app", "private": True, "version": "0.0.0"}
     script = build_script(tree, wanted)
     if _is_esm(tree, wanted, bundled=script is not None):
@@ -116,8 +116,8 @@ def _new_manifest(tree: SourceTree, dependencies: Mapping[str, str]) -> dict[str
 
 
 def _is_esm(tree: SourceTree, dependencies: Mapping[str, str], *, bundled: bool) -> bool:
-    """Whether Node should read plain .js files as ES modules. A bundler reads the sources itself; its configuration
-    at the top is Node's."""
+    """Whether Node should read plain .js files as ES modules. A bundler parses the sources itself, but Node reads
+    its configuration at the top level."""
     names = [name for name in tree.with_suffix(".js") if not bundled or "/" not in name]
     sources = [tree.text(name) for name in names]
     if any(_COMMONJS.search(source) for source in sources):

@@ -1,7 +1,7 @@
-"""Where Node's build tools write, and which command starts them when a project does not say.
+"""Where Node's build tools write, and the command that runs them if a project does not define one.
 
-The candidates only order the search: what is not there is passed over, so a guess that is wrong costs nothing unless
-the folder exists for another reason.
+The candidates only order the search: missing folders are skipped, so a wrong guess costs nothing unless the folder
+exists for another reason.
 """
 
 import json
@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from builds.runtimes.plans import SourceTree
 
-# Framework or tool → where it writes, the most wanted first. A framework comes before the bundler that it uses.
+# Framework or tool → where it writes, the best first. A framework comes before the bundler that it uses.
 _OUTPUTS: Mapping[str, tuple[str, ...]] = {
     "next": ("out", ".next/standalone", ".next"),
     "nuxt": (".output/public", "dist", ".output"),
@@ -30,7 +30,7 @@ _OUTPUTS: Mapping[str, tuple[str, ...]] = {
     "parcel": ("dist",),
     "webpack": ("dist",),
 }
-# `public` last: most tools read it rather than write it.
+# `public` comes last: most tools read from it.
 _DEFAULT_OUTPUTS = ("dist", "build", "out", ".output/public", "public")
 _SERVABLE = ("dist", "build", "out", "public")
 
@@ -60,22 +60,22 @@ _SCRIPT_FILE = re.compile(r"(?:--outfile|--file|-o)[= ](['\"]?)(?P<path>[\w./-]+
 
 
 def output_candidates(tree: SourceTree, dependencies: Collection[str], script: str | None) -> tuple[str, ...]:
-    """Folders that the build may write, relative to the tree's root, the likeliest first."""
+    """Folders that the build may write to, relative to the tree's root, the likeliest first."""
     found = [*_configured(tree, dependencies, script or "")]
     found += [path for name, paths in _OUTPUTS.items() if name in dependencies for path in paths]
     found += _DEFAULT_OUTPUTS
-    # The folder itself is always there: anywhere but at the end it would hide all the others.
+    # The folder itself always exists, so it must come last or it would hide the others.
     inside = [path for path in found if path != "."]
     return tuple(dict.fromkeys([*inside, *(path for path in found if path == ".")]))
 
 
 def present_output(tree: SourceTree) -> str | None:
-    """A folder of finished files that came with the project."""
+    """A folder of ready-made output that is part of the project."""
     return next((name for name in _SERVABLE if tree.has_folder(name)), None)
 
 
 def build_script(tree: SourceTree, dependencies: Collection[str]) -> str | None:
-    """The script that builds a project without a package.json of its own, when its tool is known."""
+    """The build script for a project without package.json, if its tool is known."""
     for name, script in _BUILD_COMMANDS.items():
         if name in dependencies:
             return script
@@ -94,7 +94,7 @@ def _config_file(tree: SourceTree, stem: str) -> str | None:
 
 
 def _configured(tree: SourceTree, dependencies: Collection[str], script: str) -> Iterator[str]:
-    """What the tool's own configuration says, where that is plain to see."""
+    """Output folders from the tool's own configuration, where simple patterns can find them."""
     paths = [match["path"] for match in _SCRIPT_FOLDER.finditer(script)]
     paths += [posixpath.dirname(match["path"]) or "." for match in _SCRIPT_FILE.finditer(script)]
     for tool, stem in _CONFIGS.items():
@@ -121,7 +121,7 @@ def _angular_paths(tree: SourceTree) -> Iterator[str]:
         projects = json.loads(tree.text("angular.json"))["projects"]
         options = {name: project["architect"]["build"].get("options", {}) for name, project in projects.items()}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return  # Angular reports its own configuration better
+        return  # Angular reports errors in its configuration better
     for name, option in options.items():
         path = option.get("outputPath", f"dist/{name}")
         base = path.get("base", f"dist/{name}") if isinstance(path, dict) else path
@@ -130,7 +130,7 @@ def _angular_paths(tree: SourceTree) -> Iterator[str]:
 
 
 def _within(paths: Iterable[str]) -> Iterator[str]:
-    """The paths in plain form, without those that lead out of the project or are none."""
+    """The normalized paths, without invalid ones and those outside the project."""
     for path in paths:
         plain = posixpath.normpath(path.replace("\\", "/"))
         if not plain.startswith(("/", "../")) and plain != ".." and len(plain) <= 240 and plain.isprintable():

@@ -1,4 +1,4 @@
-"""Plans for projects with a package.json, or with dependencies that a request names without one."""
+"""Plans for projects with a package.json, or without one if the request names dependencies."""
 
 from collections.abc import Mapping
 
@@ -56,18 +56,18 @@ def _installation(project: PackageProject, manager: PackageManager, strategy: St
 def _build(
     project: PackageProject, manager: PackageManager, strategy: StrategyRequest
 ) -> tuple[str | None, tuple[str, ...], str]:
-    """The build command, the candidates for outputs, and the sentence that says why."""
+    """The build command, the output candidates, and the reason."""
     script = project.scripts.get("build")
     candidates = output_candidates(project.tree, project.dependencies, strategy.build_command or script)
     if strategy.build_command is not None:
-        return command(strategy.build_command, None), candidates, "The strategy says how to build."
+        return command(strategy.build_command, None), candidates, "The strategy sets the build command."
     if script is not None:
         return manager.run_command("build"), candidates, f"package.json has a build script: {script}"
     if strategy.outputs:
-        return None, (), "There is no build script, and the strategy names the outputs: nothing is built."
+        return None, (), "There is no build script, and the strategy names the outputs, so nothing is built."
     if folder := present_output(project.tree):
-        return None, (folder,), f"There is no build script, and {folder} is there already: nothing is built."
+        return None, (folder,), f"There is no build script, and {folder} exists already, so nothing is built."
     if not project.is_given:
-        return None, (".",), "No build tool is known among the dependencies: the files are the output as they are."
-    # The package manager itself says that the script is missing, and which ones there are.
-    return manager.run_command("build"), candidates, "Nothing says how to build: package.json has no build script."
+        return None, (".",), "The dependencies include no known build tool, so the files are the output."
+    # The package manager reports that the script is missing, and lists the existing ones.
+    return manager.run_command("build"), candidates, "package.json has no build script, so the build will fail."

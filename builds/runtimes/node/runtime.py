@@ -36,7 +36,7 @@ class Node(Runtime):
 
     package_index = NPM
     index_query = "npm config get registry; yarn config get registry || true"
-    proxy_variables = ("YARN_HTTP_PROXY", "YARN_HTTPS_PROXY")  # Yarn from version 2 on reads its own names alone
+    proxy_variables = ("YARN_HTTP_PROXY", "YARN_HTTPS_PROXY")  # Yarn from version 2 on reads only these names
     ca_variables = ("NODE_EXTRA_CA_CERTS", "npm_config_cafile")
     reserved_variables = {
         ReservedFor.PROGRAMS: "NODE_OPTIONS",

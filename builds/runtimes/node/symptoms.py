@@ -1,6 +1,6 @@
 """What the tools of Node projects print when they fail.
 
-Most patterns were written against the tool's real output: npm 9 to 12, pnpm 8 to 12, Yarn 1 and 4, tsc 5 and 7,
+Most patterns were written from the tools' real output: npm 9 to 12, pnpm 8 to 12, Yarn 1 and 4, tsc 5 and 7,
 vue-tsc, svelte-check, Vite 6 and 8, Rollup, esbuild, webpack, Node.
 """
 
@@ -69,7 +69,7 @@ NPM_AND_OTHERS = Patterns(
         ),
     ),
     words=(*("lock", "json", "unexpected", "expected", "conflict", "not in", "no match", "no candidates"),),
-    # npm closes every failure with these, and they say nothing about the cause.
+    # npm ends every failure with these; they do not name the cause.
     noise=(
         _NPM + r"(?:A complete log|code \d+$|path |command |workspace |location |Lifecycle script|errno|syscall|\s*$)",
         "ELIFECYCLE",
@@ -78,7 +78,7 @@ NPM_AND_OTHERS = Patterns(
 
 _TYPESCRIPT = {"checker": "TypeScript"}
 
-# Whichever package manager calls them.
+# Tools that any of the package managers may run.
 WEB_TOOLS = Patterns(
     symptoms=(
         *symptoms(

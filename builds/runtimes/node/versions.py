@@ -1,4 +1,4 @@
-"""Which Node version a project asks for, and which of ours that means."""
+"""Which Node version a project asks for, and which available version matches it."""
 
 import re
 from collections.abc import Mapping
@@ -17,10 +17,10 @@ _NEWEST = {"node", "stable", "current", "latest", "lts", "lts/*", "lts/-0"}
 
 
 def choose_version(runtime: Runtime, project: PackageProject, strategy: StrategyRequest) -> tuple[str, str]:
-    """The version and the sentence that says why. Raises DetectionError for one that there is not."""
+    """The version and the reason for it. Raises DetectionError if it is not available."""
     if strategy.version:
         version = runtime.known_version(strategy.version, source="strategy.version")
-        return version, f"Node {version}, as the strategy asks."
+        return version, f"Node {version}, as set in the strategy."
     for name in (".nvmrc", ".node-version"):
         if wanted := first_line(project.tree.text(name)):
             return _pinned(runtime, wanted, project.tree.full_path(name))
@@ -39,7 +39,7 @@ def _field(manifest: Mapping[str, Any], name: str) -> Any:
 
 
 def _pinned(runtime: Runtime, wanted: str, source: str) -> tuple[str, str]:
-    """Our version for `v20`, `20.11.1`, `lts/iron`, `lts/*` or `node`, and the sentence that says why."""
+    """The available version for `v20`, `20.11.1`, `lts/iron`, `lts/*` or `node`, and the reason for it."""
     name = wanted.lower()
     line = runtime.versions[-1] if name in _NEWEST else _LTS.get(name.removeprefix("lts/"), name)
     version = runtime.known_version(line, source=source)
@@ -47,7 +47,7 @@ def _pinned(runtime: Runtime, wanted: str, source: str) -> tuple[str, str]:
 
 
 def satisfying(runtime: Runtime, wanted: str, *, source: str) -> str:
-    """Our default if the range allows it, else the newest that it allows. Raises DetectionError when it allows none."""
+    """The default if the range allows it, else the newest that it allows. Raises DetectionError if it allows none."""
     allowed = [version for version in runtime.versions if _is_allowed(version, wanted)]
     if not allowed:
         raise runtime.unsupported_version(wanted, source=source)
@@ -55,15 +55,15 @@ def satisfying(runtime: Runtime, wanted: str, *, source: str) -> str:
 
 
 def _is_allowed(version: str, wanted: str) -> bool:
-    # The image has the newest of its line, whatever that is by now; a range that names an older one means its line.
+    # The image has the newest release of its line, which we do not know; a range naming an older one means its line.
     named = re.findall(rf"(?<![\d.]){version}(?:\.\d+){{0,2}}", wanted)
     probes = [f"{version}.999.999", *(".".join((*each.split("."), "0", "0")[:3]) for each in named)]
     return any(_satisfies(probe, wanted) for probe in probes)
 
 
 def is_range(text: str) -> bool:
-    """Whether npm takes the text for a range of versions."""
-    # npm ignores what is no range, and so do we; its own limit on the length keeps patterns from running away.
+    """Whether npm accepts the text as a version range."""
+    # npm ignores invalid ranges, and so do we; npm's length limit also bounds the time of pattern matching.
     return len(text) <= 256 and nodesemver.valid_range(text, loose=True) is not None
 
 

@@ -1,4 +1,4 @@
-"""The index that pip on this machine is set up to use."""
+"""The package index that pip on this machine is configured to use."""
 
 import ast
 import os
@@ -7,7 +7,7 @@ import sys
 
 from builds.runtimes.package_index import IndexSettings, PackageIndex, http_urls, tool_output
 
-# pip has no command that tells its default; its own modules say where the index is, and where the index's files are.
+# pip has no command that prints its default; its own modules hold the URLs of the index and of its files.
 _DEFAULT = (
     "from pip._internal.models.index import PyPI; print(PyPI.simple_url); print('https://' + PyPI.file_storage_domain)"
 )
@@ -15,7 +15,7 @@ QUERY = f'python -c "{_DEFAULT}"'
 
 
 class PythonIndex(PackageIndex):
-    """The index of Python's packages, with further indexes and the hosts that pip trusts without a certificate."""
+    """The index of Python packages, with extra indexes and the hosts that pip trusts without a certificate."""
 
     name = "pip"
     options = ("extra", "trusted")
@@ -42,7 +42,7 @@ class PythonIndex(PackageIndex):
 
 
 def _configuration() -> dict[str, str]:
-    """pip's own settings by option, the strongest source last: its files, their `install` section, the environment."""
+    """pip's settings by option; later sources win: its files, their `install` section, the environment."""
     found: dict[str, str] = {}
     lines = _pip_output("-m", "pip", "config", "list").splitlines()
     for section in ("global", "install", ":env:"):
@@ -51,14 +51,14 @@ def _configuration() -> dict[str, str]:
             if name.startswith(f"{section}."):
                 found[name.removeprefix(f"{section}.")] = _unquoted(value)
     if not lines:
-        # Without pip on this machine, its variables are still meant for the pip in the image.
+        # Without pip on this machine, its variables still apply to the pip in the image.
         options = ("index-url", "extra-index-url", "trusted-host")
         found = {option: os.environ.get(f"PIP_{option.upper().replace('-', '_')}", "") for option in options}
     return found
 
 
 def _pip_output(*arguments: str) -> str:
-    """What pip says in the first interpreter that has it: an environment made by other tools has none."""
+    """The output of pip from the first interpreter that has it: some virtual environments have none."""
     for python in dict.fromkeys(filter(None, (sys.executable, shutil.which("python3"), shutil.which("python")))):
         if output := tool_output([python, *arguments]):
             return output

@@ -1,4 +1,4 @@
-"""Plans for Python projects: a package that becomes a wheel, or a folder of sources that runs with its dependencies."""
+"""Plans for Python projects: a package built into a wheel, or a folder of sources bundled with its dependencies."""
 
 import contextlib
 import json
@@ -17,7 +17,7 @@ from builds.runtimes.runtime import Runtime
 
 _OTHER_MANIFESTS = ("setup.py", "setup.cfg", "requirements.txt", "Pipfile")
 MANIFESTS = ("pyproject.toml", *_OTHER_MANIFESTS)
-# Beside the sources rather than among them: the build lays both into one folder.
+# Outside the sources: the build copies both into one folder.
 DEPENDENCIES = f"{TOOLS}/deps"
 
 _MAX_RANGE_CHARS = 256
@@ -25,18 +25,18 @@ _TOML_FAULT = re.compile(r"^(?P<problem>.*?) \(at line (?P<line>\d+), column (?P
 
 
 def has_manifest(tree: SourceTree) -> bool:
-    """Whether the folder says that it is a Python project. Raises DetectionError for a broken pyproject.toml."""
+    """Whether the folder has a Python manifest. Raises DetectionError for a broken pyproject.toml."""
     return is_package(tree) or any(name in tree for name in _OTHER_MANIFESTS)
 
 
 def is_package(tree: SourceTree) -> bool:
-    """Whether there is a package to build. A pyproject.toml that only configures tools makes none."""
+    """Whether there is a package to build. A pyproject.toml that only configures tools does not count."""
     pyproject = read_toml(tree, "pyproject.toml") if "pyproject.toml" in tree else {}
     return "project" in pyproject or "build-system" in pyproject or "setup.py" in tree or _declares_package(tree)
 
 
 def _declares_package(tree: SourceTree) -> bool:
-    # Linters keep their settings in setup.cfg too.
+    # Linters also keep their settings in setup.cfg.
     return bool(re.search(r"^\[(?:metadata|options)\]", tree.text("setup.cfg"), re.MULTILINE))
 
 
@@ -65,7 +65,7 @@ _Parts = tuple[str | None, str, dict[str, str], str]
 
 def _package_plan(tree: SourceTree) -> _Parts:
     name = "pyproject.toml" if "pyproject.toml" in tree and "setup.py" not in tree else "setup.py"
-    # The sealed phase cannot fetch what an isolated build would: installation gets it, and the build goes without one.
+    # An isolated build would download its requirements, but the build phase has no network: installation gets them.
     install = f"python -m pip install build && python {TOOLBOX}/python_requires.py"
     how = f"{name} describes a package, so it is built into a wheel and a source archive in dist."
     return install, "python -m build --no-isolation", {}, how
@@ -75,14 +75,14 @@ def _folder_plan(tree: SourceTree, dependencies: Mapping[str, str]) -> _Parts:
     generated = _requirements(tree, dependencies)
     build = f"python {TOOLBOX}/assemble.py"
     if not generated and "requirements.txt" not in tree:
-        return None, build, {}, "There is no manifest, so the sources are checked and laid into dist as they are."
+        return None, build, {}, "There is no manifest, so the sources are checked and copied to dist."
     install = f"PIP_USER=0 python -m pip install --target {DEPENDENCIES} -r requirements.txt"
-    how = "requirements.txt names the dependencies, so they and the sources are laid into dist, ready to run."
+    how = "requirements.txt names the dependencies, so they and the sources are copied to dist, ready to run."
     return install, build, generated, how
 
 
 def _requirements(tree: SourceTree, dependencies: Mapping[str, str]) -> dict[str, str]:
-    """The requirements.txt that preparation adds, when what is given does not stand there already."""
+    """The requirements.txt that preparation writes, if there are dependencies that it does not list already."""
     present = tree.text("requirements.txt").splitlines()
     named = _names(present)
     added = [
@@ -99,7 +99,7 @@ def _names(lines: Iterable[str]) -> set[str]:
 
 
 def _requirement(name: str, version: str) -> str:
-    """`requests` and `2.31.0`, `>=2`, `^2.31`, `*` or nothing as a line of requirements.txt. Raises DetectionError."""
+    """A line of requirements.txt for a name and `2.31.0`, `>=2`, `^2.31`, `*` or nothing. Raises DetectionError."""
     wanted = version.strip()
     if wanted in {"", "*", "latest"}:
         wanted = ""
@@ -110,7 +110,7 @@ def _requirement(name: str, version: str) -> str:
     try:
         requirement = Requirement(f"{name} {wanted}")
     except InvalidRequirement as fault:
-        raise SourceTree({}).invalid("dependencies", f"{name} {version!r} is no Python requirement") from fault
+        raise SourceTree({}).invalid("dependencies", f"{name} {version!r} is not a valid Python requirement") from fault
     return str(requirement)
 
 
@@ -118,16 +118,16 @@ def _next_major(version: str) -> str:
     try:
         return str(Version(version).major + 1)
     except InvalidVersion:
-        return version  # the requirement is then refused as a whole
+        return version  # the whole requirement is rejected then
 
 
 def _pipfile_requirements(tree: SourceTree) -> list[str]:
-    """The lines of requirements.txt that a Pipfile, or better its lock, stands for."""
+    """The lines of requirements.txt for a Pipfile.lock, or for a Pipfile without one."""
     if "Pipfile.lock" in tree:
         try:
             packages = json.loads(tree.manifest_text("Pipfile.lock"))["default"]
         except (ValueError, KeyError, TypeError, RecursionError) as fault:
-            raise tree.invalid("Pipfile.lock", "it is not what pipenv writes") from fault
+            raise tree.invalid("Pipfile.lock", "it is not a lockfile of Pipenv") from fault
     else:
         packages = read_toml(tree, "Pipfile").get("packages", {})
     return [_pipfile_line(name, wanted) for name, wanted in packages.items()]
@@ -142,10 +142,10 @@ def _pipfile_line(name: str, wanted: Any) -> str:
 
 
 def _version(runtime: Runtime, tree: SourceTree, strategy: StrategyRequest) -> tuple[str, str]:
-    """The Python version and the sentence that says why."""
+    """The Python version and the reason for it."""
     if strategy.version:
         version = runtime.known_version(strategy.version, source="strategy.version")
-        return version, f"Python {version}, as the strategy asks."
+        return version, f"Python {version}, as set in the strategy."
     for name in (".python-version", "runtime.txt"):
         wanted = first_line(tree.text(name)).removeprefix("python-")
         if wanted:
@@ -171,16 +171,16 @@ def _specifiers(tree: SourceTree, wanted: str) -> SpecifierSet:
     if len(wanted) <= _MAX_RANGE_CHARS:
         with contextlib.suppress(InvalidSpecifier):
             return SpecifierSet(wanted)
-    raise tree.invalid("pyproject.toml", f"requires-python {wanted[:60]!r} is no version range")
+    raise tree.invalid("pyproject.toml", f"requires-python {wanted[:60]!r} is not a version range")
 
 
 def _probes(version: str, wanted: str) -> list[str]:
-    """Versions of one release line to try a range with: its newest, whatever that is, and those the range names."""
+    """Versions of one release line to test a range with: a very high one, and those that the range names."""
     return [f"{version}.999", *re.findall(rf"\b{re.escape(version)}\.\d+", wanted)]
 
 
 def read_toml(tree: SourceTree, path: str) -> dict[str, Any]:
-    """A TOML file of the project. Raises DetectionError with the line and column of the fault."""
+    """A TOML file of the project. Raises DetectionError with line and column of an error."""
     try:
         return tomllib.loads(tree.manifest_text(path))
     except tomllib.TOMLDecodeError as fault:
@@ -190,4 +190,4 @@ def read_toml(tree: SourceTree, path: str) -> dict[str, Any]:
         lines = tree.text(path).count("\n") + 1
         raise tree.malformed(path, str(fault).replace(" (at end of document)", ""), lines, 1) from fault
     except (ValueError, RecursionError) as fault:
-        raise tree.invalid(path, "it is not well formed") from fault
+        raise tree.invalid(path, "it is not valid TOML") from fault

@@ -16,7 +16,7 @@ _WEB_SUFFIXES = (".js", ".jsx", ".ts", ".tsx", ".mjs", ".vue", ".html")
 
 
 class Python(Runtime):
-    """Python with pip: packages become wheels, other sources a folder that runs with its dependencies."""
+    """Python with pip: packages become wheels; other sources are bundled with their dependencies."""
 
     name = "python"
     title = "Python"

@@ -1,4 +1,4 @@
-"""What Python, pip and `build` print when they fail. The patterns were written against their real output."""
+"""What Python, pip and `build` print when they fail. The patterns were written from their real output."""
 
 from builds.verdicts.patterns import FETCH_FAILED, Patterns, symptoms
 
@@ -31,7 +31,7 @@ TOOL_PATTERNS = Patterns(
             "dependency_not_found",
             r"Could not find a version that satisfies the requirement (?P<package>.+?) \((?!from versions: none)",
         ),
-        # pip says of an index that it cannot reach only that the index has no versions.
+        # If pip cannot reach an index, it only says that there are no versions.
         *symptoms(
             "dependency_not_found",
             r"Could not find a version that satisfies the requirement (?P<package>.+?) \(from versions: none\)",

@@ -3,23 +3,23 @@
  *
  *     chef-init --deadline SECONDS [--forward SOCKET:PORT] -- /PATH/TO/COMMAND [ARGUMENT...]
  *
- * It runs the command and ends as the command ends. Meanwhile it
- *   - reaps what the command orphans, so that zombies do not use up the limit on processes;
- *   - passes SIGTERM, SIGINT and SIGHUP on to the command's process group;
- *   - ends at the deadline whatever still runs, also when nobody outside is alive to do so;
- *   - with --forward, gives package managers, which know proxies by host and port only, the port PORT on 127.0.0.1,
- *     and carries what is said there to the proxy's unix socket, byte by byte and in both directions.
+ * It runs the command and exits as the command does. Meanwhile it
+ *   - reaps orphaned processes, so that zombies do not use up the process limit;
+ *   - forwards SIGTERM, SIGINT and SIGHUP to the command's process group;
+ *   - ends everything at the deadline, even if the worker outside is dead;
+ *   - with --forward, listens on 127.0.0.1:PORT for package managers that support proxies only by host and port, and
+ *     copies bytes between these connections and the proxy's unix socket in both directions.
  *
- * When the first process of a PID namespace ends, the kernel kills every other one in it; and from inside, the first
- * process can be neither killed nor stopped. Started elsewhere, as the tests do, it kills the command's process group.
+ * When the first process of a PID namespace ends, the kernel kills all others in it, and no process inside can kill or
+ * stop the first one. When it is not the first process, as in the tests, it kills the command's process group.
  *
  * The command is a path: PATH is not searched, because a build may write to the folders on it.
  *
- * Exit codes: the command's own; 128 + N when signal N killed it; 124 at the deadline; 127 when there is no such
- * command and 126 when it cannot be run; 70 when the port cannot be had; 64 when called wrongly. A command may end with
- * any of these by itself, so whether its time was over is for the caller's own clock to say.
+ * Exit codes: the command's own; 128 + N if signal N killed it; 124 at the deadline; 127 if the command does not exist
+ * and 126 if it cannot be run; 70 if the port is not available; 64 for wrong usage. A command may exit with any of
+ * these itself, so the caller must use its own clock to find out whether the deadline has passed.
  *
- * It is linked statically, so that it runs in an image with nothing in it, and no LD_PRELOAD of a build reaches it.
+ * It is linked statically, so that it runs in an empty image, and a build's LD_PRELOAD does not affect it.
  */
 
 #define _GNU_SOURCE
@@ -54,22 +54,22 @@ enum {
     MAX_CONNECTIONS = 512,    /* more wait in the listener's backlog */
     BUFFER_BYTES = 16 * 1024, /* each way; all buffers together: 16 MiB, of which only used pages count */
     BACKLOG = 1024,
-    PAUSE_MS = 50, /* until the next try to accept, where something had run out */
+    PAUSE_MS = 50, /* until the next accept after running out of resources */
     MAX_SECONDS = 10 * 1000 * 1000,
 };
 
 struct options {
     int64_t milliseconds;
     struct sockaddr_un proxy;
-    int port; /* 0: nothing is forwarded */
+    int port; /* 0: no forwarding */
     char **command;
 };
 
-/* What one side of a connection sends to the other. Read only when empty, so a slow receiver holds back its sender. */
+/* One direction of a connection. It is read only when empty, so that a slow receiver slows down its sender. */
 struct flow {
-    size_t start, end; /* bytes[start..end) are still to be sent */
+    size_t start, end; /* bytes[start..end) remain to be sent */
     bool ended;        /* no more will be read */
-    bool closed;       /* the end has been passed on, or the receiver takes no more */
+    bool closed;       /* the end was forwarded, or the receiver accepts no more */
     unsigned char bytes[BUFFER_BYTES];
 };
 
@@ -80,7 +80,7 @@ struct connection {
     struct flow flow[2];
 };
 
-/* Not on the heap: the bound on memory can be read here, and nothing has to be freed. */
+/* Static rather than on the heap: memory is bounded, and nothing has to be freed. */
 static struct connection connections[MAX_CONNECTIONS];
 static struct pollfd polled[2 + 2 * MAX_CONNECTIONS];
 
@@ -106,7 +106,7 @@ static int64_t parse_deadline(const char *text)
 {
     char *end;
     double seconds = strtod(text, &end);
-    if (end == text || *end != '\0' || !(seconds > 0 && seconds <= MAX_SECONDS)) /* "nan" fails here, too */
+    if (end == text || *end != '\0' || !(seconds > 0 && seconds <= MAX_SECONDS)) /* "nan" fails here too */
         refuse("--deadline takes a number of seconds above 0");
     return (int64_t)(seconds * 1000) + 1;
 }
@@ -141,12 +141,12 @@ static struct options parse(int argc, char **argv)
         else if (option == 'f')
             parse_forward(optarg, &options);
         else
-            refuse(option == ':' ? "an option lacks its value" : "unknown option");
+            refuse(option == ':' ? "an option has no value" : "unknown option");
     }
     if (options.milliseconds == 0)
-        refuse("--deadline is missing: nothing may run for ever");
+        refuse("--deadline is required");
     if (argv[optind] == NULL || argv[optind][0] != '/')
-        refuse("the command must be a path that begins with a slash");
+        refuse("the command must be an absolute path");
     options.command = argv + optind;
     return options;
 }
@@ -166,7 +166,7 @@ static pid_t start(char **command, const sigset_t *mask)
         dprintf(STDERR_FILENO, "chef-init: cannot run %s: %s\n", command[0], strerror(error));
         _exit(error == ENOENT ? EXIT_NOT_FOUND : EXIT_CANNOT_RUN);
     }
-    setpgid(pid, pid); /* in both processes, so that it holds whichever runs first */
+    setpgid(pid, pid); /* in both processes, since either may run first */
     return pid;
 }
 
@@ -177,7 +177,7 @@ static _Noreturn void leave(pid_t command, int code)
     _exit(code);
 }
 
-/* Collect every child that has ended, orphans included; leave if the command is among them. */
+/* Reap every child that has ended, including orphans; exit if the command is among them. */
 static void reap(pid_t command)
 {
     int status;
@@ -216,13 +216,13 @@ static int listen_on(int port)
     return listener;
 }
 
-/* Whether something has run out that a connection's end, or a moment's patience, gives back. */
+/* Whether a resource has run out that becomes available when a connection ends or after a moment. */
 static bool is_shortage(int error)
 {
     return error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM || error == EAGAIN;
 }
 
-/* A socket to the proxy, or -1. On a unix socket this never waits: EAGAIN says that the proxy's backlog is full. */
+/* A socket to the proxy, or -1. Never blocks: on a unix socket EAGAIN means that the proxy's backlog is full. */
 static int connect_to(const struct sockaddr_un *proxy)
 {
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
@@ -252,8 +252,8 @@ static void report_once(const char *path, int error)
 }
 
 /*
- * Accept the client that waits, and connect it. False when something has run out: it then stays in the backlog.
- * The proxy comes first, since a client that has been accepted cannot be put back.
+ * Accept a waiting client and connect it. False if a resource has run out: the client then stays in the backlog.
+ * The proxy is connected first, since an accepted client cannot be put back.
  */
 static bool accept_client(int listener, const struct sockaddr_un *proxy)
 {
@@ -266,13 +266,13 @@ static bool accept_client(int listener, const struct sockaddr_un *proxy)
         if (server < 0)
             report_once(proxy->sun_path, error);
         if (client >= 0)
-            close(client); /* the proxy has gone: better a closed connection than a silent one */
+            close(client); /* the proxy has gone: close the connection rather than leave it hanging */
         if (server >= 0)
             close(server);
         return !has_run_out;
     }
     int yes = 1;
-    setsockopt(client, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes); /* handshakes are small and each side waits */
+    setsockopt(client, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes); /* small handshake messages must not be delayed */
     struct connection *connection = free_slot();
     connection->used = true;
     connection->fd[0] = client;
@@ -290,7 +290,7 @@ static bool is_passing(int error)
     return error == EAGAIN || error == EINTR;
 }
 
-/* Move what can be moved from one side to the other; pass the end on when there is no more. */
+/* Copy what is available from one side to the other, and forward the end. */
 static void carry(struct connection *connection, int side)
 {
     struct flow *flow = &connection->flow[side];
@@ -305,7 +305,7 @@ static void carry(struct connection *connection, int side)
         ssize_t count = send(to, flow->bytes + flow->start, flow->end - flow->start, MSG_NOSIGNAL);
         if (count >= 0) {
             flow->start += (size_t)count;
-        } else if (!is_passing(errno)) { /* it takes no more, but may still have something to say */
+        } else if (!is_passing(errno)) { /* it accepts no more, but may still send */
             flow->start = flow->end;
             flow->ended = flow->closed = true;
         }
@@ -327,7 +327,7 @@ static void serve(struct connection *connection)
     }
 }
 
-/* A side of which nothing is wanted is not polled at all: its hang-up would be reported again and again. */
+/* A side without requested events is not polled: its hang-up would be reported again and again. */
 static struct pollfd wanted(const struct connection *connection, int side)
 {
     const struct flow *out = &connection->flow[side], *in = &connection->flow[!side];
@@ -349,7 +349,7 @@ static nfds_t fill_polled(int signals, int listener)
         for (int side = 0; side < 2; side++)
             polled[2 + 2 * each + side] = wanted(&connections[each], side);
         if (connections[each].used)
-            count = (nfds_t)(4 + 2 * each); /* poll takes no more entries than there may be open files */
+            count = (nfds_t)(4 + 2 * each); /* poll accepts no more entries than the limit of open files */
         else
             is_full = false;
     }
@@ -392,8 +392,8 @@ int main(int argc, char **argv)
     struct options options = parse(argc, argv);
     int64_t deadline = now_ms() + options.milliseconds;
 
-    prctl(PR_SET_DUMPABLE, 0);        /* the build has the same user, and must not get at us by ptrace or /proc */
-    prctl(PR_SET_CHILD_SUBREAPER, 1); /* orphans become ours, also where we are not the first process */
+    prctl(PR_SET_DUMPABLE, 0);        /* the build has the same user, and must not access us by ptrace or /proc */
+    prctl(PR_SET_CHILD_SUBREAPER, 1); /* adopt orphans even when we are not the first process */
     int listener = options.port ? listen_on(options.port) : -1;
 
     sigset_t taken, before;

@@ -1,10 +1,10 @@
 #!/bin/sh
-# Stands in for chef-init where it could not be compiled: the same options, in this order.
+# Replaces chef-init where it could not be compiled: the same options, in this order.
 #
 #     chef_init.sh --deadline SECONDS [--forward SOCKET:PORT] -- /PATH/TO/COMMAND [ARGUMENT...]
 #
-# What it needs, it takes from the image: `timeout`, and python3 or node to forward. An image that lacks one of them is
-# refused with 69. It reaps nothing: that is left to the engine's own init.
+# It needs programs from the image: `timeout`, and python3 or node to forward. If one is missing, it exits with 69. It
+# does not reap processes: that is left to the engine's own init.
 
 refuse() {
     echo "chef-init: $1" >&2

@@ -1,10 +1,10 @@
-// Runs inside the installation container, for images that have node: gives package managers, which know proxies by
-// host and port only, a loopback port that leads to the proxy's unix socket; then runs the command and ends as it ends.
+// Runs inside the installation container, in images with node: forwards a loopback port to the proxy's unix socket,
+// for package managers that support proxies only by host and port; then runs the command and exits as it does.
 //
 //   node forward.mjs SOCKET PORT -- argv...
 //
-// Exit codes: the command's own, 128 + signal when one killed it, 126 or 127 when it cannot be run, 70 when the port
-// cannot be had, 64 when called wrongly.
+// Exit codes: the command's own, 128 + signal if one killed it, 126 or 127 if it cannot be run, 70 if the port is not
+// available, 64 for wrong usage.
 import { spawn } from 'node:child_process';
 import { createServer, connect } from 'node:net';
 import { constants } from 'node:os';
@@ -15,7 +15,7 @@ function leave(code, reason) {
   process.stderr.write(`chef: ${reason}\n`, () => process.exit(code));
 }
 
-// Each side may finish first and still listen: `pipe` passes the end on, and holds back a sender that is too fast.
+// Either side may finish first and still listen: `pipe` forwards the end, and slows down a sender that is too fast.
 function carry(client) {
   const proxy = connect({ path: socketPath, allowHalfOpen: true });
   for (const [from, to] of [[client, proxy], [proxy, client]]) {

@@ -1,12 +1,12 @@
-"""Runs inside the installation container, for images that have python3 and no node.
+"""Runs inside the installation container, in images with python3.
 
-Gives package managers, which know proxies by host and port only, a loopback port that leads to the proxy's unix socket;
-then runs the command and ends as it ends:
+Forwards a loopback port to the proxy's unix socket, for package managers that support proxies only by host and port;
+then runs the command and exits as it does:
 
     python3 forward.py SOCKET PORT -- argv...
 
-Exit codes: the command's own, 128 + signal when one killed it, 126 or 127 when it cannot be run, 70 when the port
-cannot be had, 64 when called wrongly. No thread a connection: the container's processes are counted.
+Exit codes: the command's own, 128 + signal if one killed it, 126 or 127 if it cannot be run, 70 if the port is not
+available, 64 for wrong usage. Does not use a thread per connection: threads count against the process limit.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ async def pump(source: socket.socket, sink: socket.socket) -> None:
     with contextlib.suppress(OSError):
         while chunk := await loop.sock_recv(source, 65536):
             await loop.sock_sendall(sink, chunk)
-            await asyncio.sleep(0)  # sockets that are always ready never suspend: one would starve the rest
+            await asyncio.sleep(0)  # a socket that is always ready never suspends and would starve the others
     with contextlib.suppress(OSError):
         sink.shutdown(socket.SHUT_WR)
 
@@ -47,7 +47,7 @@ async def serve(path: str, listener: socket.socket) -> None:
             try:
                 client, _ = await asyncio.get_running_loop().sock_accept(listener)
                 connections.create_task(carry(path, client))
-            except OSError:  # no file descriptor is free: one will be when a connection ends
+            except OSError:  # out of file descriptors: wait for a connection to end
                 await asyncio.sleep(0.1)
 
 
@@ -66,7 +66,7 @@ async def run(path: str, port: int, argv: list[str]) -> NoReturn:
         asyncio.get_running_loop().add_signal_handler(number, child.send_signal, number)
     code = await child.wait()
     serving.cancel()
-    os._exit(code if code >= 0 else 128 - code)  # at once: a connection left open is not waited for
+    os._exit(code if code >= 0 else 128 - code)  # at once, without waiting for open connections
 
 
 if __name__ == "__main__":

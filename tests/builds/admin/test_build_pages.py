@@ -105,7 +105,7 @@ def test_a_failed_build_s_page_shows_the_reason_first(operator: Client, ended_bu
     page = operator.get(f"{BUILDS}{build.pk}/change/").content.decode()
 
     places = [
-        page.index(text) for text in ("The type checker refuses the code", "line 3 is wrong", "Attempt 1: failed")
+        page.index(text) for text in ("The type checker found type errors", "line 3 is wrong", "Attempt 1: failed")
     ]
     assert places == sorted(places)
     for text in ("type_error", "exit code 2", "host:1", "the end of it", "running → failed", "Retried as", "#2"):

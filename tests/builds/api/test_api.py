@@ -1,4 +1,4 @@
-"""The API's doors, through HTTP, against the real database."""
+"""The API over HTTP, against the real database."""
 
 import base64
 from collections.abc import Callable
@@ -87,9 +87,7 @@ def test_a_submitted_project_is_queued_with_its_files(client: APIClient) -> None
         ({"files": PAGE, "priority": "now"}, {("invalid_choice", "priority")}),
     ],
 )
-def test_bad_input_says_what_is_wrong_and_leaves_nothing(
-    client: APIClient, body: dict[str, Any], expected: Any
-) -> None:
+def test_invalid_input_is_explained_and_creates_nothing(client: APIClient, body: dict[str, Any], expected: Any) -> None:
     answer = post(client, **body)
 
     assert errors(answer) == expected
@@ -97,13 +95,13 @@ def test_bad_input_says_what_is_wrong_and_leaves_nothing(
     assert not Project.objects.exists()
 
 
-def test_all_that_is_wrong_is_told_at_once(client: APIClient) -> None:
+def test_all_errors_are_reported_at_once(client: APIClient) -> None:
     answer = post(client, files={"/x": ""}, strategy={"runtime": "cobol"}, name="", nonsense=1)
 
     assert {attr for _, attr in errors(answer)} == {"files./x", "strategy.runtime", "name", "nonsense"}
 
 
-def test_not_a_number_in_json_is_refused(client: APIClient) -> None:
+def test_nan_in_json_is_refused(client: APIClient) -> None:
     body = '{"files": {"a": ""}, "strategy": {"cpus": NaN}}'
 
     answer = client.generic("POST", "/v1/projects", body, content_type="application/json")
@@ -112,7 +110,7 @@ def test_not_a_number_in_json_is_refused(client: APIClient) -> None:
     assert answer.json()["errors"][0]["code"] == "parse_error"
 
 
-def test_shell_metacharacters_in_names_are_kept_as_they_are(client: APIClient) -> None:
+def test_shell_metacharacters_in_names_are_kept_literally(client: APIClient) -> None:
     name, path = "$(reboot); `id` && 'x'", "a;b $(c) 'd'.txt"
 
     answer = post(client, name=name, files={path: "x"})
@@ -122,7 +120,7 @@ def test_shell_metacharacters_in_names_are_kept_as_they_are(client: APIClient) -
 
 
 @pytest.mark.parametrize("authorization", ["", "Bearer ", "Bearer nope", "Bearer a.b", "Basic eDp5", "Bearer \xff"])
-def test_without_a_good_token_nothing_is_answered(db: None, authorization: str) -> None:
+def test_requests_without_a_valid_token_are_refused(db: None, authorization: str) -> None:
     answer = APIClient().post("/v1/projects", {"files": PAGE}, headers={"Authorization": authorization})
 
     assert answer.status_code == 401
@@ -148,7 +146,7 @@ def test_a_read_token_may_read_but_not_write(owner: User, make_client: MakeClien
 
 
 @pytest.mark.parametrize("path", ["status", "logs", "artifacts", "artifacts/index.html"])
-def test_someone_else_s_project_is_not_there(path: str, other: User, make_client: MakeClient, queue_build: Any) -> None:
+def test_another_user_s_project_is_not_found(path: str, other: User, make_client: MakeClient, queue_build: Any) -> None:
     build = queue_build()
 
     for project in (build.project_id, "00000000-0000-0000-0000-000000000000", "x"):
@@ -181,7 +179,7 @@ def test_status_of_a_queued_build(client: APIClient, queue_build: Any) -> None:
     assert client.get(f"/v1/projects/{first.project_id}/status").json()["queue"]["position"] == 1
 
 
-def test_log_pages_go_on_from_a_cursor(client: APIClient, queue_build: Any) -> None:
+def test_log_pages_continue_from_a_cursor(client: APIClient, queue_build: Any) -> None:
     build = queue_build()
     lease = claim("w")
     assert lease
@@ -204,13 +202,13 @@ def test_log_pages_go_on_from_a_cursor(client: APIClient, queue_build: Any) -> N
 
 
 @pytest.mark.parametrize("query", ["after=x", "after=1", "limit=0", "limit=1001", "limit=-1", "limit=²", "phase=lunch"])
-def test_a_bad_log_query_is_refused(client: APIClient, queue_build: Any, query: str) -> None:
+def test_an_invalid_log_query_is_refused(client: APIClient, queue_build: Any, query: str) -> None:
     build = queue_build()
 
     assert errors(client.get(f"/v1/projects/{build.project_id}/logs?{query}"))
 
 
-def test_the_log_of_a_lost_attempt_is_not_part_of_the_build(client: APIClient, queue_build: Any) -> None:
+def test_a_lost_attempt_s_log_is_not_shown(client: APIClient, queue_build: Any) -> None:
     build = queue_build()
     row = {"build": build, "phase": "build", "stream": "stdout", "timestamp": timezone.now()}
     LogChunk.objects.create(attempt=1, sequence=1, text="lost\n", **row)
@@ -225,7 +223,7 @@ def test_the_log_of_a_lost_attempt_is_not_part_of_the_build(client: APIClient, q
 
 
 @pytest.mark.redis
-def test_health_tells_what_is_missing(db: None) -> None:
+def test_health_reports_missing_workers(db: None) -> None:
     answer = APIClient().get("/health")
 
     assert answer.status_code == 503

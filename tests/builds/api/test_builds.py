@@ -1,4 +1,4 @@
-"""Builds in the API: lists and filters, cancel, retry, rebuild; how many queries each makes."""
+"""Builds in the API: lists and filters, cancel, retry, rebuild, and query counts."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -31,7 +31,7 @@ def fail(build: Build, code: str) -> None:
     lease.end(Status.FAILED, verdict=verdict(code, phase="build").as_json())
 
 
-def listed(client: APIClient, **query: Any) -> list[str]:
+def list_ids(client: APIClient, **query: Any) -> list[str]:
     answer = client.get("/v1/builds", query)
     assert answer.status_code == 200, answer.content
     return [build["jobId"] for build in answer.json()["results"]]
@@ -40,16 +40,16 @@ def listed(client: APIClient, **query: Any) -> list[str]:
 # --- Lists -----------------------------------------------------------------------------------------------------
 
 
-def test_builds_are_listed_newest_first_and_only_one_s_own(client: APIClient, other: User, queue_build: Any) -> None:
+def test_own_builds_are_listed_newest_first(client: APIClient, other: User, queue_build: Any) -> None:
     first, second = queue_build(), queue_build()
     queue_build(by=other)
 
-    assert listed(client) == [str(second.pk), str(first.pk)]
+    assert list_ids(client) == [str(second.pk), str(first.pk)]
 
 
-def test_lists_go_on_by_cursor_without_loss_or_repeat(client: APIClient, queue_build: Any) -> None:
+def test_pages_by_cursor_neither_lose_nor_repeat_builds(client: APIClient, queue_build: Any) -> None:
     builds = [queue_build() for _ in range(5)]
-    # Rows of the same instant are the hard case for a cursor.
+    # Rows with equal timestamps are the hard case for a cursor.
     Build.objects.update(created_at=timezone.now())
 
     seen, address = [], "/v1/builds?limit=2"
@@ -61,7 +61,7 @@ def test_lists_go_on_by_cursor_without_loss_or_repeat(client: APIClient, queue_b
     assert sorted(seen) == sorted(str(build.pk) for build in builds)
 
 
-def test_a_list_goes_back_as_well(client: APIClient, queue_build: Any) -> None:
+def test_a_list_can_be_paged_backwards(client: APIClient, queue_build: Any) -> None:
     for _ in range(3):
         queue_build()
 
@@ -78,12 +78,12 @@ def test_builds_are_filtered(client: APIClient, queue_build: Any) -> None:
     queued = queue_build()
     Build.objects.filter(pk=queued.pk).update(runtime="node")
 
-    assert listed(client, status="failed") == [str(failed.pk)]
-    assert listed(client, verdictClass="limit") == [str(failed.pk)]
-    assert listed(client, verdictClass="build") == []
-    assert listed(client, runtime="node") == [str(queued.pk)]
-    assert listed(client, project=str(failed.project_id)) == [str(failed.pk)]
-    assert listed(client, project=str(failed.project_id), status="queued") == []
+    assert list_ids(client, status="failed") == [str(failed.pk)]
+    assert list_ids(client, verdictClass="limit") == [str(failed.pk)]
+    assert list_ids(client, verdictClass="build") == []
+    assert list_ids(client, runtime="node") == [str(queued.pk)]
+    assert list_ids(client, project=str(failed.project_id)) == [str(failed.pk)]
+    assert list_ids(client, project=str(failed.project_id), status="queued") == []
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_builds_are_filtered(client: APIClient, queue_build: Any) -> None:
         ("colour=red", "colour"),
     ],
 )
-def test_a_filter_that_means_nothing_is_refused(client: APIClient, query: str, attr: str) -> None:
+def test_an_invalid_filter_is_refused(client: APIClient, query: str, attr: str) -> None:
     answer = client.get(f"/v1/builds?{query}")
 
     assert answer.status_code == 400
@@ -107,7 +107,7 @@ def test_a_filter_that_means_nothing_is_refused(client: APIClient, query: str, a
 
 
 @pytest.mark.parametrize("cursor", ["x", "cD14", "bz0xJnA9eA==", "cj0xJnA9MjAyNi0wMS0wMQ=="])
-def test_a_cursor_of_one_s_own_making_is_no_fault_of_the_server(client: APIClient, cursor: str) -> None:
+def test_a_forged_cursor_is_not_a_server_error(client: APIClient, cursor: str) -> None:
     assert client.get(f"/v1/builds?cursor={cursor}").status_code in {200, 400}
 
 
@@ -119,14 +119,14 @@ def test_the_number_of_queries_does_not_grow_with_the_list(
     monkeypatch: pytest.MonkeyPatch,
     path: str,
 ) -> None:
-    monkeypatch.setattr(forecast, "FRESH_SECONDS", 3600)  # a busy machine may take longer than it is fresh
+    monkeypatch.setattr(forecast, "FRESH_SECONDS", 3600)  # a slow machine may outlast the cache's lifetime
     for _ in range(12):
         build = queue_build()
         for number in (1, 2):
             attempt = Attempt.objects.create(build=build, number=number, worker="w")
             PhaseRun.objects.create(attempt=attempt, name="preparation")
         Build.objects.filter(pk=build.pk).update(fence=2)
-    client.get(path)  # what is remembered between requests is there
+    client.get(path)  # fill the caches
 
     with django_assert_max_num_queries(6):
         page = client.get(f"{path}?limit=10").json()
@@ -137,7 +137,7 @@ def test_the_number_of_queries_does_not_grow_with_the_list(
 # --- One build -------------------------------------------------------------------------------------------------
 
 
-def test_a_build_is_the_same_object_by_both_of_its_paths(client: APIClient, queue_build: Any) -> None:
+def test_a_build_is_the_same_document_at_both_of_its_paths(client: APIClient, queue_build: Any) -> None:
     build = queue_build()
 
     by_id = client.get(f"/v1/builds/{build.pk}").json()
@@ -150,7 +150,7 @@ def test_a_build_is_the_same_object_by_both_of_its_paths(client: APIClient, queu
     assert set(by_id["links"]) == {"self", "status", "logs", "events", "artifacts", "page"}
 
 
-def test_reading_a_build_costs_few_queries(
+def test_reading_a_build_makes_few_queries(
     client: APIClient, queue_build: Any, django_assert_max_num_queries: Any
 ) -> None:
     build = queue_build()
@@ -160,7 +160,7 @@ def test_reading_a_build_costs_few_queries(
         client.get(f"/v1/builds/{build.pk}")
 
 
-def test_phases_are_those_of_the_current_attempt(client: APIClient, queue_build: Any) -> None:
+def test_only_the_current_attempt_s_phases_are_shown(client: APIClient, queue_build: Any) -> None:
     build = queue_build()
     for number, phases in ((1, ["preparation", "installation"]), (2, ["preparation"])):
         attempt = Attempt.objects.create(build=build, number=number, worker="w")
@@ -176,7 +176,7 @@ def test_phases_are_those_of_the_current_attempt(client: APIClient, queue_build:
 # --- Cancel, retry, rebuild ------------------------------------------------------------------------------------
 
 
-def test_a_queued_build_is_cancelled_at_once_and_again_is_harmless(client: APIClient, queue_build: Any) -> None:
+def test_a_queued_build_is_cancelled_at_once_and_cancelling_is_idempotent(client: APIClient, queue_build: Any) -> None:
     build = queue_build()
 
     first = client.post(f"/v1/builds/{build.pk}/cancel")
@@ -201,7 +201,7 @@ def test_a_running_build_is_cancelled_and_its_worker_may_not_write(client: APICl
     assert lease.lost.is_set()
 
 
-def test_a_build_that_ended_is_left_as_it_is_by_a_cancel(client: APIClient, queue_build: Any) -> None:
+def test_cancelling_a_finished_build_changes_nothing(client: APIClient, queue_build: Any) -> None:
     build = queue_build()
     fail(build, "out_of_memory")
 
@@ -225,7 +225,7 @@ def test_a_retry_is_a_new_build_of_the_same_revision(client: APIClient, queue_bu
     assert client.get(f"/v1/builds/{build.pk}").json()["status"] == "failed"
 
 
-def test_what_has_not_ended_cannot_be_retried(client: APIClient, queue_build: Any) -> None:
+def test_an_unfinished_build_cannot_be_retried(client: APIClient, queue_build: Any) -> None:
     build = queue_build()
 
     answer = client.post(f"/v1/builds/{build.pk}/retry")
@@ -235,7 +235,7 @@ def test_what_has_not_ended_cannot_be_retried(client: APIClient, queue_build: An
     assert Build.objects.count() == 1
 
 
-def test_a_project_is_built_again(client: APIClient, owner: User, queue_build: Any) -> None:
+def test_a_project_can_be_rebuilt(client: APIClient, owner: User, queue_build: Any) -> None:
     build = queue_build()
     project = build.project
     actions.submit_revision(project, by=owner, files=[], dependencies={"left-pad": "1"}, strategy={})
@@ -250,7 +250,7 @@ def test_a_project_is_built_again(client: APIClient, owner: User, queue_build: A
     assert client.post(f"/v1/projects/{project.pk}/builds", {"image": "evil"}).status_code == 400
 
 
-def test_full_queues_are_told_with_when_to_come_back(
+def test_full_queues_are_refused_with_retry_after(
     client: APIClient, other: User, queue_build: Any, settings: Any
 ) -> None:
     build = queue_build()
@@ -269,10 +269,10 @@ def test_full_queues_are_told_with_when_to_come_back(
     assert Build.objects.count() == 2
 
 
-# --- Whose it is -----------------------------------------------------------------------------------------------
+# --- Access ----------------------------------------------------------------------------------------------------
 
 
-def test_someone_else_s_build_is_not_there(client: APIClient, other: User, queue_build: Any) -> None:
+def test_another_user_s_build_is_not_found(client: APIClient, other: User, queue_build: Any) -> None:
     build = queue_build(by=other)
 
     for path in ("", "/logs", "/events"):
@@ -293,7 +293,7 @@ def test_a_read_token_changes_nothing(owner: User, make_client: MakeClient, queu
     assert reader.get(f"/v1/builds/{build.pk}").json()["status"] == "queued"
 
 
-def test_a_wait_is_counted_from_when_it_was_queued(client: APIClient, queue_build: Any) -> None:
+def test_a_queued_build_has_a_position_and_no_duration(client: APIClient, queue_build: Any) -> None:
     build = queue_build()
     Build.objects.filter(pk=build.pk).update(created_at=timezone.now() - timedelta(hours=1))
 

@@ -39,7 +39,7 @@ def project(owner: User) -> Project:
     return project
 
 
-def work() -> Generation:
+def run_next() -> Generation:
     lease = claim("worker")
     assert lease
     Run(lease, build_generated).execute()
@@ -58,10 +58,10 @@ def errors(answer: Any, status: int) -> list[tuple[str, str | None]]:
     return [(error["code"], error["attr"]) for error in answer.json()["errors"]]
 
 
-# --- Asking ------------------------------------------------------------------------------------------------------
+# --- Requests -------------------------------------------------------------------------------------------
 
 
-def test_a_prompt_is_accepted_with_where_to_ask_on(client: APIClient) -> None:
+def test_a_prompt_is_accepted_with_a_link_to_its_status(client: APIClient) -> None:
     answer = client.post("/v1/generate", TODO, headers={"Prefer": "respond-async"})
 
     assert answer.status_code == 202, answer.content
@@ -76,7 +76,7 @@ def test_a_prompt_is_accepted_with_where_to_ask_on(client: APIClient) -> None:
     )
 
 
-def test_all_that_was_asked_for_is_kept(client: APIClient) -> None:
+def test_the_requested_options_are_kept(client: APIClient) -> None:
     config = {"enableAnalysis": False, "enableTests": False, "autoFix": False, "maxTokens": 5000}
     body = {**TODO, "config": config, "strategy": {"runtime": "node", "version": "20"}, "name": "todo"}
 
@@ -92,7 +92,7 @@ BAD = {
     "a blank prompt": ({"prompt": " "}, [("blank", "prompt")]),
     "a long prompt": ({"prompt": "x" * 20_001}, [("max_length", "prompt")]),
     "a NUL": ({"prompt": "a\0b"}, [("null_characters_not_allowed", "prompt")]),
-    "a prompt of another kind": ({"prompt": 5}, [("invalid", "prompt")]),
+    "a prompt of the wrong type": ({"prompt": 5}, [("invalid", "prompt")]),
     "several at once": (
         {"config": {"maxTokens": 10**9, "autoFix": "yes", "speed": 1}, "strategy": {"runtime": "cobol"}},
         [
@@ -103,7 +103,7 @@ BAD = {
             ("unknown_runtime", "strategy.runtime"),
         ],
     ),
-    "a runtime that no app is written for": (
+    "a runtime without generated apps": (
         {**TODO, "strategy": {"runtime": "bun"}},
         [("unknown_runtime", "strategy.runtime")],
     ),
@@ -113,7 +113,7 @@ BAD = {
 
 
 @pytest.mark.parametrize(("body", "expected"), BAD.values(), ids=BAD.keys())
-def test_all_that_is_wrong_is_told_at_once_and_leaves_nothing(
+def test_all_errors_are_reported_at_once_and_nothing_is_created(
     body: dict[str, Any], expected: list[tuple[str, str]], client: APIClient
 ) -> None:
     found = errors(client.post("/v1/generate", body), 400)
@@ -122,7 +122,7 @@ def test_all_that_is_wrong_is_told_at_once_and_leaves_nothing(
     assert not Project.objects.exists()
 
 
-def test_a_full_queue_refuses_with_when_to_come_back(client: APIClient, settings: Settings) -> None:
+def test_a_full_queue_refuses_with_retry_after(client: APIClient, settings: Settings) -> None:
     settings.OWNER_MAX_QUEUED = 1
     client.post("/v1/generate", TODO)
 
@@ -133,7 +133,7 @@ def test_a_full_queue_refuses_with_when_to_come_back(client: APIClient, settings
     assert Project.objects.count() == 1
 
 
-def test_a_day_that_is_spent_refuses_until_midnight(client: APIClient, owner: User, settings: Settings) -> None:
+def test_an_exhausted_daily_budget_refuses_until_midnight(client: APIClient, owner: User, settings: Settings) -> None:
     settings.AI_OWNER_TOKENS_PER_DAY = 100
     client.post("/v1/generate", TODO)
     TokensUsed.objects.create(owner=owner, day=Generation.objects.get().created_at.date(), tokens=100)
@@ -144,12 +144,12 @@ def test_a_day_that_is_spent_refuses_until_midnight(client: APIClient, owner: Us
     assert 0 < int(answer["Retry-After"]) <= 86_401
 
 
-# --- What comes of it --------------------------------------------------------------------------------------------
+# --- Results --------------------------------------------------------------------------------------------
 
 
-def test_a_starter_is_written_and_its_build_is_queued(client: APIClient) -> None:
+def test_a_starter_becomes_a_revision_and_its_build_is_queued(client: APIClient) -> None:
     address = client.post("/v1/generate", TODO).json()["links"]["self"]
-    work()
+    run_next()
 
     document = client.get(address).json()
 
@@ -170,7 +170,7 @@ def test_a_starter_is_written_and_its_build_is_queued(client: APIClient) -> None
     assert (revision["origin"], revision["generationId"]) == ("generation", document["generationId"])
 
 
-def test_a_failure_says_why_and_what_to_do(client: APIClient) -> None:
+def test_a_failure_explains_its_cause_and_remedy(client: APIClient) -> None:
     address = client.post("/v1/generate", TODO).json()["links"]["self"]
     fail()
 
@@ -187,7 +187,7 @@ def test_generations_are_listed_newest_first_with_few_queries(
 ) -> None:
     for _ in range(5):
         client.post("/v1/generate", TODO)
-        work()
+        run_next()
 
     with django_assert_max_num_queries(12):
         found = client.get("/v1/generations").json()["results"]
@@ -198,7 +198,7 @@ def test_generations_are_listed_newest_first_with_few_queries(
     assert one == [found[2]]
 
 
-def test_cancelling_ends_it_and_again_is_harmless(client: APIClient) -> None:
+def test_cancelling_is_idempotent(client: APIClient) -> None:
     address = client.post("/v1/generate", TODO).json()["links"]["self"]
 
     first, second = client.post(f"{address}/cancel"), client.post(f"{address}/cancel")
@@ -209,7 +209,7 @@ def test_cancelling_ends_it_and_again_is_harmless(client: APIClient) -> None:
     assert claim("worker") is None
 
 
-def test_a_failed_one_is_gone_on_with_as_a_new_one(client: APIClient) -> None:
+def test_a_failed_generation_is_retried_as_a_new_one(client: APIClient) -> None:
     address = client.post("/v1/generate", TODO).json()["links"]["self"]
     old = fail()
 
@@ -218,14 +218,14 @@ def test_a_failed_one_is_gone_on_with_as_a_new_one(client: APIClient) -> None:
     assert answer.status_code == 202
     again = Generation.objects.get(pk=answer.json()["generationId"])
     assert (again.retry_of, again.project, again.prompt, again.max_tokens) == (old, old.project, old.prompt, 9000)
-    assert work().status == Status.COMPLETED
+    assert run_next().status == Status.COMPLETED
     assert errors(client.post(f"/v1/generations/{again.pk}/retry"), 409) == [("generation_not_ended", None)]
 
 
-# --- Changing a project ------------------------------------------------------------------------------------------
+# --- Changing a project ---------------------------------------------------------------------------------
 
 
-def test_without_a_model_nothing_can_be_changed(client: APIClient, project: Project) -> None:
+def test_without_a_model_a_project_cannot_be_edited(client: APIClient, project: Project) -> None:
     answer = client.post(f"/v1/projects/{project.pk}/generate", {"prompt": "Make it blue"})
 
     assert errors(answer, 422) == [("no_model", None)]
@@ -233,7 +233,7 @@ def test_without_a_model_nothing_can_be_changed(client: APIClient, project: Proj
 
 
 @pytest.mark.usefixtures("by_model")
-def test_an_edit_stands_on_the_last_revision(client: APIClient, project: Project) -> None:
+def test_an_edit_is_based_on_the_last_revision(client: APIClient, project: Project) -> None:
     answer = client.post(f"/v1/projects/{project.pk}/generate", {"prompt": "Make it blue"})
 
     assert answer.status_code == 202, answer.content
@@ -242,7 +242,7 @@ def test_an_edit_stands_on_the_last_revision(client: APIClient, project: Project
 
 
 @pytest.mark.usefixtures("by_model")
-def test_one_change_at_a_time(client: APIClient, project: Project) -> None:
+def test_a_second_edit_is_refused_while_one_runs(client: APIClient, project: Project) -> None:
     client.post(f"/v1/projects/{project.pk}/generate", {"prompt": "Make it blue"})
 
     answer = client.post(f"/v1/projects/{project.pk}/generate", {"prompt": "Make it red"})
@@ -252,7 +252,7 @@ def test_one_change_at_a_time(client: APIClient, project: Project) -> None:
 
 
 @pytest.mark.usefixtures("by_model")
-def test_a_project_without_files_has_nothing_to_change(client: APIClient, owner: User) -> None:
+def test_a_project_without_files_cannot_be_edited(client: APIClient, owner: User) -> None:
     empty = create_project(by=owner, name="empty")
 
     answer = client.post(f"/v1/projects/{empty.pk}/generate", {"prompt": "Make it blue"})
@@ -262,7 +262,7 @@ def test_a_project_without_files_has_nothing_to_change(client: APIClient, owner:
 
 def test_deleting_a_project_ends_its_generations(client: APIClient) -> None:
     project = client.post("/v1/generate", TODO).json()["projectId"]
-    work()
+    run_next()
     client.post("/v1/generate", TODO)
 
     assert client.delete(f"/v1/projects/{project}").status_code == 204

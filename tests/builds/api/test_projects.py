@@ -46,7 +46,7 @@ def submit(client: APIClient, **body: Any) -> dict[str, Any]:
 
 
 def complete(outputs: dict[str, bytes]) -> Build:
-    """The next build, completed with these artifacts."""
+    """Complete the next build with these artifacts."""
     lease = claim("worker")
     assert lease
     for index, (name, content) in enumerate(outputs.items()):
@@ -86,7 +86,7 @@ def test_a_project_is_renamed_and_its_environment_is_changed_by_name(client: API
     assert "hunter2" not in str(document)
 
 
-def test_a_bad_change_changes_nothing(client: APIClient) -> None:
+def test_an_invalid_update_changes_nothing(client: APIClient) -> None:
     project = submit(client, name="old")
     path = f"/v1/projects/{project['projectId']}"
 
@@ -98,7 +98,9 @@ def test_a_bad_change_changes_nothing(client: APIClient) -> None:
 
 
 @pytest.mark.usefixtures("each_store")
-def test_a_deleted_project_is_gone_with_all_it_had(client: APIClient, django_capture_on_commit_callbacks: Any) -> None:
+def test_deleting_a_project_deletes_everything_of_it(
+    client: APIClient, django_capture_on_commit_callbacks: Any
+) -> None:
     project = submit(client)
     build = complete({"index.html": b"x"})
     LogChunk.objects.create(
@@ -124,7 +126,7 @@ def test_a_deleted_project_is_gone_with_all_it_had(client: APIClient, django_cap
 # --- Revisions -------------------------------------------------------------------------------------------------
 
 
-def test_a_new_revision_is_kept_and_built(client: APIClient) -> None:
+def test_a_new_revision_is_stored_and_built(client: APIClient) -> None:
     project = submit(client)
     path = f"/v1/projects/{project['projectId']}"
 
@@ -136,7 +138,7 @@ def test_a_new_revision_is_kept_and_built(client: APIClient) -> None:
     assert [revision["number"] for revision in client.get(f"{path}/revisions").json()["results"]] == [2, 1]
 
 
-def test_a_revision_lists_its_files_and_gives_each(client: APIClient) -> None:
+def test_a_revision_lists_its_files_and_serves_each(client: APIClient) -> None:
     project = submit(client, strategy={"runtime": "static"})
     path = f"/v1/projects/{project['projectId']}/revisions/1"
 
@@ -152,13 +154,13 @@ def test_a_revision_lists_its_files_and_gives_each(client: APIClient) -> None:
 
 
 @pytest.mark.parametrize("number", ["0", "2", "99999999999999999999", "x", "-1"])
-def test_a_revision_that_is_not_there(client: APIClient, number: str) -> None:
+def test_an_unknown_revision_is_not_found(client: APIClient, number: str) -> None:
     project = submit(client)
 
     assert client.get(f"/v1/projects/{project['projectId']}/revisions/{number}").status_code == 404
 
 
-def test_a_revision_s_archive_holds_its_files(client: APIClient) -> None:
+def test_a_revision_s_archive_contains_its_files(client: APIClient) -> None:
     project = submit(client, name="My site")
 
     answer = client.get(f"/v1/projects/{project['projectId']}/revisions/1/archive")
@@ -169,7 +171,7 @@ def test_a_revision_s_archive_holds_its_files(client: APIClient) -> None:
     assert found == {path: text.encode() for path, text in FILES.items()}
 
 
-def test_someone_else_s_project_is_not_there_on_any_path(client: APIClient, other: User, queue_build: Any) -> None:
+def test_another_user_s_project_is_not_found_on_any_path(client: APIClient, other: User, queue_build: Any) -> None:
     project = queue_build(by=other).project_id
     gets = ["", "/status", "/logs", "/artifacts", "/artifacts/index.html", "/artifacts.zip", "/revisions"]
     gets += ["/revisions/1", "/revisions/1/files/index.html", "/revisions/1/archive"]
@@ -200,7 +202,7 @@ def test_a_read_token_may_not_write_on_any_path(owner: User, make_client: MakeCl
 
 
 @pytest.mark.usefixtures("each_store")
-def test_an_artifact_comes_in_ranges_and_once(client: APIClient) -> None:
+def test_an_artifact_supports_ranges_and_conditional_requests(client: APIClient) -> None:
     project = submit(client)
     complete({"dist/page.html": b"0123456789"})
     artifact = client.get(f"/v1/projects/{project['projectId']}/artifacts").json()["artifacts"][0]
@@ -226,7 +228,7 @@ def test_an_artifact_comes_in_ranges_and_once(client: APIClient) -> None:
 
 
 @pytest.mark.parametrize("header", ["bytes=", "bytes=-", "bytes=a-b", "lines=1-2", "bytes=1-2,4-5", "bytes=5-2"])
-def test_a_range_that_is_none_gets_the_whole(client: APIClient, header: str) -> None:
+def test_an_invalid_range_returns_the_whole_file(client: APIClient, header: str) -> None:
     project = submit(client)
     complete({"a": b"0123456789"})
 
@@ -236,7 +238,7 @@ def test_a_range_that_is_none_gets_the_whole(client: APIClient, header: str) -> 
 
 
 @pytest.mark.usefixtures("each_store")
-def test_all_artifacts_come_in_one_zip(client: APIClient) -> None:
+def test_all_artifacts_are_downloaded_as_one_zip(client: APIClient) -> None:
     project = submit(client, name="Säge")
     complete({"dist/index.html": b"x" * 5000, "dist/ümlaut.txt": b"", "big": b"z" * 3_000_000})
 
@@ -253,7 +255,7 @@ def test_all_artifacts_come_in_one_zip(client: APIClient) -> None:
         }
 
 
-def test_there_is_no_zip_of_nothing(client: APIClient) -> None:
+def test_there_is_no_zip_without_artifacts(client: APIClient) -> None:
     project = submit(client)
 
     assert client.get(f"/v1/projects/{project['projectId']}/artifacts.zip").status_code == 404
@@ -262,7 +264,7 @@ def test_there_is_no_zip_of_nothing(client: APIClient) -> None:
 # --- Logs as text ----------------------------------------------------------------------------------------------
 
 
-def test_a_log_comes_as_text_in_ranges_with_and_without_colours(client: APIClient) -> None:
+def test_a_text_log_supports_ranges_with_and_without_colours(client: APIClient) -> None:
     project = submit(client)
     build = Build.objects.get()
     Build.objects.update(fence=1)
@@ -288,10 +290,10 @@ def test_a_log_comes_as_text_in_ranges_with_and_without_colours(client: APIClien
     assert fetch()["ETag"] != fetch("?ansi=strip")["ETag"]
 
 
-# --- Without building ------------------------------------------------------------------------------------------
+# --- Detection and runtimes ------------------------------------------------------------------------------------
 
 
-def test_detection_says_what_a_build_would_do_and_keeps_nothing(client: APIClient) -> None:
+def test_detection_returns_the_strategy_and_stores_nothing(client: APIClient) -> None:
     files = {"package.json": '{"scripts": {"build": "vite build"}, "engines": {"node": "20"}}'}
 
     answer = client.post("/v1/detect", {"files": files, "strategy": {"memory": "256m"}})
@@ -303,14 +305,14 @@ def test_detection_says_what_a_build_would_do_and_keeps_nothing(client: APIClien
     assert not Project.objects.exists()
 
 
-def test_files_that_nothing_can_be_made_of_are_refused(client: APIClient) -> None:
+def test_detection_refuses_files_of_no_known_runtime(client: APIClient) -> None:
     answer = client.post("/v1/detect", {"files": {"notes.doc": "x"}})
 
     assert answer.status_code == 400
     assert answer.json()["errors"][0]["code"] == "no_runtime_detected"
 
 
-def test_runtimes_are_told_with_their_limits(client: APIClient, settings: Any) -> None:
+def test_runtimes_are_listed_with_their_limits(client: APIClient, settings: Any) -> None:
     document = client.get("/v1/runtimes").json()
 
     assert {runtime["name"] for runtime in document["runtimes"]} == {"node", "bun", "python", "static"}

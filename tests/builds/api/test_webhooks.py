@@ -1,4 +1,4 @@
-"""Webhooks in the API, through HTTP, against the real database."""
+"""Webhooks in the API, over HTTP, against the real database."""
 
 import io
 import json
@@ -35,13 +35,13 @@ def client(owner: User, make_client: MakeClient) -> APIClient:
 
 @pytest.fixture(autouse=True)
 def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
-    """What names are resolved to: nobody's name server has a part in these tests."""
+    """Addresses by host name, so that the tests need no DNS server."""
     known = {"example.com": ["93.184.216.34"]}
     monkeypatch.setattr(guard, "system_resolver", lambda host, port: known.get(host, []))
     return known
 
 
-def made(client: APIClient, **body: Any) -> dict[str, Any]:
+def create(client: APIClient, **body: Any) -> dict[str, Any]:
     answer = client.post("/v1/webhooks", {"url": URL, "events": RESULTS, **body})
     assert answer.status_code == 201, answer.content
     return dict(answer.json())
@@ -59,7 +59,7 @@ def path(webhook: dict[str, Any], *rest: Any) -> str:
 # --- Endpoints ---------------------------------------------------------------------------------------------------
 
 
-def test_a_secret_is_told_once(client: APIClient) -> None:
+def test_a_secret_is_shown_once(client: APIClient) -> None:
     answer = client.post("/v1/webhooks", {"url": URL, "events": RESULTS})
 
     webhook = answer.json()
@@ -71,9 +71,9 @@ def test_a_secret_is_told_once(client: APIClient) -> None:
     assert client.get("/v1/webhooks").json()["results"] == [webhook]
 
 
-def test_a_webhook_may_be_of_one_project(client: APIClient, queue_build: Callable[..., Build], other: User) -> None:
+def test_a_webhook_can_belong_to_one_project(client: APIClient, queue_build: Callable[..., Build], other: User) -> None:
     mine, theirs = queue_build().project, queue_build(by=other).project
-    webhook = made(client, project=str(mine.pk))
+    webhook = create(client, project=str(mine.pk))
 
     assert webhook["project"] == str(mine.pk)
     assert [row["webhookId"] for row in client.get(f"/v1/webhooks?project={mine.pk}").json()["results"]] == [
@@ -84,7 +84,7 @@ def test_a_webhook_may_be_of_one_project(client: APIClient, queue_build: Callabl
     assert errors(refused) == {("not_found", "project")}
 
 
-def test_all_faults_are_told_at_once(client: APIClient) -> None:
+def test_all_errors_are_reported_at_once(client: APIClient) -> None:
     body = {"url": "http://127.0.0.1/", "events": ["build.done", "build.failed"], "project": "x", "colour": "red"}
 
     assert errors(client.post("/v1/webhooks", body)) == {
@@ -118,27 +118,27 @@ def test_all_faults_are_told_at_once(client: APIClient) -> None:
         ({"events": None}, ("null", "events")),
     ],
 )
-def test_what_cannot_be_told_is_refused(
+def test_an_invalid_webhook_is_refused(
     client: APIClient, names: dict[str, list[str]], body: dict[str, Any], expected: tuple[str, str]
 ) -> None:
     names |= {"inside.example.com": ["10.0.0.7"], "half.example.com": ["93.184.216.34", "::1"]}
-    webhook = made(client)
+    webhook = create(client)
 
     assert errors(client.post("/v1/webhooks", {"url": URL, "events": RESULTS, **body})) == {expected}
     assert errors(client.patch(path(webhook), body)) == {expected}
     assert client.get(path(webhook)).json()["updatedAt"] == webhook["updatedAt"]
 
 
-def test_a_name_that_has_no_address_yet_is_taken(client: APIClient) -> None:
-    assert made(client, url="https://soon.example.com/")["url"] == "https://soon.example.com/"
+def test_a_host_name_without_an_address_is_accepted(client: APIClient) -> None:
+    assert create(client, url="https://soon.example.com/")["url"] == "https://soon.example.com/"
 
 
-def test_events_that_are_named_twice_count_once(client: APIClient) -> None:
-    assert made(client, events=["build.failed", "build.failed"])["events"] == ["build.failed"]
+def test_duplicate_events_are_removed(client: APIClient) -> None:
+    assert create(client, events=["build.failed", "build.failed"])["events"] == ["build.failed"]
 
 
-def test_a_webhook_is_changed_and_switched_off_and_on(client: APIClient) -> None:
-    webhook = made(client)
+def test_a_webhook_can_be_changed_and_switched_off_and_on(client: APIClient) -> None:
+    webhook = create(client)
 
     changed = client.patch(path(webhook), {"events": ["build.running"], "active": False}).json()
     assert (changed["events"], changed["active"], changed["disabledReason"]) == (["build.running"], False, "owner")
@@ -149,8 +149,8 @@ def test_a_webhook_is_changed_and_switched_off_and_on(client: APIClient) -> None
     assert client.post(path(webhook, "test")).status_code == 202
 
 
-def test_a_deleted_webhook_is_gone_with_its_deliveries(client: APIClient) -> None:
-    webhook = made(client)
+def test_deleting_a_webhook_deletes_its_deliveries(client: APIClient) -> None:
+    webhook = create(client)
     client.post(path(webhook, "test"))
 
     assert client.delete(path(webhook)).status_code == 204
@@ -159,22 +159,22 @@ def test_a_deleted_webhook_is_gone_with_its_deliveries(client: APIClient) -> Non
     assert not Delivery.objects.exists()
 
 
-def test_rotating_tells_a_new_secret_and_until_when_the_old_one_signs(client: APIClient) -> None:
-    webhook = made(client)
+def test_rotating_returns_a_new_secret_and_the_old_one_s_expiry(client: APIClient) -> None:
+    webhook = create(client)
 
     answer = client.post(path(webhook, "rotate"))
 
-    told = answer.json()
-    assert told["secret"].startswith("whsec_")
-    assert told["secret"] != webhook["secret"]
+    delivery = answer.json()
+    assert delivery["secret"].startswith("whsec_")
+    assert delivery["secret"] != webhook["secret"]
     assert answer["Cache-Control"] == "no-store"
-    until = datetime.fromisoformat(told["previousSecretUntil"])
+    until = datetime.fromisoformat(delivery["previousSecretUntil"])
     assert timedelta(hours=23) < until - timezone.now() <= timedelta(hours=24)
 
 
-def test_an_owner_may_not_have_endless_webhooks(client: APIClient, settings: Settings) -> None:
+def test_the_number_of_an_owner_s_webhooks_is_limited(client: APIClient, settings: Settings) -> None:
     settings.OWNER_MAX_WEBHOOKS = 1
-    made(client)
+    create(client)
 
     assert errors(client.post("/v1/webhooks", {"url": URL, "events": RESULTS}), 409) == {("too_many_webhooks", None)}
     refused = client.post("/v1/projects", {"files": PAGE, "webhookUrl": URL})
@@ -182,7 +182,7 @@ def test_an_owner_may_not_have_endless_webhooks(client: APIClient, settings: Set
     assert not Project.objects.exists()
 
 
-def test_a_kept_answer_does_not_show_its_secret_in_the_database(client: APIClient) -> None:
+def test_a_stored_answer_keeps_its_secret_encrypted(client: APIClient) -> None:
     body = {"url": URL, "events": RESULTS}
 
     first = client.post("/v1/webhooks", body, headers={"Idempotency-Key": "once"})
@@ -194,7 +194,7 @@ def test_a_kept_answer_does_not_show_its_secret_in_the_database(client: APIClien
     assert first.json()["secret"].encode() not in bytes(IdempotencyKey.objects.get().answer)
 
 
-def test_a_kept_answer_that_no_key_opens_is_not_made_a_second_time(client: APIClient, settings: Settings) -> None:
+def test_a_request_with_an_undecryptable_stored_answer_is_not_repeated(client: APIClient, settings: Settings) -> None:
     body = {"url": URL, "events": RESULTS}
     client.post("/v1/webhooks", body, headers={"Idempotency-Key": "once"})
 
@@ -206,17 +206,17 @@ def test_a_kept_answer_that_no_key_opens_is_not_made_a_second_time(client: APICl
     assert WebhookEndpoint.objects.count() == 1
 
 
-def test_a_name_server_is_asked_outside_of_the_transaction(
+def test_names_are_resolved_outside_the_transaction(
     client: APIClient, monkeypatch: pytest.MonkeyPatch, transactional_db: None
 ) -> None:
     seen = []
     asked = guard.refusal_when_saved
 
-    def watched(url: str) -> Any:
+    def recording(url: str) -> Any:
         seen.append(connection.in_atomic_block)
         return asked(url)
 
-    monkeypatch.setattr(guard, "refusal_when_saved", watched)
+    monkeypatch.setattr(guard, "refusal_when_saved", recording)
     for key in ("a", "b"):
         client.post("/v1/webhooks", {"url": URL, "events": RESULTS}, headers={"Idempotency-Key": key})
     client.post("/v1/projects", {"files": PAGE, "webhookUrl": URL}, headers={"Idempotency-Key": "c"})
@@ -224,7 +224,7 @@ def test_a_name_server_is_asked_outside_of_the_transaction(
     assert seen == [False, False, False]
 
 
-def test_those_of_the_installation_are_not_for_users(client: APIClient, owner: User) -> None:
+def test_webhooks_of_the_installation_are_hidden_from_users(client: APIClient, owner: User) -> None:
     endpoint, _ = create_for_installation(url=URL, events=RESULTS)
 
     assert client.get("/v1/webhooks").json()["results"] == []
@@ -234,7 +234,7 @@ def test_those_of_the_installation_are_not_for_users(client: APIClient, owner: U
 # --- webhookUrl of a project -------------------------------------------------------------------------------------
 
 
-def test_a_project_is_submitted_with_a_webhook_of_its_own(client: APIClient) -> None:
+def test_a_project_can_be_submitted_with_a_webhook(client: APIClient) -> None:
     answer = client.post("/v1/projects", {"files": PAGE, "webhookUrl": URL})
 
     accepted = answer.json()
@@ -257,7 +257,7 @@ def test_a_project_is_submitted_with_a_webhook_of_its_own(client: APIClient) -> 
     assert again["Cache-Control"] == "no-store"
 
 
-def test_a_form_s_options_may_name_a_webhook(client: APIClient) -> None:
+def test_a_form_s_options_can_contain_a_webhook(client: APIClient) -> None:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("index.html", "<h1>hi</h1>")
@@ -270,7 +270,7 @@ def test_a_form_s_options_may_name_a_webhook(client: APIClient) -> None:
     assert answer.json()["webhookSecret"].startswith("whsec_")
 
 
-def test_a_project_s_webhook_is_checked_with_all_else(client: APIClient, names: dict[str, list[str]]) -> None:
+def test_a_project_s_webhook_is_validated_with_the_other_fields(client: APIClient, names: dict[str, list[str]]) -> None:
     names["inside.example.com"] = ["169.254.169.254"]
     body = {"files": {"../x": ""}, "webhookUrl": "https://inside.example.com/"}
 
@@ -290,8 +290,8 @@ def deliveries(client: APIClient, webhook: dict[str, Any], **query: Any) -> list
     return list(answer.json()["results"])
 
 
-def test_deliveries_are_told_with_every_try(client: APIClient, queue_build: Callable[..., Build]) -> None:
-    webhook = made(client)
+def test_deliveries_are_shown_with_every_attempt(client: APIClient, queue_build: Callable[..., Build]) -> None:
+    webhook = create(client)
     build = advance(queue_build(), Status.RUNNING, Status.COMPLETED)
     send_due(BAD)
     Delivery.objects.update(next_try_at=timezone.now())
@@ -309,7 +309,7 @@ def test_deliveries_are_told_with_every_try(client: APIClient, queue_build: Call
 
 
 def test_deliveries_are_filtered_and_paged(client: APIClient, queue_build: Callable[..., Build]) -> None:
-    webhook = made(client, events=["build.queued", "build.running"])
+    webhook = create(client, events=["build.queued", "build.running"])
     advance(queue_build(), Status.RUNNING)
     send_due(GOOD)
     queue_build()
@@ -325,8 +325,10 @@ def test_deliveries_are_filtered_and_paged(client: APIClient, queue_build: Calla
     assert (len(first["results"]), len(second["results"])) == (3, 1)
 
 
-def test_more_deliveries_and_tries_are_no_more_queries(client: APIClient, queue_build: Callable[..., Build]) -> None:
-    webhook = made(client, events=["build.queued"])
+def test_more_deliveries_and_attempts_need_no_more_queries(
+    client: APIClient, queue_build: Callable[..., Build]
+) -> None:
+    webhook = create(client, events=["build.queued"])
     queue_build()
     send_due(BAD)
     with CaptureQueriesContext(connection) as few:
@@ -341,20 +343,25 @@ def test_more_deliveries_and_tries_are_no_more_queries(client: APIClient, queue_
     assert len(many) == len(few)
 
 
-def test_a_test_message_is_sent_and_told_apart(client: APIClient) -> None:
-    webhook = made(client)
+def test_a_test_message_is_sent_as_its_own_event(client: APIClient) -> None:
+    webhook = create(client)
 
     answer = client.post(path(webhook, "test"))
 
-    told = answer.json()
-    assert (answer.status_code, told["event"], told["status"], told["jobId"]) == (202, "webhook.test", "pending", None)
-    assert told["message"]["data"]["webhookId"] == webhook["webhookId"]
+    delivery = answer.json()
+    assert (answer.status_code, delivery["event"], delivery["status"], delivery["jobId"]) == (
+        202,
+        "webhook.test",
+        "pending",
+        None,
+    )
+    assert delivery["message"]["data"]["webhookId"] == webhook["webhookId"]
     [sent] = send_due(GOOD)
-    assert str(sent.id) == told["deliveryId"]
+    assert str(sent.id) == delivery["deliveryId"]
 
 
-def test_one_delivery_or_a_range_is_replayed(client: APIClient, queue_build: Callable[..., Build]) -> None:
-    webhook = made(client, events=["build.queued"])
+def test_one_delivery_or_a_range_can_be_replayed(client: APIClient, queue_build: Callable[..., Build]) -> None:
+    webhook = create(client, events=["build.queued"])
     queue_build(), queue_build()
     send_due(GOOD)
     first, second = deliveries(client, webhook)
@@ -370,10 +377,8 @@ def test_one_delivery_or_a_range_is_replayed(client: APIClient, queue_build: Cal
     assert {str(sent.id) for sent in send_due(GOOD)} == {first["deliveryId"], second["deliveryId"]}
 
 
-def test_what_was_missed_while_it_was_off_is_had_by_a_range(
-    client: APIClient, queue_build: Callable[..., Build]
-) -> None:
-    webhook = made(client, events=["build.queued"])
+def test_events_missed_while_off_can_be_replayed(client: APIClient, queue_build: Callable[..., Build]) -> None:
+    webhook = create(client, events=["build.queued"])
     client.patch(path(webhook), {"active": False})
     queue_build()
     tell_all()
@@ -401,12 +406,12 @@ def test_what_was_missed_while_it_was_off_is_had_by_a_range(
         ),
     ],
 )
-def test_a_range_that_means_nothing_is_refused(client: APIClient, body: dict[str, Any], expected: Any) -> None:
-    assert errors(client.post(path(made(client), "replay"), body)) == expected
+def test_an_invalid_range_is_refused(client: APIClient, body: dict[str, Any], expected: Any) -> None:
+    assert errors(client.post(path(create(client), "replay"), body)) == expected
 
 
-def test_a_delivery_of_another_webhook_is_not_there(client: APIClient) -> None:
-    webhook, another = made(client), made(client)
+def test_another_webhook_s_delivery_is_not_found(client: APIClient) -> None:
+    webhook, another = create(client), create(client)
     delivery = client.post(path(webhook, "test")).json()["deliveryId"]
 
     assert client.post(path(another, "deliveries", delivery, "replay")).status_code == 404

@@ -114,7 +114,7 @@ def with_redis_left_out(test: Callable[[], Awaitable[None]], settings: Settings)
 
 
 @pytest.mark.usefixtures("small_window")
-def test_a_log_longer_than_the_window_is_given_whole_from_any_position(lease: BuildLease) -> None:
+def test_a_log_longer_than_the_window_is_complete_from_any_position(lease: BuildLease) -> None:
     store(lease, *range(1, 61))
     lease.end(Status.COMPLETED)
 
@@ -125,7 +125,7 @@ def test_a_log_longer_than_the_window_is_given_whole_from_any_position(lease: Bu
 
 
 @pytest.mark.usefixtures("small_window")
-def test_one_phase_is_given_whole_from_any_position(lease: BuildLease) -> None:
+def test_one_phase_is_complete_from_any_position(lease: BuildLease) -> None:
     store(lease, *range(1, 30), phase="installation")
     store(lease, *range(30, 61))
     lease.end(Status.COMPLETED)
@@ -137,14 +137,14 @@ def test_one_phase_is_given_whole_from_any_position(lease: BuildLease) -> None:
 
 
 @pytest.mark.usefixtures("small_window")
-def test_sequences_that_were_never_stored_hold_nobody_up(lease: BuildLease) -> None:
+def test_missing_sequence_numbers_do_not_block_readers(lease: BuildLease) -> None:
     store(lease, 3, 40, 41, 90)
     lease.end(Status.COMPLETED)
 
     assert entries(read(log_stream, lease)) == [(1, 3), (1, 40), (1, 41), (1, 90)]
 
 
-def test_a_cursor_of_an_earlier_attempt_starts_the_current_one_from_its_beginning(lease: BuildLease) -> None:
+def test_a_cursor_of_an_earlier_attempt_starts_at_the_current_attempt_s_beginning(lease: BuildLease) -> None:
     store(lease, 1, 2, 3)
     lease.end(Status.QUEUED)
     second = claim("worker")
@@ -155,7 +155,7 @@ def test_a_cursor_of_an_earlier_attempt_starts_the_current_one_from_its_beginnin
     assert entries(read(log_stream, lease, after=Cursor(1, 2))) == [(2, 1), (2, 2)]
 
 
-def test_a_build_that_is_gone_ends_its_streams(lease: BuildLease) -> None:
+def test_a_deleted_build_ends_its_streams(lease: BuildLease) -> None:
     lease.build.delete()
     lease.build.pk = lease.attempt.build_id
 
@@ -195,9 +195,7 @@ def test_readers_share_one_read_and_the_same_bytes(
 
 
 @pytest.mark.usefixtures("small_window")
-def test_a_reader_that_falls_behind_loses_nothing_and_the_window_stays_small(
-    lease: BuildLease, settings: Settings
-) -> None:
+def test_a_slow_reader_loses_nothing_and_the_window_stays_small(lease: BuildLease, settings: Settings) -> None:
     async def test() -> None:
         slow = log_stream(lease.build.pk)
         given = [await anext(slow), await anext_after(slow, lambda: changing(lease, store, lease, 1))]
@@ -224,7 +222,7 @@ async def anext_after(stream: AsyncGenerator[bytes], act: Callable[[], Awaitable
     return await piece
 
 
-def test_readers_go_on_with_the_next_attempt(lease: BuildLease, settings: Settings) -> None:
+def test_readers_continue_with_the_next_attempt(lease: BuildLease, settings: Settings) -> None:
     async def test() -> None:
         log, events = Collector(log_stream(lease.build.pk)), Collector(event_stream(lease.build.pk))
         await until(lambda: bool(registry().feeds))
@@ -272,7 +270,7 @@ def test_a_reader_of_a_quiet_phase_is_pinged_while_another_is_noisy(lease: Build
     with_redis_left_out(test, settings)
 
 
-def test_nothing_is_followed_when_the_last_reader_has_left(lease: BuildLease, settings: Settings) -> None:
+def test_following_stops_after_the_last_reader_has_left(lease: BuildLease, settings: Settings) -> None:
     async def test() -> None:
         readers = [Collector(log_stream(lease.build.pk)) for _ in range(3)]
         await until(lambda: bool(registry().feeds))
@@ -285,9 +283,7 @@ def test_nothing_is_followed_when_the_last_reader_has_left(lease: BuildLease, se
     with_redis_left_out(test, settings)
 
 
-def test_a_change_that_cannot_be_read_is_tried_again(
-    lease: BuildLease, settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_reading_a_change_is_retried(lease: BuildLease, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     real, faults = feeds.read_change, iter([RuntimeError("once")])
 
     def failing(*args: Any) -> Any:
@@ -302,7 +298,7 @@ def test_a_change_that_cannot_be_read_is_tried_again(
     assert entries(read(log_stream, lease)) == [(1, 1)]
 
 
-def test_each_loop_has_a_registry_of_its_own() -> None:
+def test_each_event_loop_has_its_own_registry() -> None:
     async def get() -> FeedRegistry:
         return registry()
 
@@ -323,7 +319,7 @@ def blocks(data: bytes) -> list[dict[str, str]]:
 
 
 @pytest.mark.usefixtures("small_window")
-def test_a_page_s_stream_has_the_log_and_the_changes_each_once_and_ends(lease: BuildLease) -> None:
+def test_a_page_s_stream_has_log_and_changes_exactly_once_and_ends(lease: BuildLease) -> None:
     store(lease, *range(1, 31))
     lease.end(Status.COMPLETED)
 
@@ -341,7 +337,7 @@ def test_a_page_s_stream_has_the_log_and_the_changes_each_once_and_ends(lease: B
 
 
 @pytest.mark.usefixtures("small_window")
-def test_a_page_that_was_cut_off_anywhere_goes_on_without_loss_or_repeat(lease: BuildLease) -> None:
+def test_a_disconnected_page_resumes_without_loss_or_repetition(lease: BuildLease) -> None:
     store(lease, *range(1, 31))
     lease.end(Status.COMPLETED)
     whole = blocks(read(page_stream, lease))
@@ -354,12 +350,12 @@ def test_a_page_that_was_cut_off_anywhere_goes_on_without_loss_or_repeat(lease: 
 
 
 @pytest.mark.parametrize("place", ["", "1.2", "1.2-", "-3", "1.2-3\n", "a.b-c", "1.2-٣"])
-def test_a_place_that_a_page_s_stream_never_gave_is_refused(place: str) -> None:
+def test_an_invalid_position_in_a_page_s_stream_is_refused(place: str) -> None:
     with pytest.raises(ValueError, match="not from an event of this stream"):
         PagePosition.parse(place)
 
 
-def test_a_page_gets_what_comes_while_it_reads(lease: BuildLease) -> None:
+def test_a_page_gets_what_arrives_while_it_reads(lease: BuildLease) -> None:
     async def run() -> bytes:
         data = b""
         stream = page_stream(lease.build.pk)

@@ -33,23 +33,23 @@ def store(lease: BuildLease, *sequences: int, phase: str = "build") -> None:
     )
 
 
-def test_a_cursor_is_read_as_it_was_written() -> None:
+def test_a_cursor_round_trips() -> None:
     assert Cursor.parse(str(Cursor(3, 40))) == Cursor(3, 40)
     assert Cursor.parse("") == BEGINNING
 
 
 @pytest.mark.parametrize("text", ["x", "1", "1.", ".2", "1.2.3", "-1.2", "1.2\n", "1.\u0663", "1.1234567890"])
-def test_a_cursor_that_no_log_gave_is_refused(text: str) -> None:
+def test_an_invalid_cursor_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="cursor"):
         Cursor.parse(text)
 
 
-def test_of_two_cursors_the_later_one_is_the_greater() -> None:
+def test_cursors_are_ordered() -> None:
     assert sorted([Cursor(2, 1), Cursor(1, 10), Cursor(1, 9)]) == [Cursor(1, 9), Cursor(1, 10), Cursor(2, 1)]
 
 
 @pytest.mark.django_db
-def test_entries_after_a_cursor_are_given_in_order_with_the_cursor_to_go_on_from(lease: BuildLease) -> None:
+def test_entries_after_a_cursor_come_in_order_with_the_next_cursor(lease: BuildLease) -> None:
     store(lease, 1, 2, 5, phase="installation")
     store(lease, 7, 9)
 
@@ -64,7 +64,7 @@ def test_entries_after_a_cursor_are_given_in_order_with_the_cursor_to_go_on_from
 
 
 @pytest.mark.django_db
-def test_a_cursor_of_another_attempt_is_the_beginning_of_the_current_one(lease: BuildLease) -> None:
+def test_a_cursor_of_another_attempt_starts_at_the_current_attempt_s_beginning(lease: BuildLease) -> None:
     store(lease, 1, 2)
 
     assert read_entries(lease.build, after=Cursor(7, 2))[1] == Cursor(1, 2)

@@ -60,7 +60,7 @@ def numbered(lines: list[Line]) -> list[tuple[int, str]]:
         ["", "a\nb\n", "", "c\n\nd\n", ""],
     ],
 )
-def test_lines_are_those_of_the_text_however_it_was_cut(chunks: list[str], store: Store) -> None:
+def test_lines_do_not_depend_on_how_the_text_was_split(chunks: list[str], store: Store) -> None:
     index = LogIndex(store(*chunks))
     whole = [(1, "a"), (2, "b"), (3, "c"), (4, ""), (5, "d")]
 
@@ -78,7 +78,7 @@ def test_an_empty_log_has_no_lines(store: Store) -> None:
     assert index.lines(1, 10) == []
 
 
-def test_a_colour_goes_on_in_the_next_line_but_not_in_another_stream(store: Store) -> None:
+def test_a_colour_continues_in_the_next_line_but_not_in_another_stream(store: Store) -> None:
     build = store("\x1b[31mred\nstill", ("chef\n", "system", "build"), "plain\n")
 
     lines = LogIndex(build).lines(1, 3)
@@ -88,7 +88,7 @@ def test_a_colour_goes_on_in_the_next_line_but_not_in_another_stream(store: Stor
     assert [line.stream for line in lines] == ["stdout"] * 3
 
 
-def test_a_few_lines_of_a_long_log_are_had_by_two_queries_that_read_little(
+def test_a_few_lines_of_a_long_log_take_two_small_queries(
     store: Store, django_assert_num_queries: DjangoAssertNumQueries
 ) -> None:
     build = store(*(f"line {number}\n" for number in range(1, 3001)))
@@ -120,7 +120,7 @@ def test_evidence_is_found_where_it_was_first_printed(
     assert found == {"src/main.ts(3,5): error TS1: no": 3, "100% like_this": 6}
 
 
-def test_evidence_that_was_cut_is_found_by_its_beginning(store: Store) -> None:
+def test_truncated_evidence_is_found_by_its_beginning(store: Store) -> None:
     line = "Error: " + "long " * 200
     build = store(f"a\nb\n{line}\n")
     build.verdict = verdict("build_failed", phase="build", evidence=[line]).as_json()
@@ -131,7 +131,7 @@ def test_evidence_that_was_cut_is_found_by_its_beginning(store: Store) -> None:
 # --- Pages for the script ----------------------------------------------------------------------------------------
 
 
-def test_pages_give_all_of_the_text_and_say_what_each_run_is(store: Store) -> None:
+def test_pages_contain_the_whole_text_with_the_kind_of_each_run(store: Store) -> None:
     build = store(("$ make\n", "system", "installation"), "häl\U0001f600lo\n", ("oh\n", "stderr", "build"), "end")
 
     first = read_page(build, after=BEGINNING, most_bytes=10, kept_bytes=1000, kept_lines=1000)
@@ -146,7 +146,7 @@ def test_pages_give_all_of_the_text_and_say_what_each_run_is(store: Store) -> No
     assert read_page(build, after=Cursor(1, 12), most_bytes=10, kept_bytes=10, kept_lines=10).as_json()["runs"] == []
 
 
-def test_of_a_log_that_is_too_long_the_end_is_given_with_its_number(store: Store, lease: BuildLease) -> None:
+def test_a_log_that_is_too_long_shows_its_end_with_line_numbers(store: Store, lease: BuildLease) -> None:
     build = store(*(f"line {number}\n" for number in range(1, 101)))
     build.log_bytes = 792
 
@@ -160,11 +160,11 @@ def test_of_a_log_that_is_too_long_the_end_is_given_with_its_number(store: Store
     assert (fewer.line, fewer.text.count("\n")) == (94, 7)
 
 
-def test_a_cursor_of_an_earlier_attempt_begins_anew(store: Store) -> None:
+def test_a_cursor_of_an_earlier_attempt_starts_over(store: Store) -> None:
     build = store("a\n")
 
     assert read_page(build, after=Cursor(7, 3), most_bytes=10, kept_bytes=10, kept_lines=10).text == "a\n"
 
 
-def test_lengths_are_those_of_javascript() -> None:
+def test_lengths_are_counted_as_in_javascript() -> None:
     assert [utf16_length(text) for text in ("", "abc", "ä", "\U0001f600", "\ud800")] == [0, 3, 1, 2, 1]

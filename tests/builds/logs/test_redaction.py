@@ -59,7 +59,7 @@ WRITTEN: dict[str, Callable[[str], str]] = {
 
 @pytest.mark.parametrize("written", WRITTEN)
 @pytest.mark.parametrize("value", [VALUE, "plainSecret1", "ÿÿÿ>>>???~~~"])
-def test_every_way_of_writing_a_secret_is_masked(written: str, value: str) -> None:
+def test_every_encoding_of_a_secret_is_masked(written: str, value: str) -> None:
     shown = redact(f"<{WRITTEN[written](value)}>", TOKEN=value)
 
     # Around what is encoded, at most the few characters stay whose bits belong to the neighbours too.
@@ -69,14 +69,14 @@ def test_every_way_of_writing_a_secret_is_masked(written: str, value: str) -> No
     assert value[2:-2] not in shown
 
 
-def test_a_secret_of_several_lines_is_masked_whole_and_line_by_line() -> None:
+def test_a_multi_line_secret_is_masked_whole_and_line_by_line() -> None:
     whole, one = redact(f"key:\n{KEY}done\n", KEY=KEY), redact("+ AASCBKcwggSjAgEAAoIBAQC7 +\nshort\n", KEY=KEY)
 
     assert whole == "key:\n[secret KEY]\ndone\n"
     assert one == "+ [secret KEY] +\nshort\n"  # a line of less than eight characters is no secret by itself
 
 
-def test_base64_of_a_long_secret_is_masked_where_the_tool_breaks_its_lines() -> None:
+def test_base64_of_a_long_secret_is_masked_across_line_breaks() -> None:
     value = string.ascii_letters * 8
     wrapped = binascii.b2a_base64(value.encode(), newline=False).decode()
     lines = [wrapped[at : at + 76] for at in range(0, len(wrapped), 76)]
@@ -86,19 +86,19 @@ def test_base64_of_a_long_secret_is_masked_where_the_tool_breaks_its_lines() -> 
     assert shown == "\n".join(["[secret LONG]"] * len(lines))
 
 
-def test_a_secret_with_colours_inside_is_masked_and_the_colours_stay() -> None:
+def test_a_secret_with_colour_codes_inside_is_masked_and_colours_stay() -> None:
     shown = redact("\x1b[1mhunter\x1b[31m2hun\x1b[0mter2\x1b[0m!", TOKEN="hunter2hunter2")
 
     assert shown == "\x1b[1m[secret TOKEN]\x1b[31m\x1b[0m\x1b[0m!"
 
 
-def test_where_secrets_overlap_nothing_of_either_stays() -> None:
+def test_overlapping_secrets_are_masked_completely() -> None:
     shown = redact("abcdefghijkl abcdefgh", ONE="abcdefgh", TWO="efghijkl", THREE="abcdefghi")
 
     assert shown == "[secret THREE] [secret ONE]"
 
 
-def test_a_mask_is_given_once_however_long_a_secret_repeats_itself() -> None:
+def test_a_repeated_secret_is_masked_once() -> None:
     pieces = ["a" * 1000] * 50
 
     shown = in_pieces("a" * 50_000, pieces, TOKEN="a" * 10)
@@ -106,17 +106,17 @@ def test_a_mask_is_given_once_however_long_a_secret_repeats_itself() -> None:
     assert shown == "[secret TOKEN]"
 
 
-def test_what_only_begins_like_a_secret_is_given_on_in_the_end() -> None:
+def test_the_prefix_of_a_secret_is_released_in_the_end() -> None:
     assert in_pieces("hunter2hunter", ["hunter2", "hunter"], TOKEN="hunter2hunter2") == "hunter2hunter"
 
 
-def test_a_whole_line_is_given_on_at_once() -> None:
+def test_a_complete_line_is_released_at_once() -> None:
     stream = StreamRedactor(Redaction([("TOKEN", "hunter2hunter2")]))
 
     assert stream.feed("it ends with h\n") == "it ends with h\n"
 
 
-def test_memory_is_bounded_when_a_beginning_never_goes_on() -> None:
+def test_memory_is_bounded_when_a_prefix_is_never_completed() -> None:
     redaction = Redaction([("TOKEN", "hunter2hunter2")])
     stream = StreamRedactor(redaction)
 
@@ -127,7 +127,7 @@ def test_memory_is_bounded_when_a_beginning_never_goes_on() -> None:
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_split_at_random_no_secret_is_given_on_and_other_text_is_unchanged(seed: int) -> None:
+def test_random_splits_leak_no_secret_and_keep_other_text(seed: int) -> None:
     dice = random.Random(seed)
     secrets = {f"S{n}": _secret(dice) for n in range(dice.randint(1, 20))}
     parts: list[str] = []
@@ -205,7 +205,7 @@ def test_streams_do_not_complete_each_other(lease: BuildLease) -> None:
     assert "warning\n[secret TOKEN]\n" in stored
 
 
-def test_what_chef_itself_says_is_masked(lease: BuildLease) -> None:
+def test_chef_s_own_lines_are_masked(lease: BuildLease) -> None:
     assert "$ deploy --token [secret TOKEN]\n" in write(lease)
 
 

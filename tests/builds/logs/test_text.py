@@ -32,7 +32,7 @@ def read(content: Content, start: int, length: int) -> list[bytes]:
 
 @pytest.mark.parametrize("without_colours", [False, True])
 @pytest.mark.parametrize("piece_bytes", [1, 50, 10_000])
-def test_any_part_is_that_of_the_whole(
+def test_any_range_matches_the_whole_text(
     build: Build, monkeypatch: pytest.MonkeyPatch, piece_bytes: int, without_colours: bool
 ) -> None:
     monkeypatch.setattr(log_text, "_PIECE_BYTES", piece_bytes)
@@ -57,7 +57,7 @@ def test_pieces_are_of_bounded_size(build: Build, monkeypatch: pytest.MonkeyPatc
     assert max(map(len, pieces)) < 100 + max(len(line.encode()) for line in LINES)
 
 
-def test_a_part_is_read_without_the_rest(build: Build, django_assert_num_queries: Any) -> None:
+def test_a_range_is_read_without_the_rest(build: Build, django_assert_num_queries: Any) -> None:
     content = log_text.log_text(build)
 
     with django_assert_num_queries(1) as queries:
@@ -67,7 +67,7 @@ def test_a_part_is_read_without_the_rest(build: Build, django_assert_num_queries
     assert str(2 * LINES.index("end") + 1) in query["sql"]
 
 
-def test_no_log_is_an_empty_text(queue_build: Any) -> None:
+def test_a_missing_log_is_an_empty_text(queue_build: Any) -> None:
     content = log_text.log_text(queue_build())
 
     assert (content.size, read(content, 0, 0)) == (0, [])

@@ -45,7 +45,7 @@ def test_characters_split_across_reads_are_whole(lease: BuildLease) -> None:
     assert lines == ["naïve 🍳 café"]
 
 
-def test_invalid_bytes_and_nul_do_no_harm(lease: BuildLease) -> None:
+def test_invalid_bytes_and_nul_are_replaced(lease: BuildLease) -> None:
     write(lease, b"a\xff\xfeb\x00c\n", b"\xe2\x82")
 
     assert stored() == "a\ufffd\ufffdbc\n\ufffd"
@@ -72,14 +72,14 @@ def test_streams_keep_their_order(lease: BuildLease) -> None:
     ]
 
 
-def test_a_line_without_end_is_stored_in_pieces_of_bounded_size(lease: BuildLease) -> None:
+def test_an_endless_line_is_stored_in_chunks_of_bounded_size(lease: BuildLease) -> None:
     write(lease, *[b"x" * 50_000] * 20, max_bytes=8 * MIB)
 
     assert stored() == "x" * 1_000_000
     assert max(len(chunk.text) for chunk in LogChunk.objects.all()) <= 100_000
 
 
-def test_past_the_limit_the_beginning_and_the_end_are_kept_with_a_mark_between(lease: BuildLease) -> None:
+def test_beyond_the_limit_beginning_and_end_are_kept_with_a_marker_between(lease: BuildLease) -> None:
     numbered = [f"{number:06d} {'x' * 92}\n".encode() for number in range(40_000)]
 
     lines = write(lease, *numbered, max_bytes=2 * MIB)
@@ -96,7 +96,7 @@ def test_past_the_limit_the_beginning_and_the_end_are_kept_with_a_mark_between(l
     assert len(lines) == 40_000  # evidence is looked for in all of it
 
 
-def test_a_full_phase_leaves_the_next_one_its_share(lease: BuildLease) -> None:
+def test_a_full_phase_leaves_room_for_the_next_one(lease: BuildLease) -> None:
     log = LogWriter(lease, max_bytes=2 * MIB)
     for phase in ("installation", "build"):
         log.start_phase(phase)
@@ -119,7 +119,7 @@ def test_an_attempt_that_lost_its_lease_stores_nothing(lease: BuildLease) -> Non
     assert not LogChunk.objects.exists()
 
 
-def test_size_and_text_are_accounted(lease: BuildLease) -> None:
+def test_size_and_text_are_recorded(lease: BuildLease) -> None:
     write(lease, "é\n".encode())
 
     assert Build.objects.get().log_bytes == 3

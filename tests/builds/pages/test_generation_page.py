@@ -239,7 +239,7 @@ def test_repairs_are_shown_side_by_side(repaired: Generation, browser: Client) -
     assert '<tr class="removed"><td class="txt">--- one</td></tr>' in of_repair
     assert '<tr class="head"><td class="txt">--- a/a.ts</td></tr>' in of_repair
     assert "What had failed" in of_repair
-    assert "The type checker refuses the code" in of_repair
+    assert "The type checker found type errors" in of_repair
 
 
 def test_a_large_generation_takes_few_queries(

@@ -37,7 +37,7 @@ def test_claim_raises_the_fence_and_takes_a_lease(queue_build: QueueBuild) -> No
     assert Attempt.objects.get(build=build).number == 1
 
 
-def test_claim_finds_nothing_when_nothing_waits(db: None) -> None:
+def test_claim_finds_nothing_in_an_empty_queue(db: None) -> None:
     assert claim("worker") is None
 
 
@@ -80,7 +80,7 @@ def test_a_long_queue_of_one_owner_does_not_keep_another_s_first_build_waiting(
     assert claimed == [theirs[0], mine[1], theirs[1], mine[2]]
 
 
-def test_high_goes_before_normal_whoever_was_served_last(queue_build: QueueBuild, other: User) -> None:
+def test_high_priority_goes_first_regardless_of_who_was_served_last(queue_build: QueueBuild, other: User) -> None:
     queue_build(by=other)
     queue_build()
     finish(claim("w"))
@@ -94,7 +94,7 @@ def test_high_goes_before_normal_whoever_was_served_last(queue_build: QueueBuild
 
 @pytest.mark.slow
 @pytest.mark.django_db(transaction=True)
-def test_workers_that_claim_at_once_keep_to_the_fair_order(queue_build: QueueBuild, owner: User) -> None:
+def test_concurrent_workers_keep_the_fair_order(queue_build: QueueBuild, owner: User) -> None:
     mine = queue_build()
     for _ in range(300):
         actions.queue_build(mine.revision, by=owner)
@@ -109,7 +109,7 @@ def test_workers_that_claim_at_once_keep_to_the_fair_order(queue_build: QueueBui
 
 
 @pytest.mark.django_db(transaction=True)
-def test_workers_that_claim_at_once_share_fairly_between_two_long_queues(
+def test_concurrent_workers_share_fairly_between_two_long_queues(
     queue_build: QueueBuild, owner: User, other: User
 ) -> None:
     for user in (owner, other):
@@ -123,9 +123,7 @@ def test_workers_that_claim_at_once_share_fairly_between_two_long_queues(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_workers_that_claim_at_once_keep_to_the_owner_s_limit(
-    queue_build: QueueBuild, owner: User, settings: Settings
-) -> None:
+def test_concurrent_workers_keep_to_the_owner_s_limit(queue_build: QueueBuild, owner: User, settings: Settings) -> None:
     settings.OWNER_MAX_RUNNING = 2
     mine = queue_build()
     for _ in range(9):
@@ -137,7 +135,7 @@ def test_workers_that_claim_at_once_keep_to_the_owner_s_limit(
     assert Build.objects.filter(status=Status.RUNNING).count() == 2
 
 
-def test_claim_leaves_a_build_alone_until_its_back_off_is_over(queue_build: QueueBuild) -> None:
+def test_claim_skips_a_build_until_its_back_off_is_over(queue_build: QueueBuild) -> None:
     build = queue_build()
     Build.objects.filter(pk=build.pk).update(available_at=timezone.now() + timedelta(seconds=60))
 
@@ -145,7 +143,7 @@ def test_claim_leaves_a_build_alone_until_its_back_off_is_over(queue_build: Queu
 
 
 @pytest.mark.django_db(transaction=True)
-def test_workers_that_claim_at_once_never_get_the_same_build(queue_build: QueueBuild) -> None:
+def test_concurrent_workers_never_claim_the_same_build(queue_build: QueueBuild) -> None:
     builds = {queue_build().pk for _ in range(6)}
     claimed: list[object] = []
 

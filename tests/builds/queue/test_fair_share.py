@@ -17,9 +17,7 @@ SERVED = "UPDATE builds_ownerturn SET claimed_at = '2020-01-01 00:00:00' WHERE o
 
 
 @pytest.mark.django_db(transaction=True)
-def test_the_new_names_are_of_the_old_rows_and_permissions(
-    queue_build: Callable[..., Build], owner: User, other: User
-) -> None:
+def test_renamed_models_keep_rows_and_permissions(queue_build: Callable[..., Build], owner: User, other: User) -> None:
     for user in (owner, other):
         queue_build(by=user)
         assert claim("w")

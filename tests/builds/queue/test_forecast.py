@@ -77,7 +77,7 @@ def share(found: list[bool]) -> float:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
-def test_positions_and_times_are_right_within_a_factor_of_two(
+def test_positions_and_times_are_accurate_within_a_factor_of_two(
     name: str, owners: list[User], monkeypatch: pytest.MonkeyPatch, settings: Settings
 ) -> None:
     fill, workers, settings.OWNER_MAX_RUNNING = RUNS[name]
@@ -98,7 +98,7 @@ def test_positions_and_times_are_right_within_a_factor_of_two(
 @pytest.mark.slow
 @pytest.mark.parametrize("limit", [0, 2])
 @pytest.mark.parametrize("seed", range(3))
-def test_where_durations_are_known_positions_are_exact_and_times_to_the_second(
+def test_with_known_durations_positions_are_exact_and_times_to_the_second(
     seed: int, limit: int, owners: list[User], monkeypatch: pytest.MonkeyPatch, settings: Settings
 ) -> None:
     settings.OWNER_MAX_RUNNING = limit
@@ -116,7 +116,7 @@ def test_where_durations_are_known_positions_are_exact_and_times_to_the_second(
         assert (outcome.p50, outcome.p90) == pytest.approx((outcome.waited, outcome.waited), abs=1)
 
 
-def test_of_one_owner_s_builds_positions_are_exact_whatever_they_take(
+def test_positions_of_one_owner_s_builds_are_exact_for_any_duration(
     owners: list[User], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     queue = VirtualQueue(monkeypatch, 2)
@@ -143,7 +143,7 @@ def reason(build: Build, workers: int, limit: int) -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("limit", [0, 2])
-def test_what_blocks_a_build_is_right_at_each_moment_of_a_run(
+def test_blocked_by_is_correct_at_each_moment_of_a_run(
     limit: int, owners: list[User], monkeypatch: pytest.MonkeyPatch, settings: Settings
 ) -> None:
     settings.OWNER_MAX_RUNNING = limit
@@ -163,7 +163,7 @@ def test_what_blocks_a_build_is_right_at_each_moment_of_a_run(
     assert seen == {"backoff", "all_workers_busy"} | ({"owner_limit"} if limit else set())
 
 
-def test_nothing_blocks_those_that_the_idle_workers_take_next(
+def test_nothing_blocks_builds_that_idle_workers_take_next(
     owners: list[User], monkeypatch: pytest.MonkeyPatch, settings: Settings
 ) -> None:
     settings.OWNER_MAX_RUNNING = 2
@@ -181,7 +181,7 @@ def test_nothing_blocks_those_that_the_idle_workers_take_next(
     assert {shown[build.pk]["blockedBy"] for build in builds if build.pk not in free} == {"owner_limit"}
 
 
-def test_without_workers_the_order_is_told_and_no_time(owners: list[User], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_workers_positions_are_shown_but_no_times(owners: list[User], monkeypatch: pytest.MonkeyPatch) -> None:
     queue = VirtualQueue(monkeypatch, 2)
     builds = queue.add(queue.kind(owners[0], seconds=20), 3)
     WorkerHost.objects.update(seen_at=queue.now - timedelta(days=1))
@@ -192,7 +192,7 @@ def test_without_workers_the_order_is_told_and_no_time(owners: list[User], monke
     assert [shown[build.pk] for build in builds] == [{"position": place, **told} for place in (1, 2, 3)]
 
 
-def test_without_a_history_the_order_is_told_and_no_time(owners: list[User], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_history_positions_are_shown_but_no_times(owners: list[User], monkeypatch: pytest.MonkeyPatch) -> None:
     queue = VirtualQueue(monkeypatch, 1)
     first, second = queue.add(queue.kind(owners[0], seconds=20, past=0), 2)
 
@@ -202,7 +202,7 @@ def test_without_a_history_the_order_is_told_and_no_time(owners: list[User], mon
     assert shown[second.pk] == {"position": 2, "etaSeconds": None, "blockedBy": "all_workers_busy"}
 
 
-def test_a_project_s_own_builds_speak_for_it_and_all_for_one_that_has_few(
+def test_durations_come_from_the_project_s_builds_or_from_all_if_it_has_few(
     owners: list[User], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     queue = VirtualQueue(monkeypatch, 1, spread=0)
@@ -220,7 +220,7 @@ def test_a_project_s_own_builds_speak_for_it_and_all_for_one_that_has_few(
 # --- How full ------------------------------------------------------------------------------------------------------
 
 
-def test_there_is_room_when_the_next_build_starts(owners: list[User], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_room_is_expected_when_the_next_build_starts(owners: list[User], monkeypatch: pytest.MonkeyPatch) -> None:
     queue = VirtualQueue(monkeypatch, 1, spread=0)
     mine, theirs = queue.kind(owners[0], seconds=40), queue.kind(owners[1], seconds=70)
     queue.add(mine, 2)
@@ -234,7 +234,7 @@ def test_there_is_room_when_the_next_build_starts(owners: list[User], monkeypatc
     assert seconds_to_room(owners[2].pk) == USUAL_WAIT  # has nothing that waits
 
 
-def test_a_wait_for_room_is_told_within_bounds(owners: list[User], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_retry_after_is_bounded(owners: list[User], monkeypatch: pytest.MonkeyPatch) -> None:
     queue = VirtualQueue(monkeypatch, 1, spread=0)
     kind = queue.kind(owners[0], seconds=4000)
 
@@ -271,7 +271,7 @@ def reading(monkeypatch: pytest.MonkeyPatch) -> Reading:
     return Reading(monkeypatch)
 
 
-def test_one_reading_serves_all_who_ask_for_a_second(queue_build: QueueBuild, reading: Reading) -> None:
+def test_one_read_serves_all_requests_for_a_second(queue_build: QueueBuild, reading: Reading) -> None:
     build = queue_build()
 
     for _ in range(3):
@@ -282,7 +282,7 @@ def test_one_reading_serves_all_who_ask_for_a_second(queue_build: QueueBuild, re
     assert reading.count == 2
 
 
-def test_reading_takes_four_queries_whatever_waits(
+def test_reading_takes_four_queries_for_any_queue(
     queue_build: QueueBuild, other: User, django_assert_num_queries: DjangoAssertNumQueries
 ) -> None:
     builds = [queue_build(), queue_build(by=other), queue_build(priority=Priority.HIGH)]
@@ -293,7 +293,7 @@ def test_reading_takes_four_queries_whatever_waits(
         assert queue_documents(builds) == shown
 
 
-def test_what_does_not_wait_is_not_read_for(queue_build: QueueBuild, reading: Reading) -> None:
+def test_nothing_is_read_for_builds_that_do_not_wait(queue_build: QueueBuild, reading: Reading) -> None:
     build = queue_build()
     claim("worker")
     build.refresh_from_db()
@@ -302,7 +302,7 @@ def test_what_does_not_wait_is_not_read_for(queue_build: QueueBuild, reading: Re
     assert reading.count == 0
 
 
-def test_a_build_that_came_since_is_read_for_at_once(queue_build: QueueBuild, reading: Reading) -> None:
+def test_a_new_build_triggers_a_read_at_once(queue_build: QueueBuild, reading: Reading) -> None:
     queue_document(queue_build())
     reading.clock += 0.05
 
@@ -310,7 +310,7 @@ def test_a_build_that_came_since_is_read_for_at_once(queue_build: QueueBuild, re
     assert reading.count == 2
 
 
-def test_where_reading_is_costly_a_build_that_came_since_is_placed_by_turns(
+def test_when_reads_are_slow_a_new_build_is_placed_by_fair_order(
     owners: list[User], monkeypatch: pytest.MonkeyPatch, reading: Reading
 ) -> None:
     reading.cost = 0.15
@@ -342,9 +342,7 @@ def test_where_reading_is_costly_a_build_that_came_since_is_placed_by_turns(
     assert starts == [40, 0, 0, 70]
 
 
-def test_where_reading_is_costly_the_first_build_of_all_has_no_other_to_go_by(
-    queue_build: QueueBuild, reading: Reading
-) -> None:
+def test_when_reads_are_slow_the_very_first_build_has_no_forecast(queue_build: QueueBuild, reading: Reading) -> None:
     reading.cost = 0.15
     seconds_to_room()
 
@@ -352,7 +350,7 @@ def test_where_reading_is_costly_the_first_build_of_all_has_no_other_to_go_by(
     assert reading.count == 1
 
 
-def test_a_build_that_was_claimed_since_is_about_to_start(queue_build: QueueBuild, reading: Reading) -> None:
+def test_a_build_claimed_since_the_read_is_about_to_start(queue_build: QueueBuild, reading: Reading) -> None:
     reading.cost = 0.15
     started = queue_build()
     claim("worker")
@@ -364,7 +362,7 @@ def test_a_build_that_was_claimed_since_is_about_to_start(queue_build: QueueBuil
     assert reading.count == 1
 
 
-def test_who_asks_meanwhile_waits_for_the_reading_and_shares_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_concurrent_requests_share_one_read(monkeypatch: pytest.MonkeyPatch) -> None:
     readings: list[Any] = []
 
     def look_ahead() -> Any:

@@ -43,57 +43,57 @@ def order(scene: Scene) -> list[int]:
 # --- The order -----------------------------------------------------------------------------------------------------
 
 
-def test_equals_go_by_age_one_after_the_other() -> None:
+def test_equal_builds_go_by_age() -> None:
     assert claims(scene(*[waiting(ANN)] * 3)) == [(0, 0), (1, 10), (2, 20)]
 
 
-def test_workers_work_beside_each_other_and_what_runs_ends_first() -> None:
+def test_workers_run_in_parallel_and_running_builds_end_first() -> None:
     played = scene(*[waiting(ANN)] * 3, running=[Running(ANN, takes(4))], workers=2)
 
     assert claims(played) == [(0, 0), (1, 4), (2, 10)]
 
 
-def test_priority_goes_before_everything() -> None:
+def test_priority_comes_first() -> None:
     played = scene(waiting(ANN, priority=LOW), waiting(BEN), waiting(ANN, priority=HIGH), served={BEN: 1, ANN: 2})
 
     assert order(played) == [2, 1, 0]
 
 
-def test_owners_take_turns_whatever_their_queues() -> None:
+def test_owners_take_turns_regardless_of_queue_lengths() -> None:
     assert order(scene(*[waiting(ANN)] * 4, *[waiting(BEN)] * 2)) == [0, 4, 1, 5, 2, 3]
 
 
-def test_who_was_served_longest_ago_is_next_and_who_never_was_before_all() -> None:
+def test_the_owner_served_longest_ago_is_next_and_unserved_owners_come_first() -> None:
     builds = [waiting(ANN), waiting(BEN), waiting(CEM)]
 
     assert order(scene(*builds, served={ANN: 2, BEN: 1})) == [2, 1, 0]
 
 
-def test_fewest_running_count_more_than_who_was_served_last() -> None:
+def test_fewest_running_builds_count_more_than_last_served() -> None:
     played = scene(waiting(ANN), waiting(BEN), running=[Running(BEN, takes(100))], served={BEN: 1, ANN: 2}, workers=2)
 
     assert order(played) == [0, 1]
 
 
-def test_being_served_at_one_priority_counts_at_the_others() -> None:
+def test_being_served_counts_across_priorities() -> None:
     played = scene(waiting(ANN, priority=HIGH), waiting(ANN), waiting(BEN), served={ANN: 1, BEN: 2})
 
     assert order(played) == [0, 2, 1]
 
 
-def test_an_owner_at_the_limit_waits_for_an_end_of_its_own_and_blocks_nobody() -> None:
+def test_an_owner_at_the_limit_waits_for_its_own_build_and_blocks_nobody() -> None:
     played = scene(*[waiting(ANN)] * 3, waiting(BEN), running=[Running(ANN, takes(7))], workers=4, owner_limit=2)
 
     assert claims(played) == [(3, 0), (0, 0), (1, 7), (2, 10)]
 
 
-def test_a_build_in_back_off_comes_when_it_is_over_in_the_order_of_age() -> None:
+def test_a_build_in_back_off_returns_to_the_order_of_age() -> None:
     played = scene(waiting(ANN), waiting(ANN, available_in=5), waiting(ANN), waiting(ANN, available_in=1000))
 
     assert claims(played) == [(0, 0), (1, 10), (2, 20), (3, 1000)]
 
 
-def test_all_are_claimed_once_whatever_waits() -> None:
+def test_all_builds_are_claimed_exactly_once() -> None:
     dice = random.Random(1)
     for _ in range(50):
         builds = [
@@ -122,17 +122,17 @@ def mixed(count: int) -> list[Waiting]:
     return [Waiting(dice.randint(1, 6), NORMAL, 0.0, spread) for _ in range(count)]
 
 
-def test_nothing_waits_and_nothing_is_predicted() -> None:
+def test_an_empty_queue_has_no_predictions() -> None:
     assert predict(scene()) == []
 
 
-def test_known_durations_leave_no_doubt() -> None:
+def test_known_durations_leave_no_uncertainty() -> None:
     played = scene(*[waiting(ANN)] * 3)
 
     assert predict(played) == [Prediction(1, 0, 0), Prediction(2, 10, 10), Prediction(3, 20, 20)]
 
 
-def test_doubt_grows_with_distance_and_is_less_for_many_than_for_one() -> None:
+def test_uncertainty_grows_with_distance_and_shrinks_with_more_workers() -> None:
     predicted = predict(scene(*[Waiting(ANN, NORMAL, 0.0, Durations(range(1, 60)))] * 100))
 
     near, far = predicted[2], predicted[-1]
@@ -140,13 +140,13 @@ def test_doubt_grows_with_distance_and_is_less_for_many_than_for_one() -> None:
     assert (far.p90 - far.p50) / far.p50 < (near.p90 - near.p50) / near.p50
 
 
-def test_the_same_scene_is_predicted_the_same_each_time() -> None:
+def test_predictions_are_deterministic() -> None:
     played = scene(*mixed(300), workers=3)
 
     assert predict(played) == predict(played)
 
 
-def test_beyond_what_is_played_often_it_goes_on_as_if_it_were(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_extrapolation_continues_the_simulated_part(monkeypatch: pytest.MonkeyPatch) -> None:
     played = scene(*mixed(1200), workers=5)
     short = predict(played)
     monkeypatch.setattr(simulation, "CLAIMS_A_PLAY", 1200)
@@ -161,7 +161,7 @@ def test_beyond_what_is_played_often_it_goes_on_as_if_it_were(monkeypatch: pytes
         assert told.p90 == pytest.approx(known.p90, rel=0.1)
 
 
-def test_of_equal_queues_none_is_told_better_places_than_the_others() -> None:
+def test_equal_queues_get_equally_good_positions() -> None:
     owners = range(1, 7)
     builds = [waiting(owner) for owner in owners for _ in range(30)]
 
@@ -172,7 +172,7 @@ def test_of_equal_queues_none_is_told_better_places_than_the_others() -> None:
         assert sorted(positions) == list(range(6 * nth + 1, 6 * nth + 7))
 
 
-def test_beyond_what_is_played_later_places_start_later() -> None:
+def test_beyond_the_simulated_part_later_positions_start_later() -> None:
     predicted = sorted(predict(scene(*mixed(1000), workers=2)))
 
     assert [each.position for each in predicted] == list(range(1, 1001))
@@ -185,13 +185,13 @@ def test_beyond_what_is_played_later_places_start_later() -> None:
 # --- What is left of what runs -------------------------------------------------------------------------------------
 
 
-def test_what_has_run_for_a_while_will_take_what_longer_ones_took() -> None:
+def test_a_build_that_has_run_a_while_is_expected_to_take_as_long_as_longer_ones() -> None:
     left = Durations([10, 20, 30, 40, 50]).remaining(20)
 
     assert left.samples == [10, 20, 30]
 
 
-def test_what_runs_longer_than_all_before_is_expected_to_go_on() -> None:
+def test_a_build_running_longer_than_all_before_is_expected_to_continue() -> None:
     assert Durations([10, 20]).remaining(100).samples == [10, 30, 100]
 
 

@@ -42,7 +42,7 @@ def assert_failed_for_good(build: Build, sandbox: FakeSandbox) -> None:
     assert sandbox.leftovers() == []
 
 
-def test_files_that_do_not_say_how_to_build_them(claimed: Claimed, sandbox: FakeSandbox) -> None:
+def test_files_without_a_recognisable_runtime(claimed: Claimed, sandbox: FakeSandbox) -> None:
     build = run(claimed(files=[NewFile("notes.dat", b"?")]), sandbox)
 
     assert verdict_of(build) == ("build", "no_runtime_detected", "preparation")
@@ -51,7 +51,7 @@ def test_files_that_do_not_say_how_to_build_them(claimed: Claimed, sandbox: Fake
     assert_failed_for_good(build, sandbox)
 
 
-def test_an_environment_whose_key_is_lost(claimed: Claimed, sandbox: FakeSandbox, settings: Settings) -> None:
+def test_an_environment_with_a_lost_key(claimed: Claimed, sandbox: FakeSandbox, settings: Settings) -> None:
     lease = claimed(env={"MODE": "test"}, secrets={"TOKEN": Secret("s3cret-value-of-token")})
     settings.SECRETS_KEYS = ["another key of the same length or more"]
 
@@ -106,7 +106,7 @@ def linked_output(process: Process) -> None:
         (writes({"dist/a": bytes(600), "dist/b": bytes(600)}), "limit", "artifacts_too_large"),
     ],
 )
-def test_outputs_that_are_refused(
+def test_refused_outputs(
     claimed: Claimed, sandbox: FakeSandbox, settings: Settings, program: Program, cls: str, code: str
 ) -> None:
     settings.MAX_ARTIFACTS, settings.MAX_ARTIFACT_BYTES = 3, 1000
@@ -150,7 +150,7 @@ def test_a_command_at_a_limit(
     assert_failed_for_good(build, sandbox)
 
 
-def test_the_time_limit_is_one_for_all_phases(claimed: Claimed, sandbox: FakeSandbox) -> None:
+def test_the_time_limit_covers_all_phases_together(claimed: Claimed, sandbox: FakeSandbox) -> None:
     left: dict[str, float] = {}
 
     def spend(process: Process) -> None:
@@ -169,7 +169,7 @@ def test_the_time_limit_is_one_for_all_phases(claimed: Claimed, sandbox: FakeSan
     ("wanted", "setting", "size"),
     [({"memory": 64 * MIB}, 512 * MIB, 65 * MIB), ({"memory": 1024 * MIB}, 64 * MIB, 65 * MIB)],
 )
-def test_a_strategy_may_ask_for_less_memory_than_the_installation_allows_and_not_for_more(
+def test_a_strategy_may_lower_the_memory_limit_but_not_raise_it(
     claimed: Claimed, sandbox: FakeSandbox, settings: Settings, wanted: dict[str, Any], setting: int, size: int
 ) -> None:
     settings.DOCKER_MEMORY_LIMIT = setting
@@ -181,9 +181,7 @@ def test_a_strategy_may_ask_for_less_memory_than_the_installation_allows_and_not
     assert (build.plan or {})["memory"] == 64 * MIB
 
 
-def test_a_strategy_may_not_ask_for_more_time_than_the_installation_allows(
-    claimed: Claimed, sandbox: FakeSandbox, settings: Settings
-) -> None:
+def test_a_strategy_may_not_raise_the_time_limit(claimed: Claimed, sandbox: FakeSandbox, settings: Settings) -> None:
     settings.WORKER_TIMEOUT = 0.1
     sandbox.programs["build"] = lambda process: process.hang()
 
@@ -196,7 +194,7 @@ def test_a_strategy_may_not_ask_for_more_time_than_the_installation_allows(
 # --- A build against the policy ----------------------------------------------------------------------------------
 
 
-def test_an_installation_that_a_refused_host_ends(claimed: Claimed, sandbox: FakeSandbox) -> None:
+def test_an_installation_that_fails_at_a_refused_host(claimed: Claimed, sandbox: FakeSandbox) -> None:
     def install(process: Process) -> int:
         if not process.reach("tracker.test"):
             process.say("error: cannot fetch https://tracker.test/x\n", "stderr")
@@ -212,7 +210,7 @@ def test_an_installation_that_a_refused_host_ends(claimed: Claimed, sandbox: Fak
     assert_failed_for_good(build, sandbox)
 
 
-def test_an_installation_that_fails_at_a_host_that_it_may_reach(claimed: Claimed, sandbox: FakeSandbox) -> None:
+def test_an_installation_that_fails_at_an_allowed_host(claimed: Claimed, sandbox: FakeSandbox) -> None:
     def install(process: Process) -> int:
         if process.reach("registry.test"):
             process.say("error: cannot fetch https://registry.test/x\n", "stderr")
@@ -226,7 +224,7 @@ def test_an_installation_that_fails_at_a_host_that_it_may_reach(claimed: Claimed
     assert [entry["allowed"] for entry in build.egress] == [True]
 
 
-def test_an_installation_that_goes_on_without_a_refused_host(claimed: Claimed, sandbox: FakeSandbox) -> None:
+def test_an_installation_that_succeeds_despite_a_refused_host(claimed: Claimed, sandbox: FakeSandbox) -> None:
     sandbox.programs["install"] = lambda process: 0 * process.reach("tracker.test")
 
     build = run(claimed(), sandbox)
@@ -235,7 +233,7 @@ def test_an_installation_that_goes_on_without_a_refused_host(claimed: Claimed, s
     assert [entry["allowed"] for entry in build.egress] == [False]
 
 
-def test_a_build_phase_that_wants_the_network(claimed: Claimed, sandbox: FakeSandbox) -> None:
+def test_a_build_phase_that_needs_the_network(claimed: Claimed, sandbox: FakeSandbox) -> None:
     def build_page(process: Process) -> int:
         if not process.reach("fonts.test"):
             process.say("curl: (6) Could not resolve host: fonts.test\n", "stderr")

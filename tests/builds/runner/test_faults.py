@@ -57,7 +57,7 @@ def assert_waits_for_its_next_attempt(build: Build, *, fault: str, started: date
 
 
 @each_phase_before_cleanup
-def test_an_engine_fault_puts_the_build_back_with_back_off(
+def test_an_engine_error_requeues_the_build_with_back_off(
     claimed: Claimed, sandbox: FakeSandbox, phase: PhaseName
 ) -> None:
     lease, started = claimed(), timezone.now()
@@ -82,7 +82,7 @@ def test_every_call_of_the_sandbox_may_fail(claimed: Claimed, sandbox: FakeSandb
     assert sandbox.leftovers() == []
 
 
-def test_an_engine_that_is_not_there_puts_the_build_back(claimed: Claimed) -> None:
+def test_an_unavailable_engine_requeues_the_build(claimed: Claimed) -> None:
     lease, started = claimed(), timezone.now()
 
     def open_sandbox() -> FakeSandbox:
@@ -95,7 +95,7 @@ def test_an_engine_that_is_not_there_puts_the_build_back(claimed: Claimed) -> No
     assert phases(build) == {"preparation": "failed", "cleanup": "completed"}
 
 
-def test_an_image_that_is_not_prepared_puts_the_build_back(claimed: Claimed, sandbox: FakeSandbox) -> None:
+def test_a_missing_image_requeues_the_build(claimed: Claimed, sandbox: FakeSandbox) -> None:
     lease, started = claimed(), timezone.now()
     sandbox.images = {}
 
@@ -104,7 +104,7 @@ def test_an_image_that_is_not_prepared_puts_the_build_back(claimed: Claimed, san
     assert_waits_for_its_next_attempt(build, fault="image_missing", started=started)
 
 
-def test_a_clean_up_that_fails_is_left_to_the_sweeper(claimed: Claimed, sandbox: FakeSandbox) -> None:
+def test_a_failed_clean_up_is_left_to_the_sweeper(claimed: Claimed, sandbox: FakeSandbox) -> None:
     lease = claimed()
     let_happen(sandbox, PhaseName.CLEANUP, raises(SandboxError("no answer")))
 
@@ -117,9 +117,7 @@ def test_a_clean_up_that_fails_is_left_to_the_sweeper(claimed: Claimed, sandbox:
     assert sandbox.leftovers() == []
 
 
-def test_a_store_that_does_not_take_outputs_puts_the_build_back(
-    claimed: Claimed, sandbox: FakeSandbox, artifact_folder: Path
-) -> None:
+def test_a_failing_store_requeues_the_build(claimed: Claimed, sandbox: FakeSandbox, artifact_folder: Path) -> None:
     lease, started = claimed(), timezone.now()
     artifact_folder.write_bytes(b"")  # no folder can be made below a file
 
@@ -154,7 +152,7 @@ def database_refusing(statement: str, *, times: int) -> Iterator[None]:
         ("builds_artifact", {"artifacts": "failed", "cleanup": "completed"}),
     ],
 )
-def test_a_database_that_fails_puts_the_build_back(
+def test_a_database_error_requeues_the_build(
     claimed: Claimed, sandbox: FakeSandbox, table: str, last_phases: dict[str, str]
 ) -> None:
     lease, started = claimed(), timezone.now()
@@ -168,7 +166,7 @@ def test_a_database_that_fails_puts_the_build_back(
     assert sandbox.leftovers() == []
 
 
-def test_a_database_that_fails_at_the_end_puts_the_build_back(claimed: Claimed, sandbox: FakeSandbox) -> None:
+def test_a_database_error_at_the_end_requeues_the_build(claimed: Claimed, sandbox: FakeSandbox) -> None:
     lease, started = claimed(), timezone.now()
 
     with database_refusing('UPDATE "builds_build" SET "usage"', times=1):
@@ -178,7 +176,7 @@ def test_a_database_that_fails_at_the_end_puts_the_build_back(claimed: Claimed, 
     assert sandbox.leftovers() == []
 
 
-def test_a_database_that_stays_away_leaves_the_build_to_the_reaper(claimed: Claimed, sandbox: FakeSandbox) -> None:
+def test_a_database_outage_leaves_the_build_to_the_reaper(claimed: Claimed, sandbox: FakeSandbox) -> None:
     lease, started = claimed(), timezone.now()
 
     with database_refusing('UPDATE "builds_build"', times=1_000), pytest.raises(OperationalError):
@@ -189,7 +187,7 @@ def test_a_database_that_stays_away_leaves_the_build_to_the_reaper(claimed: Clai
     assert_waits_for_its_next_attempt(Build.objects.get(), fault="worker_lost", started=started)
 
 
-def test_an_end_whose_confirmation_is_lost_keeps_the_outputs(
+def test_a_lost_commit_confirmation_keeps_the_outputs(
     claimed: Claimed, sandbox: FakeSandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lease = claimed()
@@ -210,7 +208,7 @@ def test_an_end_whose_confirmation_is_lost_keeps_the_outputs(
     assert list(stored().values()) == [PAGE]
 
 
-def test_a_fault_that_nobody_foresaw_puts_the_build_back(claimed: Claimed, sandbox: FakeSandbox) -> None:
+def test_an_unexpected_error_requeues_the_build(claimed: Claimed, sandbox: FakeSandbox) -> None:
     lease, started = claimed(), timezone.now()
     let_happen(sandbox, PhaseName.BUILD, raises(ValueError("a bug")))
 
@@ -220,7 +218,7 @@ def test_a_fault_that_nobody_foresaw_puts_the_build_back(claimed: Claimed, sandb
     assert sandbox.leftovers() == []
 
 
-def test_an_attempt_that_faults_as_its_build_is_cancelled_leaves_it_cancelled(
+def test_an_error_during_cancellation_leaves_the_build_cancelled(
     claimed: Claimed, sandbox: FakeSandbox, owner: User
 ) -> None:
     def cancel_and_fail() -> None:
@@ -240,9 +238,7 @@ def test_an_attempt_that_faults_as_its_build_is_cancelled_leaves_it_cancelled(
 # --- The attempts after that -------------------------------------------------------------------------------------
 
 
-def test_a_build_completes_at_its_second_attempt_as_if_it_were_the_first(
-    claimed: Claimed, sandbox: FakeSandbox
-) -> None:
+def test_a_build_completes_normally_at_its_second_attempt(claimed: Claimed, sandbox: FakeSandbox) -> None:
     lease = claimed()
     let_happen(sandbox, PhaseName.ARTIFACTS, once(raises(SandboxError("the engine did not answer"))))
     run(lease, sandbox)
@@ -256,7 +252,7 @@ def test_a_build_completes_at_its_second_attempt_as_if_it_were_the_first(
     assert list(stored().values()) == [PAGE]
 
 
-def test_an_attempt_removes_what_a_killed_one_before_has_left(claimed: Claimed, sandbox: FakeSandbox) -> None:
+def test_an_attempt_removes_the_leftovers_of_a_killed_one(claimed: Claimed, sandbox: FakeSandbox) -> None:
     killed = claimed()
     sandbox.open(Identity(killed.build.pk, 1), image=IMAGE, limits=LIMITS)
     expire_lease()
@@ -269,7 +265,7 @@ def test_an_attempt_removes_what_a_killed_one_before_has_left(claimed: Claimed, 
 
 
 @each_phase_before_cleanup
-def test_a_build_whose_attempts_are_spent_fails_and_names_the_last_fault(
+def test_a_build_without_attempts_left_fails_and_names_the_last_error(
     claimed: Claimed, sandbox: FakeSandbox, phase: PhaseName
 ) -> None:
     lease = claimed()
@@ -290,7 +286,7 @@ def test_a_build_whose_attempts_are_spent_fails_and_names_the_last_fault(
     assert sandbox.leftovers() == []
 
 
-def test_the_last_fault_is_told_without_the_build_s_secrets(
+def test_the_last_error_is_shown_without_the_build_s_secrets(
     claimed: Claimed, sandbox: FakeSandbox, settings: Settings
 ) -> None:
     settings.MAX_ATTEMPTS = 1

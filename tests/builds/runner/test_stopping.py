@@ -48,7 +48,7 @@ def notices(request: pytest.FixtureRequest) -> Callable[[BuildLease], None]:
 
 
 @each_phase
-def test_an_attempt_whose_build_is_cancelled_writes_nothing_more_and_leaves_nothing(
+def test_a_cancelled_attempt_writes_and_leaves_nothing(
     claimed: Claimed, sandbox: FakeSandbox, owner: User, notices: Callable[[BuildLease], None], phase: PhaseName
 ) -> None:
     lease, rows = claimed(), []
@@ -73,7 +73,7 @@ def test_an_attempt_whose_build_is_cancelled_writes_nothing_more_and_leaves_noth
 
 
 @each_phase
-def test_an_attempt_that_was_overtaken_leaves_its_successor_alone(
+def test_an_overtaken_attempt_does_not_affect_its_successor(
     claimed: Claimed, sandbox: FakeSandbox, notices: Callable[[BuildLease], None], phase: PhaseName
 ) -> None:
     slow, others, rows = claimed(), [], []
@@ -101,7 +101,7 @@ def test_an_attempt_that_was_overtaken_leaves_its_successor_alone(
 
 
 @each_phase_before_cleanup
-def test_an_attempt_that_could_not_renew_its_lease_leaves_its_build_to_the_reaper(
+def test_an_attempt_that_cannot_renew_its_lease_leaves_the_build_to_the_reaper(
     claimed: Claimed, sandbox: FakeSandbox, phase: PhaseName
 ) -> None:
     lease = claimed()
@@ -120,7 +120,7 @@ def test_an_attempt_that_could_not_renew_its_lease_leaves_its_build_to_the_reape
     assert (build.status, outcomes(build), phases(build)[phase]) == (Status.QUEUED, ["worker_lost"], "interrupted")
 
 
-def test_a_cancelled_attempt_that_cannot_clean_up_leaves_that_to_the_sweeper(
+def test_a_cancelled_attempt_leaves_failed_clean_up_to_the_sweeper(
     claimed: Claimed, sandbox: FakeSandbox, owner: User
 ) -> None:
     lease = claimed()
@@ -140,9 +140,7 @@ def test_a_cancelled_attempt_that_cannot_clean_up_leaves_that_to_the_sweeper(
 
 
 @each_phase_before_cleanup
-def test_a_worker_that_is_told_to_stop_hands_its_build_back(
-    claimed: Claimed, sandbox: FakeSandbox, phase: PhaseName
-) -> None:
+def test_a_stopping_worker_hands_its_build_back(claimed: Claimed, sandbox: FakeSandbox, phase: PhaseName) -> None:
     lease = claimed()
     let_happen(sandbox, phase, lease.interrupted.set)
 
@@ -161,7 +159,7 @@ def test_a_worker_that_is_told_to_stop_hands_its_build_back(
     assert sandbox.leftovers() == []
 
 
-def test_a_worker_that_is_told_to_stop_stops_its_command(claimed: Claimed, sandbox: FakeSandbox) -> None:
+def test_a_stopping_worker_stops_its_command(claimed: Claimed, sandbox: FakeSandbox) -> None:
     lease = claimed()
 
     def wait(process: Process) -> None:
@@ -177,7 +175,7 @@ def test_a_worker_that_is_told_to_stop_stops_its_command(claimed: Claimed, sandb
     assert "half of it\n" in log(build, "stdout")
 
 
-def test_a_build_that_is_all_but_over_is_not_handed_back(claimed: Claimed, sandbox: FakeSandbox) -> None:
+def test_an_almost_finished_build_is_not_handed_back(claimed: Claimed, sandbox: FakeSandbox) -> None:
     lease = claimed()
     let_happen(sandbox, PhaseName.CLEANUP, lease.interrupted.set)
 
@@ -186,7 +184,7 @@ def test_a_build_that_is_all_but_over_is_not_handed_back(claimed: Claimed, sandb
     assert (build.status, outcomes(build)) == (Status.COMPLETED, ["completed"])
 
 
-def test_a_build_that_was_handed_back_goes_on_elsewhere(claimed: Claimed, sandbox: FakeSandbox) -> None:
+def test_a_build_that_was_handed_back_runs_elsewhere(claimed: Claimed, sandbox: FakeSandbox) -> None:
     lease = claimed()
     let_happen(sandbox, PhaseName.BUILD, once(lease.interrupted.set))
     run(lease, sandbox)
@@ -198,7 +196,7 @@ def test_a_build_that_was_handed_back_goes_on_elsewhere(claimed: Claimed, sandbo
     assert list(build.artifacts.values_list("attempt", flat=True)) == [2]
 
 
-def test_a_build_that_was_cancelled_as_its_worker_was_told_to_stop_stays_cancelled(
+def test_a_build_cancelled_while_its_worker_stops_stays_cancelled(
     claimed: Claimed, sandbox: FakeSandbox, owner: User
 ) -> None:
     lease = claimed()

@@ -30,7 +30,7 @@ MIB = 1024**2
 pytestmark = pytest.mark.usefixtures("log_at_the_end_of_phases")
 
 
-def test_a_build_that_goes_well_is_completed_phase_by_phase(claimed: Claimed, sandbox: FakeSandbox) -> None:
+def test_a_successful_build_completes_phase_by_phase(claimed: Claimed, sandbox: FakeSandbox) -> None:
     build = run(claimed(), sandbox)
 
     assert (build.status, build.phase, build.progress, build.faults) == (Status.COMPLETED, "cleanup", 100, 0)
@@ -45,7 +45,7 @@ def test_a_build_that_goes_well_is_completed_phase_by_phase(claimed: Claimed, sa
     ]
 
 
-def test_progress_is_told_with_each_phase(claimed: Claimed, sandbox: FakeSandbox) -> None:
+def test_each_phase_reports_progress(claimed: Claimed, sandbox: FakeSandbox) -> None:
     build = run(claimed(), sandbox)
 
     told = BuildEvent.objects.filter(build=build, kind="phase").values_list("fence", "data__phase", "data__progress")
@@ -58,7 +58,7 @@ def test_progress_is_told_with_each_phase(claimed: Claimed, sandbox: FakeSandbox
     ]
 
 
-def test_exit_codes_are_kept_of_phases_that_run_a_command(claimed: Claimed, sandbox: FakeSandbox) -> None:
+def test_exit_codes_of_commands_are_stored(claimed: Claimed, sandbox: FakeSandbox) -> None:
     build = run(claimed(), sandbox)
 
     codes = build.attempts.get().phases.values_list("name", "exit_code")
@@ -66,7 +66,7 @@ def test_exit_codes_are_kept_of_phases_that_run_a_command(claimed: Claimed, sand
     assert [name for name, code in codes if code is None] == ["preparation", "artifacts", "cleanup"]
 
 
-def test_the_plan_and_the_image_are_kept(claimed: Claimed, sandbox: FakeSandbox, settings: Settings) -> None:
+def test_the_plan_and_the_image_are_stored(claimed: Claimed, sandbox: FakeSandbox, settings: Settings) -> None:
     build = run(claimed(strategy={"timeout": 5000, "memory": 64 * MIB, "cpus": 0.5}), sandbox)
 
     assert (build.runtime, build.image) == ("static", IMAGE)
@@ -99,7 +99,7 @@ def test_outputs_become_artifacts(claimed: Claimed, sandbox: FakeSandbox) -> Non
     assert log(build, "system").endswith("Artifacts: 2 files, 18 bytes.\n")
 
 
-def test_what_cannot_be_kept_of_an_output_is_left_out_with_its_reason(claimed: Claimed, sandbox: FakeSandbox) -> None:
+def test_unusable_files_of_an_output_are_left_out_with_a_reason(claimed: Claimed, sandbox: FakeSandbox) -> None:
     def program(process: Process) -> None:
         process.write("dist/index.html", PAGE)
         process.make_link("dist/link", "/etc/passwd")
@@ -114,7 +114,7 @@ def test_what_cannot_be_kept_of_an_output_is_left_out_with_its_reason(claimed: C
     assert "not kept: 'dist/back\\\\slash': the name contains" in log(build, "system")
 
 
-def test_use_and_connections_are_kept(claimed: Claimed, sandbox: FakeSandbox) -> None:
+def test_usage_and_connections_are_stored(claimed: Claimed, sandbox: FakeSandbox) -> None:
     def install(process: Process) -> None:
         process.allocate(30 * MIB)
         process.use_cpu(1.25)
@@ -137,7 +137,7 @@ def test_use_and_connections_are_kept(claimed: Claimed, sandbox: FakeSandbox) ->
     ]
 
 
-def test_what_commands_print_is_kept_by_phase_and_stream(claimed: Claimed, sandbox: FakeSandbox) -> None:
+def test_output_of_commands_is_stored_by_phase_and_stream(claimed: Claimed, sandbox: FakeSandbox) -> None:
     def build_page(process: Process) -> None:
         says("one\n", ("stderr", "two\n"), "three")(process)
         process.write("dist/index.html", PAGE)
@@ -157,7 +157,7 @@ def test_what_commands_print_is_kept_by_phase_and_stream(claimed: Claimed, sandb
     assert build.log_bytes == len("added 3 packages\none\ntwo\nthree")
 
 
-def test_installation_alone_has_registries_in_reach(claimed: Claimed, sandbox: FakeSandbox) -> None:
+def test_only_installation_can_reach_registries(claimed: Claimed, sandbox: FakeSandbox) -> None:
     run(claimed(), sandbox)
 
     assert [(command.phase, command.with_registries) for command in sandbox.commands] == [
@@ -182,7 +182,7 @@ def test_commands_run_in_the_project_s_folder_and_find_its_files(claimed: Claime
     assert build.artifacts.get().name == "dist/index.html"
 
 
-def test_files_that_the_plan_adds_are_there_before_the_first_command(claimed: Claimed, sandbox: FakeSandbox) -> None:
+def test_files_added_by_the_plan_exist_before_the_first_command(claimed: Claimed, sandbox: FakeSandbox) -> None:
     sandbox.images = {"chef-runtime/node:22": IMAGE}
     sandbox.programs["install"] = lambda process: process.say(process.read("package.json"))
     files = [NewFile("index.js", b""), NewFile("package.json", b'{"name": "mine"}')]
@@ -223,7 +223,7 @@ def test_phases_without_a_command_are_skipped(claimed: Claimed, sandbox: FakeSan
     assert [artifact.name for artifact in build.artifacts.all()] == ["index.html"]
 
 
-def test_nothing_of_a_completed_build_is_left_in_the_sandbox(claimed: Claimed, sandbox: FakeSandbox) -> None:
+def test_a_completed_build_leaves_nothing_in_the_sandbox(claimed: Claimed, sandbox: FakeSandbox) -> None:
     run(claimed(), sandbox)
 
     assert sandbox.leftovers() == []

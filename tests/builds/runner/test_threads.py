@@ -51,7 +51,7 @@ def test_a_command_is_stopped_soon_after_its_build_is_cancelled(
     assert sandbox.leftovers() == []
 
 
-def test_a_command_is_stopped_soon_after_its_worker_is_told_to_stop(claimed: Claimed, sandbox: FakeSandbox) -> None:
+def test_a_command_is_stopped_soon_after_its_worker_is(claimed: Claimed, sandbox: FakeSandbox) -> None:
     lease = claimed()
     is_told = threading.Event()
 
@@ -70,7 +70,7 @@ def test_a_command_is_stopped_soon_after_its_worker_is_told_to_stop(claimed: Cla
     assert sandbox.leftovers() == []
 
 
-def test_what_a_command_prints_can_be_read_while_it_runs(claimed: Claimed, sandbox: FakeSandbox) -> None:
+def test_output_can_be_read_while_the_command_runs(claimed: Claimed, sandbox: FakeSandbox) -> None:
     lease = claimed()
     read = ""
 

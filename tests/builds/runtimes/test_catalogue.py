@@ -23,7 +23,7 @@ pytestmark = pytest.mark.once
         ("static", None, "12"),
     ],
 )
-def test_a_version_means_the_release_line_that_it_belongs_to(runtime: str, asked: str | None, version: str) -> None:
+def test_a_version_resolves_to_its_release_line(runtime: str, asked: str | None, version: str) -> None:
     assert resolve_version(runtime, asked) == version
 
 
@@ -39,7 +39,9 @@ def test_a_version_means_the_release_line_that_it_belongs_to(runtime: str, asked
         ("python", "3.1", "unknown_version", "3.11"),
     ],
 )
-def test_an_unknown_one_is_refused_with_what_there_is(runtime: str, asked: str | None, code: str, said: str) -> None:
+def test_an_unknown_runtime_or_version_is_refused_with_the_available_ones(
+    runtime: str, asked: str | None, code: str, said: str
+) -> None:
     with pytest.raises(UnknownRuntimeError) as caught:
         resolve_version(runtime, asked)
 
@@ -58,7 +60,7 @@ def test_a_default_version_is_one_of_the_versions(name: str) -> None:
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES.values(), ids=RUNTIMES)
-def test_a_runtime_s_builds_find_its_tools_before_the_system_s(runtime: Runtime) -> None:
+def test_a_runtime_s_tools_come_before_the_system_s_on_the_path(runtime: Runtime) -> None:
     *own, rest = runtime.environment["PATH"].partition(SYSTEM_PATH)
 
     assert rest == ""
@@ -67,11 +69,11 @@ def test_a_runtime_s_builds_find_its_tools_before_the_system_s(runtime: Runtime)
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES.values(), ids=RUNTIMES)
-def test_a_runtime_only_reads_symptoms_that_have_a_precedence(runtime: Runtime) -> None:
+def test_every_symptom_has_a_precedence(runtime: Runtime) -> None:
     assert {symptom.code for symptom in runtime.patterns.symptoms} <= set(PRECEDENCE)
     assert set(COMMON.symptoms) <= set(runtime.patterns.symptoms)
 
 
-def test_a_choice_says_the_version_where_it_means_something() -> None:
+def test_a_label_shows_the_version_if_it_is_relevant() -> None:
     assert find_runtime("node").label("22") == "Node 22"
     assert find_runtime("static").label("12") == "Static site"

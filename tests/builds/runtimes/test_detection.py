@@ -47,7 +47,7 @@ def test_the_runtime_follows_from_the_files(
 
 
 @pytest.mark.parametrize("files", [{}, {"README.md": ""}, {"hello.cob": ""}, {"main.rs": "", "style.css": ""}])
-def test_files_that_say_nothing_are_refused_with_what_to_add(files: dict[str, str | bytes]) -> None:
+def test_unrecognised_files_are_refused_with_a_suggestion(files: dict[str, str | bytes]) -> None:
     error = refused(files)
 
     assert error.code == "no_runtime_detected"
@@ -56,13 +56,13 @@ def test_files_that_say_nothing_are_refused_with_what_to_add(files: dict[str, st
     assert all(name in error.evidence[0] for name in files)
 
 
-def test_the_runtime_of_the_strategy_outweighs_the_files() -> None:
+def test_the_strategy_s_runtime_takes_precedence_over_the_files() -> None:
     plan = plan_of({"package.json": built(), "index.html": ""}, runtime="static")
 
     assert (plan.runtime, plan.build_command, plan.outputs) == ("static", None, (".",))
 
 
-def test_a_runtime_that_is_not_there_is_refused_with_those_that_are() -> None:
+def test_an_unknown_runtime_is_refused_with_the_available_ones() -> None:
     assert "node, bun, python, static" in refused({"a.rb": ""}, runtime="ruby").message
 
 
@@ -102,7 +102,7 @@ def test_several_projects_side_by_side_are_refused_until_one_is_named() -> None:
 
 
 @pytest.mark.parametrize("root", ["", "."])
-def test_asking_for_the_top_keeps_it(root: str) -> None:
+def test_requesting_the_top_level_keeps_it(root: str) -> None:
     assert plan_of({"site/index.html": ""}, root_dir=root).root_dir == ""
 
 
@@ -110,7 +110,7 @@ def test_a_root_folder_without_files_is_refused() -> None:
     assert "strategy.rootDir nope" in refused({"index.html": ""}, root_dir="nope").message
 
 
-def test_a_manifest_in_a_folder_is_named_by_its_whole_path() -> None:
+def test_a_manifest_in_a_folder_is_named_by_its_full_path() -> None:
     assert refused({"app/package.json": "{"}, root_dir="app/").evidence[0].startswith("app/package.json:1:2: ")
 
 
@@ -124,15 +124,15 @@ def test_a_manifest_in_a_folder_is_named_by_its_whole_path() -> None:
         ("package.json", "", "package.json:1:1: "),
         ("package.json", "[]", "package.json: it must be a JSON object"),
         ("package.json", '{"scripts": ["build"]}', "package.json: `scripts` must be an object"),
-        ("package.json", '{"scripts": {"build": 1}}', "package.json: `scripts.build` must be a text"),
-        ("package.json", '{"dependencies": {"x": null}}', "package.json: `dependencies.x` must be a text"),
+        ("package.json", '{"scripts": {"build": 1}}', "package.json: `scripts.build` must be a string"),
+        ("package.json", '{"dependencies": {"x": null}}', "package.json: `dependencies.x` must be a string"),
         ("package.json", b"\xff\xfe{}", "package.json: byte 0 is not UTF-8"),
-        ("package.json", "[" * 200_000, "package.json: it is not well formed"),
-        ("package.json", "1" * 5_000, "package.json: it is not well formed"),
+        ("package.json", "[" * 200_000, "package.json: it is not valid JSON"),
+        ("package.json", "1" * 5_000, "package.json: it is not valid JSON"),
         ("pyproject.toml", '[project]\nname = "x\n', "pyproject.toml:2:10: "),
         ("pyproject.toml", "[project\n", "pyproject.toml:1:"),
         ("pyproject.toml", 'a = "x', "pyproject.toml:1:1: "),
-        ("pyproject.toml", "a = " + "[" * 200_000, "pyproject.toml: it is not well formed"),
+        ("pyproject.toml", "a = " + "[" * 200_000, "pyproject.toml: it is not valid TOML"),
         ("pyproject.toml", "[project]\nrequires-python = 'three'", "pyproject.toml: requires-python 'three'"),
         (
             "pyproject.toml",
@@ -141,12 +141,12 @@ def test_a_manifest_in_a_folder_is_named_by_its_whole_path() -> None:
         ),
     ],
 )
-def test_a_broken_manifest_is_refused_with_the_place(name: str, content: str | bytes, evidence: str) -> None:
+def test_a_broken_manifest_is_refused_with_its_location(name: str, content: str | bytes, evidence: str) -> None:
     error = refused({name: content})
 
     assert error.code == "invalid_manifest"
     assert error.evidence[0].startswith(evidence)
-    assert error.message.startswith(f"{name} cannot be used: ")
+    assert error.message.startswith(f"{name} is invalid: ")
 
 
 # --- Static sites ------------------------------------------------------------------------------------------------
@@ -161,13 +161,13 @@ def test_a_broken_manifest_is_refused_with_the_place(name: str, content: str | b
         ({"page.html": ""}, (".",)),
     ],
 )
-def test_a_site_s_output_is_where_its_page_is(files: dict[str, str | bytes], outputs: tuple[str, ...]) -> None:
+def test_a_site_s_output_is_the_folder_of_its_page(files: dict[str, str | bytes], outputs: tuple[str, ...]) -> None:
     plan = plan_of(files)
 
     assert (plan.install_command, plan.build_command, plan.outputs) == (None, None, outputs)
 
 
-def test_hidden_files_are_no_output_but_well_known_ones_are() -> None:
+def test_hidden_files_are_left_out_except_well_known() -> None:
     plan = plan_of({"index.html": "", ".env": "", ".git/config": "", ".well-known/security.txt": ""})
 
     assert plan.exclude == (".env", ".git")
@@ -176,7 +176,7 @@ def test_hidden_files_are_no_output_but_well_known_ones_are() -> None:
 # --- The plan itself ---------------------------------------------------------------------------------------------
 
 
-def test_a_plan_is_json_with_the_api_s_names() -> None:
+def test_a_plan_serializes_with_the_api_s_field_names() -> None:
     plan = plan_of({"package.json": built()})
 
     document = json.loads(json.dumps(plan.as_json()))
@@ -189,7 +189,7 @@ def test_a_plan_is_json_with_the_api_s_names() -> None:
     assert (document["outputs"][0], document["rootDir"]) == ("dist", "")
 
 
-def test_nothing_of_a_file_that_a_database_refuses_gets_into_a_plan() -> None:
+def test_a_plan_contains_no_characters_that_a_database_refuses() -> None:
     fields = {"scripts": {"build": "a\0\ud800\x1b[31m"}, "dependencies": {"\ud800\0": "\0"}}
 
     plan = plan_of({"package.json": json.dumps(fields), ".nvmrc": "22"}, dependencies={"x": "1"})

@@ -159,7 +159,7 @@ def test_trial_is_unprivileged_read_only_and_without_network(store: ImageStore) 
 
 @pytest.mark.docker
 @pytest.mark.usefixtures("ready")
-def test_failed_trial_tells_what_the_tools_said_and_leaves_no_container(store: ImageStore, settings: Settings) -> None:
+def test_failed_trial_reports_the_tools_output_and_leaves_no_container(store: ImageStore, settings: Settings) -> None:
     settings.INSTALLATION = OWN
     with contextlib.closing(docker.from_env()) as client:
         with pytest.raises(TrialFailedError, match="exit 3: no such luck"):
@@ -171,7 +171,7 @@ def test_failed_trial_tells_what_the_tools_said_and_leaves_no_container(store: I
 
 @pytest.mark.docker
 @pytest.mark.usefixtures("ready", "nothing_left")
-def test_images_that_are_present_are_left_alone_at_once(store: ImageStore, settings: Settings) -> None:
+def test_present_images_are_skipped_quickly(store: ImageStore, settings: Settings) -> None:
     settings.RUNTIME_REGISTRY = CLOSED
     lines: list[str] = []
 
@@ -199,7 +199,7 @@ def test_unreachable_registry_falls_back_to_packages(store: ImageStore, built: t
 
 
 @pytest.mark.docker
-def test_built_image_tells_nothing_of_this_machine(store: ImageStore, built: tuple[str, list[str], Path]) -> None:
+def test_built_image_has_no_traces_of_this_machine(store: ImageStore, built: tuple[str, list[str], Path]) -> None:
     image, _, _ = built
 
     printed = store.try_out(image, "find / -xdev -name '*.list' -path '*apt*'; ls /etc/apt 2>&1; whoami")
@@ -218,14 +218,14 @@ def test_image_that_fails_its_trial_is_removed_again(
 
     with pytest.raises(
         PreparationError,
-        match=r"static 12: not pulled \(pulling is off\) and not built: exit 127: chef-init: cannot run /bin/sh: ",
+        match=r"static 12: not pulled \(pulling is off\) and not built: exit code 127: chef-init: cannot run /bin/sh: ",
     ):
         prepare([STATIC], store=store, pull=False, force=True)
 
 
 @pytest.mark.docker
 @pytest.mark.usefixtures("nothing_left")
-def test_stream_that_breaks_off_makes_no_image(store: ImageStore) -> None:
+def test_interrupted_stream_makes_no_image(store: ImageStore) -> None:
     def breaking() -> Iterator[bytes]:
         yield b"x" * 512
         raise UnbuildableError("the disk is full")
@@ -253,14 +253,14 @@ def test_machine_without_registry_and_packages_says_what_is_missing(
     assert len(lines) == 1, "the registry was asked once"
 
 
-def test_version_that_the_distribution_lacks_is_refused(tmp_path: Path) -> None:
+def test_version_missing_from_the_distribution_is_refused(tmp_path: Path) -> None:
     workshop = Workshop(folder=tmp_path, architecture="amd64")
 
     with workshop, pytest.raises(UnbuildableError, match=r"Debian 12 has no python 3\.9"):
         workshop.make(PYTHON.lay_out, "3.9")
 
 
-def test_workshop_removes_what_a_killed_one_has_left(tmp_path: Path) -> None:
+def test_workshop_removes_leftovers_of_a_killed_one(tmp_path: Path) -> None:
     old, new = tmp_path / "images-old", tmp_path / "images-new"
     old.mkdir()
     new.mkdir()
@@ -273,7 +273,7 @@ def test_workshop_removes_what_a_killed_one_has_left(tmp_path: Path) -> None:
 
 
 @pytest.mark.network
-def test_node_packages_are_fetched_without_an_npm_on_the_machine(
+def test_node_packages_are_downloaded_without_npm_on_the_machine(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "bin").mkdir()
@@ -316,7 +316,7 @@ def test_certificate_authority_of_the_environment_reaches_npm_and_pip(monkeypatc
     assert variables == {"NODE_EXTRA_CA_CERTS": "/etc/own-ca.pem"}  # what is set already stays
 
 
-def test_credentials_are_taken_out_of_what_tools_say() -> None:
+def test_credentials_are_removed_from_tools_output() -> None:
     said = "GET https://user:secret@mirror.test/x and http://token@other.test: 401"
 
     assert without_credentials(said) == "GET https://mirror.test/x and http://other.test: 401"
@@ -326,7 +326,7 @@ def test_credentials_are_taken_out_of_what_tools_say() -> None:
 
 
 @pytest.mark.docker
-def test_image_of_a_registry_is_pulled_and_gets_our_tag(
+def test_registry_image_is_pulled_and_gets_our_tag(
     store: ImageStore, built: tuple[str, list[str], Path], registry: str, settings: Settings
 ) -> None:
     image, _, _ = built
@@ -352,14 +352,14 @@ def test_pulled_image_that_does_not_run_is_removed_again(
     push(tiny, node.public)
     monkeypatch.setenv("PATH", str(tmp_path))  # so that it is not built instead
 
-    with pytest.raises(PreparationError, match=r"node 20: not pulled .* and not built: This is no Debian machine"):
+    with pytest.raises(PreparationError, match=r"node 20: not pulled .* and not built: This is not a Debian machine"):
         prepare([node], store=store, force=True)
 
     assert store.find(node.public) is None
 
 
 @pytest.mark.docker
-def test_image_that_a_registry_lacks_differs_from_a_silent_one(store: ImageStore, registry: str) -> None:
+def test_missing_image_differs_from_a_silent_registry(store: ImageStore, registry: str) -> None:
     with pytest.raises(ImageNotOfferedError):
         store.ask_registry(f"{registry}/nobody:1")
     with pytest.raises(ImageNotOfferedError):
@@ -372,7 +372,7 @@ def test_silent_registry_is_given_up_quickly(store: ImageStore, monkeypatch: pyt
     with socket.create_server(("127.0.0.1", 0)) as silent:
         started = time.monotonic()
 
-        with pytest.raises(RegistryUnreachableError, match="no answer within 1 s"):
+        with pytest.raises(RegistryUnreachableError, match="no response within 1 s"):
             store.ask_registry(f"127.0.0.1:{silent.getsockname()[1]}/debian:bookworm-slim")
 
     assert time.monotonic() - started < 3
@@ -389,7 +389,7 @@ def test_every_runtime_has_an_image_to_prepare() -> None:
 
 @pytest.mark.docker
 @pytest.mark.usefixtures("ready", "nothing_left")
-def test_command_prepares_what_it_is_asked_for(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_prepares_the_requested_images(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
     call_command("prepare_runtimes", runtime=["node:20", "static"])
 
     images_said, registries_said = capsys.readouterr().out.rsplit("package registries: ", 1)
@@ -398,7 +398,7 @@ def test_command_prepares_what_it_is_asked_for(settings: Settings, capsys: pytes
     assert (settings.DATA_DIR / "registries.json").is_file()
 
 
-def test_command_refuses_an_unknown_runtime_by_naming_the_known() -> None:
+def test_command_refuses_an_unknown_runtime_and_lists_the_known() -> None:
     with pytest.raises(CommandError, match="node, bun, python, static"):
         call_command("prepare_runtimes", runtime=["cobol"])
 

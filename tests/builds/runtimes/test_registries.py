@@ -64,7 +64,7 @@ def npm_default() -> str:
 # npm ----------------------------------------------------------------------------------------------------------------
 
 
-def test_registry_of_npms_own_configuration_is_used(tmp_path: Path) -> None:
+def test_registry_of_npms_configuration_is_used(tmp_path: Path) -> None:
     (tmp_path / "npmrc").write_text("registry=https://npm.mirror.test:8443/all/\n")
 
     registries = discover()
@@ -74,7 +74,9 @@ def test_registry_of_npms_own_configuration_is_used(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["npm_config_registry", "NPM_CONFIG_REGISTRY"])
-def test_environment_goes_before_npms_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str) -> None:
+def test_environment_takes_precedence_over_npms_files(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
     (tmp_path / "npmrc").write_text("registry=https://file.test/\n")
     monkeypatch.setenv(name, "http://env.test")
 
@@ -84,14 +86,14 @@ def test_environment_goes_before_npms_files(monkeypatch: pytest.MonkeyPatch, tmp
     assert "file.test" not in {host for host, _ in registries.hosts}
 
 
-def test_default_registry_brings_its_companions() -> None:
+def test_default_registry_includes_its_companions() -> None:
     registries = discover(defaults={"npm": lambda: [npm_default(), "https://yarn.test/"]})
 
     assert (urlsplit(npm_default()).hostname, 443) in registries.hosts
     assert ("yarn.test", 443) in registries.hosts
 
 
-def test_private_mirror_brings_no_companions(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_private_mirror_has_no_companions(monkeypatch: pytest.MonkeyPatch) -> None:
     default = npm_default()
     monkeypatch.setenv("npm_config_registry", "https://mirror.test/")
 
@@ -103,7 +105,7 @@ def test_private_mirror_brings_no_companions(monkeypatch: pytest.MonkeyPatch) ->
     }
 
 
-def test_image_is_asked_where_the_machine_has_no_npm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_image_is_asked_if_the_machine_has_no_npm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
 
     registries = discover(defaults={"npm": lambda: ["https://from-image.test/"]})
@@ -112,7 +114,7 @@ def test_image_is_asked_where_the_machine_has_no_npm(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.docker
-def test_prepared_images_tell_what_a_bare_machine_cannot(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_prepared_images_supply_what_the_machine_cannot(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     on_this_machine = discover(defaults={"npm": lambda: [npm_default()]})
     forget()
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -196,14 +198,14 @@ def test_allowed_hosts_of_the_settings_are_added(settings: Settings) -> None:
 @pytest.mark.parametrize(
     "entry", ["https://x.test", "x.test/path", "user@x.test", "x.test:port", "x.test:99999", ":80"]
 )
-def test_allowed_host_that_is_none_is_refused_with_what_to_write(settings: Settings, entry: str) -> None:
+def test_invalid_allowed_host_is_refused_with_the_format(settings: Settings, entry: str) -> None:
     settings.EGRESS_ALLOWED_HOSTS = [entry]
 
-    with pytest.raises(ImproperlyConfigured, match="must be a host, or host:port"):
+    with pytest.raises(ImproperlyConfigured, match="must be a host or host:port"):
         discover()
 
 
-def test_answers_are_kept_until_asked_for_anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_answers_are_cached_until_refreshed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "npmrc").write_text("registry=https://first.test/\n")
     first = discover()
     (tmp_path / "npmrc").write_text("registry=https://second.test/\n")
@@ -215,7 +217,7 @@ def test_answers_are_kept_until_asked_for_anew(monkeypatch: pytest.MonkeyPatch, 
     assert ("first.test", 443) not in fresh.hosts
 
 
-def test_kept_answers_of_another_environment_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cached_answers_of_another_environment_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     discover()
     monkeypatch.setenv("npm_config_registry", "https://new.test/")
 
@@ -241,7 +243,7 @@ def test_images_are_asked_once_until_forgotten(monkeypatch: pytest.MonkeyPatch, 
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"npm": []}', "not json"])
-def test_damaged_file_is_written_anew(settings: Settings, content: str) -> None:
+def test_damaged_file_is_replaced(settings: Settings, content: str) -> None:
     settings.DATA_DIR.mkdir()
     (settings.DATA_DIR / "registries.json").write_text(content)
 

@@ -100,17 +100,17 @@ def test_program_is_linked_to_no_library(program: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        ([], "--deadline is missing"),
-        (["--", "/bin/true"], "--deadline is missing"),
-        (["--deadline", "5"], "the command must be a path"),
-        (["--deadline", "5", "--", "true"], "the command must be a path"),
+        ([], "--deadline is required"),
+        (["--", "/bin/true"], "--deadline is required"),
+        (["--deadline", "5"], "the command must be an absolute path"),
+        (["--deadline", "5", "--", "true"], "the command must be an absolute path"),
         (["--deadline", "0", "--", "/bin/true"], "a number of seconds above 0"),
         (["--deadline", "-3", "--", "/bin/true"], "a number of seconds above 0"),
         (["--deadline", "nan", "--", "/bin/true"], "a number of seconds above 0"),
         (["--deadline", "inf", "--", "/bin/true"], "a number of seconds above 0"),
         (["--deadline", "5s", "--", "/bin/true"], "a number of seconds above 0"),
         (["--deadline", "", "--", "/bin/true"], "a number of seconds above 0"),
-        (["--deadline"], "an option lacks its value"),
+        (["--deadline"], "an option has no value"),
         (["--deadline", "5", "--faster", "--", "/bin/true"], "unknown option"),
         (["--deadline", "5", "--forward", "3128", "--", "/bin/true"], "SOCKET:PORT"),
         (["--deadline", "5", "--forward", ":3128", "--", "/bin/true"], "SOCKET:PORT"),
@@ -121,7 +121,7 @@ def test_program_is_linked_to_no_library(program: str) -> None:
         (["--deadline", "5", "--forward", "/s:", "--", "/bin/true"], "a port from 1 to 65535"),
     ],
 )
-def test_wrong_call_is_refused_with_its_reason_and_the_usage(start: Start, arguments: list[str], reason: str) -> None:
+def test_wrong_usage_is_refused_with_a_reason_and_the_usage(start: Start, arguments: list[str], reason: str) -> None:
     code, output, errors = run(start, *arguments)
 
     assert (code, output) == (64, "")
@@ -136,7 +136,7 @@ def test_wrong_call_is_refused_with_its_reason_and_the_usage(start: Start, argum
     ("script", "code"),
     [("exit 0", 0), ("exit 7", 7), ("exit 124", 124), ("exit 137", 137), ("kill -9 $$", 137), ("kill -TERM $$", 143)],
 )
-def test_it_ends_as_the_command_ends(start: Start, script: str, code: int) -> None:
+def test_it_exits_as_the_command_does(start: Start, script: str, code: int) -> None:
     assert run(start, *shell(script)) == (code, "", "")
 
 
@@ -151,7 +151,7 @@ def test_command_that_cannot_be_run_is_reported(start: Start, command: str, code
     assert errors == f"chef-init: cannot run {command}: {reason}\n"
 
 
-def test_command_gets_its_arguments_as_given_and_the_streams(start: Start) -> None:
+def test_command_gets_its_arguments_unchanged_and_the_streams(start: Start) -> None:
     script = 'printf "%s\\n" "$@"; echo err >&2'
 
     code, output, errors = run(start, *shell(script), "sh", "$HOME `id` ; 'x", "", "--deadline")
@@ -202,7 +202,7 @@ def test_deadline_kills_the_command_and_its_group(start: Start) -> None:
         until(lambda pid=pid: not is_alive(pid), seconds=5, what=f"{pid} has ended")  # type: ignore[misc]
 
 
-def test_deadline_may_be_a_fraction_and_is_no_sooner(start: Start) -> None:
+def test_deadline_may_be_fractional_and_is_not_early(start: Start) -> None:
     assert run(start, *shell("sleep 0.2; echo done", seconds=5.25)) == (0, "done\n", "")
 
 
@@ -322,7 +322,7 @@ def test_proxy_may_finish_first_and_still_gets_what_is_sent(forwarded: Forwarded
         until(lambda: received == [MEGABYTE], seconds=10, what="the proxy has it all")
 
 
-def test_two_hundred_connections_at_once_are_carried_whole(forwarded: Forwarded) -> None:
+def test_two_hundred_concurrent_connections_lose_nothing(forwarded: Forwarded) -> None:
     together = threading.Barrier(200)
 
     def ask(number: int) -> bool:
@@ -340,7 +340,7 @@ def test_two_hundred_connections_at_once_are_carried_whole(forwarded: Forwarded)
     until(lambda: process.num_fds() <= 5, seconds=5, what="every connection is closed on both sides")
 
 
-def test_slow_reader_holds_back_the_sender_at_no_cost(forwarded: Forwarded) -> None:
+def test_slow_reader_slows_the_sender_down_without_using_cpu(forwarded: Forwarded) -> None:
     """The other side has sent all, and hung up: neither is memory taken for it, nor time to look again and again."""
     process = forwarded.begin()
     with forwarded.answering(lambda peer: peer.sendall(40 * MEGABYTE)), forwarded.connect() as peer:
@@ -355,7 +355,7 @@ def test_slow_reader_holds_back_the_sender_at_no_cost(forwarded: Forwarded) -> N
     assert digest.digest() == hashlib.sha256(40 * MEGABYTE).digest()
 
 
-def test_peer_that_vanishes_takes_its_connection_along_and_no_other(forwarded: Forwarded) -> None:
+def test_vanished_peer_ends_only_its_own_connection(forwarded: Forwarded) -> None:
     process = forwarded.begin()
     with forwarded.answering(lambda peer: peer.sendall(40 * MEGABYTE)):
         with forwarded.connect() as peer:
@@ -369,7 +369,7 @@ def test_peer_that_vanishes_takes_its_connection_along_and_no_other(forwarded: F
     assert used_cpu(process, 0.3) < 0.1
 
 
-def test_connections_wait_while_no_file_is_free(forwarded: Forwarded) -> None:
+def test_connections_wait_while_out_of_file_descriptors(forwarded: Forwarded) -> None:
     process = forwarded.begin(open_files=16)
     with forwarded.answering(lambda peer: peer.sendall(peer.recv(100))):
         peers = [forwarded.connect() for _ in range(30)]  # the backlog takes those that are not accepted
@@ -395,7 +395,7 @@ def test_connections_wait_while_the_proxy_accepts_none(forwarded: Forwarded) -> 
         peer.close()
 
 
-def test_connection_to_a_proxy_that_has_gone_is_closed_and_reported_once(forwarded: Forwarded) -> None:
+def test_connection_without_a_proxy_is_closed_and_reported_once(forwarded: Forwarded) -> None:
     forwarded.begin()
     for _ in range(3):
         with forwarded.connect() as peer:
@@ -407,7 +407,7 @@ def test_connection_to_a_proxy_that_has_gone_is_closed_and_reported_once(forward
     assert errors == f"chef-init: the proxy at {forwarded.socket} cannot be reached: No such file or directory\n"
 
 
-def test_open_connection_does_not_keep_the_command_from_its_end(forwarded: Forwarded) -> None:
+def test_open_connection_does_not_delay_the_exit(forwarded: Forwarded) -> None:
     forwarded.begin()
     with forwarded.answering(lambda peer: peer.sendall(read_all(peer))), forwarded.connect() as peer:
         peer.sendall(b"x")
@@ -416,7 +416,7 @@ def test_open_connection_does_not_keep_the_command_from_its_end(forwarded: Forwa
         assert forwarded.process.wait(timeout=5) == 128 + signal.SIGTERM
 
 
-def test_port_that_is_taken_is_reported_and_nothing_is_run(start: Start) -> None:
+def test_port_in_use_is_reported_and_nothing_is_run(start: Start) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         code, output, errors = run(start, "--forward", f"/s:{port}", *shell("echo ran"))
@@ -425,7 +425,7 @@ def test_port_that_is_taken_is_reported_and_nothing_is_run(start: Start) -> None
     assert errors == f"chef-init: cannot listen on 127.0.0.1:{port}: Address already in use\n"
 
 
-def test_port_is_on_loopback_alone(forwarded: Forwarded) -> None:
+def test_port_is_only_on_loopback(forwarded: Forwarded) -> None:
     forwarded.begin()
     listening = [each.laddr for each in psutil.net_connections("tcp") if each.pid == forwarded.process.pid]
 

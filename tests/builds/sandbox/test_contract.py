@@ -154,7 +154,7 @@ def contents(process: Process, *paths: str) -> None:
         (Workspace, DockerWorkspace),
     ],
 )
-def test_every_call_has_the_parameters_of_the_contract(contract: type, implementation: type) -> None:
+def test_every_method_has_the_contract_s_signature(contract: type, implementation: type) -> None:
     calls = {name: call for name, call in vars(contract).items() if inspect.isfunction(call) and name[0] != "_"}
 
     parameters = {name: inspect.signature(getattr(implementation, name)).parameters for name in calls}
@@ -170,12 +170,12 @@ def test_an_image_is_known_by_the_id_behind_its_tag(sandbox: Sandbox) -> None:
     assert len(image) == len(NO_IMAGE)
 
 
-def test_an_image_that_is_not_prepared_is_missing(sandbox: Sandbox) -> None:
+def test_an_unprepared_image_is_missing(sandbox: Sandbox) -> None:
     with pytest.raises(ImageMissingError, match="chef-runtime/none:1"):
         sandbox.image_id("chef-runtime/none:1")
 
 
-def test_a_workspace_on_an_image_that_is_gone_is_the_engine_s_fault(sandbox: Sandbox) -> None:
+def test_a_workspace_on_a_removed_image_is_a_sandbox_error(sandbox: Sandbox) -> None:
     with pytest.raises(SandboxError):
         sandbox.open(Identity(uuid4(), 1), image=NO_IMAGE, limits=LIMITS)
 
@@ -206,7 +206,7 @@ def test_a_command_runs_in_its_folder(bench: Bench) -> None:
     assert ran.output["stdout"] == b"web"
 
 
-def test_a_command_has_its_environment_and_the_next_one_has_not(bench: Bench) -> None:
+def test_each_command_has_only_its_own_environment(bench: Bench) -> None:
     def program(process: Process) -> None:
         process.say(f"{process.command.environment.get('GREETING', 'nothing')}\n")
 
@@ -216,7 +216,7 @@ def test_a_command_has_its_environment_and_the_next_one_has_not(bench: Bench) ->
     assert (first.output["stdout"], second.output["stdout"]) == (b"good day\n", b"nothing\n")
 
 
-def test_a_command_finds_the_files_that_the_one_before_wrote(bench: Bench) -> None:
+def test_a_command_finds_the_files_of_the_previous_one(bench: Bench) -> None:
     bench.run("mkdir made; printf kept > made/file", writes({"made/file": b"kept"}))
 
     ran = bench.run("cat made/file", lambda process: contents(process, "made/file"))
@@ -236,7 +236,7 @@ def test_workspaces_share_no_files(bench: Bench) -> None:
 # --- What a command prints, and how it ends ----------------------------------------------------------------------
 
 
-def test_output_comes_byte_for_byte_and_in_order_on_each_stream(bench: Bench) -> None:
+def test_output_arrives_unchanged_and_in_order_on_each_stream(bench: Bench) -> None:
     def program(process: Process) -> None:
         for number in range(1, 101):
             process.say(f"out {number}\n")
@@ -250,7 +250,7 @@ def test_output_comes_byte_for_byte_and_in_order_on_each_stream(bench: Bench) ->
     assert ran.output["stderr"] == "".join(f"err {number}\n" for number in numbers).encode()
 
 
-def test_output_comes_while_the_command_runs(bench: Bench) -> None:
+def test_output_arrives_while_the_command_runs(bench: Bench) -> None:
     def program(process: Process) -> None:
         process.say("ready")
         process.hang()
@@ -268,14 +268,14 @@ def test_a_command_ends_with_its_exit_code(bench: Bench) -> None:
     assert not any(outcome.timed_out or outcome.stopped or outcome.out_of_memory for outcome in outcomes)
 
 
-def test_a_command_that_there_is_not_ends_with_127_and_is_named(bench: Bench) -> None:
+def test_a_missing_command_exits_with_127_and_is_named(bench: Bench) -> None:
     ran = bench.run("no-such-tool", not_found)
 
     assert ran.outcome.exit_code == 127
     assert b"no-such-tool: not found" in ran.output["stderr"]
 
 
-def test_a_command_whose_time_is_over_is_ended(bench: Bench) -> None:
+def test_a_command_is_stopped_at_its_time_limit(bench: Bench) -> None:
     def program(process: Process) -> None:
         process.say("still here\n")
         process.hang()
@@ -293,14 +293,14 @@ def test_a_command_whose_time_is_over_is_ended(bench: Bench) -> None:
     assert ran.output["stdout"] == b"still here\n"
 
 
-def test_a_command_that_must_stop_is_ended(bench: Bench) -> None:
+def test_a_command_is_stopped_on_request(bench: Bench) -> None:
     ran = bench.run("exec sleep 60", lambda process: process.hang(), must_stop=lambda: True)
 
     assert ran.outcome.stopped
     assert (ran.outcome.exit_code, ran.outcome.timed_out, ran.outcome.succeeded) == (None, False, False)
 
 
-def test_a_fault_of_whoever_takes_the_output_ends_the_command_and_comes_out(bench: Bench) -> None:
+def test_an_error_of_the_output_callback_ends_the_command_and_is_raised(bench: Bench) -> None:
     def refuse(data: bytes) -> None:
         raise LookupError("no place for it")
 
@@ -312,14 +312,14 @@ def test_a_fault_of_whoever_takes_the_output_ends_the_command_and_comes_out(benc
         bench.run("printf ready; exec sleep 60", program, on_output=refuse)
 
 
-def test_a_command_without_enough_memory_is_told_apart(bench: Bench) -> None:
+def test_running_out_of_memory_is_reported(bench: Bench) -> None:
     ran = bench.run("exec tail /dev/zero", lambda process: process.allocate(2 * LIMITS.memory_bytes))
 
     assert ran.outcome.out_of_memory
     assert (ran.outcome.exit_code, ran.outcome.succeeded) == (137, False)
 
 
-def test_a_command_without_enough_processes_is_ended_and_measured(bench: Bench) -> None:
+def test_running_out_of_processes_ends_the_command_and_is_reported(bench: Bench) -> None:
     def program(process: Process) -> None:
         process.allocate(1024**2)
         process.use_cpu(0.5)
@@ -334,7 +334,7 @@ def test_a_command_without_enough_processes_is_ended_and_measured(bench: Bench) 
 
 
 @pytest.mark.parametrize("with_registries", [True, False])
-def test_a_host_that_is_refused_is_reported_where_registries_are_in_reach(bench: Bench, with_registries: bool) -> None:
+def test_a_refused_host_is_reported_if_registries_may_be_reached(bench: Bench, with_registries: bool) -> None:
     script = "python3 -c 'import urllib.request as r; r.urlopen(\"http://refused.example/\")' 2>/dev/null"
 
     ran = bench.run(
@@ -349,7 +349,7 @@ def test_a_host_that_is_refused_is_reported_where_registries_are_in_reach(bench:
 # --- Outputs -----------------------------------------------------------------------------------------------------
 
 
-def test_a_folder_is_taken_under_its_last_name_with_all_that_is_in_it(bench: Bench) -> None:
+def test_a_folder_is_read_under_its_last_name_with_its_whole_content(bench: Bench) -> None:
     def program(process: Process) -> None:
         writes({"apps/web/dist/index.html": b"page", "apps/web/dist/js/main.js": b"code", "other": b""})(process)
         process.make_link("apps/web/dist/link", "/etc/passwd")
@@ -374,7 +374,7 @@ def test_a_folder_is_taken_under_its_last_name_with_all_that_is_in_it(bench: Ben
     }
 
 
-def test_a_file_is_taken_under_its_last_name(bench: Bench) -> None:
+def test_a_file_is_read_under_its_last_name(bench: Bench) -> None:
     bench.run("mkdir out; printf code > out/main.js", writes({"out/main.js": b"code"}))
 
     with bench.workspace.take("out/main.js") as output:
@@ -384,13 +384,13 @@ def test_a_file_is_taken_under_its_last_name(bench: Bench) -> None:
     assert bench.members("out/main.js") == {"main.js": (tarfile.REGTYPE, b"code")}
 
 
-def test_an_empty_folder_is_taken_as_one(bench: Bench) -> None:
+def test_an_empty_folder_is_read_as_a_folder(bench: Bench) -> None:
     bench.run("mkdir dist", lambda process: process.make_folder("dist"))
 
     assert bench.members("dist") == {"dist": (tarfile.DIRTYPE, b"")}
 
 
-def test_the_project_s_own_folder_is_taken_as_app(bench: Bench) -> None:
+def test_the_project_s_folder_is_read_as_app(bench: Bench) -> None:
     bench.workspace.put([InputFile("index.html", b"page")], {})
 
     taken = [bench.members(path) for path in (".", "")]
@@ -398,7 +398,7 @@ def test_the_project_s_own_folder_is_taken_as_app(bench: Bench) -> None:
     assert taken == 2 * [{"app": (tarfile.DIRTYPE, b""), "app/index.html": (tarfile.REGTYPE, b"page")}]
 
 
-def test_an_output_that_is_not_there_is_missing(bench: Bench) -> None:
+def test_an_absent_output_is_missing(bench: Bench) -> None:
     bench.workspace.put([InputFile("file", b""), InputFile("folder/file", b"")], {})
 
     for path in ("none", "none/below", "file/below", "folder/none"):
@@ -406,7 +406,7 @@ def test_an_output_that_is_not_there_is_missing(bench: Bench) -> None:
             pass
 
 
-def test_an_output_that_is_a_link_or_special_or_behind_a_link_is_unsafe(bench: Bench) -> None:
+def test_an_output_that_is_a_link_or_special_or_reached_by_a_link_is_unsafe(bench: Bench) -> None:
     bench.workspace.put([InputFile("folder/file", b"")], {})
 
     def program(process: Process) -> None:
@@ -424,7 +424,7 @@ def test_an_output_that_is_a_link_or_special_or_behind_a_link_is_unsafe(bench: B
 # --- What is left ------------------------------------------------------------------------------------------------
 
 
-def test_a_workspace_is_known_until_it_is_removed_and_removing_twice_is_harmless(bench: Bench) -> None:
+def test_a_workspace_is_listed_until_it_is_removed_and_removal_is_idempotent(bench: Bench) -> None:
     bench.run("exit 3", says(exit_code=3))
     before = bench.sandbox.leftovers()
 
@@ -435,7 +435,7 @@ def test_a_workspace_is_known_until_it_is_removed_and_removing_twice_is_harmless
     assert bench.sandbox.leftovers() == []
 
 
-def test_a_sandbox_removes_what_one_attempt_has_left_and_nothing_else(bench: Bench) -> None:
+def test_a_sandbox_removes_only_the_leftovers_of_one_attempt(bench: Bench) -> None:
     build = UUID(int=0)  # the first in order
     for fence in (1, 2):
         bench.open(Identity(build, fence))
@@ -449,7 +449,7 @@ def test_a_sandbox_removes_what_one_attempt_has_left_and_nothing_else(bench: Ben
     assert bench.sandbox.leftovers() == [Identity(build, 2), bench.identity]
 
 
-def test_a_command_whose_workspace_is_removed_ends_as_the_engine_s_fault(bench: Bench) -> None:
+def test_removing_the_workspace_of_a_running_command_is_a_sandbox_error(bench: Bench) -> None:
     def program(process: Process) -> None:
         process.say("ready")
         process.hang()

@@ -56,21 +56,19 @@ def run(workspace: Workspace, output: list[str]) -> Run:
 
 
 @pytest.mark.parametrize("code", [0, 64, 70, 124, 137])
-def test_code_that_a_command_chose_is_its_own(run: Run, code: int) -> None:
+def test_exit_code_is_the_command_s_own(run: Run, code: int) -> None:
     outcome = run(f"exit {code}")
 
     assert (outcome.exit_code, outcome.timed_out, outcome.succeeded) == (code, False, code == 0)
 
 
-def test_command_is_ended_when_its_time_is_over(run: Run) -> None:
+def test_command_is_stopped_at_its_time_limit(run: Run) -> None:
     outcome = run("sleep 30", seconds=0.5)
 
     assert (outcome.exit_code, outcome.timed_out) == (None, True)
 
 
-def test_worker_that_slept_through_the_deadline_takes_it_for_a_time_out(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_worker_that_missed_the_deadline_reports_a_time_out(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(execution, "STOP_POLL_SECONDS", 60)
     monkeypatch.setattr(container, "DEADLINE_SLACK_SECONDS", 0.3)
 
@@ -87,7 +85,7 @@ def test_success_counts_even_at_the_last_moment(run: Run, monkeypatch: pytest.Mo
     assert outcome.succeeded
 
 
-def test_what_an_installation_plants_does_not_start_the_build(run: Run, output: list[str]) -> None:
+def test_planted_programs_do_not_start_the_build(run: Run, output: list[str]) -> None:
     plant = f"""
         for folder in {WORKSPACE}/tools/node_modules/.bin {WORKSPACE}/tools/python/bin; do
             mkdir -p $folder

@@ -41,7 +41,7 @@ def forget() -> None:
     tar.toolbox.cache_clear()
 
 
-def test_it_is_compiled_once_and_anew_when_the_source_changes(own_source: Path) -> None:
+def test_it_is_compiled_once_and_again_when_the_source_changes(own_source: Path) -> None:
     first, written = compiled(), compiled().stat().st_mtime_ns
 
     assert compiled() == first
@@ -61,7 +61,7 @@ def test_another_compiler_makes_another_program(own_source: Path, monkeypatch: p
 
 
 @pytest.mark.usefixtures("own_source")
-def test_compiled_program_is_the_first_process_and_warns_of_nothing() -> None:
+def test_compiled_program_is_the_first_process_without_a_warning() -> None:
     found = first_process()
 
     assert set(found.files) == {"init"}
@@ -77,7 +77,7 @@ def test_machine_without_a_compiler_is_reported_and_gets_the_script() -> None:
     assert set(found.files) == {"init", "forward.py", "forward.mjs"}
     assert found.files["init"].startswith(b"#!/bin/sh\n")
     assert not found.reaps
-    assert found.warning.startswith("chef-init was not compiled (there is no C compiler): a slower shell fall-back")
+    assert found.warning.startswith("chef-init was not compiled (there is no C compiler): a slower shell script")
     assert [each.msg for each in run_checks() if each.id == "builds.W003"] == [found.warning]
     assert dict(tar.toolbox()).items() >= dict(found.files).items()
 
@@ -91,7 +91,7 @@ def test_machine_without_a_compiler_is_reported_and_gets_the_script() -> None:
         ("gcc -Dmain=", "gcc failed: "),
     ],
 )
-def test_compiler_that_fails_is_reported_with_its_words(
+def test_failing_compiler_is_reported_with_its_output(
     monkeypatch: pytest.MonkeyPatch, compiler: str, reason: str
 ) -> None:
     monkeypatch.setenv("CC", compiler)
@@ -109,7 +109,7 @@ def test_compiler_for_another_system_is_refused(monkeypatch: pytest.MonkeyPatch,
     other.chmod(0o755)
     monkeypatch.setenv("CC", str(other))
 
-    with pytest.raises(NotCompiledError, match="makes no programs for Linux"):
+    with pytest.raises(NotCompiledError, match="does not build programs for Linux"):
         compiled()
 
 

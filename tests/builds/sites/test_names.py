@@ -27,27 +27,27 @@ pytestmark = pytest.mark.once
         ("99999999999--todo.sites.test", None),
     ],
 )
-def test_a_host_asks_for_one_thing(host: str, name: Name | None) -> None:
+def test_a_host_name_identifies_what_is_served(host: str, name: Name | None) -> None:
     assert is_ours(host)
     assert parse(host) == name
 
 
 @pytest.mark.parametrize("host", ["sites.test", "sites.test:3001", "localhost", "evilsites.test", "sites.test.x", ""])
-def test_other_hosts_are_the_application_s(host: str) -> None:
+def test_other_hosts_belong_to_the_application(host: str) -> None:
     assert not is_ours(host)
 
 
-def test_addresses_lead_back(settings: Settings) -> None:
+def test_addresses_round_trip(settings: Settings) -> None:
     assert address(release_label("todo", 3)) == "http://3--todo.sites.test:3001"
     settings.HTTPS = True
     assert address(preview_label("0a1b")) == "https://preview--0a1b.sites.test:3001"
 
 
 @pytest.mark.parametrize("slug", ["todo", "a", "my-app-2", "a" * 40])
-def test_a_site_can_be_called_so(slug: str) -> None:
+def test_valid_site_names(slug: str) -> None:
     assert slug_fault(slug) == ""
 
 
 @pytest.mark.parametrize("slug", ["", "a" * 41, "Todo", "a--b", "-a", "a-", "a.b", "a_b", "ä", "www", "preview", "a\n"])
-def test_a_site_cannot_be_called_so(slug: str) -> None:
+def test_invalid_site_names(slug: str) -> None:
     assert slug_fault(slug)

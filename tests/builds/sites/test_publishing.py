@@ -70,7 +70,7 @@ def test_without_a_name_the_last_completed_build_is_published(client: APIClient,
 
 
 @pytest.mark.usefixtures("each_store")
-def test_switching_forth_and_back_is_one_column(client: APIClient, make_build: MakeBuild) -> None:
+def test_switching_releases_changes_one_column(client: APIClient, make_build: MakeBuild) -> None:
     build = make_build(PAGE)
     releases = [publish(client, build) for _ in range(2)]
     path = f"/v1/projects/{build.project_id}"
@@ -98,7 +98,7 @@ def test_switching_forth_and_back_is_one_column(client: APIClient, make_build: M
         ({"dist/app/browser/index.html": "x", "dist/app/browser/de/index.html": "x"}, ["dist"], "dist/app/browser"),
     ],
 )
-def test_the_site_is_the_folder_that_has_a_page(
+def test_the_site_is_the_folder_with_a_page(
     owner: User, make_build: MakeBuild, files: dict[str, str], outputs: list[str], root: str
 ) -> None:
     release, _ = publish_build(make_build(files, outputs=outputs), by=owner)
@@ -123,7 +123,7 @@ def test_only_a_completed_build_with_a_page_is_published(
 # --- Names -------------------------------------------------------------------------------------------------------
 
 
-def test_a_name_is_whose_it_was_first(
+def test_a_name_belongs_to_its_first_project(
     client: APIClient, other: User, make_build: MakeBuild, make_client: Callable[..., APIClient]
 ) -> None:
     mine, theirs = make_build(PAGE, name="shop"), make_build(PAGE, name="shop", by=other)
@@ -144,7 +144,7 @@ def test_a_new_name_leaves_the_old_one_with_the_project(client: APIClient, make_
 
 
 @pytest.mark.parametrize(("slug", "why"), [("a--b", "invalid_slug"), ("www", "invalid_slug"), ("x" * 41, "max_length")])
-def test_a_name_that_cannot_be_is_refused(client: APIClient, make_build: MakeBuild, slug: str, why: str) -> None:
+def test_an_invalid_name_is_refused(client: APIClient, make_build: MakeBuild, slug: str, why: str) -> None:
     assert code(publish(client, make_build(PAGE), status=400, slug=slug)) == (why, "slug")
     assert not Release.objects.exists()
 
@@ -156,11 +156,11 @@ def test_a_long_name_ends_with_a_word(client: APIClient, make_build: MakeBuild) 
 
 
 @pytest.mark.parametrize("name", ["www", "!!!", "_", "  a  b  ", "x" * 100, "Ünïcode"])
-def test_any_project_finds_a_name(client: APIClient, make_build: MakeBuild, name: str) -> None:
+def test_every_project_gets_a_name(client: APIClient, make_build: MakeBuild, name: str) -> None:
     assert publish(client, make_build(PAGE, name=name))["number"] == 1
 
 
-def test_after_a_project_its_name_is_its_owner_s_alone(
+def test_a_deleted_project_s_name_stays_with_its_owner(
     client: APIClient, other: User, owner: User, make_build: MakeBuild
 ) -> None:
     gone = make_build(PAGE, name="shop")
@@ -174,7 +174,7 @@ def test_after_a_project_its_name_is_its_owner_s_alone(
 
 @pytest.mark.usefixtures("each_store")
 @pytest.mark.django_db(transaction=True)
-def test_twenty_at_once_get_twenty_numbers(owner: User, make_build: MakeBuild) -> None:
+def test_twenty_concurrent_releases_get_twenty_numbers(owner: User, make_build: MakeBuild) -> None:
     build = make_build({**PAGE, "dist/app.js": "let a = 1;\n" * 200})
 
     def one(_: int) -> int:
@@ -202,7 +202,7 @@ def test_twenty_at_once_get_twenty_numbers(owner: User, make_build: MakeBuild) -
 
 @pytest.mark.usefixtures("each_store")
 @pytest.mark.django_db(transaction=True)
-def test_with_a_project_all_that_was_published_goes(client: APIClient, owner: User, make_build: MakeBuild) -> None:
+def test_deleting_a_project_removes_all_its_releases(client: APIClient, owner: User, make_build: MakeBuild) -> None:
     build = make_build({**PAGE, "dist/app.js": "let a = 1;\n" * 200})
     publish(client, build)
     assert client.post(f"/v1/builds/{build.pk}/preview").status_code == 201
@@ -217,7 +217,7 @@ def test_with_a_project_all_that_was_published_goes(client: APIClient, owner: Us
 # --- Previews ----------------------------------------------------------------------------------------------------
 
 
-def test_a_preview_is_on_a_name_that_expires(client: APIClient, make_build: MakeBuild) -> None:
+def test_a_preview_has_a_name_that_expires(client: APIClient, make_build: MakeBuild) -> None:
     build = make_build(PAGE)
 
     answers = [client.post(f"/v1/builds/{build.pk}/preview", body) for body in ({}, {"hours": 1})]
@@ -274,7 +274,7 @@ def test_publishing_needs_its_scope(owner: User, make_build: MakeBuild, make_cli
         ({"dist/index.html": "<script></script>", "dist/404.html": "x"}, False),
     ],
 )
-def test_what_looks_like_a_single_page_is_one(
+def test_single_page_apps_are_recognised(
     client: APIClient, make_build: MakeBuild, files: dict[str, str], single_page: bool
 ) -> None:
     build = make_build(files)
@@ -284,7 +284,7 @@ def test_what_looks_like_a_single_page_is_one(
 
 
 @pytest.mark.usefixtures("each_store")
-def test_rules_that_cannot_be_used_are_told(client: APIClient, make_build: MakeBuild) -> None:
+def test_invalid_rules_are_reported(client: APIClient, make_build: MakeBuild) -> None:
     build = make_build({**PAGE, "dist/_redirects": "/a /b 999\n", "dist/_headers": "/*\n  Set-Cookie: a=b\n"})
 
     warnings = publish(client, build)["warnings"]
@@ -295,7 +295,7 @@ def test_rules_that_cannot_be_used_are_told(client: APIClient, make_build: MakeB
 # --- The page ----------------------------------------------------------------------------------------------------
 
 
-def test_a_build_s_page_leads_to_its_site(owner: User, make_build: MakeBuild) -> None:
+def test_a_build_s_page_links_to_its_site(owner: User, make_build: MakeBuild) -> None:
     build = make_build(PAGE, name="shop")
     browser = Client()
     browser.force_login(owner)

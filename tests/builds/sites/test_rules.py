@@ -32,7 +32,7 @@ def headers(text: str) -> tuple[rules.Rules, list[str]]:
         ("/a /:unknown", "/a", Redirect("/:unknown", 301, False)),
     ],
 )
-def test_a_redirect_leads_where_it_says(line: str, path: str, leads_to: Redirect) -> None:
+def test_a_redirect_points_to_its_target(line: str, path: str, leads_to: Redirect) -> None:
     found, warnings = redirects(f"# first\n\n{line}\n")
 
     assert warnings == []
@@ -49,11 +49,11 @@ def test_a_redirect_leads_where_it_says(line: str, path: str, leads_to: Redirect
         ("/u/:n /x", "/u"),
     ],
 )
-def test_a_redirect_is_for_its_path_alone(line: str, path: str) -> None:
+def test_a_redirect_applies_only_to_its_path(line: str, path: str) -> None:
     assert redirect_of(redirects(line)[0], path) is None
 
 
-def test_the_first_redirect_that_matches_counts() -> None:
+def test_the_first_matching_redirect_wins() -> None:
     found, _ = redirects("/a /first\n/* /second")
 
     assert redirect_of(found, "/a") == Redirect("/first", 301, False)
@@ -76,7 +76,7 @@ def test_the_first_redirect_that_matches_counts() -> None:
         "/a javascript:alert(1) 301",
     ],
 )
-def test_what_cannot_be_used_is_told_with_its_place(line: str) -> None:
+def test_invalid_rules_are_reported_with_their_place(line: str) -> None:
     found, warnings = redirects(f"/good /better\n{line}\n")
 
     assert len(warnings) == 1
@@ -84,7 +84,7 @@ def test_what_cannot_be_used_is_told_with_its_place(line: str) -> None:
     assert redirect_of(found, "/good") == Redirect("/better", 301, False)
 
 
-def test_headers_are_those_of_all_paths_that_match() -> None:
+def test_headers_of_all_matching_paths_apply() -> None:
     found, warnings = headers(
         "# all\n/*\n  X-Frame-Options: DENY\n  Link: </a.css>; rel=preload\n/assets/*\n  Cache-Control: max-age=60\n"
         "  Link: </b.css>; rel=preload\n/docs/:page\n  X-Page: yes\n"
@@ -114,14 +114,14 @@ def test_headers_are_those_of_all_paths_that_match() -> None:
         "X-Odd: a\x00b",
     ],
 )
-def test_headers_that_a_site_may_not_set_are_told(line: str) -> None:
+def test_forbidden_headers_are_reported(line: str) -> None:
     found, warnings = headers(f"/*\n  {line}\n  X-Good: yes\n")
 
     assert len(warnings) == 1
     assert headers_of(found, "/") == [("X-Good", "yes")]
 
 
-def test_however_much_there_is_it_stays_bounded() -> None:
+def test_rules_are_bounded() -> None:
     found, warnings = redirects("\n".join(f"/{number} /" for number in range(rules.MAX_RULES + 5)))
     assert len(found["redirects"]) == rules.MAX_RULES
     assert len(warnings) == 1
@@ -130,4 +130,4 @@ def test_however_much_there_is_it_stays_bounded() -> None:
     assert (found, len(warnings)) == ({}, 1)
 
     _, warnings = redirects("nonsense\n" * 500)
-    assert len(warnings) == rules.MAX_TOLD + 1
+    assert len(warnings) == rules.MAX_WARNINGS + 1

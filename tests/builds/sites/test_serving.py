@@ -74,7 +74,7 @@ def site(owner: User, make_build: Callable[..., Build]) -> Build:
         ("/" + "x" * 5000, 404, b"Lost"),
     ],
 )
-def test_a_path_is_a_file_a_folder_s_page_or_not_there(site: Build, path: str, status: int, told: bytes) -> None:
+def test_a_path_is_a_file_a_folder_s_page_or_not_found(site: Build, path: str, status: int, told: bytes) -> None:
     for _ in range(2):  # looked up, and then known
         answer = ask(HOST, path)
 
@@ -103,7 +103,7 @@ def test_redirects_stay_on_the_host(site: Build, path: str, status: int, locatio
     assert (answer.status, answer.headers["location"]) == (status, location)
 
 
-def test_routes_of_a_single_page_are_its_own(owner: User, make_build: Callable[..., Build]) -> None:
+def test_client_side_routes_get_the_single_page(owner: User, make_build: Callable[..., Build]) -> None:
     publish_build(make_build({"dist/index.html": "<script></script>App", "dist/a.js": "1"}), by=owner, slug="todo")
 
     assert b"App" in ask(HOST, "/users/7").body
@@ -130,7 +130,7 @@ def test_media_types_are_right(site: Build, path: str, kind: str) -> None:
     assert ask(HOST, path).headers["content-type"] == kind
 
 
-def test_what_has_a_hash_in_its_name_is_kept_for_ever(site: Build) -> None:
+def test_files_with_a_hash_in_their_name_are_cached_forever(site: Build) -> None:
     assert "immutable" in ask(HOST, "/assets/app-BxYz12_3.js").headers["cache-control"]
     for path in ("/", "/assets/plain-module.js", "/nothing"):
         assert ask(HOST, path).headers["cache-control"] == "public, max-age=0, must-revalidate"
@@ -138,7 +138,7 @@ def test_what_has_a_hash_in_its_name_is_kept_for_ever(site: Build) -> None:
 
 
 @pytest.mark.usefixtures("each_store")
-def test_compressed_forms_are_sent_to_who_takes_them(site: Build) -> None:
+def test_compressed_forms_are_sent_to_clients_that_accept_them(site: Build) -> None:
     path, whole = "/assets/app-BxYz12_3.js", SCRIPT.encode()
     forms = {
         "": (whole, None),
@@ -163,7 +163,7 @@ def test_compressed_forms_are_sent_to_who_takes_them(site: Build) -> None:
 
 @pytest.mark.usefixtures("each_store")
 @pytest.mark.parametrize("path", ["/assets/app-BxYz12_3.js", "/large.bin"])
-def test_parts_are_of_the_file_itself(site: Build, path: str) -> None:
+def test_ranges_refer_to_the_uncompressed_file(site: Build, path: str) -> None:
     whole = LARGE if "large" in path else SCRIPT.encode()
 
     part = ask(HOST, path, range="bytes=10-19", accept_encoding="br")
@@ -179,7 +179,7 @@ def test_parts_are_of_the_file_itself(site: Build, path: str) -> None:
 
 
 @pytest.mark.usefixtures("each_store")
-def test_a_head_tells_what_a_get_would_send(site: Build) -> None:
+def test_head_matches_get(site: Build) -> None:
     for path in ("/", "/large.bin", "/nothing", "/docs"):
         head, whole = ask(HOST, path, method="HEAD"), ask(HOST, path)
         assert (head.status, head.body) == (whole.status, b"")
@@ -187,18 +187,18 @@ def test_a_head_tells_what_a_get_would_send(site: Build) -> None:
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS"])
-def test_a_site_is_only_read(site: Build, method: str) -> None:
+def test_a_site_is_read_only(site: Build, method: str) -> None:
     answer = ask(HOST, "/", method=method)
 
     assert (answer.status, answer.headers["allow"]) == (405, "GET, HEAD")
 
 
 @pytest.mark.usefixtures("each_store")
-def test_large_files_come_whole(site: Build) -> None:
+def test_large_files_arrive_complete(site: Build) -> None:
     assert ask(HOST, "/large.bin").body == LARGE
 
 
-def test_behind_nginx_it_sends_the_large_files(site: Build, settings: Settings) -> None:
+def test_nginx_sends_large_files(site: Build, settings: Settings) -> None:
     settings.SITES_ACCEL_PREFIX = "/_stored"
 
     answer = ask(HOST, "/large.bin")
@@ -227,7 +227,7 @@ def test_behind_nginx_small_files_may_be_sent_again_for_a_second(site: Build, se
         assert "x-accel-expires" not in answer.headers, answer
 
 
-def test_behind_nginx_a_page_in_place_of_a_file_is_not_sent_to_others(
+def test_behind_nginx_a_fall_back_page_is_not_cached_for_others(
     owner: User, make_build: Callable[..., Build], settings: Settings
 ) -> None:
     settings.SITES_ACCEL_PREFIX = "/_stored"
@@ -241,7 +241,9 @@ def test_behind_nginx_a_page_in_place_of_a_file_is_not_sent_to_others(
 # --- Which release -----------------------------------------------------------------------------------------------
 
 
-def test_the_live_name_follows_and_the_others_stay(owner: User, make_build: Callable[..., Build], site: Build) -> None:
+def test_the_live_name_follows_and_release_names_stay(
+    owner: User, make_build: Callable[..., Build], site: Build
+) -> None:
     first = site.releases.get()
     second, _ = publish_build(make_build({"dist/index.html": "Second"}, of=site), by=owner)
 
@@ -267,7 +269,7 @@ def test_an_old_name_still_leads_to_the_site(owner: User, site: Build) -> None:
 @pytest.mark.parametrize(
     "host", ["nobody.sites.test", "3--todo.sites.test", "a.b.sites.test", "preview--abc.sites.test"]
 )
-def test_where_nothing_is_published_a_page_says_so(site: Build, host: str) -> None:
+def test_an_unpublished_name_shows_a_page(site: Build, host: str) -> None:
     answer = ask(host, "/v1/projects")
 
     assert (answer.status, answer.headers["content-type"]) == (404, "text/html; charset=utf-8")
@@ -291,13 +293,13 @@ def test_a_preview_is_served_until_it_expires(owner: User, make_build: Callable[
 # --- Apart from the application ----------------------------------------------------------------------------------
 
 
-def test_the_application_is_not_at_a_site_s_name(site: Build) -> None:
+def test_the_application_is_not_served_at_a_site_s_name(site: Build) -> None:
     for path in ("/admin/", "/v1/projects", "/health", "/login"):
         assert ask(HOST, path).status == 404
     assert ask("localhost", "/health/live").status == 200
 
 
-def test_over_https_a_site_insists_on_it(site: Build, settings: Settings) -> None:
+def test_a_site_enforces_https(site: Build, settings: Settings) -> None:
     settings.HTTPS = settings.BEHIND_PROXY = True
 
     answer = ask("todo.sites.test", "/about", query="a=1")

@@ -1,4 +1,4 @@
-"""From what tools print and the sandbox measures to a verdict."""
+"""Verdicts from tools' output and from what the sandbox measured."""
 
 import json
 import time
@@ -22,7 +22,7 @@ from builds.verdicts.evidence import (
 from builds.verdicts.patterns import COMMON, Patterns
 from tests.builds.verdicts.tool_outputs import SAMPLES
 
-# What the tools print whose samples these are.
+# The patterns of the tools whose output the samples are.
 PATTERNS = COMMON + NODE.tool_patterns + PYTHON.tool_patterns
 pytestmark = pytest.mark.once
 INSTALLATION = {
@@ -52,19 +52,19 @@ def judged(
 
 
 @pytest.mark.parametrize("code", CATALOGUE)
-def test_every_code_has_whole_sentences_even_when_nothing_else_is_known(code: str) -> None:
-    told = verdict(code, phase="build")
+def test_every_code_has_full_sentences_without_facts(code: str) -> None:
+    result = verdict(code, phase="build")
 
-    assert told.message.endswith(".")
-    assert told.hint.endswith(".")
-    assert "{" not in told.message + told.hint
-    assert told.retryable is (told.cls is VerdictClass.INFRA or code == "registry_unavailable")
+    assert result.message.endswith(".")
+    assert result.hint.endswith(".")
+    assert "{" not in result.message + result.hint
+    assert result.retryable is (result.cls is VerdictClass.INFRA or code == "registry_unavailable")
 
 
-def test_a_verdict_is_json_with_the_api_s_names() -> None:
-    told = verdict("build_failed", phase="build", evidence=["a.js:1"], exit_code=2, ending="failed with exit code 2")
+def test_a_verdict_serializes_with_the_api_s_field_names() -> None:
+    result = verdict("build_failed", phase="build", evidence=["a.js:1"], exit_code=2, ending="failed with exit code 2")
 
-    document = json.loads(json.dumps(told.as_json()))
+    document = json.loads(json.dumps(result.as_json()))
 
     assert document == {
         "class": "build",
@@ -72,14 +72,14 @@ def test_a_verdict_is_json_with_the_api_s_names() -> None:
         "phase": "build",
         "message": "The build command failed with exit code 2.",
         "evidence": ["a.js:1"],
-        "hint": told.hint,
+        "hint": result.hint,
         "retryable": False,
         "exitCode": 2,
     }
 
 
 @pytest.mark.parametrize(
-    ("code", "limit", "told"),
+    ("code", "limit", "expected"),
     [
         ("timeout", 3.5, "3.5 seconds"),
         ("timeout", 3600, "3,600 seconds"),
@@ -90,18 +90,20 @@ def test_a_verdict_is_json_with_the_api_s_names() -> None:
         ("artifacts_too_large", 900, "900 bytes"),
     ],
 )
-def test_a_limit_is_told_in_its_unit(code: str, limit: float, told: str) -> None:
-    assert told in verdict(code, phase="build", limit=limit).message
+def test_a_limit_is_shown_in_its_unit(code: str, limit: float, expected: str) -> None:
+    assert expected in verdict(code, phase="build", limit=limit).message
 
 
-def test_facts_with_braces_and_escapes_are_only_text() -> None:
-    told = verdict("module_not_found", phase="build", module="{x}\x1b[31m\x00\ud800", evidence=["{0}\x1b]0;title\x07"])
+def test_braces_and_escapes_in_facts_are_plain_text() -> None:
+    result = verdict(
+        "module_not_found", phase="build", module="{x}\x1b[31m\x00\ud800", evidence=["{0}\x1b]0;title\x07"]
+    )
 
-    assert "The module {x}? cannot be found" in told.message
-    assert told.evidence == ("{0}",)
+    assert "The module {x}? cannot be found" in result.message
+    assert result.evidence == ("{0}",)
 
 
-def test_an_unknown_code_is_a_mistake_of_ours() -> None:
+def test_an_unknown_code_is_a_key_error() -> None:
     with pytest.raises(KeyError):
         verdict("no_such_code", phase="build")
 
@@ -110,23 +112,23 @@ def test_an_unknown_code_is_a_mistake_of_ours() -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "output", "told"),
-    [(code, output, told) for code, samples in SAMPLES.items() for output, told in samples],
+    ("code", "output", "expected"),
+    [(code, output, expected) for code, samples in SAMPLES.items() for output, expected in samples],
 )
-def test_a_tool_s_words_become_the_verdict(code: str, output: str, told: str) -> None:
+def test_tool_output_is_recognised(code: str, output: str, expected: str) -> None:
     phase = "installation" if code in INSTALLATION else "build"
 
     result = judged(output, phase=phase)
     of_runtimes = [judged(output, phase=phase, patterns=runtime.patterns) for runtime in RUNTIMES.values()]
 
     assert result.code == code
-    assert told in result.message
+    assert expected in result.message
     assert (result.phase, result.exit_code) == (phase, 1)
     assert 1 <= len(result.evidence) <= MAX_EVIDENCE_LINES
-    assert result in of_runtimes, "one of the runtimes knows all that is needed"
+    assert result in of_runtimes, "one runtime's patterns are enough"
 
 
-def test_every_pattern_is_shown_by_a_sample() -> None:
+def test_every_pattern_has_a_sample() -> None:
     lines = [line for samples in SAMPLES.values() for output, _ in samples for line in output.split("\n")]
 
     suspect = [line for line in map(clean, lines) if PATTERNS.is_suspect(line)]
@@ -145,14 +147,14 @@ def test_every_pattern_is_shown_by_a_sample() -> None:
         "[chef] BUILD PASSED",
     ],
 )
-def test_what_no_pattern_knows_is_a_failed_build_with_its_words(output: str) -> None:
+def test_unknown_output_is_a_failed_build_with_that_evidence(output: str) -> None:
     result = judged(output)
 
     assert result.code == "build_failed"
     assert result.evidence == (output,)
 
 
-def test_a_failed_installation_shows_the_script_s_words_and_not_npm_s() -> None:
+def test_a_failed_installation_shows_the_script_s_output_and_not_npm_s() -> None:
     output = (
         "npm error code 3\nnpm error path /workspace/app\nnpm error command failed\n"
         "npm error command sh -c node check.cjs\nnpm error no compiler here\nnpm error A complete log of this run: x"
@@ -179,36 +181,36 @@ TS_ERROR = "src/App.tsx(3,7): error TS2322: Type 'string' is not assignable to t
         ({}, "type_error"),
     ],
 )
-def test_what_was_measured_outweighs_what_the_log_says(measured: dict[str, Any], code: str) -> None:
+def test_measured_limits_take_precedence_over_the_log(measured: dict[str, Any], code: str) -> None:
     assert judged(TS_ERROR, exit_code=None, **measured).code == code
 
 
-def test_the_limit_that_was_hit_is_told() -> None:
+def test_the_message_names_the_limit_that_was_hit() -> None:
     assert "512 MiB" in judged("", oom_killed=True, memory_bytes=512 * 1024**2).message
     assert "60 seconds" in judged("", timed_out=True, timeout_seconds=60).message
     assert "256" in judged("sh: 0: Cannot fork", pids=256).message
 
 
-def test_a_child_that_was_killed_for_memory_is_told_even_if_the_command_ends_well() -> None:
+def test_an_oom_killed_child_counts_even_if_the_command_succeeds() -> None:
     assert judged("done", exit_code=0, oom_killed=True).code == "out_of_memory"
 
 
-@pytest.mark.parametrize(("exit_code", "told"), [(137, "137, as if killed by SIGKILL"), (129, "SIGHUP"), (7, "code 7")])
-def test_an_exit_code_is_no_proof_of_a_signal_s_cause(exit_code: int, told: str) -> None:
+@pytest.mark.parametrize(("exit_code", "expected"), [(137, "137, as after SIGKILL"), (129, "SIGHUP"), (7, "code 7")])
+def test_an_exit_code_of_a_signal_does_not_prove_its_cause(exit_code: int, expected: str) -> None:
     result = judged("Killed", exit_code=exit_code)
 
     assert (result.code, result.cls, result.exit_code) == ("build_failed", VerdictClass.BUILD, exit_code)
-    assert told in result.message
+    assert expected in result.message
 
 
-def test_a_shell_s_127_settles_that_a_command_is_missing() -> None:
+def test_exit_code_127_proves_a_missing_command() -> None:
     output = f"sh: 1: vue-tsc: not found\n{TS_ERROR}"
 
     assert judged(output, exit_code=127).code == "command_not_found"
     assert judged(output, exit_code=2).code == "type_error"
 
 
-def test_a_shortage_explains_the_errors_that_follow_it() -> None:
+def test_out_of_memory_takes_precedence_over_other_errors() -> None:
     assert judged(f"{TS_ERROR}\nFATAL ERROR: JavaScript heap out of memory").code == "out_of_memory"
 
 
@@ -225,7 +227,7 @@ def test_a_shortage_explains_the_errors_that_follow_it() -> None:
         "downloading the binary from https://files.example/bin failed",
     ],
 )
-def test_an_installation_that_lacks_a_blocked_host_says_so(output: str) -> None:
+def test_a_failed_installation_names_the_blocked_host(output: str) -> None:
     result = judged(output, phase="installation", blocked_hosts=["other.example", "files.example"])
 
     assert (result.code, result.cls) == ("egress_blocked", VerdictClass.POLICY)
@@ -233,7 +235,7 @@ def test_an_installation_that_lacks_a_blocked_host_says_so(output: str) -> None:
     assert result.evidence[0] == output
 
 
-def test_a_blocked_host_that_nothing_asked_for_in_the_end_is_not_the_reason() -> None:
+def test_a_blocked_host_that_did_not_cause_the_failure_is_not_blamed() -> None:
     output = "npm error code ERESOLVE\nnpm error ERESOLVE unable to resolve dependency tree"
 
     result = judged(output, phase="installation", blocked_hosts=["telemetry.example"])
@@ -250,7 +252,7 @@ def test_evidence_starts_with_the_line_that_names_the_cause() -> None:
     assert judged(output, phase="installation").evidence[0] == "npm error 404  'nope@1.0.0' is not in this registry."
 
 
-def test_evidence_keeps_the_context_in_its_order_after_the_error() -> None:
+def test_context_follows_the_error_in_its_original_order() -> None:
     output = "setting up\n  File \"app.py\", line 2\n    if x\n        ^\nSyntaxError: expected ':'"
 
     assert judged(output).evidence == (
@@ -272,7 +274,7 @@ def test_evidence_is_bounded_and_free_of_escapes() -> None:
     assert result.evidence[0].startswith("src/a0.ts(1,1): error TS1005:")
 
 
-def test_the_system_s_own_lines_are_no_evidence() -> None:
+def test_system_lines_are_not_evidence() -> None:
     collector = EvidenceCollector(PATTERNS)
     collector.feed("$ npm run build # Missing script: build", "system")
     collector.feed("boom", "stdout")

@@ -1,10 +1,10 @@
-"""What failing tools print: their own words, shortened, and with made-up names of hosts and packages."""
+"""Output of failing tools, shortened, with made-up names of hosts and packages."""
 
-# Code → (what a tool printed, what the message must say). One sample is one failed command.
+# Code → (a tool's output, what the message must contain). Each sample is one failed command.
 SAMPLES: dict[str, list[tuple[str, str]]] = {
     "process_limit": [
-        ("bash: fork: retry: Resource temporarily unavailable", "more processes"),
-        ("sh: 0: Cannot fork", "more processes"),
+        ("bash: fork: retry: Resource temporarily unavailable", "limit of processes"),
+        ("sh: 0: Cannot fork", "limit of processes"),
         ("Error: spawn sleep EAGAIN\n    at ChildProcess._handle.onexit (node:internal/child_process:285:19)", ""),
         ("Error: spawnSync /bin/sh EAGAIN", ""),
         ("BlockingIOError: [Errno 11] Resource temporarily unavailable", ""),
@@ -46,17 +46,17 @@ SAMPLES: dict[str, list[tuple[str, str]]] = {
         (
             "npm error code EJSONPARSE\n"
             "npm error JSON.parse Invalid package.json: JSONParseError: Expected double-quoted property name in JSON",
-            "cannot be used",
+            "is invalid",
         ),
         ('npm error Invalid package name "a b" of package "a b@*": name can only contain URL-friendly characters.', ""),
         (
             " ERROR  Expected double-quoted property name in JSON at position 30 while parsing '{\"a\":1,}' "
             "in /workspace/app/package.json",
-            "package.json cannot be used",
+            "package.json is invalid",
         ),
         (
             "error SyntaxError: /workspace/app/package.json: Expected ',' in JSON at position 3",
-            "package.json cannot be used",
+            "package.json is invalid",
         ),
         (" ERR_PNPM_JSON_PARSE  Expected double-quoted property name", ""),
         ("configuration error: `project.version` must be pep440\nDESCRIPTION:", ""),
@@ -68,7 +68,7 @@ SAMPLES: dict[str, list[tuple[str, str]]] = {
             "npm error While resolving: x@1.0.0\nnpm error Found: react@18.2.0\nnpm error node_modules/react\n"
             'npm error   react@"18.2.0" from the root project\nnpm error\nnpm error Could not resolve dependency:\n'
             'npm error peer react@"17.0.2" from react-dom@17.0.2',
-            "contradict",
+            "conflict",
         ),
         (" ERR_PNPM_PEER_DEP_ISSUES  Unmet peer dependencies", ""),
         (
@@ -80,7 +80,7 @@ SAMPLES: dict[str, list[tuple[str, str]]] = {
         ),
     ],
     "registry_unavailable": [
-        ("npm error code ECONNREFUSED\nnpm error syscall connect\nnpm error errno ECONNREFUSED", "could not fetch"),
+        ("npm error code ECONNREFUSED\nnpm error syscall connect\nnpm error errno ECONNREFUSED", "could not download"),
         ("npm error code SELF_SIGNED_CERT_IN_CHAIN", ""),
         ("npm error 403 403 Forbidden - GET https://registry.example/is-even", ""),
         (" ERR_PNPM_FETCH_403  GET https://registry.example/is-odd: Forbidden - 403", ""),
@@ -148,7 +148,7 @@ SAMPLES: dict[str, list[tuple[str, str]]] = {
         ),
         ("src/a.ts(1,17): error TS2307: Cannot find module './b' or its corresponding type declarations.", "line 1"),
         ("src/pages/index.astro:4:9 - error ts(2322): Type 'string' is not assignable.", "index.astro, line 4"),
-        ("error TS5058: The specified path does not exist: 'nope.json'.", "refuses"),
+        ("error TS5058: The specified path does not exist: 'nope.json'.", "type errors"),
         ('1795491093698 ERROR "src/App.svelte" 3:32 "Type \'string\' is not assignable."', "src/App.svelte, line 3"),
         ("/workspace/app/src/C.svelte:2:7\nError: Type 'string' is not assignable. (ts)", "src/C.svelte, line 2"),
         ("./src/app/page.tsx:5:7\nType error: Property 'a' does not exist on type 'B'.", "./src/app/page.tsx, line 5"),

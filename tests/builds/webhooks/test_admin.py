@@ -36,7 +36,7 @@ def act(staff: Client, page: str, action: str, *pks: Any) -> str:
     return str(answer.content.decode())
 
 
-def test_staff_make_an_endpoint_of_everyone_s_builds_and_see_its_secret_once(
+def test_staff_create_an_endpoint_for_all_builds_and_see_its_secret_once(
     staff: Client, move: Move, other: User
 ) -> None:
     body = {"url": "https://example.com/all", "events": ["build.queued"]}
@@ -56,7 +56,7 @@ def test_staff_make_an_endpoint_of_everyone_s_builds_and_see_its_secret_once(
 
 
 @pytest.mark.parametrize("url", ["http://example.com/", "https://127.0.0.1/", "https://inside.example.com/", "x"])
-def test_staff_too_are_refused_addresses_inside(staff: Client, url: str) -> None:
+def test_internal_addresses_are_refused_for_staff_too(staff: Client, url: str) -> None:
     answer = staff.post(f"{LIST}add/", {"url": url, "events": ["build.queued"]})
 
     assert b"errorlist" in answer.content
@@ -94,7 +94,7 @@ def test_endpoints_are_switched_off_and_on_and_tested(staff: Client, make_endpoi
     assert Delivery.objects.get().status == "pending"
 
 
-def test_deliveries_are_seen_with_every_try_and_sent_once_more(
+def test_deliveries_are_shown_with_every_try_and_can_be_replayed(
     staff: Client, make_endpoint: MakeEndpoint, move: Move
 ) -> None:
     endpoint = make_endpoint()
@@ -118,7 +118,7 @@ def test_deliveries_are_seen_with_every_try_and_sent_once_more(
     assert told == ["It is sent once more.", "Switched off: it is sent nothing more."]
 
 
-def test_the_secret_is_rotated_for_the_installation_alone(staff: Client, make_endpoint: MakeEndpoint) -> None:
+def test_only_an_installation_s_secret_can_be_rotated(staff: Client, make_endpoint: MakeEndpoint) -> None:
     ours, old = endpoints.create_for_installation(url="https://example.com/a", events=["build.queued"])
     theirs = make_endpoint()
 
@@ -134,7 +134,7 @@ def test_the_secret_is_rotated_for_the_installation_alone(staff: Client, make_en
     assert len(endpoints.keys_of(theirs)) == 1
 
 
-def test_who_may_only_look_sends_nothing(staff: Client, make_endpoint: MakeEndpoint, move: Move) -> None:
+def test_viewers_cannot_send(staff: Client, make_endpoint: MakeEndpoint, move: Move) -> None:
     looker = User.objects.create_user("looker", is_staff=True)
     looker.user_permissions.set(Permission.objects.filter(codename__in=["view_delivery", "view_webhookendpoint"]))
     endpoint = make_endpoint()

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("usual_retries")
 # --- Order -------------------------------------------------------------------------------------------------------
 
 
-def test_events_of_one_build_are_sent_one_after_the_other(make_endpoint: MakeEndpoint, move: Move) -> None:
+def test_events_of_one_build_are_sent_in_order(make_endpoint: MakeEndpoint, move: Move) -> None:
     make_endpoint(), move(*DONE)
 
     seen = []
@@ -42,7 +42,7 @@ def test_events_of_one_build_are_sent_one_after_the_other(make_endpoint: MakeEnd
     assert seen == ["build.queued", "build.running", "build.completed"]
 
 
-def test_a_failure_does_not_hold_up_what_comes_after_it(make_endpoint: MakeEndpoint, move: Move) -> None:
+def test_a_failure_does_not_block_later_deliveries(make_endpoint: MakeEndpoint, move: Move) -> None:
     make_endpoint(), move(*DONE)
     [first] = take()
     note(first, BAD)
@@ -54,7 +54,7 @@ def test_a_failure_does_not_hold_up_what_comes_after_it(make_endpoint: MakeEndpo
     assert events_of(send_due(GOOD)) == ["build.queued"]
 
 
-def test_what_a_dead_sender_held_goes_before_what_comes_after_it(make_endpoint: MakeEndpoint, move: Move) -> None:
+def test_deliveries_of_a_dead_sender_go_before_later_ones(make_endpoint: MakeEndpoint, move: Move) -> None:
     make_endpoint(), move(*DONE)
     [held] = take()
     pass_time(minutes=10)
@@ -69,7 +69,7 @@ def test_what_a_dead_sender_held_goes_before_what_comes_after_it(make_endpoint: 
     ]
 
 
-def test_endpoints_take_turns_and_none_gets_more_than_its_share(
+def test_endpoints_take_turns_within_their_share(
     make_endpoint: MakeEndpoint, move: Move, other: User, settings: Settings
 ) -> None:
     settings.WEBHOOK_PER_ENDPOINT, settings.WEBHOOK_CONCURRENCY = 2, 8
@@ -89,7 +89,7 @@ def test_endpoints_take_turns_and_none_gets_more_than_its_share(
     assert {one.endpoint_id for one in take(4)}.isdisjoint(served - {theirs.pk})
 
 
-def test_those_that_have_trouble_never_take_more_than_half(
+def test_failing_endpoints_never_take_more_than_half(
     make_endpoint: MakeEndpoint, move: Move, other: User, settings: Settings
 ) -> None:
     settings.WEBHOOK_PER_ENDPOINT, settings.WEBHOOK_CONCURRENCY = 4, 4
@@ -108,7 +108,7 @@ def test_those_that_have_trouble_never_take_more_than_half(
     assert len(take(2, under_way)) == 2
 
 
-def test_what_is_due_is_found_behind_much_that_has_to_wait(make_endpoint: MakeEndpoint, move: Move) -> None:
+def test_due_deliveries_are_found_behind_many_waiting_ones(make_endpoint: MakeEndpoint, move: Move) -> None:
     endpoint = make_endpoint()
     busy = move()
     [under_way] = take()
@@ -124,9 +124,7 @@ def test_what_is_due_is_found_behind_much_that_has_to_wait(make_endpoint: MakeEn
     assert Delivery.objects.get(pk=taken.id).job_id == free.pk
 
 
-def test_an_endpoint_whose_turn_it_is_but_that_has_to_wait_holds_up_no_other(
-    make_endpoint: MakeEndpoint, move: Move, other: User
-) -> None:
+def test_an_endpoint_that_must_wait_does_not_block_others(make_endpoint: MakeEndpoint, move: Move, other: User) -> None:
     slow, quick = make_endpoint(), make_endpoint(by=other)
     move(*DONE)
     [under_way] = take()
@@ -141,7 +139,7 @@ def test_an_endpoint_whose_turn_it_is_but_that_has_to_wait_holds_up_no_other(
 # --- Leases ------------------------------------------------------------------------------------------------------
 
 
-def test_whoever_has_lost_a_delivery_writes_nothing_about_it(make_endpoint: MakeEndpoint, move: Move) -> None:
+def test_a_sender_that_lost_a_delivery_records_nothing(make_endpoint: MakeEndpoint, move: Move) -> None:
     make_endpoint(), move()
     [lost] = take()
     pass_time(minutes=10)
@@ -156,7 +154,7 @@ def test_whoever_has_lost_a_delivery_writes_nothing_about_it(make_endpoint: Make
     assert (delivery.status, delivery.finished_at is not None) == ("delivered", True)
 
 
-def test_a_delivery_under_way_is_not_taken_again(make_endpoint: MakeEndpoint, move: Move) -> None:
+def test_a_running_delivery_is_not_claimed_again(make_endpoint: MakeEndpoint, move: Move) -> None:
     make_endpoint(), move()
 
     assert len(take()) == 1
@@ -164,7 +162,7 @@ def test_a_delivery_under_way_is_not_taken_again(make_endpoint: MakeEndpoint, mo
 
 
 @pytest.mark.django_db(transaction=True)
-def test_many_senders_take_each_delivery_once_and_keep_to_an_endpoint_s_limit(
+def test_many_senders_claim_each_delivery_once_within_an_endpoint_s_limit(
     make_endpoint: MakeEndpoint, move: Move, settings: Settings
 ) -> None:
     settings.WEBHOOK_PER_ENDPOINT = 3
@@ -189,7 +187,7 @@ def test_many_senders_take_each_delivery_once_and_keep_to_an_endpoint_s_limit(
     assert len({outgoing.id for outgoing in taken}) == len(taken)
 
 
-def test_more_deliveries_are_no_more_queries(make_endpoint: MakeEndpoint, move: Move, settings: Settings) -> None:
+def test_query_count_does_not_grow_with_deliveries(make_endpoint: MakeEndpoint, move: Move, settings: Settings) -> None:
     settings.WEBHOOK_PER_ENDPOINT = 50
     make_endpoint(), move()
     tell_all()
@@ -204,7 +202,7 @@ def test_more_deliveries_are_no_more_queries(make_endpoint: MakeEndpoint, move: 
     assert len(many) == len(few)
 
 
-def test_more_answers_are_few_more_queries(make_endpoint: MakeEndpoint, move: Move, settings: Settings) -> None:
+def test_query_count_grows_little_with_answers(make_endpoint: MakeEndpoint, move: Move, settings: Settings) -> None:
     settings.WEBHOOK_PER_ENDPOINT = 50
     endpoint = make_endpoint()
 
@@ -221,7 +219,7 @@ def test_more_answers_are_few_more_queries(make_endpoint: MakeEndpoint, move: Mo
     assert six - one == 5 * 2  # the delivery and the try of each, and nothing else
 
 
-def test_of_several_answers_at_once_each_counts(make_endpoint: MakeEndpoint, move: Move) -> None:
+def test_each_of_several_concurrent_answers_counts(make_endpoint: MakeEndpoint, move: Move) -> None:
     endpoint = make_endpoint()
     move(), move(), move()
     gone, bad, good = take()

@@ -42,7 +42,7 @@ def opens(secret: str, message: Message) -> bool:
 # --- Secrets -----------------------------------------------------------------------------------------------------
 
 
-def test_a_message_is_signed_as_the_reference_library_verifies_it(
+def test_the_reference_library_verifies_a_message(
     receiver: Receiver, owner: Any, move: Move, settings: Settings
 ) -> None:
     endpoint, secret = endpoints.create_endpoint(by=owner, url=receiver.url, events=list(RESULT_EVENTS), project=None)
@@ -61,7 +61,7 @@ def test_a_message_is_signed_as_the_reference_library_verifies_it(
     assert not opens(secret, other)
 
 
-def test_a_secret_is_unseen_in_the_database_and_not_one_of_another_purpose(make_endpoint: MakeEndpoint) -> None:
+def test_a_secret_is_encrypted_in_the_database_for_its_purpose(make_endpoint: MakeEndpoint) -> None:
     endpoint = make_endpoint()
 
     [secret] = endpoints.keys_of(endpoint)
@@ -74,7 +74,7 @@ def test_a_secret_is_unseen_in_the_database_and_not_one_of_another_purpose(make_
         unseal(seal("a variable"), WEBHOOKS)
 
 
-def test_for_a_day_both_secrets_sign(receiver: Receiver, owner: Any) -> None:
+def test_both_secrets_sign_for_a_day(receiver: Receiver, owner: Any) -> None:
     endpoint, old = endpoints.create_endpoint(by=owner, url=receiver.url, events=[], project=None)
 
     endpoint, new = rotate_secret(endpoint)
@@ -91,7 +91,9 @@ def test_for_a_day_both_secrets_sign(receiver: Receiver, owner: Any) -> None:
     assert (opens(old, second), opens(new, second)) == (False, True)
 
 
-def test_resealing_leaves_webhooks_to_the_newest_key_too(make_endpoint: MakeEndpoint, settings: Settings) -> None:
+def test_resealing_encrypts_webhook_secrets_with_the_newest_key(
+    make_endpoint: MakeEndpoint, settings: Settings
+) -> None:
     settings.SECRETS_KEYS = ["old" * 20]
     endpoint, new = rotate_secret(make_endpoint())
     settings.SECRETS_KEYS = ["new" * 20, "old" * 20]
@@ -107,7 +109,7 @@ def test_resealing_leaves_webhooks_to_the_newest_key_too(make_endpoint: MakeEndp
         call_command("reseal_environment", verbosity=0)
 
 
-def test_a_secret_that_no_key_opens_is_told_in_the_log_of_tries(
+def test_a_secret_without_a_key_is_reported_in_the_tries(
     receiver: Receiver, make_endpoint: MakeEndpoint, move: Move, settings: Settings
 ) -> None:
     endpoint = make_endpoint(receiver.url)
@@ -123,7 +125,7 @@ def test_a_secret_that_no_key_opens_is_told_in_the_log_of_tries(
 # --- A project's own ---------------------------------------------------------------------------------------------
 
 
-def test_a_project_has_one_webhook_of_its_own(move: Move) -> None:
+def test_a_project_has_one_own_webhook(move: Move) -> None:
     project = move().project
 
     secret = set_project_webhook(project, "https://example.com/a")
@@ -165,7 +167,7 @@ def test_convex_gets_every_build_s_result(convex: Receiver, move: Move, other: A
     assert sorted(told) == ["build.cancelled", "build.completed", "build.failed"]
 
 
-def test_settings_are_followed_and_never_make_a_second_endpoint(convex: Receiver, settings: Settings) -> None:
+def test_settings_update_the_endpoint_and_never_create_a_second(convex: Receiver, settings: Settings) -> None:
     for _ in range(3):
         follow_settings()
     [endpoint] = of_settings()
@@ -192,7 +194,7 @@ def test_settings_are_followed_and_never_make_a_second_endpoint(convex: Receiver
     assert endpoint.is_active
 
 
-def test_what_staff_have_switched_off_stays_off(convex: Receiver) -> None:
+def test_an_endpoint_disabled_by_staff_stays_disabled(convex: Receiver) -> None:
     follow_settings()
     [endpoint] = of_settings()
     endpoints.change_endpoint(endpoint, active=False, reason=WebhookEndpoint.Reason.STAFF)
@@ -202,7 +204,7 @@ def test_what_staff_have_switched_off_stays_off(convex: Receiver) -> None:
     assert of_settings()[0].disabled_reason == "staff"
 
 
-def test_without_settings_there_is_nothing(db: None, settings: Settings) -> None:
+def test_without_settings_there_is_no_endpoint(db: None, settings: Settings) -> None:
     settings.CONVEX_URL = ""
 
     follow_settings()
@@ -224,7 +226,7 @@ def test_without_settings_there_is_nothing(db: None, settings: Settings) -> None
         ("https://convex.example.com", "c2VjcmV0IG9mIHNpeHRlZW4gYnl0ZXM=", ""),
     ],
 )
-def test_settings_that_cannot_work_are_told_at_start(settings: Settings, url: str, secret: str, told: str) -> None:
+def test_invalid_settings_are_reported_at_start(settings: Settings, url: str, secret: str, told: str) -> None:
     settings.CONVEX_URL, settings.CONVEX_WEBHOOK_SECRET = url, secret
 
     found = convex_is_usable(None)
@@ -233,7 +235,7 @@ def test_settings_that_cannot_work_are_told_at_start(settings: Settings, url: st
     assert all(secret not in f"{message.msg}{message.hint}" for message in found if len(secret) > 6)
 
 
-def test_a_secret_that_is_no_random_text_is_warned_of_and_signs(settings: Settings) -> None:
+def test_a_weak_secret_causes_a_warning_but_signs(settings: Settings) -> None:
     settings.CONVEX_URL, settings.CONVEX_WEBHOOK_SECRET = "https://convex.example.com", "changeme"
 
     [warning] = convex_is_usable(None)
@@ -242,7 +244,7 @@ def test_a_secret_that_is_no_random_text_is_warned_of_and_signs(settings: Settin
 
 
 @pytest.mark.django_db(transaction=True)
-def test_processes_that_start_together_make_one_endpoint(settings: Settings) -> None:
+def test_processes_starting_together_create_one_endpoint(settings: Settings) -> None:
     settings.CONVEX_URL, settings.CONVEX_WEBHOOK_SECRET = "https://convex.example.com", SECRET
     start = threading.Barrier(4)
 
@@ -276,9 +278,7 @@ def test_processes_that_start_together_make_one_endpoint(settings: Settings) -> 
         {"origin": "nobody"},
     ],
 )
-def test_the_database_refuses_an_endpoint_that_contradicts_itself(
-    make_endpoint: MakeEndpoint, columns: dict[str, Any]
-) -> None:
+def test_the_database_refuses_an_inconsistent_endpoint(make_endpoint: MakeEndpoint, columns: dict[str, Any]) -> None:
     endpoint = make_endpoint()
 
     with pytest.raises(IntegrityError), transaction.atomic():
@@ -297,7 +297,7 @@ def test_the_database_refuses_a_second_endpoint_of_the_settings_or_of_a_project(
             again.save(force_insert=True)
 
 
-def test_the_database_refuses_a_delivery_that_contradicts_itself(make_endpoint: MakeEndpoint) -> None:
+def test_the_database_refuses_an_inconsistent_delivery(make_endpoint: MakeEndpoint) -> None:
     delivery = outbox.send_test(make_endpoint())
     now = timezone.now()
 

@@ -54,7 +54,7 @@ class Names:
         ("https://a_b.example.com/%7Ex", "a_b.example.com", 443, "/%7Ex"),
     ],
 )
-def test_addresses_on_the_internet_are_taken(url: str, host: str, port: int, path: str) -> None:
+def test_public_addresses_are_accepted(url: str, host: str, port: int, path: str) -> None:
     target = guard.parse(url)
 
     assert (target.host, target.port, target.path) == (host, port, path)
@@ -75,7 +75,7 @@ def test_addresses_on_the_internet_are_taken(url: str, host: str, port: int, pat
         *("localhost", "LOCALHOST", "a.localhost", "localhost."),
     ],
 )
-def test_addresses_inside_are_refused(host: str) -> None:
+def test_internal_addresses_are_refused(host: str) -> None:
     assert refusal(f"https://{host}/x") == "inward_url"
 
 
@@ -99,7 +99,7 @@ def test_addresses_inside_are_refused(host: str) -> None:
         ),
     ],
 )
-def test_odd_ways_of_writing_a_host_are_refused(host: str) -> None:
+def test_unusual_spellings_of_a_host_are_refused(host: str) -> None:
     assert refusal(f"https://{host}/x") == "invalid_url"
 
 
@@ -128,11 +128,11 @@ def test_odd_ways_of_writing_a_host_are_refused(host: str) -> None:
         *("https://example.com/ä", "https://example.com/<x>", 'https://example.com/"', f"https://a.b/{'x' * 2000}"),
     ],
 )
-def test_what_is_no_plain_address_of_the_web_is_refused(url: str) -> None:
+def test_invalid_urls_are_refused(url: str) -> None:
     assert refusal(url) == "invalid_url"
 
 
-def test_plain_http_is_for_installations_that_allow_it(settings: Settings) -> None:
+def test_plain_http_is_allowed_by_a_setting(settings: Settings) -> None:
     assert refusal("http://example.com/") == "https_only"
 
     settings.WEBHOOK_ALLOW_HTTP = True
@@ -164,13 +164,13 @@ def test_an_installation_may_allow_its_own_receivers(
         assert refusal(url) in {"inward_url", "invalid_url"}
 
 
-def test_what_staff_have_set_may_lie_inside_but_has_to_be_an_address() -> None:
+def test_urls_set_by_staff_may_be_internal_but_must_be_valid() -> None:
     assert guard.parse("http://127.0.0.1:3210/x", is_ours=True).is_trusted
     assert refusal("http://user@127.0.0.1/", is_ours=True) == "invalid_url"
     assert refusal("ftp://127.0.0.1/", is_ours=True) == "invalid_url"
 
 
-def test_all_that_python_calls_private_is_refused_too() -> None:
+def test_all_addresses_that_python_calls_private_are_refused() -> None:
     for number in range(0, 2**32, 65_521):  # a prime: it hits networks of all sizes
         address = ipaddress.IPv4Address(number)
         if guard.is_public(address):
@@ -188,14 +188,14 @@ def test_all_that_python_calls_private_is_refused_too() -> None:
         *([PUBLIC, "fe80::1%eth0"], ["64:ff9b::a00:1"], ["2002:a00:1::1"], ["nonsense"]),
     ],
 )
-def test_a_name_is_refused_for_any_of_its_addresses(addresses: list[str]) -> None:
+def test_a_name_is_refused_if_any_of_its_addresses_is_internal(addresses: list[str]) -> None:
     target = guard.parse("https://example.com/")
 
     with pytest.raises(guard.UrlRefusedError):
         guard.addresses_of(target, seconds=5, resolver=Names(addresses))
 
 
-def test_a_name_without_addresses_is_told_apart() -> None:
+def test_a_name_without_addresses_has_its_own_error() -> None:
     target = guard.parse("https://example.com/")
 
     for names in (Names([]), Names(socket.gaierror("unknown"))):
@@ -203,7 +203,7 @@ def test_a_name_without_addresses_is_told_apart() -> None:
             guard.addresses_of(target, seconds=5, resolver=names)
 
 
-def test_a_resolver_that_hangs_is_not_waited_for() -> None:
+def test_a_hanging_resolver_does_not_block() -> None:
     def hang(host: str, port: int) -> list[str]:
         time.sleep(5)
         return [PUBLIC]
@@ -215,14 +215,14 @@ def test_a_resolver_that_hangs_is_not_waited_for() -> None:
     assert time.monotonic() - began < 4
 
 
-def test_the_system_s_resolver_gives_every_address_once() -> None:
+def test_the_system_s_resolver_returns_every_address_once() -> None:
     addresses = guard.system_resolver("localhost", 443)
 
     assert set(addresses) <= {"127.0.0.1", "::1"}
     assert len(addresses) == len(set(addresses)) > 0
 
 
-def test_a_name_that_turns_inward_after_it_was_saved_is_not_sent_to(receiver: Receiver, settings: Settings) -> None:
+def test_a_name_that_becomes_internal_after_saving_is_not_sent_to(receiver: Receiver, settings: Settings) -> None:
     """Rebinding: public when it is checked at first, this machine when it is sent to."""
     settings.WEBHOOK_ALLOWED_HOSTS = []
     names = Names([PUBLIC], ["127.0.0.1"])
@@ -235,7 +235,7 @@ def test_a_name_that_turns_inward_after_it_was_saved_is_not_sent_to(receiver: Re
     assert receiver.messages == []
 
 
-def test_what_is_connected_to_is_what_was_checked(receiver: Receiver, settings: Settings) -> None:
+def test_connections_go_to_the_checked_address(receiver: Receiver, settings: Settings) -> None:
     """Rebinding between check and connection: the name is looked up once, and only its answer is used."""
     settings.WEBHOOK_ALLOWED_HOSTS = [f"rebinding.example:{receiver.port}"]
     names = Names(["127.0.0.1"], ["127.0.0.2"])

@@ -14,7 +14,7 @@ WEBHOOKS = ("builds", "0008_webhooks")
 
 @pytest.mark.slow
 @pytest.mark.django_db(transaction=True)
-def test_events_of_before_count_as_told(
+def test_existing_events_count_as_delivered(
     queue_build: Callable[..., Build], make_endpoint: Callable[..., WebhookEndpoint]
 ) -> None:
     queue_build()

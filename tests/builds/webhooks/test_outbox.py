@@ -31,13 +31,13 @@ def body(delivery: Delivery) -> Any:
     return json.loads(bytes(delivery.body))
 
 
-def test_every_status_has_the_name_of_an_event() -> None:
+def test_every_status_has_an_event_name() -> None:
     assert set(EVENT_NAMES) == set(Status)
     assert sorted(EVENT_NAMES.values()) == sorted(EventName)
     assert sorted(RESULT_EVENTS) == ["build.cancelled", "build.completed", "build.failed"]
 
 
-def test_each_change_of_status_becomes_a_delivery_in_order(make_endpoint: MakeEndpoint, move: Move) -> None:
+def test_each_status_change_becomes_a_delivery_in_order(make_endpoint: MakeEndpoint, move: Move) -> None:
     endpoint = make_endpoint()
     build = move(Status.RUNNING, Status.QUEUED, Status.RUNNING, Status.FAILED)
 
@@ -49,7 +49,7 @@ def test_each_change_of_status_becomes_a_delivery_in_order(make_endpoint: MakeEn
     assert not BuildEvent.objects.filter(kind="status", is_told=False).exists()
 
 
-def test_a_message_tells_the_event_and_not_what_became_of_the_build(make_endpoint: MakeEndpoint, move: Move) -> None:
+def test_a_message_describes_the_event_and_not_later_changes(make_endpoint: MakeEndpoint, move: Move) -> None:
     make_endpoint()
     build = move(Status.RUNNING, Status.FAILED)
 
@@ -71,7 +71,7 @@ def test_a_message_tells_the_event_and_not_what_became_of_the_build(make_endpoin
     assert failed["data"]["links"]["self"] == f"/v1/builds/{build.pk}"
 
 
-def test_links_lead_to_the_installation_where_its_address_is_known(
+def test_links_are_absolute_if_the_installation_s_url_is_set(
     make_endpoint: MakeEndpoint, move: Move, settings: Settings
 ) -> None:
     settings.CHEF_URL = "https://chef.example.com"
@@ -83,7 +83,7 @@ def test_links_lead_to_the_installation_where_its_address_is_known(
     assert body(Delivery.objects.get())["data"]["links"]["self"] == f"https://chef.example.com/v1/builds/{build.pk}"
 
 
-def test_an_endpoint_is_told_what_it_asked_for_and_of_whom_it_may_know(
+def test_an_endpoint_gets_only_subscribed_events_of_its_scope(
     make_endpoint: MakeEndpoint, move: Move, owner: User, other: User
 ) -> None:
     mine, theirs = move(*DONE, name="mine"), move(by=other)
@@ -102,9 +102,7 @@ def test_an_endpoint_is_told_what_it_asked_for_and_of_whom_it_may_know(
     assert set(names(Delivery.objects.all())) == {"build.completed"}
 
 
-def test_nobody_is_told_what_was_before_the_endpoint_or_while_it_was_off(
-    make_endpoint: MakeEndpoint, move: Move
-) -> None:
+def test_events_before_creation_or_while_disabled_are_not_sent(make_endpoint: MakeEndpoint, move: Move) -> None:
     move(Status.RUNNING)
     endpoint = make_endpoint()
     tell_all()
@@ -118,7 +116,7 @@ def test_nobody_is_told_what_was_before_the_endpoint_or_while_it_was_off(
     assert not endpoint.deliveries.exists()
 
 
-def test_the_build_that_a_project_is_submitted_with_is_told_to_its_own_webhook(owner: User) -> None:
+def test_a_project_s_first_build_is_sent_to_its_own_webhook(owner: User) -> None:
     upload: Any = {"files": [NewFile("index.html", b"x")], "dependencies": {}, "strategy": {}}
 
     build, secret = actions.submit_project_with_webhook(
@@ -131,9 +129,7 @@ def test_the_build_that_a_project_is_submitted_with_is_told_to_its_own_webhook(o
     assert names(Delivery.objects.filter(endpoint__project=build.project)) == ["build.completed"]
 
 
-def test_an_event_that_is_committed_late_is_told_though_later_numbers_were(
-    make_endpoint: MakeEndpoint, move: Move
-) -> None:
+def test_an_event_committed_late_is_delivered_after_higher_numbers(make_endpoint: MakeEndpoint, move: Move) -> None:
     """What a transaction that took its number early and was committed late looks like to a reader."""
     make_endpoint()
     early, late = move(), move()
@@ -149,7 +145,7 @@ def test_an_event_that_is_committed_late_is_told_though_later_numbers_were(
     assert set(Delivery.objects.values_list("job_id", flat=True)) == {early.pk, late.pk}
 
 
-def test_a_telling_that_is_undone_is_done_again(
+def test_a_rolled_back_delivery_is_created_again(
     make_endpoint: MakeEndpoint, move: Move, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_endpoint()
@@ -169,7 +165,7 @@ def test_a_telling_that_is_undone_is_done_again(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_senders_beside_each_other_tell_each_event_once(make_endpoint: MakeEndpoint, move: Move) -> None:
+def test_concurrent_senders_deliver_each_event_once(make_endpoint: MakeEndpoint, move: Move) -> None:
     make_endpoint(), make_endpoint()
     for _ in range(20):
         move(*DONE)
@@ -208,7 +204,7 @@ def test_the_database_refuses_a_second_delivery_of_an_event(make_endpoint: MakeE
         )
 
 
-def test_a_deleted_project_s_last_events_are_still_told_to_its_owner(
+def test_a_deleted_project_s_last_events_are_still_delivered(
     make_endpoint: MakeEndpoint, move: Move, owner: User
 ) -> None:
     endpoint = make_endpoint()
@@ -222,7 +218,7 @@ def test_a_deleted_project_s_last_events_are_still_told_to_its_owner(
     assert len(send_due(GOOD)) == 3
 
 
-def test_more_events_and_endpoints_are_no_more_queries(make_endpoint: MakeEndpoint, move: Move) -> None:
+def test_query_count_does_not_grow_with_events_and_endpoints(make_endpoint: MakeEndpoint, move: Move) -> None:
     make_endpoint(), move(*DONE)
     with CaptureQueriesContext(connection) as few:
         tell_events()
@@ -235,7 +231,7 @@ def test_more_events_and_endpoints_are_no_more_queries(make_endpoint: MakeEndpoi
     assert len(many) == len(few)
 
 
-def test_looking_for_nothing_is_one_query_that_takes_no_lock(move: Move) -> None:
+def test_an_empty_outbox_takes_one_query_without_a_lock(move: Move) -> None:
     move()
     tell_all()
 
@@ -246,7 +242,7 @@ def test_looking_for_nothing_is_one_query_that_takes_no_lock(move: Move) -> None
     assert "FOR UPDATE" not in queries.captured_queries[0]["sql"]
 
 
-def test_deliveries_that_ended_long_ago_are_forgotten_with_their_tries(make_endpoint: MakeEndpoint, move: Move) -> None:
+def test_old_finished_deliveries_are_deleted_with_their_tries(make_endpoint: MakeEndpoint, move: Move) -> None:
     make_endpoint(), move()
     send_due(GOOD)
     pass_time(days=29)

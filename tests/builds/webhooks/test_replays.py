@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("usual_retries")
 # --- Once more ---------------------------------------------------------------------------------------------------
 
 
-def test_a_replay_sends_the_same_message_with_all_its_time(make_endpoint: MakeEndpoint, move: Move) -> None:
+def test_a_replay_sends_the_same_message_with_a_fresh_time_limit(make_endpoint: MakeEndpoint, move: Move) -> None:
     endpoint = make_endpoint()
     move()
     [first] = send_due(GOOD)
@@ -41,7 +41,7 @@ def test_a_replay_sends_the_same_message_with_all_its_time(make_endpoint: MakeEn
     assert [row.number for row in delivery.log.all()] == [1, 2]
 
 
-def test_a_range_that_is_replayed_is_sent_in_order_again(make_endpoint: MakeEndpoint, move: Move) -> None:
+def test_a_replayed_range_is_sent_in_order(make_endpoint: MakeEndpoint, move: Move) -> None:
     endpoint = make_endpoint()
     move(*DONE)
     send_due(GOOD)
@@ -51,7 +51,7 @@ def test_a_range_that_is_replayed_is_sent_in_order_again(make_endpoint: MakeEndp
     assert events_of(send_due(GOOD)) == ["build.queued", "build.running", "build.completed"]
 
 
-def test_what_a_sender_has_is_left_to_it(make_endpoint: MakeEndpoint, move: Move) -> None:
+def test_deliveries_being_sent_are_not_replayed(make_endpoint: MakeEndpoint, move: Move) -> None:
     endpoint = make_endpoint()
     advance(move(), Status.RUNNING)
     take()
@@ -68,7 +68,7 @@ def missed(endpoint: WebhookEndpoint, *, since: float = 1, until: float = 0) -> 
     return outbox.tell_missed(endpoint, now - timedelta(days=since), now - timedelta(days=until))
 
 
-def test_what_happened_while_it_was_off_can_be_had_afterwards(make_endpoint: MakeEndpoint, move: Move) -> None:
+def test_events_while_disabled_can_be_sent_later(make_endpoint: MakeEndpoint, move: Move) -> None:
     endpoint = make_endpoint(events=["build.running", "build.completed"])
     change_endpoint(endpoint, active=False)
     build = move(*DONE)
@@ -87,7 +87,7 @@ def test_what_happened_while_it_was_off_can_be_had_afterwards(make_endpoint: Mak
     assert missed(endpoint) == 0
 
 
-def test_what_was_sent_or_is_not_for_it_is_not_missed(
+def test_sent_and_unsubscribed_events_do_not_count_as_missed(
     make_endpoint: MakeEndpoint, move: Move, other: User, settings: Settings
 ) -> None:
     endpoint, stranger_s = make_endpoint(), make_endpoint(by=other)

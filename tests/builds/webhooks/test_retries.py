@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("usual_retries")
 # --- Retries -----------------------------------------------------------------------------------------------------
 
 
-def test_waits_double_up_to_a_limit_and_differ(settings: Settings) -> None:
+def test_back_off_doubles_up_to_a_limit_with_jitter(settings: Settings) -> None:
     now = timezone.now()
 
     def waits(tries: int) -> list[float]:
@@ -47,13 +47,13 @@ def test_waits_double_up_to_a_limit_and_differ(settings: Settings) -> None:
         ("Fri, 31 Dec 9999 23:59:59 GMT", 3600, 3600),
     ],
 )
-def test_a_receiver_that_asks_for_time_gets_it_within_bounds(retry_after: str, least: float, most: float) -> None:
+def test_retry_after_is_honoured_within_bounds(retry_after: str, least: float, most: float) -> None:
     wait = wait_after(1, Answer(status=503, retry_after=retry_after), timezone.now()).total_seconds()
 
     assert least <= wait <= most
 
 
-def test_a_receiver_may_name_a_date(make_endpoint: MakeEndpoint) -> None:
+def test_retry_after_may_be_a_date(make_endpoint: MakeEndpoint) -> None:
     now = timezone.now()
     asked = format_datetime(now + timedelta(minutes=5), usegmt=True)
 
@@ -67,7 +67,7 @@ def test_a_receiver_may_name_a_date(make_endpoint: MakeEndpoint) -> None:
         *(Answer(error=error) for error in ("timeout", "connection_failed", "connection_lost", "inward_url")),
     ],
 )
-def test_all_but_2xx_is_tried_again(make_endpoint: MakeEndpoint, move: Move, answer: Answer) -> None:
+def test_everything_but_2xx_is_retried(make_endpoint: MakeEndpoint, move: Move, answer: Answer) -> None:
     make_endpoint(), move()
 
     [sent] = send_due(answer)
@@ -80,7 +80,7 @@ def test_all_but_2xx_is_tried_again(make_endpoint: MakeEndpoint, move: Move, ans
     assert (tried.duration_ms, sent.number) == (10, 1)
 
 
-def test_a_delivery_is_tried_for_a_day_and_then_given_up(make_endpoint: MakeEndpoint, move: Move) -> None:
+def test_a_delivery_is_retried_for_a_day_and_then_given_up(make_endpoint: MakeEndpoint, move: Move) -> None:
     make_endpoint(), move()
     tell_all()
     bodies, ids, hours = set(), set(), 0.0
@@ -107,7 +107,7 @@ def test_a_delivery_is_tried_for_a_day_and_then_given_up(make_endpoint: MakeEndp
 # --- What becomes of the endpoint ----------------------------------------------------------------------------------
 
 
-def test_410_switches_the_endpoint_off_at_once(
+def test_410_disables_the_endpoint_at_once(
     make_endpoint: MakeEndpoint, move: Move, owner: User, mailoutbox: list[Any], django_capture_on_commit_callbacks: Any
 ) -> None:
     User.objects.filter(pk=owner.pk).update(email="owner@example.com")
@@ -131,7 +131,7 @@ def test_410_switches_the_endpoint_off_at_once(
     assert Delivery.objects.get(pk=second.id).status == "delivered"
 
 
-def test_an_endpoint_that_fails_for_days_is_switched_off_and_its_owner_told(
+def test_an_endpoint_that_fails_for_days_is_disabled_and_its_owner_notified(
     make_endpoint: MakeEndpoint, move: Move, owner: User, mailoutbox: list[Any], django_capture_on_commit_callbacks: Any
 ) -> None:
     User.objects.filter(pk=owner.pk).update(email="owner@example.com")
@@ -153,7 +153,7 @@ def test_an_endpoint_that_fails_for_days_is_switched_off_and_its_owner_told(
     assert ["days" in mail.body for mail in mailoutbox] == [True]
 
 
-def test_one_success_and_the_days_count_anew(make_endpoint: MakeEndpoint, move: Move) -> None:
+def test_one_success_resets_the_days_of_failure(make_endpoint: MakeEndpoint, move: Move) -> None:
     endpoint = make_endpoint()
     move()
     send_due(BAD)
@@ -171,7 +171,7 @@ def test_one_success_and_the_days_count_anew(make_endpoint: MakeEndpoint, move: 
     assert endpoint.is_active
 
 
-def test_an_owner_without_an_address_and_a_mail_server_that_fails_are_no_hindrance(
+def test_a_missing_address_or_failing_mail_server_does_not_matter(
     make_endpoint: MakeEndpoint, move: Move, owner: User, settings: Settings, django_capture_on_commit_callbacks: Any
 ) -> None:
     settings.EMAIL_BACKEND, settings.EMAIL_HOST, settings.EMAIL_PORT = (

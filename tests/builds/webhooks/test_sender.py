@@ -43,7 +43,7 @@ def running() -> Iterator[tuple[sender.Sender, threading.Thread]]:
         assert not thread.is_alive()
 
 
-def test_what_happens_is_sent_and_noted(receiver: Receiver, make_endpoint: MakeEndpoint, move: Move) -> None:
+def test_events_are_sent_and_recorded(receiver: Receiver, make_endpoint: MakeEndpoint, move: Move) -> None:
     make_endpoint(receiver.url)
 
     with running():
@@ -53,7 +53,7 @@ def test_what_happens_is_sent_and_noted(receiver: Receiver, make_endpoint: MakeE
     assert len(receiver.messages) == len(set(receiver.ids)) == 3
 
 
-def test_without_redis_it_looks_by_itself(
+def test_without_redis_the_sender_polls(
     receiver: Receiver, make_endpoint: MakeEndpoint, move: Move, settings: Settings
 ) -> None:
     settings.REDIS_URL = "redis://127.0.0.1:1/0"
@@ -64,7 +64,7 @@ def test_without_redis_it_looks_by_itself(
         until(lambda: len(receiver.messages) == 3, seconds=20, what="all is sent")
 
 
-def test_told_to_stop_it_finishes_what_is_under_way_and_takes_nothing_more(
+def test_stopping_finishes_current_deliveries_and_claims_no_more(
     receiver: Receiver, make_endpoint: MakeEndpoint, move: Move, settings: Settings
 ) -> None:
     settings.WEBHOOK_PER_ENDPOINT = 1
@@ -91,7 +91,7 @@ def test_told_to_stop_it_finishes_what_is_under_way_and_takes_nothing_more(
     assert sorted(Delivery.objects.values_list("status", "tries")) == [("delivered", 1), ("pending", 0)]
 
 
-def test_receivers_that_hang_hold_up_nobody_else(
+def test_hanging_receivers_do_not_block_others(
     receiver: Receiver, make_endpoint: MakeEndpoint, move: Move, other: User, settings: Settings
 ) -> None:
     settings.WEBHOOK_CONCURRENCY, settings.WEBHOOK_TIMEOUT = 4, 8
@@ -115,7 +115,7 @@ def test_receivers_that_hang_hold_up_nobody_else(
     assert took < 7  # less than one of those that hang is given
 
 
-def test_a_database_that_stumbles_is_asked_again(
+def test_a_failing_database_is_retried(
     receiver: Receiver, make_endpoint: MakeEndpoint, move: Move, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stumbles = iter([DatabaseError("gone for a moment"), RuntimeError("a mistake"), DatabaseError("and again")])

@@ -27,7 +27,7 @@ def sent(receiver: Receiver, *, seconds: float = 5) -> Answer:
     return post(receiver.url, {"webhook-id": "1"}, b'{"a":1}', seconds=seconds)
 
 
-def test_a_message_arrives_as_it_is(receiver: Receiver) -> None:
+def test_a_message_arrives_unchanged(receiver: Receiver) -> None:
     receiver.reply = lambda _: Reply(200, body=b"thanks")
 
     answer = sent(receiver)
@@ -50,7 +50,7 @@ def test_a_redirect_is_a_failure_and_not_followed(receiver: Receiver, status: in
 
 
 @pytest.mark.parametrize(("how", "error"), [("hang", "timeout"), ("drip", "timeout"), ("reset", "connection_lost")])
-def test_a_receiver_that_gives_no_answer_costs_its_time_and_no_more(receiver: Receiver, how: str, error: str) -> None:
+def test_a_silent_receiver_costs_only_the_time_limit(receiver: Receiver, how: str, error: str) -> None:
     receiver.reply = lambda _: Reply(how=how)
 
     began = time.monotonic()
@@ -68,19 +68,19 @@ def test_an_endless_answer_is_cut(receiver: Receiver) -> None:
     assert (answer.status, answer.text) == (500, "x" * ANSWER_BYTES)
 
 
-def test_an_answer_s_status_counts_though_its_body_does_not_come(receiver: Receiver) -> None:
+def test_a_status_counts_without_its_body(receiver: Receiver) -> None:
     receiver.reply = lambda _: Reply(200, {"Content-Length": "100"}, b"half")
 
     assert sent(receiver, seconds=1) == Answer(status=200, text="half")
 
 
-def test_bytes_that_no_database_holds_are_made_harmless(receiver: Receiver) -> None:
+def test_bytes_that_a_database_refuses_are_replaced(receiver: Receiver) -> None:
     receiver.reply = lambda _: Reply(500, body=b"a\0b\xff")
 
     assert sent(receiver).text == "a�b�"
 
 
-def test_what_is_no_http_is_told(settings: Settings) -> None:
+def test_an_invalid_http_response_is_reported(settings: Settings) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         settings.WEBHOOK_ALLOW_HTTP, settings.WEBHOOK_ALLOWED_HOSTS = True, [f"127.0.0.1:{port}"]
@@ -100,7 +100,7 @@ def test_what_is_no_http_is_told(settings: Settings) -> None:
     assert (found.status, found.error) == (None, "bad_answer")
 
 
-def test_nobody_there_is_told(settings: Settings) -> None:
+def test_a_refused_connection_is_reported(settings: Settings) -> None:
     port = free_port()
     settings.WEBHOOK_ALLOW_HTTP, settings.WEBHOOK_ALLOWED_HOSTS = True, ["127.0.0.1"]
 
@@ -158,7 +158,7 @@ def secure(certificate: Path, settings: Settings) -> Iterator[tuple[Receiver, li
         yield receiver, asked
 
 
-def test_tls_is_for_the_name_though_the_connection_is_to_the_address(
+def test_tls_verifies_the_name_while_connecting_to_the_address(
     secure: tuple[Receiver, list[str | None]], certificate: Path
 ) -> None:
     receiver, asked = secure
@@ -172,7 +172,7 @@ def test_tls_is_for_the_name_though_the_connection_is_to_the_address(
     assert receiver.messages[0].headers["host"] == f"receiver.example:{receiver.port}"
 
 
-def test_a_certificate_for_another_name_or_of_nobody_known_is_refused(
+def test_a_certificate_with_another_name_or_unknown_issuer_is_refused(
     secure: tuple[Receiver, list[str | None]], certificate: Path
 ) -> None:
     receiver, _ = secure
@@ -188,7 +188,7 @@ def test_a_certificate_for_another_name_or_of_nobody_known_is_refused(
     assert receiver.messages == []
 
 
-def test_the_next_address_is_tried_where_one_does_not_answer(receiver: Receiver, settings: Settings) -> None:
+def test_the_next_address_is_tried_if_one_does_not_respond(receiver: Receiver, settings: Settings) -> None:
     settings.WEBHOOK_ALLOWED_HOSTS = [f"two.example:{receiver.port}"]
 
     answer = post(

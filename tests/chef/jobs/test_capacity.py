@@ -1,4 +1,4 @@
-"""How many builds may wait, and how many of one owner."""
+"""Limits of queued builds, in total and per owner."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -19,7 +19,7 @@ from tests.concurrency import at_once
 QueueBuild = Callable[..., Build]
 
 
-def test_a_full_queue_refuses_and_keeps_nothing(queue_build: QueueBuild, other: User, settings: Settings) -> None:
+def test_a_full_queue_refuses_and_stores_nothing(queue_build: QueueBuild, other: User, settings: Settings) -> None:
     settings.MAX_QUEUED = 2
     queue_build(), queue_build()
 
@@ -44,7 +44,7 @@ def test_an_owner_with_a_full_queue_is_refused_and_others_are_not(
     assert queue_build(by=other).status == Status.QUEUED
 
 
-def test_a_build_that_starts_makes_room(queue_build: QueueBuild, settings: Settings) -> None:
+def test_a_started_build_makes_room(queue_build: QueueBuild, settings: Settings) -> None:
     settings.OWNER_MAX_QUEUED = settings.MAX_QUEUED = 1
     queue_build()
     claim("w")
@@ -52,7 +52,7 @@ def test_a_build_that_starts_makes_room(queue_build: QueueBuild, settings: Setti
     assert queue_build().status == Status.QUEUED
 
 
-def test_a_build_that_a_fault_puts_back_is_never_refused(queue_build: QueueBuild, settings: Settings) -> None:
+def test_a_requeued_build_is_never_refused(queue_build: QueueBuild, settings: Settings) -> None:
     settings.OWNER_MAX_QUEUED = settings.MAX_QUEUED = 1
     queue_build()
     claim("silent")
@@ -65,7 +65,7 @@ def test_a_build_that_a_fault_puts_back_is_never_refused(queue_build: QueueBuild
 
 
 @pytest.mark.django_db(transaction=True)
-def test_submissions_that_come_at_once_keep_to_the_owner_s_limit(queue_build: QueueBuild, settings: Settings) -> None:
+def test_concurrent_submissions_respect_the_owner_s_limit(queue_build: QueueBuild, settings: Settings) -> None:
     settings.OWNER_MAX_QUEUED = 3
 
     def submit() -> Build | OwnerQueueFullError:

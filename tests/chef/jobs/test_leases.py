@@ -1,4 +1,4 @@
-"""Leases and fences: who may write about a job, and until when."""
+"""Leases and fences: which worker may write about a job, and until when."""
 
 import time
 from collections.abc import Callable

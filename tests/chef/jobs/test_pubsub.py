@@ -1,4 +1,4 @@
-"""Changes are published through a real Redis; and one that is down or hangs makes no build wait."""
+"""Publishing changes through a real Redis; one that is down or hangs does not delay builds."""
 
 import asyncio
 import contextlib
@@ -22,14 +22,14 @@ from chef.jobs.pubsub import PAUSE_SECONDS, channel, publish_change, subscribe
 
 @pytest.fixture
 def hanging_redis(settings: Settings) -> Iterator[None]:
-    """Somebody who takes connections, and never answers."""
+    """A server that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         settings.REDIS_URL = f"redis://127.0.0.1:{server.getsockname()[1]}/0"
         yield
 
 
 class Subscriber:
-    """What a subscriber has received, in a task of the running loop."""
+    """A subscriber in a task of the running loop; records what it receives."""
 
     def __init__(self) -> None:
         self.received: list[UUID] = []
@@ -80,7 +80,7 @@ def test_a_change_reaches_every_subscriber_of_this_installation(settings: Settin
 
 
 @pytest.mark.redis
-def test_messages_that_are_no_ids_are_ignored(settings: Settings) -> None:
+def test_messages_that_are_not_ids_are_ignored(settings: Settings) -> None:
     settings.INSTALLATION = f"test-{uuid.uuid4().hex}"
     build_id = uuid.uuid4()
 
@@ -97,7 +97,7 @@ def test_messages_that_are_no_ids_are_ignored(settings: Settings) -> None:
     assert asyncio.run(run()) == [build_id]
 
 
-def test_a_subscriber_ends_although_its_client_swallows_a_cancellation(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_subscriber_ends_even_if_its_client_swallows_cancellation(monkeypatch: pytest.MonkeyPatch) -> None:
     async def swallowing(*_: object) -> None:
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.sleep(60)
@@ -115,7 +115,7 @@ def test_a_subscriber_ends_although_its_client_swallows_a_cancellation(monkeypat
 
 
 @pytest.mark.usefixtures("hanging_redis")
-def test_a_subscriber_notices_that_redis_hangs() -> None:
+def test_a_subscriber_notices_a_hanging_redis() -> None:
     async def run() -> list[bool]:
         subscriber = Subscriber()
         await subscriber.until(lambda one: False in one.connections)
@@ -126,7 +126,7 @@ def test_a_subscriber_notices_that_redis_hangs() -> None:
 
 
 @pytest.mark.usefixtures("hanging_redis")
-def test_publishing_to_a_redis_that_hangs_waits_once_and_then_not_at_all() -> None:
+def test_publishing_to_a_hanging_redis_waits_only_once() -> None:
     began = time.monotonic()
     publish_change(uuid.uuid4())
     first = time.monotonic() - began
@@ -138,13 +138,13 @@ def test_publishing_to_a_redis_that_hangs_waits_once_and_then_not_at_all() -> No
     assert time.monotonic() - began - first < PAUSE_SECONDS / 10
 
 
-def test_publishing_to_a_redis_that_is_down_does_no_harm(settings: Settings) -> None:
+def test_publishing_to_a_redis_that_is_down_is_harmless(settings: Settings) -> None:
     settings.REDIS_URL = "redis://127.0.0.1:1/0"
 
     publish_change(uuid.uuid4())
 
 
-# --- What writes the log -----------------------------------------------------------------------------------------
+# --- The log writer ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.django_db(transaction=True)
@@ -165,7 +165,7 @@ def test_a_line_after_a_pause_is_stored_at_once(lease: BuildLease) -> None:
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("end", [b"\n", b""])
-def test_a_noisy_build_is_stored_a_dozen_times_a_second(lease: BuildLease, end: bytes) -> None:
+def test_a_build_s_rapid_output_is_stored_a_dozen_times_a_second(lease: BuildLease, end: bytes) -> None:
     with LogWriter(lease, max_bytes=10**6) as log:
         log.start_phase("build")
         stop = time.monotonic() + 2
@@ -182,7 +182,7 @@ def test_a_noisy_build_is_stored_a_dozen_times_a_second(lease: BuildLease, end: 
 
 
 @pytest.mark.django_db(transaction=True)
-def test_an_unfinished_line_is_stored_when_it_stays_unfinished(lease: BuildLease) -> None:
+def test_an_unfinished_line_is_stored_after_a_while(lease: BuildLease) -> None:
     with LogWriter(lease, max_bytes=10**6) as log:
         log.start_phase("build")
         log.write("stdout", b"Continue? ")
@@ -195,7 +195,7 @@ def test_an_unfinished_line_is_stored_when_it_stays_unfinished(lease: BuildLease
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.usefixtures("hanging_redis")
-def test_a_redis_that_hangs_does_not_hold_up_the_log(lease: BuildLease) -> None:
+def test_a_hanging_redis_does_not_delay_the_log(lease: BuildLease) -> None:
     with LogWriter(lease, max_bytes=10**6) as log:
         log.start_phase("build")
         began = time.monotonic()

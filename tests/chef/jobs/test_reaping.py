@@ -1,4 +1,4 @@
-"""Retries after faults of ours, and wake-ups, with the database as the truth and a Redis that may lose them."""
+"""Retries after internal errors, and wake-ups: Redis may lose them, as the database is authoritative."""
 
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -17,7 +17,7 @@ from chef.jobs.wakeups import WorkerQueue
 QueueBuild = Callable[..., Build]
 
 
-def test_an_infra_fault_is_retried_with_back_off_until_the_attempts_are_spent(queue_build: QueueBuild) -> None:
+def test_infrastructure_errors_are_retried_with_back_off_until_attempts_are_exhausted(queue_build: QueueBuild) -> None:
     build = queue_build()
     waits = []
 
@@ -39,7 +39,7 @@ def test_an_infra_fault_is_retried_with_back_off_until_the_attempts_are_spent(qu
 
 @pytest.fixture
 def workers() -> Iterator[WorkerQueue]:
-    """Where workers are woken up, with nothing pending."""
+    """The workers' wake-up queue, emptied."""
     assert LOCAL_BUILDS.workers
     LOCAL_BUILDS.workers.rq.empty()
     yield LOCAL_BUILDS.workers
@@ -47,7 +47,7 @@ def workers() -> Iterator[WorkerQueue]:
 
 
 @pytest.mark.redis
-def test_a_submitted_build_wakes_a_worker_up_after_the_commit_only(
+def test_a_submitted_build_wakes_up_a_worker_only_after_the_commit(
     queue_build: QueueBuild,
     workers: WorkerQueue,
     django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks,
@@ -59,20 +59,18 @@ def test_a_submitted_build_wakes_a_worker_up_after_the_commit_only(
     callbacks[0]()
     assert workers.pending() == 1
     (job,) = workers.rq.jobs
-    assert job.func_name == "builds.tasks.run_next"  # which workers of the code before know too
+    assert job.func_name == "builds.tasks.run_next"  # also known to workers of the previous release
 
 
 @pytest.mark.redis
-def test_the_reaper_wakes_workers_up_for_builds_whose_wake_up_was_lost(
-    queue_build: QueueBuild, workers: WorkerQueue
-) -> None:
+def test_the_reaper_repeats_lost_wake_ups(queue_build: QueueBuild, workers: WorkerQueue) -> None:
     queue_build(), queue_build()
 
     assert wake_up_for_waiting(LOCAL_BUILDS) == 2
-    assert wake_up_for_waiting(LOCAL_BUILDS) == 0  # the wake-ups are pending
+    assert wake_up_for_waiting(LOCAL_BUILDS) == 0  # already pending
 
 
-def test_a_silent_redis_neither_fails_nor_holds_up_a_submission(
+def test_a_silent_redis_neither_fails_nor_delays_a_submission(
     queue_build: QueueBuild, settings: Settings, django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks
 ) -> None:
     settings.REDIS_URL = "redis://127.0.0.1:1/0"

@@ -1,4 +1,4 @@
-"""Artifacts in an S3-compatible store: what is peculiar to it. That all else works there too, the others' tests say."""
+"""Artifacts in an S3-compatible store. Tests with `each_store` cover what all stores have in common."""
 
 import contextlib
 import multiprocessing
@@ -43,12 +43,12 @@ pytestmark = pytest.mark.once("postgresql")
 MIB = 1024**2
 
 
-class Made(File[bytes]):
-    """A file that is made while it is stored, and that ends with a fault where there is one."""
+class GeneratedFile(File[bytes]):
+    """A file that is generated while it is stored, and may end with an error."""
 
-    def __init__(self, size: int, fault: Exception | None = None) -> None:
+    def __init__(self, size: int, error: Exception | None = None) -> None:
         super().__init__(None)
-        self._size, self._fault = size, fault
+        self._size, self._error = size, error
 
     @property
     def size(self) -> int:
@@ -57,13 +57,13 @@ class Made(File[bytes]):
     def chunks(self, chunk_size: int | None = None) -> Iterator[bytes]:
         for start in range(0, self._size, 256 * 1024):
             yield bytes([start // MIB % 251]) * min(256 * 1024, self._size - start)
-        if self._fault:
-            raise self._fault
+        if self._error:
+            raise self._error
 
 
 @contextlib.contextmanager
 def peak_memory() -> Iterator[Callable[[], int]]:
-    """What Python's own memory grows by at most, in bytes."""
+    """Yields a function that returns the peak growth of Python's own memory, in bytes."""
     tracemalloc.start()
     try:
         before = tracemalloc.get_traced_memory()[0]
@@ -76,7 +76,7 @@ def peak_memory() -> Iterator[Callable[[], int]]:
 
 
 @pytest.mark.parametrize(
-    ("variables", "told"),
+    ("variables", "message"),
     [
         ({"S3_BUCKET": "", "S3_ENDPOINT_URL": "https://s3.example.com"}, "S3_ENDPOINT_URL: set S3_BUCKET too"),
         ({"S3_BUCKET": "", "S3_PREFIX": "a", "S3_REGION": "b"}, "S3_REGION, S3_PREFIX: set S3_BUCKET too"),
@@ -89,8 +89,8 @@ def peak_memory() -> Iterator[Callable[[], int]]:
         ({"S3_BUCKET": "bucket", "S3_SESSION_TOKEN": "hidden"}, "set both, or neither"),
     ],
 )
-def test_an_invalid_setting_stops_the_start(
-    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], told: str
+def test_invalid_settings_stop_the_start(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], message: str
 ) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
@@ -98,11 +98,11 @@ def test_an_invalid_setting_stops_the_start(
     with pytest.raises(ImproperlyConfigured) as caught:
         chef_settings.artifact_store()
 
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     assert "hidden" not in str(caught.value)
 
 
-def test_nginx_cannot_send_what_is_in_a_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nginx_cannot_send_artifacts_from_a_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SITES_ACCEL_PREFIX", "/_stored")
     assert chef_settings.accel_prefix() == "/_stored"
     monkeypatch.setenv("S3_BUCKET", "bucket")
@@ -115,7 +115,7 @@ def test_nginx_cannot_send_what_is_in_a_bucket(monkeypatch: pytest.MonkeyPatch) 
     ("endpoint", "style", "used"),
     [("", "", "auto"), ("https://s3.example.com", "", "path"), ("https://s3.example.com", "virtual", "virtual")],
 )
-def test_a_bucket_is_in_the_path_where_the_store_is_one_s_own(
+def test_a_self_hosted_store_has_the_bucket_in_the_path(
     monkeypatch: pytest.MonkeyPatch, endpoint: str, style: str, used: str
 ) -> None:
     monkeypatch.setenv("S3_BUCKET", "bucket")
@@ -126,7 +126,7 @@ def test_a_bucket_is_in_the_path_where_the_store_is_one_s_own(
 
 
 @pytest.mark.parametrize("ours", [True, False])
-def test_keys_are_ours_or_those_that_boto_finds(
+def test_keys_come_from_the_settings_or_from_boto_s_chain(
     bucket: str, settings: Settings, monkeypatch: pytest.MonkeyPatch, ours: bool
 ) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
@@ -144,7 +144,7 @@ def test_keys_are_ours_or_those_that_boto_finds(
 
 
 @pytest.mark.slow
-def test_who_has_no_bucket_loads_nothing_of_its_client(tmp_path: Path) -> None:
+def test_without_a_bucket_no_s3_package_is_loaded(tmp_path: Path) -> None:
     script = (
         "import sys, django; django.setup()\n"
         "from django.core.files.storage import default_storage\n"
@@ -159,7 +159,7 @@ def test_who_has_no_bucket_loads_nothing_of_its_client(tmp_path: Path) -> None:
 # --- Reading and writing -----------------------------------------------------------------------------------------
 
 
-def test_any_part_is_that_of_the_whole(bucket: str) -> None:
+def test_any_range_equals_that_of_the_whole(bucket: str) -> None:
     chance = random.Random(7)
     data = chance.randbytes(300_000)
     name = default_storage.save("x/0", ContentFile(data))
@@ -182,11 +182,11 @@ def test_any_part_is_that_of_the_whole(bucket: str) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1, PART_BYTES - 1, PART_BYTES, PART_BYTES + 1, 3 * PART_BYTES + 7])
-def test_what_comes_out_is_what_went_in(bucket: str, s3: S3Server, size: int) -> None:
-    name = default_storage.save("x/site.css.gz", Made(size))
+def test_a_stored_file_is_read_back_unchanged(bucket: str, s3: S3Server, size: int) -> None:
+    name = default_storage.save("x/site.css.gz", GeneratedFile(size))
 
     with default_storage.open(name) as file:
-        assert file.read() == b"".join(Made(size).chunks())
+        assert file.read() == b"".join(GeneratedFile(size).chunks())
     head = s3.client.head_object(Bucket=bucket, Key=f"chef/artifacts/{name}")
     assert head["ContentType"] == "application/octet-stream"
     assert "ContentEncoding" not in head
@@ -196,14 +196,14 @@ def test_what_comes_out_is_what_went_in(bucket: str, s3: S3Server, size: int) ->
 def test_large_files_take_little_memory(bucket: str) -> None:
     size = 40 * MIB
     with peak_memory() as grown:
-        name = default_storage.save("x/0", Made(size))
+        name = default_storage.save("x/0", GeneratedFile(size))
         assert grown() < 5 * PART_BYTES
     with peak_memory() as grown, default_storage.open(name) as file:
         assert sum(len(piece) for piece in iter(lambda: file.read(240 * 1024), b"")) == size
         assert grown() < 4 * MIB
 
 
-def test_two_that_store_under_one_name_get_a_name_each(bucket: str) -> None:
+def test_concurrent_saves_under_one_name_get_different_names(bucket: str) -> None:
     with ThreadPoolExecutor(8) as pool:
         names = list(pool.map(lambda number: default_storage.save("x/0", ContentFile(b"%d" % number)), range(8)))
 
@@ -214,17 +214,17 @@ def test_two_that_store_under_one_name_get_a_name_each(bucket: str) -> None:
 
 
 @pytest.mark.parametrize("size", [10, 3 * PART_BYTES])
-def test_what_is_not_stored_to_its_end_is_not_there(bucket: str, s3: S3Server, size: int) -> None:
+def test_an_incomplete_file_is_not_stored(bucket: str, s3: S3Server, size: int) -> None:
     class OvertakenError(Exception):
         pass
 
     with pytest.raises(OvertakenError):
-        default_storage.save("x/0", Made(size, OvertakenError()))
+        default_storage.save("x/0", GeneratedFile(size, OvertakenError()))
 
     assert (s3.keys(bucket), s3.uploads(bucket)) == ([], 0)
 
 
-def test_what_is_not_there_is_said_when_it_is_opened(bucket: str) -> None:
+def test_a_missing_file_is_an_error_when_opened(bucket: str) -> None:
     with pytest.raises(FileNotFoundError):
         default_storage.open("x/0")
     with pytest.raises(FileNotFoundError):
@@ -236,7 +236,7 @@ def test_what_is_not_there_is_said_when_it_is_opened(bucket: str) -> None:
         default_storage.open("x/0", "wb")
 
 
-def test_an_attempt_s_files_go_however_many_they_are(bucket: str, s3: S3Server, queue_build: Any) -> None:
+def test_all_files_of_an_attempt_are_deleted(bucket: str, s3: S3Server, queue_build: Any) -> None:
     build = queue_build()
     folder = f"chef/artifacts/{build.pk}"
     others = [f"{folder}/12/0", "chef/artifacts/another/1/0"]
@@ -263,7 +263,7 @@ def test_all_threads_share_one_client(bucket: str) -> None:
         assert len(set(pool.map(client_of, range(6)))) == 1
 
 
-def test_a_forked_process_has_connections_of_its_own(bucket: str) -> None:
+def test_a_forked_process_has_its_own_connections(bucket: str) -> None:
     data = random.Random(3).randbytes(3 * MIB)
     name = default_storage.save("x/0", ContentFile(data))
     fork = multiprocessing.get_context("fork")
@@ -286,11 +286,11 @@ def test_a_forked_process_has_connections_of_its_own(bucket: str) -> None:
         assert file.read() == b"child"
 
 
-# --- Faults ------------------------------------------------------------------------------------------------------
+# --- Errors ------------------------------------------------------------------------------------------------------
 
 
 class Relay:
-    """A wire to the store that can be cut: `left` bytes of the next connection's answers pass, then it breaks."""
+    """A proxy to the store: it closes the next connection after `left` bytes of answers."""
 
     def __init__(self, port: int) -> None:
         self._store, self.left, self.connections = port, 1 << 60, 0
@@ -337,19 +337,19 @@ def use_endpoint(url: str, settings: Settings, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.fixture
-def away(bucket: str, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """From when it is called, there is nothing where the store should be."""
+def make_unreachable(bucket: str, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Call it to make the store unreachable."""
     return lambda: use_endpoint(f"http://127.0.0.1:{free_port()}", settings, monkeypatch)
 
 
-def test_a_connection_that_breaks_is_gone_on_from_where_it_was(relay: Relay) -> None:
+def test_a_broken_connection_is_resumed_at_its_position(relay: Relay) -> None:
     data = random.Random(5).randbytes(2 * MIB)
     name = default_storage.save("x/0", ContentFile(data))
     before = relay.connections
 
     with default_storage.open(name) as file:
         file.read(1)
-        relay.left = MIB  # of the connection that the jump opens
+        relay.left = MIB  # of the connection opened by the seek
         file.seek(100)
         pieces = [data[:100], *iter(lambda: file.read(200_000), b"")]
 
@@ -357,8 +357,8 @@ def test_a_connection_that_breaks_is_gone_on_from_where_it_was(relay: Relay) -> 
     assert relay.connections > before + 1
 
 
-def test_a_store_that_is_away_is_a_fault_as_that_of_a_disk(away: Callable[[], None]) -> None:
-    away()
+def test_an_unreachable_store_raises_an_os_error(make_unreachable: Callable[[], None]) -> None:
+    make_unreachable()
     began = time.monotonic()
 
     for verb in (
@@ -376,7 +376,7 @@ def test_a_store_that_is_away_is_a_fault_as_that_of_a_disk(away: Callable[[], No
     assert time.monotonic() - began < 60
 
 
-def test_a_bucket_that_is_not_there_is_no_missing_file(bucket: str, s3: S3Server) -> None:
+def test_a_missing_bucket_is_not_a_missing_file(bucket: str, s3: S3Server) -> None:
     s3.client.delete_bucket(Bucket=bucket)
 
     for verb in (lambda: default_storage.save("x", ContentFile(b"x")), lambda: default_storage.open("x")):
@@ -385,8 +385,8 @@ def test_a_bucket_that_is_not_there_is_no_missing_file(bucket: str, s3: S3Server
 
 
 @pytest.mark.django_db(transaction=True)
-def test_readers_are_told_to_come_again(
-    away: Callable[[], None], owner: User, queue_build: Any, make_client: Any, settings: Settings
+def test_an_unreachable_store_is_answered_with_retry_after(
+    make_unreachable: Callable[[], None], owner: User, queue_build: Any, make_client: Any, settings: Settings
 ) -> None:
     settings.SITES_DOMAIN = "sites.test"
     lookup.forget_sites()
@@ -394,8 +394,8 @@ def test_readers_are_told_to_come_again(
     build: Build = complete(queue_build(), files, outputs=["dist"])
     publish_build(build, by=owner, slug="todo")
     client: APIClient = make_client(owner)
-    client.raise_request_exception = False  # it is written to the log as well
-    away()
+    client.raise_request_exception = False  # errors are also logged
+    make_unreachable()
 
     answer = client.get(f"/v1/projects/{build.project_id}/artifacts/dist/index.html")
     pages = [ask("todo.sites.test", path) for path in ("/", "/large.bin")]
@@ -406,15 +406,15 @@ def test_readers_are_told_to_come_again(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_health_is_told_in_time_by_a_store_that_hangs(
+def test_health_answers_in_time_with_a_hanging_store(
     bucket: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    until(lambda: health.report()[1]["storage"] == "ok", seconds=30, what="the store is well")
+    until(lambda: health.report()[1]["storage"] == "ok", seconds=30, what="the store to be healthy")
     monkeypatch.setattr(health, "ANSWER_SECONDS", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         use_endpoint(f"http://127.0.0.1:{silent.getsockname()[1]}", settings, monkeypatch)
 
         reports = [health.report() for _ in range(health._pool._max_workers + 1)]
-        until(lambda: health.report()[1]["database"] == "ok", seconds=5, what="another check is answered")
+        until(lambda: health.report()[1]["database"] == "ok", seconds=5, what="another check's answer")
 
-    assert {(status, checks["storage"]) for status, checks in reports} == {("down", "no answer in time")}
+    assert {(status, checks["storage"]) for status, checks in reports} == {("down", "no response in time")}

@@ -1,4 +1,4 @@
-"""Escape sequences: which are taken out and which are read as looks; of hostile ones nothing is left but text."""
+"""Escape sequences: colours become styles, everything else is removed, even from hostile text."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from chef.web.ansi import PLAIN, Look, clean, pieces, plain, printable
 pytestmark = pytest.mark.once
 
 
-def looks(text: str) -> list[tuple[str, str]]:
+def styles(text: str) -> list[tuple[str, str]]:
     return [(part, look.classes) for part, look in pieces(text) if part]
 
 
@@ -37,7 +37,7 @@ def looks(text: str) -> list[tuple[str, str]]:
         ("1;22", ""),
         ("31;0", ""),
         ("31;", ""),
-        # nonsense changes nothing, and what is cut off takes nothing with it
+        # invalid or truncated sequences change nothing
         ("38;5", ""),
         ("38;5;999", ""),
         ("38;9;1", ""),
@@ -45,25 +45,25 @@ def looks(text: str) -> list[tuple[str, str]]:
         ("31;99999999999999999999", "f0"),
     ],
 )
-def test_a_sequence_gives_these_classes(sequence: str, classes: str) -> None:
-    assert looks(f"\x1b[{sequence}mtext") == [("text", classes)]
+def test_a_sequence_becomes_css_classes(sequence: str, classes: str) -> None:
+    assert styles(f"\x1b[{sequence}mtext") == [("text", classes)]
 
 
-def test_a_look_lasts_until_it_is_changed_also_into_the_next_text() -> None:
+def test_a_style_continues_into_the_next_text() -> None:
     parts = list(pieces("a\x1b[31mb\x1b[1mc"))
 
     assert [(text, look.classes) for text, look in parts] == [("a", ""), ("b", "f0"), ("c", "f0 bo")]
-    assert looks_from("d\x1b[0me", parts[-1][1]) == [("d", "f0 bo"), ("e", "")]
+    assert styles_from("d\x1b[0me", parts[-1][1]) == [("d", "f0 bo"), ("e", "")]
 
 
-def test_an_empty_text_keeps_its_look() -> None:
+def test_an_empty_text_keeps_its_style() -> None:
     red = Look(ink="0")
 
     assert list(pieces("", red)) == [("", red)]
     assert list(pieces("\x1b[0m", red)) == [("", PLAIN)]
 
 
-def test_text_without_colours_is_what_was_printed() -> None:
+def test_plain_text_has_no_escape_sequences() -> None:
     assert plain("\x1b[1;31mred\x1b[0m and \x1b[38;5;2mgreen\x1b[m") == "red and green"
 
 
@@ -81,10 +81,10 @@ def test_text_without_colours_is_what_was_printed() -> None:
         ("<script>alert(1)</script>", "<script>alert(1)</script>"),
     ],
 )
-def test_only_colours_are_kept_for_the_log_and_none_for_a_printable_line(raw: str, kept: str) -> None:
+def test_only_colours_are_kept_in_a_log_and_none_in_a_printable_line(raw: str, kept: str) -> None:
     assert clean(raw) == kept
     assert printable(raw) == plain(kept).replace("\n", "")
 
 
-def looks_from(text: str, look: Look) -> list[tuple[str, str]]:
+def styles_from(text: str, look: Look) -> list[tuple[str, str]]:
     return [(part, its.classes) for part, its in pieces(text, look) if part]

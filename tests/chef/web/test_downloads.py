@@ -1,4 +1,4 @@
-"""Downloads as a client sees them: whole, in part, known already, refused; sent by Django or after it."""
+"""Downloads: whole, ranges, conditional, refused; sent within the request or after it."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Generator
@@ -31,8 +31,8 @@ class Answer:
     body: bytes
 
 
-def answered(view: Any, method: str, headers: dict[str, str]) -> Answer:
-    """What is sent for one request to such a view. Raises what the view raises."""
+def serve_view(view: Any, method: str, headers: dict[str, str]) -> Answer:
+    """Serve one request to the view. Raises what the view raises."""
     sent: list[dict[str, Any]] = []
     raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
     scope = {"type": "http", "method": method, "path": "/", "query_string": b"", "headers": raw}
@@ -44,10 +44,10 @@ def answered(view: Any, method: str, headers: dict[str, str]) -> Answer:
     async def receive() -> Any:
         await asyncio.Event().wait()
 
-    async def keep(message: dict[str, Any]) -> None:
+    async def record(message: dict[str, Any]) -> None:
         sent.append(message)
 
-    asyncio.run(serve(application, scope, receive, keep, body_of=receive))
+    asyncio.run(serve(application, scope, receive, record, body_of=receive))
     start, *rest = sent
     assert not rest[-1].get("more_body")
     headers = {name.decode(): value.decode() for name, value in start["headers"]}
@@ -68,16 +68,16 @@ def ask(outlives_request: bool) -> Any:
 
         content = Content(len(data), "text/x-test", ETAG.strip('"'), read, outlives_request=outlives_request)
         headers = {name.replace("_", "-"): value for name, value in headers.items()}
-        return answered(lambda request: send(request, content, file_name=file_name), method, headers)
+        return serve_view(lambda request: send(request, content, file_name=file_name), method, headers)
 
     return ask
 
 
-# --- Whole ---------------------------------------------------------------------------------------------------------
+# --- Whole files -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [0, 1, PIECE - 1, PIECE, PIECE + 1, 2 * PIECE, 2 * PIECE + 1])
-def test_all_of_it_comes_with_its_length(ask: Any, size: int) -> None:
+def test_a_whole_file_is_sent_with_its_length(ask: Any, size: int) -> None:
     answer = ask(data=DATA[:size])
 
     assert (answer.status, answer.body) == (200, DATA[:size])
@@ -85,7 +85,7 @@ def test_all_of_it_comes_with_its_length(ask: Any, size: int) -> None:
     assert (answer.headers["ETag"], answer.headers["Accept-Ranges"]) == (ETAG, "bytes")
 
 
-def test_no_browser_shows_it_on_our_origin(ask: Any) -> None:
+def test_browsers_do_not_show_downloads_on_our_origin(ask: Any) -> None:
     headers = ask(file_name="ü.html").headers
 
     assert headers["Content-Type"] == "text/x-test"
@@ -94,7 +94,7 @@ def test_no_browser_shows_it_on_our_origin(ask: Any) -> None:
     assert headers["Content-Security-Policy"].startswith("sandbox")
 
 
-def test_a_head_tells_of_the_whole_whatever_part_it_names(ask: Any) -> None:
+def test_a_head_request_ignores_ranges(ask: Any) -> None:
     for headers in ({}, {"Range": "bytes=5-9"}, {"Range": "bytes=99999-"}):
         answer = ask("HEAD", **headers)
 
@@ -103,7 +103,7 @@ def test_a_head_tells_of_the_whole_whatever_part_it_names(ask: Any) -> None:
         assert "Content-Range" not in answer.headers
 
 
-# --- In part -------------------------------------------------------------------------------------------------------
+# --- Ranges ----------------------------------------------------------------------------------------------------------
 
 LAST = len(DATA) - 1
 
@@ -126,7 +126,7 @@ LAST = len(DATA) - 1
         ("0-", 0, LAST),
     ],
 )
-def test_a_range_is_given_as_it_was_asked_for(ask: Any, asked: str, first: int, last: int) -> None:
+def test_a_requested_range_is_sent(ask: Any, asked: str, first: int, last: int) -> None:
     answer = ask(Range=f"bytes={asked}")
 
     assert (answer.status, answer.body) == (206, DATA[first : last + 1])
@@ -144,7 +144,7 @@ def test_a_range_beyond_the_end_is_refused_with_the_size(ask: Any, asked: str) -
 
 
 @pytest.mark.parametrize("asked", ["bytes=0-1,5-6", "bytes=9-5", "bytes=-", "bytes=a-b", "lines=0-1", "bytes 0-1", ""])
-def test_what_is_no_single_range_is_answered_with_the_whole(ask: Any, asked: str) -> None:
+def test_anything_but_a_single_range_returns_the_whole_file(ask: Any, asked: str) -> None:
     answer = ask(Range=asked)
 
     assert (answer.status, answer.body) == (200, DATA)
@@ -155,42 +155,42 @@ def test_what_is_no_single_range_is_answered_with_the_whole(ask: Any, asked: str
     ("if_range", "status"),
     [(ETAG, 206), ('"other"', 200), (f"W/{ETAG}", 200), ("Wed, 01 Jan 2025 00:00:00 GMT", 200)],
 )
-def test_if_range_gives_the_part_of_what_the_client_has_else_the_whole(ask: Any, if_range: str, status: int) -> None:
+def test_if_range_returns_the_range_only_of_the_same_version(ask: Any, if_range: str, status: int) -> None:
     answer = ask(Range="bytes=2-5", If_Range=if_range)
 
     assert (answer.status, answer.body) == (status, DATA[2:6] if status == 206 else DATA)
 
 
-# --- Known already -------------------------------------------------------------------------------------------------
+# --- Conditional requests --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("known", [ETAG, f"W/{ETAG}", "*", f'"x", {ETAG}'])
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-def test_who_has_it_is_sent_nothing(ask: Any, known: str, method: str) -> None:
+def test_an_unchanged_file_is_not_sent(ask: Any, known: str, method: str) -> None:
     answer = ask(method, If_None_Match=known, Range="bytes=0-1")
 
     assert (answer.status, answer.body) == (304, b"")
     assert answer.headers["ETag"] == ETAG
 
 
-def test_who_has_another_is_sent_it(ask: Any) -> None:
+def test_a_changed_file_is_sent(ask: Any) -> None:
     assert ask(If_None_Match='"x", "y"').body == DATA
 
 
-# --- After Django --------------------------------------------------------------------------------------------------
+# --- After the request -----------------------------------------------------------------------------------------------
 
 
-def test_what_the_store_has_not_is_an_error_before_anything_is_sent() -> None:
+def test_a_missing_file_is_an_error_before_anything_is_sent() -> None:
     def read(start: int, length: int) -> AsyncGenerator[bytes]:
         raise FileNotFoundError("gone")
 
     content = Content(5, "text/plain", "x", read, outlives_request=True)
 
     with pytest.raises(FileNotFoundError):
-        answered(lambda request: send(request, content), "GET", {})
+        serve_view(lambda request: send(request, content), "GET", {})
 
 
-def test_past_the_limit_a_download_is_refused_and_nothing_is_opened(settings: Settings) -> None:
+def test_a_download_beyond_the_limit_is_refused_and_opens_nothing(settings: Settings) -> None:
     settings.MAX_LIVE_READERS = 0
 
     def read(start: int, length: int) -> AsyncGenerator[bytes]:
@@ -199,10 +199,10 @@ def test_past_the_limit_a_download_is_refused_and_nothing_is_opened(settings: Se
     content = Content(5, "text/plain", "x", read, outlives_request=True)
 
     with pytest.raises(TooManyReadersError):
-        answered(lambda request: send(request, content), "GET", {})
+        serve_view(lambda request: send(request, content), "GET", {})
 
 
-def test_a_download_gives_its_place_back(settings: Settings, ask: Any) -> None:
+def test_a_finished_download_no_longer_counts(settings: Settings, ask: Any) -> None:
     settings.MAX_LIVE_READERS = 1
 
     for _ in range(3):
@@ -210,14 +210,14 @@ def test_a_download_gives_its_place_back(settings: Settings, ask: Any) -> None:
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-def test_what_is_made_while_it_is_sent_comes_with_its_length(method: str) -> None:
+def test_generated_content_is_sent_with_its_length(method: str) -> None:
     def made() -> Generator[bytes]:
         yield from (b"ab", b"", b"c")
 
     def view(request: Any) -> HttpResponseBase:
         return send_made(request, made(), media_type="application/zip", file_name="all.zip", size=3)
 
-    answer = answered(view, method, {})
+    answer = serve_view(view, method, {})
 
     assert (answer.status, answer.body) == (200, b"abc" if method == "GET" else b"")
     assert answer.headers["Content-Length"] == "3"

@@ -1,4 +1,4 @@
-"""A POST that is sent twice: done once, in parallel, after a crash, and until the key is too old."""
+"""Repeated POST requests take effect once: in parallel, after a crash, and until the key expires."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -36,7 +36,7 @@ from projects.models import IdempotencyKey, Project
 
 
 class Projects(IdempotentMixin, ViewSet):
-    """Makes a project, or refuses after having made it."""
+    """Creates a project, or refuses after creating it."""
 
     permission_classes = ()
 
@@ -56,7 +56,7 @@ def post(user: User, key: str = "k", name: str = "todo", path: str = "/v1/projec
 
 @pytest.fixture(autouse=True)
 def _rendered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A replayed answer needs no rendering, and the tests' `post` renders whatever comes."""
+    """Allow `post` to render replayed answers, which need no rendering."""
     from django.http import HttpResponse
 
     monkeypatch.setattr(HttpResponse, "render", lambda self: self, raising=False)
@@ -66,7 +66,7 @@ def code(answer: Any) -> str:
     return str(answer.data["errors"][0]["code"])
 
 
-def test_a_repeat_gets_the_same_answer_and_does_nothing(owner: User) -> None:
+def test_a_repeat_gets_the_same_answer_and_changes_nothing(owner: User) -> None:
     first, second = post(owner), post(owner)
 
     assert (second.status_code, second.content, second["Location"]) == (201, first.content, first["Location"])
@@ -76,7 +76,7 @@ def test_a_repeat_gets_the_same_answer_and_does_nothing(owner: User) -> None:
     assert Project.objects.count() == 1
 
 
-def test_the_setting_names_a_table_that_has_the_interface() -> None:
+def test_the_configured_store_implements_the_interface() -> None:
     store: KeyStore = IdempotencyKeys()
 
     assert import_string(settings.IDEMPOTENCY_KEYS) is type(store)
@@ -99,13 +99,13 @@ def test_another_request_with_the_key_is_refused(owner: User, change: dict[str, 
 
 
 @pytest.mark.parametrize("key", ["", '""', "a b", "x" * 256, "\x7f"])
-def test_what_is_no_key_is_refused(owner: User, key: str) -> None:
+def test_an_invalid_key_is_refused(owner: User, key: str) -> None:
     answer = post(owner, key)
 
     assert (answer.status_code, code(answer)) == (400, "invalid_idempotency_key")
 
 
-def test_a_key_is_its_owner_s(owner: User, other: User) -> None:
+def test_a_key_belongs_to_its_owner(owner: User, other: User) -> None:
     post(owner)
 
     assert "Idempotency-Replayed" not in post(other, name="another")
@@ -113,7 +113,7 @@ def test_a_key_is_its_owner_s(owner: User, other: User) -> None:
 
 
 @pytest.mark.parametrize("name", ["raises", "refused"])
-def test_a_refused_request_leaves_nothing_and_its_key_free(owner: User, name: str) -> None:
+def test_a_refused_request_stores_nothing_and_frees_its_key(owner: User, name: str) -> None:
     refused = post(owner, name=name)
 
     assert refused.status_code == 400
@@ -121,9 +121,9 @@ def test_a_refused_request_leaves_nothing_and_its_key_free(owner: User, name: st
     assert post(owner, name="better").status_code == 201
 
 
-def test_one_still_under_way_is_told_to_wait(owner: User) -> None:
+def test_a_repeat_of_a_running_request_has_to_wait(owner: User) -> None:
     IdempotencyKey.objects.create(
-        owner=owner, key="k", fingerprint=of_todo(), locked_until=timezone.now() + timedelta(seconds=9)
+        owner=owner, key="k", fingerprint=todo_fingerprint(), locked_until=timezone.now() + timedelta(seconds=9)
     )
 
     answer = post(owner)
@@ -131,8 +131,8 @@ def test_one_still_under_way_is_told_to_wait(owner: User) -> None:
     assert (answer.status_code, code(answer), answer["Retry-After"]) == (409, "idempotency_in_progress", "1")
 
 
-def test_a_dead_request_s_key_is_taken_over_and_lost_to_it(owner: User) -> None:
-    dead = claim(owner.pk, "k", of_todo())
+def test_a_crashed_request_s_key_is_taken_over(owner: User) -> None:
+    dead = claim(owner.pk, "k", todo_fingerprint())
     IdempotencyKey.objects.update(locked_until=timezone.now() - timedelta(seconds=1))
 
     answer = post(owner)
@@ -142,9 +142,7 @@ def test_a_dead_request_s_key_is_taken_over_and_lost_to_it(owner: User) -> None:
     assert post(owner)["Idempotency-Replayed"] == "true"
 
 
-def test_an_effect_is_rolled_back_when_the_lock_was_lost_meanwhile(
-    owner: User, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_effect_is_rolled_back_when_the_lock_was_lost(owner: User, monkeypatch: pytest.MonkeyPatch) -> None:
     handler: Callable[..., Any] = Projects.create
 
     def slow(self: Any, request: Request) -> Any:
@@ -157,14 +155,14 @@ def test_an_effect_is_rolled_back_when_the_lock_was_lost_meanwhile(
     assert not Project.objects.exists()
 
 
-def test_an_old_key_is_as_if_never_used(owner: User) -> None:
+def test_an_expired_key_can_be_used_again(owner: User) -> None:
     post(owner)
     IdempotencyKey.objects.update(created_at=timezone.now() - timedelta(hours=25))
 
     assert "Idempotency-Replayed" not in post(owner, name="other")
 
 
-def test_old_keys_are_removed_and_young_ones_stay(owner: User) -> None:
+def test_only_expired_keys_are_deleted(owner: User) -> None:
     post(owner, "old")
     IdempotencyKey.objects.update(created_at=timezone.now() - timedelta(hours=25))
     post(owner, "young")
@@ -174,7 +172,7 @@ def test_old_keys_are_removed_and_young_ones_stay(owner: User) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_fifty_parallel_posts_with_one_key_do_it_once() -> None:
+def test_fifty_parallel_posts_with_one_key_take_effect_once() -> None:
     user = User.objects.create_user("many")
 
     def send(_: int) -> Any:
@@ -191,7 +189,7 @@ def test_fifty_parallel_posts_with_one_key_do_it_once() -> None:
     assert Project.objects.count() == 1
 
 
-def test_a_message_s_id_is_there_once(db: None) -> None:
+def test_a_message_id_is_unique(db: None) -> None:
     free = claim(None, "msg_1", "x")
     assert isinstance(free, Claim)
 
@@ -205,7 +203,7 @@ def test_a_message_s_id_is_there_once(db: None) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_who_waits_gets_the_first_one_s_answer() -> None:
+def test_a_waiting_repeat_gets_the_first_answer() -> None:
     first = claim(None, "msg_1", "x")
     assert isinstance(first, Claim)
 
@@ -228,11 +226,11 @@ def test_who_waits_gets_the_first_one_s_answer() -> None:
 # --- Fingerprints --------------------------------------------------------------------------------------------------
 
 
-def of_todo() -> str:
+def todo_fingerprint() -> str:
     return fingerprint_of("POST", "/v1/projects", {"name": "todo"})
 
 
-def test_order_of_names_makes_no_difference_and_all_else_does() -> None:
+def test_a_fingerprint_ignores_only_the_order_of_names() -> None:
     bodies: list[Any] = [
         {"a": 1, "b": 2},
         {"a": "1", "b": 2},
@@ -248,7 +246,7 @@ def test_order_of_names_makes_no_difference_and_all_else_does() -> None:
     assert fingerprint_of("POST", "/", {"b": 2, "a": 1}) in prints
 
 
-def test_a_file_counts_by_its_content_and_can_be_read_afterwards() -> None:
+def test_a_fingerprint_covers_a_file_s_content_and_leaves_it_readable() -> None:
     one, same, third = (SimpleUploadedFile("a.zip", content) for content in (b"one", b"one", b"two"))
 
     prints = [fingerprint_of("POST", "/", {"archive": file}) for file in (one, same, third)]

@@ -1,4 +1,4 @@
-"""Budgets of reads and writes, told in headers; and a Redis that is gone or hangs slows nobody down."""
+"""Rate limits of reads and writes and their headers; without Redis, requests pass without delay."""
 
 import os
 import signal
@@ -44,14 +44,14 @@ def ask(user: Any, method: str = "get", **meta: Any) -> Any:
     return View.as_view()(request).render()
 
 
-def test_each_answer_says_what_is_left(owner: User) -> None:
+def test_each_answer_has_the_remaining_budget(owner: User) -> None:
     answer = ask(owner, "post")
 
     assert answer["RateLimit-Policy"] == '"write";q=2;w=60'
     assert answer["RateLimit"].startswith('"write";r=1;t=')
 
 
-def test_one_too_many_is_told_when_to_come_again(owner: User) -> None:
+def test_a_request_beyond_the_limit_gets_retry_after(owner: User) -> None:
     answers = [ask(owner, "post") for _ in range(3)]
 
     assert [answer.status_code for answer in answers] == [200, 200, 429]
@@ -60,7 +60,7 @@ def test_one_too_many_is_told_when_to_come_again(owner: User) -> None:
     assert '"write";r=0' in answers[2]["RateLimit"]
 
 
-def test_reads_writes_and_owners_have_budgets_of_their_own(owner: User, other: User) -> None:
+def test_reads_writes_and_owners_have_separate_budgets(owner: User, other: User) -> None:
     for _ in range(3):
         ask(owner, "post")
 
@@ -68,14 +68,14 @@ def test_reads_writes_and_owners_have_budgets_of_their_own(owner: User, other: U
     assert ask(other, "post").status_code == 200
 
 
-def test_a_stranger_is_limited_by_address(db: None) -> None:
+def test_anonymous_requests_are_limited_by_address(db: None) -> None:
     answers = [ask(AnonymousUser(), REMOTE_ADDR="10.0.0.1").status_code for _ in range(3)]
 
     assert answers == [401, 401, 429]
     assert ask(AnonymousUser(), REMOTE_ADDR="10.0.0.2").status_code == 401
 
 
-def test_a_forwarded_address_counts_behind_a_proxy_alone(settings: Any) -> None:
+def test_a_forwarded_address_counts_only_behind_a_proxy(settings: Any) -> None:
     request = APIRequestFactory().get("/", REMOTE_ADDR="10.0.0.1", HTTP_X_FORWARDED_FOR="1.1.1.1, 2.2.2.2")
 
     settings.BEHIND_PROXY = False
@@ -114,7 +114,7 @@ def own_redis(tmp_path: Path, settings: Any) -> Iterator[subprocess.Popen[bytes]
 
 
 @pytest.mark.parametrize("fate", [signal.SIGSTOP, signal.SIGKILL])
-def test_a_redis_that_hangs_or_is_gone_lets_all_through_fast(
+def test_a_hanging_or_missing_redis_lets_requests_pass_fast(
     own_redis: subprocess.Popen[bytes], fate: signal.Signals
 ) -> None:
     check(1, "write")

@@ -1,4 +1,4 @@
-"""Files and archives in pieces: all of it, however it is cut, whatever it is read from, and nobody waits for a disk."""
+"""Files and archives in pieces, from every kind of file, without blocking the event loop."""
 
 import asyncio
 import threading
@@ -16,7 +16,7 @@ from chef.web.reading import file_pieces, made_in_threads
 pytestmark = pytest.mark.once("postgresql")
 
 PIECE = 1000
-# Sizes at the borders of pieces.
+# Sizes around multiples of the piece.
 SIZES = [0, 1, PIECE - 1, PIECE, PIECE + 1, 2 * PIECE - 1, 2 * PIECE, 2 * PIECE + 1, 5 * PIECE + 500]
 
 
@@ -39,13 +39,13 @@ def all_of(pieces: AsyncGenerator[bytes]) -> list[bytes]:
 def until_closed(file: IO[bytes]) -> None:
     deadline = time.monotonic() + 5
     while not file.closed:
-        assert time.monotonic() < deadline, "the file stays open"
+        assert time.monotonic() < deadline, "the file is still open"
         time.sleep(0.01)
 
 
 @pytest.fixture(params=["at once", "in a thread", "from elsewhere"])
-def opened(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Opens a file with such content: one in memory, one that the kernel would have to fetch, one without a number."""
+def open_content(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Opens a file with the content: in the page cache, not in it, or without a file descriptor."""
     if request.param == "in a thread":
         monkeypatch.setattr(reading, "_IF_IN_MEMORY", None)
 
@@ -59,8 +59,8 @@ def opened(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_a_file_comes_whole_and_in_bounded_pieces(opened: Any, size: int) -> None:
-    file = opened(content(size))
+def test_a_file_is_read_completely_in_bounded_pieces(open_content: Any, size: int) -> None:
+    file = open_content(content(size))
 
     pieces = all_of(file_pieces(file, 0, size))
 
@@ -71,20 +71,20 @@ def test_a_file_comes_whole_and_in_bounded_pieces(opened: Any, size: int) -> Non
 
 @pytest.mark.parametrize("start", [0, 1, PIECE - 1, PIECE, 2 * PIECE + 7])
 @pytest.mark.parametrize("length", [0, 1, PIECE - 1, PIECE, PIECE + 1, 3 * PIECE])
-def test_any_part_is_that_of_the_whole(opened: Any, start: int, length: int) -> None:
+def test_any_range_equals_that_of_the_whole(open_content: Any, start: int, length: int) -> None:
     data = content(6 * PIECE)
 
-    assert b"".join(all_of(file_pieces(opened(data), start, length))) == data[start : start + length]
+    assert b"".join(all_of(file_pieces(open_content(data), start, length))) == data[start : start + length]
 
 
-def test_a_file_that_is_shorter_than_was_told_ends_where_it_ends(opened: Any) -> None:
+def test_a_file_shorter_than_expected_ends_early(open_content: Any) -> None:
     data = content(2 * PIECE + 10)
 
-    assert b"".join(all_of(file_pieces(opened(data), 5, 100 * PIECE))) == data[5:]
+    assert b"".join(all_of(file_pieces(open_content(data), 5, 100 * PIECE))) == data[5:]
 
 
-def test_a_file_is_closed_when_its_reader_leaves(opened: Any) -> None:
-    file = opened(content(10 * PIECE))
+def test_a_file_is_closed_when_its_reader_disconnects(open_content: Any) -> None:
+    file = open_content(content(10 * PIECE))
 
     async def leave_early() -> None:
         pieces = file_pieces(file, 0, 10 * PIECE)
@@ -97,7 +97,7 @@ def test_a_file_is_closed_when_its_reader_leaves(opened: Any) -> None:
 
 
 class Slow(BytesIO):
-    """A store that takes its time."""
+    """A slow store."""
 
     def read(self, size: int | None = -1) -> bytes:
         time.sleep(0.1)
@@ -105,7 +105,7 @@ class Slow(BytesIO):
 
 
 def ticks_during(work: Coroutine[Any, Any, Any]) -> int:
-    """How often another task had its turn meanwhile."""
+    """How often another task ran meanwhile."""
 
     async def run() -> int:
         ticks, working = 0, asyncio.create_task(work)
@@ -123,27 +123,27 @@ async def drain(pieces: AsyncGenerator[bytes]) -> None:
         pass
 
 
-def test_nobody_waits_for_a_slow_store() -> None:
+def test_a_slow_store_does_not_block_the_event_loop() -> None:
     assert ticks_during(drain(file_pieces(Slow(content(3 * PIECE)), 0, 3 * PIECE))) > 100
 
 
-def test_who_reads_fast_leaves_turns_to_others(opened: Any) -> None:
-    assert ticks_during(drain(file_pieces(opened(content(50 * PIECE)), 0, 50 * PIECE))) >= 50
+def test_a_fast_reader_yields_to_other_tasks(open_content: Any) -> None:
+    assert ticks_during(drain(file_pieces(open_content(content(50 * PIECE)), 0, 50 * PIECE))) >= 50
 
 
-def test_what_is_in_memory_takes_no_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cached_files_are_read_without_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "_read_at", None)
-    (tmp_path / "file").write_bytes(content(3 * PIECE))  # and so it is in the kernel's memory
+    (tmp_path / "file").write_bytes(content(3 * PIECE))  # so it is in the page cache
 
     pieces = all_of(file_pieces((tmp_path / "file").open("rb"), 0, 3 * PIECE))
 
     assert b"".join(pieces) == content(3 * PIECE)
 
 
-# --- What is made while it is sent ---------------------------------------------------------------------------------
+# --- Generated content ---------------------------------------------------------------------------------
 
 
-def test_what_is_made_is_made_in_order_in_threads_and_closed() -> None:
+def test_content_is_generated_in_order_in_threads_and_closed() -> None:
     threads, ended = set(), threading.Event()
 
     def made() -> Generator[bytes]:
@@ -159,7 +159,7 @@ def test_what_is_made_is_made_in_order_in_threads_and_closed() -> None:
     assert ended.wait(5)
 
 
-def test_what_is_made_is_closed_when_its_reader_leaves() -> None:
+def test_a_generator_is_closed_when_its_reader_disconnects() -> None:
     ended = threading.Event()
 
     def endless() -> Generator[bytes]:
@@ -179,7 +179,7 @@ def test_what_is_made_is_closed_when_its_reader_leaves() -> None:
     assert ended.wait(5)
 
 
-def test_a_fault_in_the_making_is_the_reader_s() -> None:
+def test_an_error_of_a_generator_is_raised_to_the_reader() -> None:
     def failing() -> Generator[bytes]:
         yield b"x"
         raise OSError("the store is gone")

@@ -1,4 +1,4 @@
-"""What a page makes of a file's bytes and names: text in lines and colours, images by their bytes."""
+"""How a page shows a file: text in coloured lines, images recognised by their bytes."""
 
 import struct
 
@@ -35,7 +35,7 @@ RASTERS = {
 
 
 @pytest.mark.parametrize(("content", "expected"), RASTERS.values(), ids=RASTERS.keys())
-def test_an_image_is_what_its_bytes_say(content: bytes, expected: tuple[str, int, int] | None) -> None:
+def test_an_image_is_recognised_by_its_bytes(content: bytes, expected: tuple[str, int, int] | None) -> None:
     found = raster_of(content)
 
     assert (found and (found.media_type, found.width, found.height)) == expected
@@ -47,49 +47,49 @@ def test_an_image_is_what_its_bytes_say(content: bytes, expected: tuple[str, int
 
 ENCODINGS = {
     "UTF-8": ("é\r\nb\rc".encode(), (["é", "b", "c"], "")),
-    "UTF-8 with its mark": ("\ufeffé\n".encode(), (["é"], "")),
+    "UTF-8 with a BOM": ("\ufeffé\n".encode(), (["é"], "")),
     "UTF-16": ("é\n".encode("utf-16"), (["é"], "UTF-16")),
-    "UTF-16, the other way": (b"\xfe\xff" + "é\n".encode("utf-16-be"), (["é"], "UTF-16")),
+    "UTF-16, big-endian": (b"\xfe\xff" + "é\n".encode("utf-16-be"), (["é"], "UTF-16")),
     "an old one": ("né\n".encode("latin-1") * 3, (["né"] * 3, "Windows-1252")),
     "a broken one": (b"\xff\xfe\x00", (["\ufffd"], "UTF-16")),
     "no text": (b"a\0b", None),
-    "no text without zeros": (bytes(range(1, 32)) * 20 + b"\xff", None),
+    "binary without zeros": (bytes(range(1, 32)) * 20 + b"\xff", None),
     "nothing": (b"", ([], "")),
 }
 
 
 @pytest.mark.parametrize(("content", "expected"), ENCODINGS.values(), ids=ENCODINGS.keys())
-def test_text_is_read_whatever_its_encoding(content: bytes, expected: tuple[list[str], str] | None) -> None:
+def test_text_is_decoded_in_each_encoding(content: bytes, expected: tuple[list[str], str] | None) -> None:
     found = text_of(content)
 
     assert (found and (found.lines, found.encoding)) == expected
 
 
 @pytest.mark.parametrize("path", ["a.js", "a.tsx", "a.py", "a.html", "a.css", "a.json", "a.md", "a.yaml", "a.toml"])
-def test_colours_change_no_line(path: str) -> None:
+def test_colouring_changes_no_line(path: str) -> None:
     lines = ["", "/* a", "", "b */ x = '<&>'", "```", '{"a": 1}', "<b>c</b>", "  ", ""]
 
-    told, is_coloured = html_lines(lines, path, first=1, last=len(lines))
+    coloured, is_coloured = html_lines(lines, path, first=1, last=len(lines))
 
     assert is_coloured
-    assert len(told) == len(lines)
-    assert "&lt;&amp;" in told[3]
+    assert len(coloured) == len(lines)
+    assert "&lt;&amp;" in coloured[3]
 
 
-def test_colours_are_given_up_where_they_take_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_colouring_is_given_up_if_it_takes_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("chef.web.source_text.COLOUR_SECONDS", -1)
 
     assert html_lines(["x = 1"], "a.py", first=1, last=1) == (["x = 1"], False)
 
 
-def test_the_colours_are_those_that_pygments_makes_and_stand_out() -> None:
+def test_colours_match_pygments_and_have_enough_contrast() -> None:
     assert FILE.read_text() == style_sheet(), "run .venv/bin/python -m scripts.code_colours"
     for style, backgrounds in ((LIGHT, ("ffffff", "fdf1d6")), (DARK, ("1f1c19", "33270d"))):
         for colour in colours(style):
             assert min(contrast(colour, background) for background in backgrounds) >= 4.5, (style, colour)
 
 
-def test_colours_of_a_part_are_those_of_the_whole() -> None:
+def test_a_part_is_coloured_as_in_the_whole() -> None:
     lines = ["x = '''a", "b", "c'''", "y = 1"]
 
     whole, _ = html_lines(lines, "a.py", first=1, last=4)

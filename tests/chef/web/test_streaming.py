@@ -1,4 +1,4 @@
-"""Responses that go on after Django: the head is kept, and connections count until their end, however it comes."""
+"""Responses that outlive the request: the head is kept, and connections count until they end."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
@@ -33,7 +33,7 @@ async def endless() -> AsyncGenerator[bytes]:
 
 
 class Client:
-    """The other side of one request: what has been sent to it, and when it leaves."""
+    """The client of one request: records messages, and may disconnect or stop reading."""
 
     def __init__(self, *, leaves_after: int = 10**9, takes: int = 10**9) -> None:
         self.sent: list[Message] = []
@@ -46,7 +46,7 @@ class Client:
 
     async def send(self, message: Message) -> None:
         if len(self.sent) >= self._takes:
-            await asyncio.Event().wait()  # a full buffer that nobody empties
+            await asyncio.Event().wait()  # a full buffer that is never drained
         self.sent.append(message)
         if len(self.sent) >= self._leaves_after:
             self._gone.set()
@@ -96,7 +96,7 @@ def test_any_other_response_passes_unchanged() -> None:
     assert (client.sent[0]["status"], client.body) == (201, b"plain")
 
 
-def test_a_client_that_leaves_does_not_count_any_more(settings: Settings) -> None:
+def test_a_client_that_disconnects_no_longer_counts(settings: Settings) -> None:
     settings.MAX_LIVE_READERS = 1
 
     answer(endless, leaves_after=5)
@@ -104,18 +104,18 @@ def test_a_client_that_leaves_does_not_count_any_more(settings: Settings) -> Non
     assert answer(lambda: counting(2)).body == b"01"
 
 
-def test_a_client_that_takes_nothing_is_disconnected(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_that_does_not_read_is_disconnected(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streaming, "STUCK_SECONDS", 0.1)
     settings.MAX_LIVE_READERS = 1
 
     client = answer(endless, takes=5)
 
     assert client.body == b"xxxx"
-    assert client.sent[-1]["more_body"]  # nobody takes it for whole
+    assert client.sent[-1]["more_body"]  # the client can see that it is incomplete
     assert answer(lambda: counting(2)).body == b"01"
 
 
-def test_a_body_that_fails_is_not_taken_for_whole_and_does_not_count_any_more(settings: Settings) -> None:
+def test_a_failed_body_is_incomplete_and_no_longer_counts(settings: Settings) -> None:
     async def failing() -> AsyncGenerator[bytes]:
         yield b"0"
         raise RuntimeError("broken")
@@ -128,14 +128,14 @@ def test_a_body_that_fails_is_not_taken_for_whole_and_does_not_count_any_more(se
     assert answer(lambda: counting(2)).body == b"01"
 
 
-def test_past_the_limit_a_reader_is_refused(settings: Settings) -> None:
+def test_a_reader_beyond_the_limit_is_refused(settings: Settings) -> None:
     settings.MAX_LIVE_READERS = 0
 
     with pytest.raises(TooManyReadersError):
         answer(lambda: counting(1))
 
 
-def test_without_asgi_a_stream_is_not_acceptable_but_its_head_can_be_had() -> None:
+def test_without_asgi_only_a_stream_s_head_is_served() -> None:
     factory = APIRequestFactory()
 
     with pytest.raises(NoLiveStreamsError):
@@ -148,7 +148,7 @@ def test_without_asgi_a_stream_is_not_acceptable_but_its_head_can_be_had() -> No
 
 
 def deferred(later: Any, *, status: int = 202, client: Client | None = None) -> Client:
-    """Serve one request to a view that responds, and has its response held back for a better one."""
+    """Serve one request to a view whose response waits for a later, better one."""
     own = client or Client()
 
     async def application(scope: Message, receive: Any, send: Any) -> None:
@@ -184,10 +184,10 @@ async def failing() -> HttpResponse | None:
 
 
 async def cancelled() -> HttpResponse | None:
-    raise asyncio.CancelledError  # as when the server stops
+    raise asyncio.CancelledError  # as on shutdown
 
 
-def test_a_better_response_is_sent_with_the_headers_of_the_view_s_own() -> None:
+def test_a_better_response_keeps_the_view_s_headers() -> None:
     status, headers, body = response_to(deferred(better))
 
     assert (status, body) == (201, b"better")
@@ -195,7 +195,7 @@ def test_a_better_response_is_sent_with_the_headers_of_the_view_s_own() -> None:
 
 
 @pytest.mark.parametrize("later", [nothing_better, failing, cancelled])
-def test_the_view_s_own_response_is_sent_where_there_is_no_better(later: Any) -> None:
+def test_the_view_s_own_response_is_the_fallback(later: Any) -> None:
     status, headers, body = response_to(deferred(later))
 
     assert (status, headers[b"location"], body) == (202, b"/view", b"view")
@@ -205,10 +205,10 @@ def test_an_error_is_not_deferred() -> None:
     assert response_to(deferred(better, status=500))[::2] == (500, b"view")
 
 
-def test_nothing_is_sent_to_who_has_left_and_nothing_goes_on() -> None:
+def test_a_disconnected_client_gets_nothing_and_the_wait_is_cancelled() -> None:
     ended: list[str] = []
 
-    async def for_ever() -> HttpResponse | None:
+    async def forever() -> HttpResponse | None:
         try:
             await asyncio.Event().wait()
         finally:
@@ -218,11 +218,11 @@ def test_nothing_is_sent_to_who_has_left_and_nothing_goes_on() -> None:
     client = Client()
     client._gone.set()
 
-    assert deferred(for_ever, client=client).sent == []
+    assert deferred(forever, client=client).sent == []
     assert ended == ["ended"]
 
 
-def test_at_the_limit_the_view_s_own_is_sent_and_those_that_waited_do_not_count_any_more(settings: Settings) -> None:
+def test_at_the_limit_a_response_is_not_deferred(settings: Settings) -> None:
     settings.MAX_LIVE_READERS = streaming._live_limiter.open
 
     assert response_to(deferred(better))[0] == 202

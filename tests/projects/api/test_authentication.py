@@ -1,4 +1,4 @@
-"""Who may: the one local user where anyone is let in, and sessions with their CSRF token."""
+"""Authentication: the local user where anonymous access is allowed, and sessions with a CSRF token."""
 
 import os
 import subprocess
@@ -24,13 +24,13 @@ class View(APIView):
         return Response({"user": request.user.get_username()})
 
 
-def ask(**headers: str) -> Any:
+def get(**headers: str) -> Any:
     return View.as_view()(APIRequestFactory().get("/v1/x", headers=headers))
 
 
 @pytest.mark.django_db
-def test_whoever_comes_is_the_local_user_who_cannot_sign_in() -> None:
-    answers = [ask(), ask()]
+def test_anonymous_requests_act_as_a_local_user_who_cannot_sign_in() -> None:
+    answers = [get(), get()]
 
     assert [answer.data for answer in answers] == [{"user": "local"}] * 2
     assert not User.objects.get().has_usable_password()
@@ -38,19 +38,19 @@ def test_whoever_comes_is_the_local_user_who_cannot_sign_in() -> None:
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("site", ["cross-site", "same-site"])
-def test_pages_of_other_sites_are_not_let_in(site: str) -> None:
-    assert ask(**{"Sec-Fetch-Site": site}).status_code == 401
+def test_requests_from_other_sites_are_not_authenticated(site: str) -> None:
+    assert get(**{"Sec-Fetch-Site": site}).status_code == 401
     assert not User.objects.exists()
 
 
 @pytest.mark.django_db
-def test_a_bad_token_is_not_the_local_user() -> None:
-    assert ask(Authorization="Bearer a.b").status_code == 401
+def test_an_invalid_token_does_not_fall_back_to_the_local_user() -> None:
+    assert get(Authorization="Bearer a.b").status_code == 401
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("debug", "code"), [("0", 1), ("1", 0)])
-def test_anyone_is_let_in_for_trying_out_alone(debug: str, code: int) -> None:
+def test_anonymous_access_requires_debug(debug: str, code: int) -> None:
     environment = {**os.environ, "CHEF_ALLOW_ANONYMOUS": "1", "DEBUG": debug, "CHEF_HTTPS": "0"}
 
     started = subprocess.run(
@@ -61,7 +61,7 @@ def test_anyone_is_let_in_for_trying_out_alone(debug: str, code: int) -> None:
     assert code == 0 or "CHEF_ALLOW_ANONYMOUS=1 lets anyone in" in started.stderr
 
 
-def test_a_session_writes_with_its_csrf_token_alone(owner: User) -> None:
+def test_a_session_needs_its_csrf_token_to_write(owner: User) -> None:
     client = APIClient(enforce_csrf_checks=True)
     client.force_login(owner)
     body = {"files": {"index.html": "<h1>hi</h1>"}}

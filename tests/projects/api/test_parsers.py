@@ -1,4 +1,4 @@
-"""Bodies of requests as they come in: JSON and forms, good and bad. What is refused leaves nothing behind."""
+"""Request bodies: JSON and forms, valid and invalid. A refused request leaves nothing behind."""
 
 import contextlib
 import gzip
@@ -31,15 +31,15 @@ def client(owner: User, make_client: MakeClient) -> APIClient:
 
 
 @pytest.fixture(params=["/v1/projects", "/v1/projects/{}/revisions", "/v1/detect"])
-def door(request: pytest.FixtureRequest, client: APIClient) -> str:
-    """Each path that takes files."""
+def path(request: pytest.FixtureRequest, client: APIClient) -> str:
+    """Each path that accepts files."""
     accepted = client.post("/v1/projects", {"files": {"index.html": "first"}}).json()
     return str(request.param.format(accepted["projectId"]))
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_left_on_disk(settings: Any, tmp_path: Path) -> Iterator[None]:
-    """Uploads of any size go through temporary files here: none ever has a name, and after each test none is open."""
+def no_leftover_files(settings: Any, tmp_path: Path) -> Iterator[None]:
+    """Make all uploads use temporary files, and assert after each test that none is left, named or open."""
     settings.FILE_UPLOAD_TEMP_DIR, settings.FILE_UPLOAD_MAX_MEMORY_SIZE = str(tmp_path), 1
     yield
     assert list(tmp_path.iterdir()) == []
@@ -47,10 +47,10 @@ def nothing_is_left_on_disk(settings: Any, tmp_path: Path) -> Iterator[None]:
 
 
 def open_files() -> list[str]:
-    """Names of all files that this process has open; those of deleted ones too."""
+    """Names of all files that this process has open, including deleted ones."""
     names = []
     for descriptor in Path("/proc/self/fd").iterdir():
-        with contextlib.suppress(OSError):  # that of the folder itself
+        with contextlib.suppress(OSError):  # the descriptor of the folder itself
             names.append(os.readlink(descriptor))
     return names
 
@@ -60,8 +60,8 @@ def send_form(client: APIClient, path: str, archive: bytes | None = None, *, opt
     return client.post(path, form if options is None else {**form, "options": options}, format="multipart")
 
 
-def faults(answer: Any, status: int = 400) -> list[tuple[str | None, str]]:
-    """Where and what, of a refused request."""
+def errors(answer: Any, status: int = 400) -> list[tuple[str | None, str]]:
+    """(attr, code) of each error of a refused request."""
     assert answer.status_code == status, answer.content
     return [(error["attr"], error["code"]) for error in answer.json()["errors"]]
 
@@ -74,7 +74,7 @@ def rows() -> list[int]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_archive_becomes_a_project_s_files(client: APIClient, kind: str) -> None:
+def test_an_archive_becomes_the_project_s_files(client: APIClient, kind: str) -> None:
     answer = send_form(client, "/v1/projects", KINDS[kind](FILES), options='{"name": "packed", "env": {"MODE": "x"}}')
 
     assert answer.status_code == 201, answer.content
@@ -85,8 +85,8 @@ def test_an_archive_becomes_a_project_s_files(client: APIClient, kind: str) -> N
 
 
 @pytest.mark.parametrize("options", [None, "", "{}", '{"strategy": {"outputs": ["."]}}'])
-def test_options_may_be_missing_or_empty(client: APIClient, door: str, options: str | None) -> None:
-    answer = send_form(client, door, options=options)
+def test_options_can_be_missing_or_empty(client: APIClient, path: str, options: str | None) -> None:
+    answer = send_form(client, path, options=options)
 
     assert answer.status_code in {200, 201}, answer.content
 
@@ -106,59 +106,59 @@ def test_options_may_be_missing_or_empty(client: APIClient, door: str, options: 
         ('{"files": {"index.html": "x"}}', [("files", "files_and_archive")]),
     ],
 )
-def test_options_that_are_not_an_object_of_known_fields_are_refused(
-    client: APIClient, door: str, options: str, expected: list[tuple[str, str]]
+def test_invalid_options_are_refused(
+    client: APIClient, path: str, options: str, expected: list[tuple[str, str]]
 ) -> None:
     before = rows()
 
-    answer = send_form(client, door, options=options)
+    answer = send_form(client, path, options=options)
 
-    assert faults(answer) == expected
+    assert errors(answer) == expected
     assert rows() == before
 
 
-def test_options_sent_as_a_file_are_refused(client: APIClient, door: str) -> None:
-    answer = send_form(client, door, options=SimpleUploadedFile("options.json", b"{}"))
+def test_options_sent_as_a_file_are_refused(client: APIClient, path: str) -> None:
+    answer = send_form(client, path, options=SimpleUploadedFile("options.json", b"{}"))
 
-    assert faults(answer) == [("options", "invalid")]
+    assert errors(answer) == [("options", "invalid")]
 
 
-def test_all_that_is_wrong_with_a_form_is_told_at_once(client: APIClient, door: str) -> None:
+def test_all_errors_of_a_form_are_reported_at_once(client: APIClient, path: str) -> None:
     one, two = SimpleUploadedFile("a", b"1"), SimpleUploadedFile("b", b"2")
 
     answer = client.post(
-        door, {"name": "x", "file": one, "archive": [one, two], "options": ["{}", "{}"]}, format="multipart"
+        path, {"name": "x", "file": one, "archive": [one, two], "options": ["{}", "{}"]}, format="multipart"
     )
 
     expected = [("archive", "invalid"), ("file", "unknown_field"), ("name", "unknown_field"), ("options", "invalid")]
-    assert sorted(faults(answer), key=str) == expected
+    assert sorted(errors(answer), key=str) == expected
 
 
 @pytest.mark.parametrize("form", [{"options": "{}"}, {"archive": "a text"}, {"archive": ""}])
-def test_a_form_without_an_archive_is_refused(client: APIClient, door: str, form: dict[str, str]) -> None:
-    assert faults(client.post(door, form, format="multipart")) == [("archive", "required")]
+def test_a_form_without_an_archive_is_refused(client: APIClient, path: str, form: dict[str, str]) -> None:
+    assert errors(client.post(path, form, format="multipart")) == [("archive", "required")]
 
 
-def test_an_archive_that_is_there_as_a_file_and_as_text_is_refused(client: APIClient, door: str) -> None:
+def test_an_archive_sent_both_as_file_and_text_is_refused(client: APIClient, path: str) -> None:
     form = {"archive": [SimpleUploadedFile("app.zip", zip_of(FILES)), "a text"]}
 
-    assert faults(client.post(door, form, format="multipart")) == [("archive", "invalid")]
+    assert errors(client.post(path, form, format="multipart")) == [("archive", "invalid")]
 
 
 @pytest.mark.parametrize("body", [b"", b"--x", b"--x\r\nContent-Disposition: form-data", b"x" * 5000])
 @pytest.mark.parametrize("boundary", ["; boundary=x", "; boundary=", ""])
-def test_a_form_that_cannot_be_read_is_refused(client: APIClient, door: str, body: Any, boundary: str) -> None:
-    answer = client.generic("POST", door, body, content_type=f"multipart/form-data{boundary}")
+def test_a_malformed_form_is_refused(client: APIClient, path: str, body: Any, boundary: str) -> None:
+    answer = client.generic("POST", path, body, content_type=f"multipart/form-data{boundary}")
 
     assert answer.status_code == 400
     assert answer.json()["errors"]
 
 
-def test_a_form_of_very_many_parts_is_refused(client: APIClient, door: str) -> None:
+def test_a_form_with_too_many_parts_is_refused(client: APIClient, path: str) -> None:
     files = {f"f{number}": SimpleUploadedFile("a", b"1") for number in range(200)}
     fields = {f"f{number}": "1" for number in range(2000)}
 
-    answers = [client.post(door, form, format="multipart") for form in (files, fields)]
+    answers = [client.post(path, form, format="multipart") for form in (files, fields)]
 
     assert [answer.status_code for answer in answers] == [400, 400]
 
@@ -166,15 +166,15 @@ def test_a_form_of_very_many_parts_is_refused(client: APIClient, door: str) -> N
 # --- Archives in forms -------------------------------------------------------------------------------------------
 
 
-def test_a_fault_within_an_archive_is_told_by_its_path(client: APIClient, door: str) -> None:
+def test_an_error_inside_an_archive_names_its_path(client: APIClient, path: str) -> None:
     archive = zip_by_hand(
         Entry(b"../x"), Entry(b"link", mode=0o120777), Entry(b"a"), Entry(b"A"), Entry(b"big", bytes(1024**2 + 1))
     )
     before = rows()
 
-    answer = send_form(client, door, archive)
+    answer = send_form(client, path, archive)
 
-    assert sorted(faults(answer), key=str) == [
+    assert sorted(errors(answer), key=str) == [
         ("archive.../x", "invalid_path"),
         ("archive.A", "duplicate_path"),
         ("archive.big", "file_too_large"),
@@ -184,35 +184,33 @@ def test_a_fault_within_an_archive_is_told_by_its_path(client: APIClient, door: 
 
 
 @pytest.mark.parametrize("archive", [b"", b"x", zip_of(FILES)[:-9], gzip.compress(tar_of(FILES))[:-9]])
-def test_a_fault_of_an_archive_as_a_whole_is_told_without_a_path(client: APIClient, door: str, archive: bytes) -> None:
-    assert faults(send_form(client, door, archive)) == [("archive", "invalid_archive")]
+def test_an_error_of_the_whole_archive_names_no_path(client: APIClient, path: str, archive: bytes) -> None:
+    assert errors(send_form(client, path, archive)) == [("archive", "invalid_archive")]
 
 
-def test_an_archive_without_files_leaves_nothing_to_build(client: APIClient, door: str) -> None:
-    assert faults(send_form(client, door, zip_of([]))) == [("files", "no_files")]
+def test_an_archive_without_files_is_refused(client: APIClient, path: str) -> None:
+    assert errors(send_form(client, path, zip_of([]))) == [("files", "no_files")]
 
 
-def test_faults_of_an_archive_and_of_the_options_are_told_at_once(client: APIClient, door: str) -> None:
-    answer = send_form(client, door, b"x", options='{"strategy": {"runtime": "cobol"}, "colour": 1}')
+def test_errors_of_archive_and_options_are_reported_at_once(client: APIClient, path: str) -> None:
+    answer = send_form(client, path, b"x", options='{"strategy": {"runtime": "cobol"}, "colour": 1}')
 
-    assert {attr for attr, _ in faults(answer)} == {"archive", "strategy.runtime", "colour"}
+    assert {attr for attr, _ in errors(answer)} == {"archive", "strategy.runtime", "colour"}
 
 
-def test_a_project_that_is_refused_for_its_environment_leaves_nothing(client: APIClient) -> None:
+def test_a_project_with_an_invalid_environment_leaves_nothing(client: APIClient) -> None:
     answer = send_form(client, "/v1/projects", options='{"env": {"LD_PRELOAD": "x"}}')
 
-    assert [attr for attr, _ in faults(answer)] == ["env.LD_PRELOAD"]
+    assert [attr for attr, _ in errors(answer)] == ["env.LD_PRELOAD"]
     assert rows() == [0, 0, 0, 0, 0]
 
 
-def test_an_archive_for_someone_else_s_project_is_not_even_read(
-    client: APIClient, other: User, queue_build: Any
-) -> None:
+def test_an_archive_for_another_user_s_project_is_not_read(client: APIClient, other: User, queue_build: Any) -> None:
     project = queue_build(by=other).project_id
 
     answer = send_form(client, f"/v1/projects/{project}/revisions", b"x")
 
-    assert faults(answer, 404) == [(None, "not_found")]
+    assert errors(answer, 404) == [(None, "not_found")]
 
 
 # --- JSON --------------------------------------------------------------------------------------------------------
@@ -239,65 +237,65 @@ def test_an_archive_for_someone_else_s_project_is_not_even_read(
     ],
     ids=lambda body: str(body)[:24],
 )
-def test_what_is_no_json_or_too_much_of_it_is_refused(client: APIClient, door: str, body: Any) -> None:
+def test_invalid_or_oversized_json_is_refused(client: APIClient, path: str, body: Any) -> None:
     before = rows()
 
-    answer = client.generic("POST", door, body, content_type=JSON)
+    answer = client.generic("POST", path, body, content_type=JSON)
 
-    assert faults(answer) == [(None, "parse_error")]
+    assert errors(answer) == [(None, "parse_error")]
     assert rows() == before
 
 
 @pytest.mark.parametrize("body", ["[]", "null", "1", '"files"', "true"])
-def test_a_document_that_is_no_object_is_refused(client: APIClient, door: str, body: str) -> None:
-    answer = client.generic("POST", door, body, content_type=JSON)
+def test_a_document_that_is_not_an_object_is_refused(client: APIClient, path: str, body: str) -> None:
+    answer = client.generic("POST", path, body, content_type=JSON)
 
-    assert [code for _, code in faults(answer)] in (["invalid"], ["not_a_dict"], ["null"])
+    assert [code for _, code in errors(answer)] in (["invalid"], ["not_a_dict"], ["null"])
 
 
-def test_brackets_and_commas_in_texts_are_no_values(client: APIClient, door: str) -> None:
+def test_brackets_and_commas_in_strings_are_not_counted_as_values(client: APIClient, path: str) -> None:
     text = '[{,"\\' * MAX_TOKENS
 
-    answer = client.post(door, {"files": {"index.html": "x", "data.txt": text[: 1024**2]}})
+    answer = client.post(path, {"files": {"index.html": "x", "data.txt": text[: 1024**2]}})
 
     assert answer.status_code in {200, 201}, answer.content
 
 
 @pytest.mark.parametrize("name", ["files", "dependencies", "strategy", "archive", "unknown"])
-def test_a_field_that_is_nested_as_deep_as_json_goes_is_refused(client: APIClient, door: str, name: str) -> None:
+def test_a_deeply_nested_field_is_refused(client: APIClient, path: str, name: str) -> None:
     body = f'{{"{name}": {"[" * 1000}{"]" * 1000}}}'
 
-    answer = client.generic("POST", door, body, content_type=JSON)
+    answer = client.generic("POST", path, body, content_type=JSON)
 
-    assert faults(answer)
-
-
-def test_an_empty_body_is_an_empty_object(client: APIClient, door: str) -> None:
-    answer = client.generic("POST", door, "", content_type=JSON)
-
-    assert faults(answer) == [("files", "no_files")]
+    assert errors(answer)
 
 
-def test_files_beside_an_archive_that_is_a_text_are_refused(client: APIClient, door: str) -> None:
-    answer = client.post(door, {"files": {"index.html": "x"}, "archive": "UEsDBA=="})
+def test_an_empty_body_is_an_empty_object(client: APIClient, path: str) -> None:
+    answer = client.generic("POST", path, "", content_type=JSON)
 
-    assert faults(answer) == [("archive", "shape")]
+    assert errors(answer) == [("files", "no_files")]
+
+
+def test_files_together_with_an_archive_string_are_refused(client: APIClient, path: str) -> None:
+    answer = client.post(path, {"files": {"index.html": "x"}, "archive": "UEsDBA=="})
+
+    assert errors(answer) == [("archive", "shape")]
 
 
 @pytest.mark.parametrize(
     "content_type",
     ["text/plain", "application/x-www-form-urlencoded", "application/zip", "application/xml", "nonsense"],
 )
-def test_another_kind_of_body_is_refused(client: APIClient, door: str, content_type: str) -> None:
-    answer = client.generic("POST", door, json.dumps({"files": {"index.html": "x"}}), content_type=content_type)
+def test_another_content_type_is_refused(client: APIClient, path: str, content_type: str) -> None:
+    answer = client.generic("POST", path, json.dumps({"files": {"index.html": "x"}}), content_type=content_type)
 
-    assert faults(answer, 415) == [(None, "unsupported_media_type")]
+    assert errors(answer, 415) == [(None, "unsupported_media_type")]
 
 
-def test_a_form_is_refused_where_there_are_no_files_to_send(client: APIClient) -> None:
+def test_a_form_is_refused_by_endpoints_without_files(client: APIClient) -> None:
     project = client.post("/v1/projects", {"files": {"index.html": "x"}}).json()["projectId"]
     path = f"/v1/projects/{project}"
 
     answers = [client.patch(path, {"name": "x"}, format="multipart"), send_form(client, f"{path}/builds")]
 
-    assert [faults(answer, 415) for answer in answers] == [[(None, "unsupported_media_type")]] * 2
+    assert [errors(answer, 415) for answer in answers] == [[(None, "unsupported_media_type")]] * 2

@@ -1,4 +1,4 @@
-"""Answers of a model that knows its trade, for a small app; tests change what they are about."""
+"""Valid model answers for a small app; tests override what they need."""
 
 import json
 from typing import Any

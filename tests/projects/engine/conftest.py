@@ -1,4 +1,4 @@
-"""A scripted model and a way to ask it, with time-outs that suit tests."""
+"""A scripted model and an asker for it, with short time-outs."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,7 +15,7 @@ PATIENCE = Patience(connect=2, between=2, whole=10, tries=3, first_wait=0.02, lo
 
 @pytest.fixture
 def exchanges() -> list[Exchange]:
-    """What the Asker of `make_asker` has told."""
+    """Exchanges that the asker of `make_asker` has reported."""
     return []
 
 
@@ -35,7 +35,7 @@ def make_client(model: ScriptedModel) -> Iterator[Callable[..., ModelClient]]:
 
 @pytest.fixture
 def make_asker(make_client: Callable[..., ModelClient], exchanges: list[Exchange]) -> Callable[..., Asker]:
-    """An Asker; what concerns the client goes by `patience` and `endpoint`."""
+    """Makes an Asker; `patience` and `endpoint` configure its client."""
 
     def make(*, patience: Patience = PATIENCE, endpoint: dict[str, Any] | None = None, **options: Any) -> Asker:
         client = make_client(patience=patience, **(endpoint or {}))

@@ -42,10 +42,10 @@ def codes(exchanges: list[Exchange]) -> list[str]:
     return [exchange.error for exchange in exchanges]
 
 
-# --- A good answer ---------------------------------------------------------------------------------------------------
+# --- Valid answers ---------------------------------------------------------------------------------------------------
 
 
-def test_an_answer_comes_as_a_checked_document(model: ScriptedModel, make_asker: MakeAsker) -> None:
+def test_an_answer_is_returned_as_a_validated_document(model: ScriptedModel, make_asker: MakeAsker) -> None:
     model.says("sum", {"total": 4})
 
     assert make_asker().ask(question()) == Sum(total=4)
@@ -54,10 +54,10 @@ def test_an_answer_comes_as_a_checked_document(model: ScriptedModel, make_asker:
     assert request["model"] == "gpt-4o"
     assert request["stream_options"] == {"include_usage": True}
     assert request["response_format"]["json_schema"]["schema"]["additionalProperties"] is False
-    assert "max_completion_tokens" not in request  # without a budget the model's own limit holds
+    assert "max_completion_tokens" not in request  # without a budget, the model's own limit applies
 
 
-def test_the_request_carries_the_key_and_nothing_of_the_environment(
+def test_the_request_contains_the_key_and_nothing_from_the_environment(
     model: ScriptedModel, make_asker: MakeAsker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_ORG_ID", "org-of-the-host")
@@ -72,7 +72,7 @@ def test_the_request_carries_the_key_and_nothing_of_the_environment(
     assert "of-the-host" not in str(model.headers) + str(model.requests)
 
 
-def test_an_endpoint_without_json_schemas_is_asked_in_words_from_then_on(
+def test_an_endpoint_without_json_schemas_gets_the_schema_in_the_prompt(
     model: ScriptedModel, make_asker: MakeAsker, exchanges: list[Exchange]
 ) -> None:
     model.lacks = {"response_format": "This model does not support response format `json_schema`"}
@@ -85,9 +85,7 @@ def test_an_endpoint_without_json_schemas_is_asked_in_words_from_then_on(
     assert codes(exchanges) == ["request_refused", "", ""]
 
 
-def test_an_endpoint_without_usage_in_streams_is_not_asked_for_it_again(
-    model: ScriptedModel, make_asker: MakeAsker
-) -> None:
+def test_stream_usage_is_not_requested_again_after_a_refusal(model: ScriptedModel, make_asker: MakeAsker) -> None:
     model.lacks = {"stream_options": "Unrecognized request argument supplied: stream_options"}
     model.says("sum", {"total": 4}, {"total": 5})
     asker = make_asker()
@@ -99,7 +97,7 @@ def test_an_endpoint_without_usage_in_streams_is_not_asked_for_it_again(
     assert asker.used.estimated
 
 
-def test_an_endpoint_may_know_only_the_older_name_of_the_limit(model: ScriptedModel, make_asker: MakeAsker) -> None:
+def test_the_older_name_of_the_token_limit_is_a_fallback(model: ScriptedModel, make_asker: MakeAsker) -> None:
     model.lacks = {"max_completion_tokens": "Unknown parameter: max_completion_tokens"}
     model.says("sum", {"total": 4})
 
@@ -109,12 +107,12 @@ def test_an_endpoint_may_know_only_the_older_name_of_the_limit(model: ScriptedMo
     assert 0 < model.requests[1]["max_tokens"] < 5_000
 
 
-# --- Answers that cannot be used -------------------------------------------------------------------------------------
+# --- Invalid answers -------------------------------------------------------------------------------------------------
 
 BAD = {
     "prose": ("Of course! I would love to add these up for you.", "answer_not_json"),
     "half a JSON": ('{"total": 4', "answer_not_json"),
-    "braces of no JSON": ("{total is four}", "answer_not_json"),
+    "braces that are not JSON": ("{total is four}", "answer_not_json"),
     "another shape": ({"sum": 4}, "answer_wrong_shape"),
     "a list": ("[4]", "answer_not_json"),
     "more than asked": ({"total": 4, "also": 5}, "answer_wrong_shape"),
@@ -124,7 +122,7 @@ BAD = {
 
 
 @pytest.mark.parametrize(("answer", "code"), BAD.values(), ids=BAD.keys())
-def test_a_bad_answer_goes_back_once_with_what_is_wrong(
+def test_an_invalid_answer_is_sent_back_once_with_its_errors(
     answer: Any, code: str, model: ScriptedModel, make_asker: MakeAsker, exchanges: list[Exchange]
 ) -> None:
     model.says("sum", answer, {"total": 4})
@@ -139,7 +137,9 @@ def test_a_bad_answer_goes_back_once_with_what_is_wrong(
 
 
 @pytest.mark.parametrize(("answer", "code"), BAD.values(), ids=BAD.keys())
-def test_a_second_bad_answer_is_an_error(answer: Any, code: str, model: ScriptedModel, make_asker: MakeAsker) -> None:
+def test_a_second_invalid_answer_is_an_error(
+    answer: Any, code: str, model: ScriptedModel, make_asker: MakeAsker
+) -> None:
     model.says("sum", answer, answer)
 
     with pytest.raises(InvalidAnswerError) as caught:
@@ -149,7 +149,7 @@ def test_a_second_bad_answer_is_an_error(answer: Any, code: str, model: Scripted
     assert not model.left()
 
 
-def test_what_the_check_finds_goes_back_too(model: ScriptedModel, make_asker: MakeAsker) -> None:
+def test_errors_found_by_the_check_are_sent_back_too(model: ScriptedModel, make_asker: MakeAsker) -> None:
     model.says("sum", {"total": 5}, {"total": 4})
 
     def faults(answer: Sum) -> list[str]:
@@ -160,7 +160,7 @@ def test_what_the_check_finds_goes_back_too(model: ScriptedModel, make_asker: Ma
 
 
 @pytest.mark.parametrize("answer", [Says("", refusal="I cannot help."), Says("", finish="content_filter")])
-def test_a_refusal_is_not_asked_for_again(answer: Says, model: ScriptedModel, make_asker: MakeAsker) -> None:
+def test_a_refusal_is_not_retried(answer: Says, model: ScriptedModel, make_asker: MakeAsker) -> None:
     model.says("sum", answer)
 
     with pytest.raises(InvalidAnswerError) as caught:
@@ -169,22 +169,22 @@ def test_a_refusal_is_not_asked_for_again(answer: Says, model: ScriptedModel, ma
     assert caught.value.code == "model_refused"
 
 
-# --- Faults of the endpoint ------------------------------------------------------------------------------------------
+# --- Endpoint errors -------------------------------------------------------------------------------------------------
 
 PASSING = {
     "500": (Refuses(500), "endpoint_failed"),
-    "503 with a page": (Refuses(503, page="<html>down</html>"), "endpoint_failed"),
+    "503 with an HTML page": (Refuses(503, page="<html>down</html>"), "endpoint_failed"),
     "429": (Refuses(429), "rate_limited"),
     "cut in the transfer": (Streams((chunk([]),), cut=True), "stream_cut"),
     "cut between pieces": (Streams((chunk([{"index": 0, "delta": {"content": '{"total"'}}]),)), "stream_cut"),
     "half an event": (Streams((b'data: {"choices": [\n\n',)), "stream_cut"),
     "error in the stream": (Streams(({"error": {"message": "Overloaded"}},)), "endpoint_failed"),
-    "hangs up at once": (Streams((), cut=True), "stream_cut"),
+    "hangs up immediately": (Streams((), cut=True), "stream_cut"),
 }
 
 
 @pytest.mark.parametrize(("fault", "code"), PASSING.values(), ids=PASSING.keys())
-def test_a_passing_fault_is_tried_again(
+def test_a_temporary_error_is_retried(
     fault: Any, code: str, model: ScriptedModel, make_asker: MakeAsker, exchanges: list[Exchange]
 ) -> None:
     model.says("sum", fault, fault, {"total": 4})
@@ -194,7 +194,9 @@ def test_a_passing_fault_is_tried_again(
 
 
 @pytest.mark.parametrize(("fault", "code"), PASSING.values(), ids=PASSING.keys())
-def test_a_fault_that_stays_is_an_error(fault: Any, code: str, model: ScriptedModel, make_asker: MakeAsker) -> None:
+def test_a_repeated_temporary_error_is_raised(
+    fault: Any, code: str, model: ScriptedModel, make_asker: MakeAsker
+) -> None:
     model.says("sum", fault, fault, fault)
 
     with pytest.raises(EngineError) as caught:
@@ -208,8 +210,8 @@ LASTING = {
     "401": (Refuses(401, f"Incorrect API key provided: {KEY}"), "endpoint_unauthorized"),
     "404": (Refuses(404, "The model does not exist", "model_not_found"), "model_unknown"),
     "400": (Refuses(400, "Unsupported value"), "request_refused"),
-    "nothing left": (Refuses(429, "You exceeded your quota", "insufficient_quota"), "quota_exhausted"),
-    "a page": (Page(), "not_an_endpoint"),
+    "quota exhausted": (Refuses(429, "You exceeded your quota", "insufficient_quota"), "quota_exhausted"),
+    "an HTML page": (Page(), "not_an_endpoint"),
     "another content type": (Page('{"choices": []}', "application/json"), "not_an_endpoint"),
     "another API's events": (Streams(({"type": "ping"},)), "not_an_endpoint"),
     "events that are numbers": (Streams((5,)), "not_an_endpoint"),
@@ -217,7 +219,7 @@ LASTING = {
 
 
 @pytest.mark.parametrize(("fault", "code"), LASTING.values(), ids=LASTING.keys())
-def test_a_lasting_fault_is_an_error_at_once(
+def test_a_permanent_error_is_raised_at_once(
     fault: Any, code: str, model: ScriptedModel, make_asker: MakeAsker, exchanges: list[Exchange]
 ) -> None:
     model.says("sum", fault)
@@ -239,7 +241,7 @@ def test_retry_after_is_honoured(model: ScriptedModel, make_asker: MakeAsker) ->
     assert 0.5 <= model.times[1] - model.times[0] < 1.5
 
 
-def test_an_endpoint_that_asks_for_too_long_a_wait_is_given_up(model: ScriptedModel, make_asker: MakeAsker) -> None:
+def test_too_long_a_retry_after_gives_up(model: ScriptedModel, make_asker: MakeAsker) -> None:
     model.says("sum", Refuses(429, headers={"Retry-After": "3600"}))
 
     with pytest.raises(EngineError) as caught:
@@ -248,7 +250,9 @@ def test_an_endpoint_that_asks_for_too_long_a_wait_is_given_up(model: ScriptedMo
     assert (caught.value.code, caught.value.retry_after) == ("rate_limited", 3600)
 
 
-def test_nobody_answers(model: ScriptedModel, make_asker: MakeAsker, exchanges: list[Exchange]) -> None:
+def test_an_unreachable_endpoint_is_an_error(
+    model: ScriptedModel, make_asker: MakeAsker, exchanges: list[Exchange]
+) -> None:
     asker = make_asker(endpoint={"base_url": "http://127.0.0.1:1/v1"})
 
     with pytest.raises(EngineError) as caught:
@@ -259,7 +263,7 @@ def test_nobody_answers(model: ScriptedModel, make_asker: MakeAsker, exchanges: 
     assert asker.used == Usage()
 
 
-def test_silence_ends(model: ScriptedModel, make_asker: MakeAsker, exchanges: list[Exchange]) -> None:
+def test_silence_times_out(model: ScriptedModel, make_asker: MakeAsker, exchanges: list[Exchange]) -> None:
     model.says("sum", Streams(stall=True), Streams((chunk([]),), stall=True))
 
     with pytest.raises(EngineError) as caught:
@@ -269,7 +273,7 @@ def test_silence_ends(model: ScriptedModel, make_asker: MakeAsker, exchanges: li
     assert codes(exchanges) == ["endpoint_silent"] * 2
 
 
-def test_an_answer_that_takes_too_long_as_a_whole_ends(model: ScriptedModel, make_asker: MakeAsker) -> None:
+def test_too_slow_an_answer_times_out(model: ScriptedModel, make_asker: MakeAsker) -> None:
     model.says("sum", NeverEnds("a", seconds=0.05))
 
     started = time.monotonic()
@@ -280,7 +284,7 @@ def test_an_answer_that_takes_too_long_as_a_whole_ends(model: ScriptedModel, mak
     assert time.monotonic() - started < 1.5
 
 
-def test_an_answer_without_end_is_stopped_by_its_size(model: ScriptedModel, make_asker: MakeAsker) -> None:
+def test_an_endless_answer_is_stopped_at_the_size_limit(model: ScriptedModel, make_asker: MakeAsker) -> None:
     model.says("sum", NeverEnds("and so on " * 500), Says("x" * 200_000))
 
     with pytest.raises(InvalidAnswerError) as caught:
@@ -289,7 +293,7 @@ def test_an_answer_without_end_is_stopped_by_its_size(model: ScriptedModel, make
     assert caught.value.code == "answer_too_large"
 
 
-def test_a_line_without_end_is_stopped_by_its_size(
+def test_an_endless_line_is_stopped_at_the_size_limit(
     model: ScriptedModel, make_asker: MakeAsker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("projects.engine.model.client.MAX_WIRE_BYTES", 1_000_000)
@@ -301,13 +305,13 @@ def test_a_line_without_end_is_stopped_by_its_size(
     assert caught.value.code == "answer_too_large"
 
 
-# --- Too long for the model ------------------------------------------------------------------------------------------
+# --- Context limits --------------------------------------------------------------------------------------------------
 
 TOO_LONG = Refuses(400, "This model's maximum context length is 8192 tokens.", "context_length_exceeded")
 LONG = (Part("request", "2 + 2"), Part("file a", "x" * 500, shorter=""), Part("log", "y" * 500, shorter="the end"))
 
 
-def test_what_can_be_left_out_is_left_out_of_a_too_long_question(model: ScriptedModel, make_asker: MakeAsker) -> None:
+def test_optional_parts_are_dropped_from_too_long_a_question(model: ScriptedModel, make_asker: MakeAsker) -> None:
     model.says("sum", TOO_LONG, {"total": 4})
 
     make_asker().ask(question(parts=LONG))
@@ -319,7 +323,7 @@ def test_what_can_be_left_out_is_left_out_of_a_too_long_question(model: Scripted
 
 
 @pytest.mark.parametrize(("parts", "tries"), [(LONG, 2), (LONG[:1], 1)])
-def test_a_question_that_is_still_too_long_is_an_error(
+def test_a_question_that_stays_too_long_is_an_error(
     parts: tuple[Part, ...], tries: int, model: ScriptedModel, make_asker: MakeAsker
 ) -> None:
     model.says("sum", *[TOO_LONG] * tries)
@@ -360,7 +364,7 @@ def test_cancelling_is_noticed_within_a_second(answer: Any, model: ScriptedModel
 def test_tokens_add_up_over_retries_and_corrections(
     model: ScriptedModel, make_asker: MakeAsker, exchanges: list[Exchange]
 ) -> None:
-    cut = Streams((chunk([], usage=tokens(70, 3)),))  # some endpoints report as they go
+    cut = Streams((chunk([], usage=tokens(70, 3)),))  # some endpoints report usage in every event
     model.says("sum", Refuses(500), cut, Says("prose", usage=(100, 20)), Says({"total": 4}, usage=(150, 7)))
     asker = make_asker()
 
@@ -373,7 +377,7 @@ def test_tokens_add_up_over_retries_and_corrections(
 
 
 @pytest.mark.parametrize("usage", [None, (-5, 3), ("many", 3), (2.5, 3), (None, None)])
-def test_without_a_usable_report_there_is_a_marked_estimate(
+def test_without_a_usage_report_tokens_are_marked_as_estimated(
     usage: Any, model: ScriptedModel, make_asker: MakeAsker, exchanges: list[Exchange]
 ) -> None:
     model.says("sum", Says({"total": 4}, usage=usage))
@@ -387,7 +391,7 @@ def test_without_a_usable_report_there_is_a_marked_estimate(
     assert exchanges[0].estimated
 
 
-def test_a_budget_limits_the_answer_and_stops_before_the_next(model: ScriptedModel, make_asker: MakeAsker) -> None:
+def test_a_budget_limits_an_answer_and_stops_the_next_request(model: ScriptedModel, make_asker: MakeAsker) -> None:
     model.says("sum", Says({"total": 4}, usage=(2_000, 900)))
     asker = make_asker(budget=Budget(3_000))
 
@@ -400,7 +404,7 @@ def test_a_budget_limits_the_answer_and_stops_before_the_next(model: ScriptedMod
     assert len(model.requests) == 1
 
 
-def test_an_answer_that_the_budget_cut_off_ends_the_budget(model: ScriptedModel, make_asker: MakeAsker) -> None:
+def test_an_answer_cut_off_by_the_budget_exhausts_it(model: ScriptedModel, make_asker: MakeAsker) -> None:
     model.says("sum", Says('{"total"', finish="length"))
 
     with pytest.raises(EngineError) as caught:
@@ -409,10 +413,10 @@ def test_an_answer_that_the_budget_cut_off_ends_the_budget(model: ScriptedModel,
     assert caught.value.code == "budget_reached"
 
 
-# --- What is kept ----------------------------------------------------------------------------------------------------
+# --- Exchanges -------------------------------------------------------------------------------------------------------
 
 
-def test_exchanges_are_kept_without_secrets(
+def test_exchanges_are_recorded_without_secrets(
     model: ScriptedModel, make_asker: MakeAsker, exchanges: list[Exchange]
 ) -> None:
     github = "ghp_" + "a1" * 18
@@ -429,7 +433,7 @@ def test_exchanges_are_kept_without_secrets(
     assert [message.role for message in exchanges[0].messages] == ["system", "user"]
 
 
-def test_every_code_of_the_catalogue_says_what_to_do() -> None:
+def test_every_error_code_has_a_hint() -> None:
     for code, entry in CATALOGUE.items():
         error = EngineError(code, "a\x00b\nc" + "x" * 1000).as_json()
         assert error["hint"] == entry.hint

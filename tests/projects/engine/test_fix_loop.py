@@ -32,7 +32,7 @@ DIFFERENT = {
     "modules": (MODULE, MODULE.replace("left-pad", "right-pad")),
     "files": (TYPES, TYPES.replace("App.tsx", "Item.tsx")),
     "types": (TYPES, TYPES.replace("'number'", "'boolean'")),
-    "codes of the tool": (TYPES, TYPES.replace("TS2322", "TS2345")),
+    "the tool's error codes": (TYPES, TYPES.replace("TS2322", "TS2345")),
     "folders in the project": ("src/a/x.js: bad thing", "src/b/x.js: bad thing"),
     "versions": ("No matching version found for left-pad@^9.0.0.", "No matching version found for left-pad@^8.1.0."),
     "versions of Python": (
@@ -43,30 +43,30 @@ DIFFERENT = {
 
 
 @pytest.mark.parametrize(("one", "other"), SAME.values(), ids=SAME.keys())
-def test_what_varies_between_builds_is_no_difference(one: str, other: str) -> None:
+def test_differences_between_equal_builds_do_not_change_the_fingerprint(one: str, other: str) -> None:
     assert fingerprint(failure(one)) == fingerprint(failure(other))
 
 
 @pytest.mark.parametrize(("one", "other"), DIFFERENT.values(), ids=DIFFERENT.keys())
-def test_what_the_code_has_to_do_with_is_a_difference(one: str, other: str) -> None:
+def test_differences_caused_by_code_change_the_fingerprint(one: str, other: str) -> None:
     assert fingerprint(failure(one)) != fingerprint(failure(other))
 
 
-def test_a_file_that_is_named_in_a_line_of_its_own_is_a_difference() -> None:
-    told = [("SyntaxError: Unexpected token ';'", f"file:///workspace/app/{name}.js:3", "a = b);") for name in "ab"]
+def test_a_file_named_on_its_own_line_changes_the_fingerprint() -> None:
+    evidence = [("SyntaxError: Unexpected token ';'", f"file:///workspace/app/{name}.js:3", "a = b);") for name in "ab"]
 
-    one, other = (fingerprint(failure(*lines)) for lines in told)
+    one, other = (fingerprint(failure(*lines)) for lines in evidence)
 
     assert one != other
-    assert one == fingerprint(failure(told[0][0], "file:///workspace/app/a.js:14", "a = b);"))
+    assert one == fingerprint(failure(evidence[0][0], "file:///workspace/app/a.js:14", "a = b);"))
 
 
-def test_the_code_is_a_part_of_the_fingerprint() -> None:
+def test_the_verdict_s_code_is_part_of_the_fingerprint() -> None:
     assert fingerprint(failure(TYPES)) != fingerprint(failure(TYPES, code="type_error"))
-    assert fingerprint(failure()) == fingerprint(failure())  # without evidence, the message stands in
+    assert fingerprint(failure()) == fingerprint(failure())  # without evidence, the message is used
 
 
-def test_errors_are_counted_once_and_frames_not_at_all() -> None:
+def test_errors_are_counted_once_and_frames_are_not_counted() -> None:
     evidence = [
         TYPES,
         TYPES.replace("12,5", "30,1"),
@@ -94,16 +94,16 @@ SINGLE = {
         "Node.js v22.23.3",
     ),
     "of Python": ("SyntaxError: 'return' outside function", '  File "main.py", line 5', "    return ready()"),
-    "of nothing that is known": ("not ok 1 - a title is a heading", "# fail 1", "# duration_ms 51.2"),
+    "of no known tool": ("not ok 1 - a title is a heading", "# fail 1", "# duration_ms 51.2"),
 }
 
 
 @pytest.mark.parametrize("evidence", SINGLE.values(), ids=SINGLE.keys())
-def test_what_is_shown_of_one_error_is_one_error(evidence: tuple[str, ...]) -> None:
+def test_the_output_of_one_error_counts_once(evidence: tuple[str, ...]) -> None:
     assert len(distinct_errors(failure(*evidence))) == 1
 
 
-def test_an_installation_shows_its_first_error_only() -> None:
+def test_an_installation_counts_as_one_error() -> None:
     evidence = ["npm error 404  'nope@*' is not in this registry.", "Error: could not fetch", "Error: gave up"]
 
     assert len(distinct_errors(failure(*evidence, phase="installation"))) == 1
@@ -124,7 +124,7 @@ SEVERAL = {
 
 
 @pytest.mark.parametrize("evidence", SEVERAL.values(), ids=SEVERAL.keys())
-def test_several_errors_are_several(evidence: tuple[str, ...]) -> None:
+def test_several_errors_are_counted(evidence: tuple[str, ...]) -> None:
     assert len(distinct_errors(failure(*evidence))) == 3
 
 
@@ -154,10 +154,10 @@ INSTALL = errors("install", phase="installation")
 CASES = {
     "a first failure": ([TWO], None, 0),
     "fixed": ([TWO, NONE], Ending.FIXED, 1),
-    "built at once": ([NONE], Ending.NOT_NEEDED, 0),
+    "first build succeeds": ([NONE], Ending.NOT_NEEDED, 0),
     "fewer errors": ([TWO, OTHER], None, 1),
     "all but the first error": ([TWO, ONE], None, 1),
-    "the same again": ([ONE, ONE], Ending.SEEN_BEFORE, 0),
+    "the same errors again": ([ONE, ONE], Ending.SEEN_BEFORE, 0),
     "in circles": ([ONE, OTHER, ONE], Ending.SEEN_BEFORE, 0),
     "as many errors": ([TWO, errors("c", "d")], Ending.NO_FEWER_ERRORS, 0),
     "more errors": ([OTHER, TWO], Ending.NO_FEWER_ERRORS, 0),
@@ -170,14 +170,16 @@ CASES = {
         3,
     ),
     "two repairs": ([errors(*"abcd"), errors(*"efg"), errors(*"hi")], None, 2),
-    "a fault of the system": ([failure("x", cls="infra")], Ending.NOT_OURS, 0),
-    "a fault that passes": ([failure("x", code="registry_unavailable", retryable=True)], Ending.NOT_OURS, 0),
+    "a failure of the system": ([failure("x", cls="infra")], Ending.NOT_OURS, 0),
+    "a temporary failure": ([failure("x", code="registry_unavailable", retryable=True)], Ending.NOT_OURS, 0),
     "cancelled": ([TWO, failure("x", cls="cancelled")], Ending.NOT_OURS, 0),
 }
 
 
 @pytest.mark.parametrize(("history", "ending", "best"), CASES.values(), ids=CASES.keys())
-def test_decisions(history: list[Failure | None], ending: Ending | None, best: int) -> None:
+def test_the_next_step_after_a_history_of_builds(
+    history: list[Failure | None], ending: Ending | None, best: int
+) -> None:
     decision = decide([Built(number, each) for number, each in enumerate(history)])
 
     assert (decision.ending, decision.best) == (ending, best)
@@ -189,6 +191,6 @@ def test_a_repair_needs_tokens(left: int | None, ending: Ending | None) -> None:
     assert decide([Built(1, TWO)], tokens_left=left).ending is ending
 
 
-def test_nothing_is_decided_before_a_build() -> None:
+def test_a_decision_needs_a_build() -> None:
     with pytest.raises(ValueError, match="first build"):
         decide([])

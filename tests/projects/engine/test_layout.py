@@ -12,7 +12,7 @@ ENGINE = Path(projects.engine.__file__).parent
 ROOT = ENGINE.parent.parent
 
 
-def test_one_module_imports_the_model_client_package() -> None:
+def test_only_one_module_imports_the_model_client_package() -> None:
     importers = [file.name for file in ENGINE.rglob("*.py") if "import openai" in file.read_text()]
 
     assert importers == ["client.py"]
@@ -27,7 +27,7 @@ def test_the_engine_needs_neither_django_nor_an_environment() -> None:
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, env={}, check=True)
 
 
-def test_every_prompt_is_prose_within_lines() -> None:
+def test_every_prompt_has_lines_of_limited_length() -> None:
     prompts = sorted((ENGINE / "model" / "prompts").glob("*.txt"))
 
     assert {prompt.stem for prompt in prompts} > {"intent", "plan", "code", "tests", "edit", "repair", "rules"}

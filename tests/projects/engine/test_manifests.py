@@ -35,7 +35,7 @@ PYTHON: dict[str, Any] = {"runtime": "python", "scripts": []}
         ("python", "ruamel.yaml", "*"),
     ],
 )
-def test_names_and_ranges_of_the_registries_are_taken(runtime: Any, name: str, wanted: str) -> None:
+def test_valid_names_and_ranges_are_accepted(runtime: Any, name: str, wanted: str) -> None:
     assert dependency_faults(runtime, [dependency(name, wanted)]) == []
 
 
@@ -59,17 +59,17 @@ def test_names_and_ranges_of_the_registries_are_taken(runtime: Any, name: str, w
         ("static", "react", "*"),
     ],
 )
-def test_what_is_no_name_or_range_is_told(runtime: Any, name: str, wanted: str) -> None:
+def test_invalid_names_and_ranges_are_reported(runtime: Any, name: str, wanted: str) -> None:
     assert len(dependency_faults(runtime, [dependency(name, wanted)])) == 1
 
 
-def test_a_package_is_named_once_in_whatever_spelling() -> None:
+def test_a_package_in_two_spellings_is_a_duplicate() -> None:
     twice = [dependency("Flask-Cors"), dependency("flask_cors")]
 
     assert "listed twice" in dependency_faults("python", twice)[0]
 
 
-def test_imports_of_javascript_are_found() -> None:
+def test_javascript_imports_are_found() -> None:
     files = {
         "src/a.jsx": "import React, {\n  useState,\n} from 'react'\nimport '@fontsource/inter/400.css'\n"
         "export * from \"zustand/middleware\"\nconst x = await import('dayjs')\n",
@@ -106,11 +106,11 @@ def test_imports_of_javascript_are_found() -> None:
         'import site from "./site.json" with { type: "json" }\n',
     ],
 )
-def test_a_text_in_what_is_exported_is_no_import(text: str) -> None:
+def test_strings_in_exports_are_not_imports(text: str) -> None:
     assert imported("node", {"src/a.ts": text}) == []
 
 
-def test_imports_of_python_are_found_where_their_package_is_known() -> None:
+def test_python_imports_with_known_packages_are_found() -> None:
     files = {
         "app.py": "import os, yaml\nfrom PIL import Image\nimport helpers\nfrom . import x\nimport who_knows\n"
         "try:\n    import numpy\nexcept ImportError:\n    numpy = None\n",
@@ -124,7 +124,7 @@ def test_imports_of_python_are_found_where_their_package_is_known() -> None:
     assert found == {"pyyaml": False, "pillow": False, "pytest": True}
 
 
-def test_what_runs_the_app_is_no_development_dependency() -> None:
+def test_packages_that_run_the_app_are_not_development_dependencies() -> None:
     suite = Suite(files=[], dependencies=[dependency("react", "^17", development=True)], command="vitest run")
     document = as_json(
         made(
@@ -181,5 +181,5 @@ def test_a_python_package_has_a_pyproject() -> None:
 
 
 @pytest.mark.parametrize(("name", "plain"), [("Größe & Café", "groe-cafe"), ("../..", "app"), ("A" * 99, "a" * 60)])
-def test_every_name_becomes_one_that_registries_accept(name: str, plain: str) -> None:
+def test_every_name_becomes_a_valid_package_name(name: str, plain: str) -> None:
     assert slug(name) == plain

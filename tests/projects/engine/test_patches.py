@@ -33,32 +33,32 @@ def applied(**changes: Any) -> dict[str, bytes]:
     return dict(apply(FILES, Patch.model_validate(patch(**changes)), Limits()).files)
 
 
-def faults(**changes: Any) -> str:
+def errors(**changes: Any) -> str:
     return " ".join(patch_faults(FILES, Patch.model_validate(patch(**changes)), Limits()))
 
 
-# --- What fits -------------------------------------------------------------------------------------------------------
+# --- Patches that apply ----------------------------------------------------------------------------------------------
 
 
-def test_a_text_that_occurs_once_is_replaced_and_nothing_else() -> None:
+def test_only_the_unique_search_text_is_replaced() -> None:
     after = applied(replacements=[replacement("index.html", "<p>one</p>", "<p>1</p>")])
 
     assert after == {**FILES, "index.html": b"<h1>Todo</h1>\n<p>1</p>\n<p>two</p>\n"}
 
 
-def test_replacements_in_one_file_apply_one_after_the_other() -> None:
+def test_replacements_in_one_file_apply_in_order() -> None:
     steps = [replacement("index.html", "one", "three"), replacement("index.html", "<p>three", "<p>four")]
 
     assert b"<p>four</p>" in applied(replacements=steps)["index.html"]
 
 
-def test_line_ends_stay_as_they_are() -> None:
+def test_line_endings_are_preserved() -> None:
     after = applied(replacements=[replacement("src/main.js", "a = 1\nconst b", "a = 3\nlet c = 4\nconst b")])
 
     assert after["src/main.js"] == b"const a = 3\r\nlet c = 4\r\nconst b = 2\r\n"
 
 
-def test_files_come_and_go() -> None:
+def test_files_can_be_added_and_deleted() -> None:
     after = applied(new_files=[{"path": "src/new.js", "content": "1\n"}], deleted=["logo.png"])
 
     assert sorted(after) == ["index.html", "package.json", "src/main.js", "src/new.js"]
@@ -71,7 +71,7 @@ def test_files_come_and_go() -> None:
         {"new_files": [{"path": "requirements.txt", "content": "attrs\n"}]},
     ],
 )
-def test_an_empty_file_is_filled(change: dict[str, Any]) -> None:
+def test_an_empty_file_can_be_filled(change: dict[str, Any]) -> None:
     files = {"main.py": b"import attr\n", "requirements.txt": b""}
 
     after = apply(files, Patch.model_validate(patch(**change)), Limits()).files
@@ -79,7 +79,7 @@ def test_an_empty_file_is_filled(change: dict[str, Any]) -> None:
     assert after == {**files, "requirements.txt": b"attrs\n"}
 
 
-def test_a_package_that_changed_code_imports_comes_into_the_manifest() -> None:
+def test_newly_imported_packages_are_added_to_the_manifest() -> None:
     code = "import { z } from 'zod'\nimport './main.js'\nimport fs from 'node:fs'\n"
     after = applied(new_files=[{"path": "src/new.js", "content": code}])
 
@@ -87,7 +87,7 @@ def test_a_package_that_changed_code_imports_comes_into_the_manifest() -> None:
     assert after["package.json"].startswith(b'{\n    "name"')
 
 
-def test_an_alias_of_the_project_is_no_package() -> None:
+def test_a_path_alias_is_not_a_package() -> None:
     files = {**FILES, "tsconfig.json": b'{"compilerOptions": {"paths": {"lib/*": ["./source/*"]}}} // ours'}
     change = patch(new_files=[{"path": "new.ts", "content": "import x from 'lib/x'\nimport y from 'src/main.js'\n"}])
 
@@ -96,7 +96,7 @@ def test_an_alias_of_the_project_is_no_package() -> None:
     assert after["package.json"] == FILES["package.json"]
 
 
-# --- What does not ---------------------------------------------------------------------------------------------------
+# --- Patches that do not apply ---------------------------------------------------------------------------------------
 
 BAD = {
     "nowhere": (patch(replacements=[replacement("index.html", "<p>six</p>", "")]), "is not in the file"),
@@ -118,7 +118,7 @@ BAD = {
     "too much": (patch(deleted=[f"{number}" for number in range(501)]), "change less"),
     "breaks JSON": (patch(replacements=[replacement("package.json", '"todo",', '"todo"')]), "not JSON"),
     "breaks Python": (patch(new_files=[{"path": "a.py", "content": "def :\n"}]), "not Python"),
-    "a package from elsewhere": (
+    "a package that is not from the registry": (
         patch(replacements=[replacement("package.json", '{"old"', '{"left": "http://host/x.tgz", "old"')]),
         "not a valid version range",
     ),
@@ -126,15 +126,15 @@ BAD = {
 
 
 @pytest.mark.parametrize(("bad", "reason"), BAD.values(), ids=BAD.keys())
-def test_a_patch_that_does_not_fit_changes_nothing(bad: dict[str, Any], reason: str) -> None:
-    assert reason in faults(**bad)
+def test_a_patch_that_does_not_apply_changes_nothing(bad: dict[str, Any], reason: str) -> None:
+    assert reason in errors(**bad)
 
     with pytest.raises(EngineError) as caught:
         applied(**bad)
     assert caught.value.code == "patch_failed"
 
 
-def test_a_search_text_that_overlaps_with_itself_is_not_one_place() -> None:
+def test_a_self_overlapping_search_text_is_ambiguous() -> None:
     files = {"a.txt": b"aXaXa"}
     change = Patch.model_validate(patch(replacements=[replacement("a.txt", "aXa", "b")]))
 
@@ -144,7 +144,7 @@ def test_a_search_text_that_overlaps_with_itself_is_not_one_place() -> None:
 # --- The diff --------------------------------------------------------------------------------------------------------
 
 
-def test_git_gets_from_before_to_after_by_the_diff(tmp_path: Path) -> None:
+def test_git_can_apply_the_diff(tmp_path: Path) -> None:
     before = {"a.txt": b"one\ntwo\x0cstill two\nthree", "gone.txt": b"x\n", "src/crlf.js": b"a\r\nb\r\n", "same": b"s"}
     change = patch(
         replacements=[replacement("a.txt", "three", "3\nfour"), replacement("src/crlf.js", "b", "c")],
@@ -170,7 +170,7 @@ def test_git_gets_from_before_to_after_by_the_diff(tmp_path: Path) -> None:
 @pytest.mark.parametrize("ending", [b"", b"\n"])
 @pytest.mark.parametrize("change", ["", "new\n", "7\n7\n7\n", "old"])
 @pytest.mark.parametrize("at", [0, 1, 5, 38, 39])
-def test_a_change_anywhere_in_a_file_can_be_applied(at: int, change: str, ending: bytes, tmp_path: Path) -> None:
+def test_the_diff_of_a_change_anywhere_in_a_file_applies(at: int, change: str, ending: bytes, tmp_path: Path) -> None:
     lines = [b"%d\n" % (number % 10) for number in range(39)] + [b"last" + ending]
     before = b"".join(lines)
     after = b"".join([*lines[:at], change.encode(), *lines[at + 1 :]])
@@ -183,7 +183,7 @@ def test_a_change_anywhere_in_a_file_can_be_applied(at: int, change: str, ending
     assert (tmp_path / "a.txt").read_bytes() == after
 
 
-def test_the_diff_of_a_large_file_takes_no_time() -> None:
+def test_the_diff_of_a_large_file_is_fast() -> None:
     lines = [b"%d\n" % (number * number % 997) for number in range(200_000)]
     after = [*lines[:100_000], b"new\n", *lines[100_001:]]
 
@@ -220,7 +220,7 @@ def test_a_prompt_changes_a_project_by_a_patch(
     assert "PNG\\xff" not in text
 
 
-def test_a_patch_that_does_not_fit_goes_back_once(model: ScriptedModel, make_asker: MakeAsker) -> None:
+def test_a_patch_that_does_not_apply_is_sent_back_once(model: ScriptedModel, make_asker: MakeAsker) -> None:
     good = patch(replacements=[replacement("index.html", "Todo", "Done")])
     model.says("patch", patch(replacements=[replacement("index.html", "<p>", "<b>")]), good)
 
@@ -230,7 +230,7 @@ def test_a_patch_that_does_not_fit_goes_back_once(model: ScriptedModel, make_ask
     assert "occurs 2 times" in model.requests[1]["messages"][-1]["content"]
 
 
-def test_a_second_patch_that_does_not_fit_ends_it(model: ScriptedModel, make_asker: MakeAsker) -> None:
+def test_a_second_patch_that_does_not_apply_is_an_error(model: ScriptedModel, make_asker: MakeAsker) -> None:
     model.says("patch", *[patch(deleted=["../../etc/passwd"])] * 2)
 
     with pytest.raises(EngineError) as caught:
@@ -239,7 +239,7 @@ def test_a_second_patch_that_does_not_fit_ends_it(model: ScriptedModel, make_ask
     assert caught.value.code == "patch_failed"
 
 
-def test_a_repair_reads_the_evidence_and_the_files_that_it_names(
+def test_a_repair_gets_the_evidence_and_the_files_it_names(
     model: ScriptedModel, make_asker: MakeAsker, exchanges: list[Exchange]
 ) -> None:
     files = {**FILES, "src/other.js": b"other" * 100}

@@ -21,7 +21,7 @@ KEYS = [
 
 
 @pytest.mark.parametrize("key", KEYS, ids=lambda key: key[:8])
-def test_what_looks_like_a_key_is_taken_out(key: str) -> None:
+def test_texts_that_look_like_keys_are_redacted(key: str) -> None:
     assert Redaction()(f"before {key} after").startswith("before [secret]")
     assert key not in Redaction()(f"before {key} after")
 
@@ -35,7 +35,7 @@ def test_what_looks_like_a_key_is_taken_out(key: str) -> None:
         ('{"password": "correct-horse-battery"}', '{"password": "[secret]"}'),
     ],
 )
-def test_what_stands_where_secrets_stand_is_taken_out(text: str, kept: str) -> None:
+def test_values_in_places_of_secrets_are_redacted(text: str, kept: str) -> None:
     assert Redaction()(text) == kept
 
 
@@ -49,11 +49,11 @@ def test_what_stands_where_secrets_stand_is_taken_out(text: str, kept: str) -> N
         '{"api_key": "read from the environment"}',
     ],
 )
-def test_code_stays_as_it_is(text: str) -> None:
+def test_code_is_not_redacted(text: str) -> None:
     assert Redaction()(text) == text
 
 
-def test_known_secrets_are_found_however_they_are_written() -> None:
+def test_known_secrets_are_redacted_in_every_encoding() -> None:
     secret = 'pa"ss\nword/ä'
     redact = Redaction([("A", secret), ("B", "hunter2"), ("LONGER", "hunter2-and-more"), ("SHORT", "ab")])
 

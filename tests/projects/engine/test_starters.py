@@ -1,4 +1,4 @@
-"""The starters: which one a prompt gets, and that no prompt can do anything to its files but be read in them."""
+"""The starters: which one a prompt selects, and that a prompt cannot break or inject into their files."""
 
 import ast
 import json
@@ -49,7 +49,7 @@ NASTY = {
     "junk": "".join(JUNK),
 }
 PLAIN = "Something plain"
-# Controls, and marks that turn or hide what stands beside them; joiners make emoji, and stay.
+# Control characters, and marks that reorder or hide text; joiners are kept, as emoji need them.
 HIDDEN = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060-\u2064\u2066-\u206f\ufeff]")
 
 Files = dict[str, str]
@@ -100,7 +100,7 @@ def nasty(request: pytest.FixtureRequest) -> str:
         ("React or Vue", "react", ["react"]),
     ],
 )
-def test_words_of_the_prompt_decide_and_are_named(prompt: str, key: str, words: list[str]) -> None:
+def test_words_of_the_prompt_select_the_starter_and_are_named(prompt: str, key: str, words: list[str]) -> None:
     choice = choose(prompt)
 
     assert choice.starter.key == key
@@ -110,7 +110,7 @@ def test_words_of_the_prompt_decide_and_are_named(prompt: str, key: str, words: 
 
 
 @pytest.mark.parametrize("prompt", ["", "hello", "reaction, apply, sitemap, apian", "面包店", "\ud800"])
-def test_a_prompt_that_says_nothing_gets_a_static_site_and_is_told_so(prompt: str) -> None:
+def test_a_prompt_without_known_words_gets_a_static_site(prompt: str) -> None:
     choice = choose(prompt)
 
     assert choice.starter.key == "static"
@@ -127,7 +127,7 @@ def test_a_prompt_that_says_nothing_gets_a_static_site_and_is_told_so(prompt: st
         ("Vue", "node", "vue", "The strategy asks for Node and the prompt says “vue”, so this is a Vue app."),
     ],
 )
-def test_a_runtime_goes_before_the_words(prompt: str, runtime: str, key: str, because: str) -> None:
+def test_a_requested_runtime_overrides_the_prompt(prompt: str, runtime: str, key: str, because: str) -> None:
     choice = choose(prompt, runtime=runtime)
 
     assert choice.starter.key == key
@@ -139,14 +139,14 @@ def test_a_runtime_without_a_starter_is_refused() -> None:
         choose("A React app", runtime="cobol")
 
 
-def test_a_choice_can_be_told_whatever_was_said(nasty: str) -> None:
+def test_the_reason_of_a_choice_is_always_printable(nasty: str) -> None:
     because = choose(nasty).because
 
     assert because.isprintable()
     assert len(because) < 200
 
 
-# --- What the texts become -----------------------------------------------------------------------------------------
+# --- Texts ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_a_choice_can_be_told_whatever_was_said(nasty: str) -> None:
         ("面包店", "", "面包店", "面包店", "todo-list"),
     ],
 )
-def test_texts_come_from_the_name_and_the_prompt(
+def test_texts_are_made_of_the_name_and_the_prompt(
     prompt: str, name: str, title: str, description: str, package: str
 ) -> None:
     files = filled(BY_KEY["react"], prompt, name)
@@ -178,7 +178,7 @@ def test_texts_come_from_the_name_and_the_prompt(
 
 
 @pytest.mark.parametrize("key", ["react", "static"])
-def test_long_texts_are_cut_and_say_so(key: str) -> None:
+def test_long_texts_are_shortened_with_an_ellipsis(key: str) -> None:
     page = Structure(filled(BY_KEY[key], NASTY["long words"])["index.html"])
 
     title, description = page.text_of("title"), page.meta("description")
@@ -189,11 +189,11 @@ def test_long_texts_are_cut_and_say_so(key: str) -> None:
     assert re.fullmatch(r"Very good app( (Build|a|very|good|app))*…", description)
 
 
-# --- That files stay well formed -----------------------------------------------------------------------------------
+# --- Files stay well formed ----------------------------------------------------------------------------------------
 
 
 class Structure(HTMLParser):
-    """A page's tags with the names of their attributes, and beside it its texts and values."""
+    """A page's tags with their attributes' names; its texts and values are kept apart."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -229,19 +229,19 @@ class Structure(HTMLParser):
 
 
 def _blocks(tokens: list[Token]) -> list[Any]:
-    """A document's structure: each block, and what is in its lines."""
+    """A document's structure: each block with its inline tokens."""
     return [(token.type, token.tag, [child.type for child in token.children or ()]) for token in tokens]
 
 
 def _keys(value: Any) -> Any:
-    """A document's keys, at all depths."""
+    """A document's keys, at all levels."""
     if isinstance(value, dict):
         return {key: _keys(inner) for key, inner in value.items()}
     return [_keys(inner) for inner in value] if isinstance(value, list) else type(value)
 
 
 def _code(text: str) -> tuple[str, int]:
-    """A script with the contents of its strings taken out, and how many end tags an HTML parser would see in it."""
+    """A script without its strings' contents, and the number of end tags an HTML parser would see in it."""
     return re.sub(r'"(?:[^"\\\n]|\\.)*"', '""', text), text.count("</")
 
 
@@ -264,7 +264,7 @@ STRUCTURES: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("as_name", [False, True])
-def test_the_structure_is_the_same_whatever_the_prompt(starter: Starter, nasty: str, as_name: bool) -> None:
+def test_no_prompt_changes_the_structure_of_files(starter: Starter, nasty: str, as_name: bool) -> None:
     plain = filled(starter, PLAIN, PLAIN)
 
     files = filled(starter, nasty, nasty if as_name else "")
@@ -275,14 +275,14 @@ def test_the_structure_is_the_same_whatever_the_prompt(starter: Starter, nasty: 
         assert structure(text) == structure(plain[path]), path
 
 
-def test_every_path_and_size_can_be_kept(starter: Starter, nasty: str) -> None:
+def test_every_path_and_size_is_within_the_limits(starter: Starter, nasty: str) -> None:
     files = fill(starter, prompt=nasty, name=nasty)
 
     check_files(files)
     assert [path_fault(file.path) for file in files] == [None] * len(files)
 
 
-def test_no_file_hides_anything(starter: Starter, nasty: str) -> None:
+def test_no_file_contains_hidden_characters(starter: Starter, nasty: str) -> None:
     for path, text in filled(starter, nasty, nasty).items():
         assert not HIDDEN.search(text), path
 
@@ -292,7 +292,7 @@ def test_no_placeholder_is_left(starter: Starter) -> None:
 
 
 @pytest.mark.parametrize("key", ["react", "vue"])
-def test_vite_finds_no_variable_in_a_page(key: str) -> None:
+def test_a_page_contains_no_vite_variables(key: str) -> None:
     page = filled(BY_KEY[key], NASTY["variables"])["index.html"]
 
     assert "MODE" in page
@@ -300,7 +300,7 @@ def test_vite_finds_no_variable_in_a_page(key: str) -> None:
 
 
 @pytest.mark.parametrize("key", ["react", "vue", "node-api", "python"])
-def test_names_can_be_those_of_packages(key: str, nasty: str) -> None:
+def test_names_are_valid_package_names(key: str, nasty: str) -> None:
     files = filled(BY_KEY[key], nasty, nasty)
 
     manifest = (
@@ -312,7 +312,7 @@ def test_names_can_be_those_of_packages(key: str, nasty: str) -> None:
 
 
 @pytest.mark.parametrize("what", ["quotes", "template", "script", "attribute", "variables", "backslashes"])
-def test_a_strange_title_is_read_as_it_was_written(what: str) -> None:
+def test_an_unusual_title_is_parsed_unchanged(what: str) -> None:
     title = NASTY[what][:MAX_TITLE].strip()
     react, vue = filled(BY_KEY["react"], "", f"A {title}"), filled(BY_KEY["vue"], "", f"A {title}")
     python = filled(BY_KEY["python"], f"About: {title}")
@@ -335,7 +335,7 @@ def _cut(text: str) -> str:
 
 @pytest.mark.parametrize("key", ["react", "vue"])
 @pytest.mark.parametrize("name", ["", 'Bäcker\'s "Todo"', "react"])
-def test_the_lock_agrees_with_the_manifest(key: str, name: str) -> None:
+def test_the_lock_file_agrees_with_the_manifest(key: str, name: str) -> None:
     files = filled(BY_KEY[key], "Build a todo app", name)
 
     manifest, lock = json.loads(files["package.json"]), json.loads(files["package-lock.json"])
@@ -359,23 +359,21 @@ def test_an_api_without_dependencies_has_nothing_to_install() -> None:
 
 
 @pytest.mark.parametrize("name", ["todos.ts", "todos.test.ts", "storage.ts", "focus.ts", "style.css"])
-def test_what_react_and_vue_share_is_the_same(name: str) -> None:
+def test_files_shared_by_react_and_vue_are_identical(name: str) -> None:
     react, vue = (filled(BY_KEY[key], PLAIN)[f"src/{name}"] for key in ("react", "vue"))
 
     assert react == vue
 
 
-def test_files_are_well_formed_before_they_are_filled_too(starter: Starter) -> None:
-    """The image's build compiles every Python file that it finds, and fails at one that it cannot."""
+def test_unfilled_files_are_well_formed(starter: Starter) -> None:
+    """The image's build compiles every Python file that it finds, and fails if it cannot."""
     for file in (starters._FILES / starter.key).rglob("*.*"):
         if file.is_file() and "__pycache__" not in file.parts:
             structure = STRUCTURES.get(file.suffix, str)
             assert structure(file.read_text()) is not None, file
 
 
-def test_compiled_files_beside_the_sources_are_none_of_the_starter(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_compiled_files_are_not_part_of_a_starter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = tmp_path / "compiled" / "module.py"
     source.parent.mkdir()
     source.write_text("x = 1\n")
@@ -388,7 +386,7 @@ def test_compiled_files_beside_the_sources_are_none_of_the_starter(
     assert files == {"module.py": "x = 1\n"}
 
 
-def test_keys_and_files_are_all_there() -> None:
+def test_all_starters_have_files() -> None:
     assert list(BY_KEY) == ["react", "vue", "static", "python", "node-api"]
     for starter in STARTERS:
         assert len(filled(starter, PLAIN)) >= 3

@@ -1,4 +1,4 @@
-"""Archives for tests: as programs pack them, by the standard library, and as only an attacker does, by hand."""
+"""Archives for tests: ordinary ones by the standard library, and hostile ones made by hand."""
 
 import gzip
 import io
@@ -15,11 +15,11 @@ from unittest.mock import patch
 BLOCK = tarfile.BLOCKSIZE
 END_OF_TAR = bytes(2 * BLOCK)
 PIECE = 1024**2
-FITS = 0xFFFFFFFF  # larger numbers go where only a zip64 has them
+FITS = 0xFFFFFFFF  # larger numbers need zip64's extra field
 
 
 class File(Protocol):
-    """What projects.files.limits.NewFile is, so that nothing here needs Django."""
+    """The same as projects.files.limits.NewFile, without needing Django."""
 
     @property
     def path(self) -> str: ...
@@ -47,14 +47,14 @@ def tar_of(files: Iterable[File], *, kind: int = tarfile.PAX_FORMAT, prefix: str
 
 
 def member(name: str, content: bytes = b"", *, kind: bytes = tarfile.REGTYPE, size: int | None = None) -> bytes:
-    """A header and what follows it; `size` is what the header says where that is not so."""
+    """A header and its content; `size` overrides the size in the header."""
     info = tarfile.TarInfo(name)
     info.type, info.size = kind, len(content) if size is None else size
     return info.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape") + content + bytes(-len(content) % BLOCK)
 
 
 def pax(**records: bytes) -> bytes:
-    """An extended header with records about the member that follows."""
+    """An extended header with records about the next member."""
     return member("pax", b"".join(record(key.encode(), value) for key, value in records.items()), kind=tarfile.XHDTYPE)
 
 
@@ -68,12 +68,12 @@ def record(key: bytes, value: bytes) -> bytes:
 
 
 def tar_with(name: str, content: bytes = b"x") -> bytes:
-    """A tar of one file, whatever it is called."""
+    """A tar of one file, with any name."""
     return pax(path=name.encode("utf-8", "surrogateescape")) + member("x", content) + END_OF_TAR
 
 
 def in_members(packed: bytes, size: int) -> bytes:
-    """gzip as parallel compressors write it: in many members."""
+    """gzip in many members, as parallel compressors write it."""
     return b"".join(gzip.compress(packed[start : start + size]) for start in range(0, len(packed), size))
 
 
@@ -91,7 +91,7 @@ def zip_of(files: Iterable[File], *, method: int = zipfile.ZIP_DEFLATED, to: Bin
 
 
 class _Pipe(io.RawIOBase):
-    """Cannot seek: sizes follow each file then, as a "data descriptor"."""
+    """Cannot seek, so that each file's sizes follow it as a "data descriptor"."""
 
     def __init__(self) -> None:
         self.data = b""
@@ -111,14 +111,14 @@ def streamed_zip_of(files: Iterable[File]) -> bytes:
 
 
 def large_zip_of(files: Iterable[File]) -> bytes:
-    """A zip64, which is otherwise for what has more than 4 GB."""
+    """A zip64, which is otherwise used only above 4 GB."""
     with patch.object(zipfile, "ZIP64_LIMIT", 3):
         return zip_of(files)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One file of a zip made by hand: it may say of itself what is not so. None is what is true."""
+    """One file of a zip made by hand; its headers may lie. None means the true value."""
 
     name: bytes
     content: bytes = b"x"
@@ -132,7 +132,7 @@ class Entry:
     size: int | None = None
     packed_size: int | None = None
     offset: int | None = None
-    local: bytes | None = None  # all of the file's own header and what follows it
+    local: bytes | None = None  # the whole local header with its content
 
     def sums(self) -> tuple[int, int, int]:
         crc = zlib.crc32(self.content) if self.crc is None else self.crc
@@ -152,7 +152,7 @@ class Entry:
         return head + struct.pack("<3L2H", crc, *sizes, len(self.name), len(extra)) + self.name + extra + self.data()
 
     def line(self, offset: int) -> bytes:
-        """Its line in the directory."""
+        """Its entry in the central directory."""
         crc, packed_size, size = self.sums()
         extra = struct.pack("<2HQ", 1, 8, size) if size > FITS else b""
         attributes = self.mode << 16 | self.attributes
@@ -180,29 +180,29 @@ def zip_end(entries: int, size: int, offset: int) -> bytes:
 
 
 def zip_with(name: str, content: bytes = b"x") -> bytes:
-    """A zip of one file, whatever it is called."""
+    """A zip of one file, with any name."""
     return zip_by_hand(Entry(name.encode("utf-8", "surrogateescape"), content))
 
 
-# --- What unpacks to more than it is -------------------------------------------------------------------------------
+# --- Archive bombs -------------------------------------------------------------------------------------------------
 
 
 def deflated_zeros(size: int) -> bytes:
-    """A raw deflate stream of so many MiB of zeros, made in no time: a piece that is flushed can be repeated."""
+    """A raw deflate stream of `size` MiB of zeros, made fast by repeating a flushed block."""
     deflater = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
     piece = deflater.compress(bytes(PIECE)) + deflater.flush(zlib.Z_FULL_FLUSH)
     return piece * size + deflater.flush()
 
 
 def gzip_bomb(size: int, *, member_size: int, name: str = "zeros") -> bytes:
-    """A tar.gz of one file with `member_size` bytes by its header, and so many MiB of zeros behind that."""
+    """A tar.gz of one file with `member_size` bytes in its header, followed by `size` MiB of zeros."""
     head = zlib.compressobj(9, zlib.DEFLATED, zlib.MAX_WBITS + 16)
     start = head.compress(member(name, size=member_size)) + head.flush(zlib.Z_FULL_FLUSH)
     return start + deflated_zeros(size) + bytes(8)
 
 
 def zip_bomb(size: int, *, declared: int | None = None, entries: int = 1) -> bytes:
-    """Entries of so many MiB of zeros each; the directory says `declared` bytes, by default the truth."""
+    """Entries of `size` MiB of zeros each; the directory declares `declared` bytes, by default the true size."""
     packed = deflated_zeros(size)
     declared = size * PIECE if declared is None else declared
     return zip_by_hand(
@@ -211,12 +211,12 @@ def zip_bomb(size: int, *, declared: int | None = None, entries: int = 1) -> byt
 
 
 def overlapping_zip_bomb(size: int, *, declared: int, entries: int) -> bytes:
-    """Many entries over one stream of zeros, each "quoting" the headers behind it: David Fifield's bomb."""
+    """Many entries sharing one stream of zeros, each quoting the headers behind it: David Fifield's bomb."""
     kernel = Entry(b"%08d" % entries, b"", method=8, packed=deflated_zeros(size), size=declared)
     local, quoted = kernel.local_part(), [kernel]
     starts = [0]
     for number in reversed(range(entries - 1)):
-        # A stored block of deflate that holds the next entry's header, and then goes on as the next entry does.
+        # A stored deflate block that holds the next entry's header, and then continues with that entry's data.
         head_length = 30 + len(kernel.name)
         packed = struct.pack("<BHH", 0, head_length, head_length ^ 0xFFFF) + local
         entry = Entry(b"%08d" % number, b"", method=8, packed=packed, size=declared)

@@ -1,4 +1,4 @@
-"""What may name a source file, and what an upload may hold."""
+"""Valid paths of source files, and the limits of an upload."""
 
 import pytest
 
@@ -13,7 +13,7 @@ LIMITS = {"max_files": 3, "max_file": 10, "max_total": 20}
     "path",
     ["a", "src/App.tsx", "a b/ü.txt", ".env", "..a/b..", ".github/x.yml", ".gitignore", "x" * 240, "/".join("a" * 20)],
 )
-def test_plain_relative_paths_are_kept(path: str) -> None:
+def test_plain_relative_paths_are_accepted(path: str) -> None:
     assert path_fault(path) is None
 
 
@@ -42,20 +42,20 @@ def test_plain_relative_paths_are_kept(path: str) -> None:
         ("/".join("a" * 21), "20 levels"),
     ],
 )
-def test_a_path_that_could_escape_or_deceive_is_refused(path: str, says: str) -> None:
+def test_an_unsafe_or_misleading_path_is_refused(path: str, says: str) -> None:
     assert says in (path_fault(path) or "")
 
 
 @pytest.mark.parametrize(
     ("first", "second"), [("a.txt", "A.TXT"), ("caf\u00e9", "cafe\u0301"), ("a", "a/b"), ("A/b", "a"), ("x", "x")]
 )
-def test_names_that_are_one_file_on_some_machine_clash(first: str, second: str) -> None:
+def test_names_equal_on_some_file_system_clash(first: str, second: str) -> None:
     faults = upload_faults([(first, 1), (second, 1)], **LIMITS)
 
     assert [fault.code for fault in faults] == ["duplicate_path"]
 
 
-def test_all_faults_of_an_upload_are_told_at_once() -> None:
+def test_all_errors_of_an_upload_are_reported_at_once() -> None:
     faults = upload_faults([("../x", 1), ("big", 11), ("ok", 9), ("more", 1)], **LIMITS)
 
     assert [fault.code for fault in faults] == ["invalid_path", "file_too_large", "too_many_files", "project_too_large"]

@@ -1,4 +1,4 @@
-"""Generations run in this process, and what they have come to."""
+"""Runs generations in this process and checks their usage."""
 
 from collections.abc import Callable
 
@@ -15,12 +15,12 @@ MAIN = "document.title = 'Todo'"
 HTML = "<!doctype html><title>Todo</title>"
 
 
-def nothing_follows(generation: Generation, revision: Revision) -> None:
+def no_follow_up(generation: Generation, revision: Revision) -> None:
     pass
 
 
-def run(generation: Generation, follow_up: Callable[[Generation, Revision], None] = nothing_follows) -> Generation:
-    """Claim and run the one generation that is queued."""
+def run(generation: Generation, follow_up: Callable[[Generation, Revision], None] = no_follow_up) -> Generation:
+    """Claim and run the only queued generation."""
     Generation.objects.filter(pk=generation.pk, status=Status.QUEUED).update(available_at=timezone.now())
     lease = claim("worker")
     assert lease
@@ -30,7 +30,7 @@ def run(generation: Generation, follow_up: Callable[[Generation, Revision], None
     return generation
 
 
-def says_all(model: ScriptedModel) -> None:
+def script_all(model: ScriptedModel) -> None:
     model.says("intent", INTENT)
     model.says("plan", plan())
     model.says("src/main.js", written(MAIN))
@@ -42,8 +42,8 @@ def code_of(generation: Generation) -> str:
     return str((generation.error or {}).get("code"))
 
 
-def account(generation: Generation) -> tuple[int, int]:
-    """Tokens by the exchanges, which have to agree with the generation and its owner's day."""
+def usage_of(generation: Generation) -> tuple[int, int]:
+    """(input, output) tokens of the exchanges; asserts that generation and daily totals agree with them."""
     generation.refresh_from_db()
     rows = list(generation.exchanges.all())
     into, out = sum(row.input_tokens for row in rows), sum(row.output_tokens for row in rows)

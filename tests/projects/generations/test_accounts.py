@@ -1,4 +1,4 @@
-"""What generations use: tokens and cost by what the endpoint reports, and the budgets that end them."""
+"""Token usage and cost of generations as the endpoint reports them, and the budgets that end them."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -16,13 +16,13 @@ from projects.generations.queue import GENERATIONS, claim
 from projects.generations.runner import Run
 from projects.models import Exchange, Generation, Revision, TokensUsed
 from tests.projects.engine.apps import patch, plan, replacement, written
-from tests.projects.generations.runs import HTML, MAIN, account, code_of, nothing_follows, run, says_all
+from tests.projects.generations.runs import HTML, MAIN, code_of, no_follow_up, run, script_all, usage_of
 from tests.scripted_model import Refuses, Says, ScriptedModel
 
-# --- The account -------------------------------------------------------------------------------------------------
+# --- Usage -------------------------------------------------------------------------------------------------------
 
 
-def test_tokens_add_up_after_refusals_and_answers_that_could_not_be_used(
+def test_tokens_of_refused_and_invalid_answers_are_counted(
     model: ScriptedModel, ask: Callable[..., Generation]
 ) -> None:
     model.says("plan", Refuses(429, headers={"Retry-After": "0"}), Says("Sure! Here it is.", usage=(90, 7)))
@@ -33,7 +33,7 @@ def test_tokens_add_up_after_refusals_and_answers_that_could_not_be_used(
     generation = run(ask(analysis=False, tests=False))
 
     assert generation.status == Status.COMPLETED
-    assert account(generation) == (90 + 400 + 211 + 222, 7 + 130 + 23 + 31)
+    assert usage_of(generation) == (90 + 400 + 211 + 222, 7 + 130 + 23 + 31)
     assert [one.error for one in generation.exchanges.all() if one.error] == [
         "rate_limited",
         "answer_not_json",
@@ -41,22 +41,20 @@ def test_tokens_add_up_after_refusals_and_answers_that_could_not_be_used(
     ]
 
 
-def test_what_an_endpoint_does_not_report_is_estimated_and_says_so(
-    model: ScriptedModel, ask: Callable[..., Generation]
-) -> None:
+def test_unreported_tokens_are_marked_as_estimated(model: ScriptedModel, ask: Callable[..., Generation]) -> None:
     model.says("plan", Says(plan(), usage=None), Says(plan(), usage=None))
     model.says("*", written(MAIN), written(HTML))
 
     generation = run(ask(analysis=False, tests=False))
 
-    into, out = account(generation)
+    into, out = usage_of(generation)
     assert into > 200
     assert out > 20
     assert [one.is_estimated for one in generation.exchanges.all()] == [True, False, False]
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_request_is_on_record_before_it_is_sent(model: ScriptedModel, ask: Callable[..., Generation]) -> None:
+def test_a_request_is_recorded_before_it_is_sent(model: ScriptedModel, ask: Callable[..., Generation]) -> None:
     found: list[tuple[int, int, bool]] = []
 
     class Looks(Says):
@@ -77,10 +75,10 @@ def test_a_request_is_on_record_before_it_is_sent(model: ScriptedModel, ask: Cal
     assert is_open
 
 
-def test_what_a_killed_worker_had_under_way_stays_counted_as_an_estimate(
+def test_a_killed_worker_s_open_request_stays_counted_as_an_estimate(
     model: ScriptedModel, ask: Callable[..., Generation]
 ) -> None:
-    says_all(model)
+    script_all(model)
     model.says("plan", plan())
     generation = ask()
 
@@ -91,10 +89,10 @@ def test_what_a_killed_worker_had_under_way_stays_counted_as_an_estimate(
         def new_app(self, asker: Any) -> Any:
             keep = asker._on_exchange
 
-            def kill(told: Any) -> None:
-                if told.stage == "plan":
+            def kill(exchange: Any) -> None:
+                if exchange.stage == "plan":
                     raise KilledError
-                keep(told)
+                keep(exchange)
 
             asker._on_exchange = kill
             return super().new_app(asker)
@@ -102,24 +100,24 @@ def test_what_a_killed_worker_had_under_way_stays_counted_as_an_estimate(
     lease = claim("worker")
     assert lease
     with pytest.raises(KilledError):
-        Dies(lease, nothing_follows).execute()
+        Dies(lease, no_follow_up).execute()
     open_row = generation.exchanges.get(stage="plan")
     assert (open_row.seconds, open_row.is_estimated) == (None, True)
-    assert account(generation)[0] == 100 + open_row.input_tokens
+    assert usage_of(generation)[0] == 100 + open_row.input_tokens
     Generation.objects.update(lease_expires_at=timezone.now() - timedelta(seconds=1))
     assert reap_abandoned(GENERATIONS) == 1
 
     generation = run(generation)
 
     assert generation.status == Status.COMPLETED
-    assert model.keys.count("intent") == 1  # what was done stays done
-    assert account(generation) == (500 + open_row.input_tokens, 50)
+    assert model.keys.count("intent") == 1  # finished stages are not repeated
+    assert usage_of(generation) == (500 + open_row.input_tokens, 50)
 
 
 # --- Budgets -----------------------------------------------------------------------------------------------------
 
 
-def test_a_budget_that_is_spent_ends_it_cleanly_with_what_there_is(
+def test_an_exhausted_budget_ends_a_generation_and_keeps_its_drafts(
     model: ScriptedModel, ask: Callable[..., Generation]
 ) -> None:
     model.says("plan", Says(plan(), usage=(3000, 500)))
@@ -128,14 +126,12 @@ def test_a_budget_that_is_spent_ends_it_cleanly_with_what_there_is(
     generation = run(ask(analysis=False, tests=False, max_tokens=8_000))
 
     assert (generation.status, code_of(generation)) == (Status.FAILED, "budget_reached")
-    assert sum(account(generation)) == 7_000
+    assert sum(usage_of(generation)) == 7_000
     assert list(generation.drafts.values_list("path", flat=True)) == ["src/main.js"]
     assert not Revision.objects.exists()
 
 
-def test_an_app_whose_tests_are_no_longer_affordable_is_complete(
-    model: ScriptedModel, ask: Callable[..., Generation]
-) -> None:
+def test_an_app_without_budget_for_tests_is_complete(model: ScriptedModel, ask: Callable[..., Generation]) -> None:
     model.says("plan", plan())
     model.says("src/main.js", written(MAIN))
     model.says("index.html", Says(written(HTML), usage=(7000, 500)))
@@ -146,7 +142,7 @@ def test_an_app_whose_tests_are_no_longer_affordable_is_complete(
     assert "ended early" in generation.message
 
 
-def test_a_day_that_is_spent_ends_it_and_refuses_the_next(
+def test_an_exhausted_day_ends_a_generation_and_refuses_the_next(
     model: ScriptedModel, ask: Callable[..., Generation], settings: Settings
 ) -> None:
     settings.AI_OWNER_TOKENS_PER_DAY = 8_000
@@ -156,14 +152,14 @@ def test_a_day_that_is_spent_ends_it_and_refuses_the_next(
     generation = run(ask(analysis=False, tests=False))
 
     assert (generation.status, code_of(generation)) == (Status.FAILED, "day_spent")
-    assert sum(account(generation)) == 8_000
+    assert sum(usage_of(generation)) == 8_000
 
 
-def test_what_a_deleted_project_has_used_stays_used(
+def test_tokens_of_a_deleted_project_stay_counted(
     model: ScriptedModel, ask: Callable[..., Generation], settings: Settings
 ) -> None:
     settings.AI_OWNER_TOKENS_PER_DAY = 100_000
-    says_all(model)
+    script_all(model)
     generation = run(ask())
 
     generation.project.delete()
@@ -171,8 +167,10 @@ def test_what_a_deleted_project_has_used_stays_used(
     assert TokensUsed.objects.get().tokens == 550
 
 
-def test_repairs_draw_on_the_tokens_of_what_they_repair(model: ScriptedModel, ask: Callable[..., Generation]) -> None:
-    says_all(model)
+def test_repairs_share_the_token_budget_of_their_generation(
+    model: ScriptedModel, ask: Callable[..., Generation]
+) -> None:
+    script_all(model)
     root = run(ask(max_tokens=10_000))
     assert root.revision
     verdict = {"class": "build", "code": "command_failed", "phase": "build", "message": "", "evidence": ["main.js: no"]}

@@ -13,7 +13,7 @@ from tests.projects.generations.runs import HTML, code_of, run
 from tests.scripted_model import KEY, ScriptedModel
 
 
-def test_an_edit_is_a_new_revision_with_a_diff(model: ScriptedModel, project: Project, owner: User) -> None:
+def test_an_edit_makes_a_new_revision_with_a_diff(model: ScriptedModel, project: Project, owner: User) -> None:
     change = replacement("index.html", "<title>Todo</title>", "<title>Done</title>")
     model.says("patch", patch(summary="Another title.", replacements=[change]))
 
@@ -28,7 +28,7 @@ def test_an_edit_is_a_new_revision_with_a_diff(model: ScriptedModel, project: Pr
     assert generation.message == "Another title."
 
 
-def test_a_project_of_a_runtime_that_no_app_is_written_for_can_be_edited(
+def test_a_project_of_a_runtime_without_generated_apps_can_be_edited(
     model: ScriptedModel, project: Project, owner: User
 ) -> None:
     strategy = {"runtime": "bun", "version": "1"}
@@ -46,9 +46,7 @@ def test_a_project_of_a_runtime_that_no_app_is_written_for_can_be_edited(
     assert "lockfileVersion" not in sent
 
 
-def test_an_edit_of_files_that_have_changed_meanwhile_is_not_kept(
-    model: ScriptedModel, project: Project, owner: User
-) -> None:
+def test_an_edit_of_an_outdated_revision_is_not_stored(model: ScriptedModel, project: Project, owner: User) -> None:
     change = replacement("index.html", "<title>Todo</title>", "<title>Done</title>")
     model.says("patch", patch(replacements=[change]))
     generation = request_edit(project, by=owner, prompt="Call it Done", options=GenerationOptions())
@@ -60,9 +58,7 @@ def test_an_edit_of_files_that_have_changed_meanwhile_is_not_kept(
     assert project.revisions.count() == 2
 
 
-def test_a_change_that_does_not_apply_leaves_nothing_behind(
-    model: ScriptedModel, project: Project, owner: User
-) -> None:
+def test_an_edit_that_does_not_apply_leaves_nothing_behind(model: ScriptedModel, project: Project, owner: User) -> None:
     bad = patch(replacements=[replacement("index.html", "not there", "x")])
     model.says("patch", bad, bad)
 
@@ -72,7 +68,7 @@ def test_a_change_that_does_not_apply_leaves_nothing_behind(
     assert project.revisions.count() == 1
 
 
-def test_a_project_s_secrets_are_in_no_exchange(model: ScriptedModel, project: Project, owner: User) -> None:
+def test_project_secrets_are_not_in_exchanges(model: ScriptedModel, project: Project, owner: User) -> None:
     set_environment(project, env={}, secrets={"API_PASSWORD": Secret("correct-horse-battery")})
     add_revision(
         project,

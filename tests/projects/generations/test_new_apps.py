@@ -1,4 +1,4 @@
-"""Generations from their claim to a revision, and going on where another stopped."""
+"""Generations from their claim to a revision, and resuming one that was interrupted."""
 
 import threading
 import time
@@ -16,16 +16,16 @@ from projects.generations.queue import claim
 from projects.generations.runner import Run
 from projects.models import Exchange, Generation, Revision
 from tests.projects.engine.apps import INTENT, plan, written
-from tests.projects.generations.runs import HTML, MAIN, account, code_of, nothing_follows, run, says_all
+from tests.projects.generations.runs import HTML, MAIN, code_of, no_follow_up, run, script_all, usage_of
 from tests.scripted_model import NeverEnds, Refuses, ScriptedModel
 
 # --- A new app ---------------------------------------------------------------------------------------------------
 
 
-def test_a_prompt_becomes_a_revision_with_an_account_of_each_request(
+def test_a_prompt_becomes_a_revision_and_each_request_is_recorded(
     model: ScriptedModel, ask: Callable[..., Generation]
 ) -> None:
-    says_all(model)
+    script_all(model)
     seen: list[tuple[str, int]] = []
 
     generation = run(ask(), lambda one, revision: seen.append((one.status, revision.number)))
@@ -41,7 +41,7 @@ def test_a_prompt_becomes_a_revision_with_an_account_of_each_request(
         "gpt-4o",
         "A list of things to do.",
     )
-    assert account(generation) == (500, 50)
+    assert usage_of(generation) == (500, 50)
     assert generation.cost == (500 * Decimal("2.5") + 50 * Decimal(10)) / 1_000_000
     assert not generation.drafts.exists()
     exchanges = list(generation.exchanges.all())
@@ -49,8 +49,8 @@ def test_a_prompt_becomes_a_revision_with_an_account_of_each_request(
     assert all(one.seconds is not None and not one.is_estimated and one.messages and one.answer for one in exchanges)
 
 
-def test_events_tell_of_every_stage_and_file(model: ScriptedModel, ask: Callable[..., Generation]) -> None:
-    says_all(model)
+def test_events_report_every_stage_and_file(model: ScriptedModel, ask: Callable[..., Generation]) -> None:
+    script_all(model)
 
     events = [(event.kind, event.data) for event in run(ask()).events.all()]
 
@@ -60,7 +60,7 @@ def test_events_tell_of_every_stage_and_file(model: ScriptedModel, ask: Callable
     assert files == [("src/main.js", len(MAIN)), ("index.html", len(HTML))]
 
 
-def test_switches_leave_the_first_and_the_last_stage_out(model: ScriptedModel, ask: Callable[..., Generation]) -> None:
+def test_analysis_and_tests_can_be_switched_off(model: ScriptedModel, ask: Callable[..., Generation]) -> None:
     model.says("plan", plan())
     model.says("src/main.js", written(MAIN))
     model.says("index.html", written(HTML))
@@ -71,8 +71,8 @@ def test_switches_leave_the_first_and_the_last_stage_out(model: ScriptedModel, a
     assert set(model.keys) == {"plan", "src/main.js", "index.html"}
 
 
-def test_what_follows_a_revision_is_one_with_it(model: ScriptedModel, ask: Callable[..., Generation]) -> None:
-    says_all(model)
+def test_a_revision_and_its_follow_up_are_atomic(model: ScriptedModel, ask: Callable[..., Generation]) -> None:
+    script_all(model)
 
     def fail(generation: Generation, revision: Revision) -> None:
         raise DatabaseError("no room")
@@ -82,13 +82,13 @@ def test_what_follows_a_revision_is_one_with_it(model: ScriptedModel, ask: Calla
     assert (generation.status, generation.faults) == (Status.QUEUED, 1)
     assert not Revision.objects.exists()
     assert generation.drafts.count() == 2
-    generation = run(generation)  # and nothing is asked for again
+    generation = run(generation)  # without asking the model again
     assert generation.status == Status.COMPLETED
     assert len(model.keys) == 5
 
 
-def test_faults_of_ours_end_it_at_the_third(model: ScriptedModel, ask: Callable[..., Generation]) -> None:
-    says_all(model)
+def test_the_third_internal_error_ends_a_generation(model: ScriptedModel, ask: Callable[..., Generation]) -> None:
+    script_all(model)
 
     def fail(generation: Generation, revision: Revision) -> None:
         raise OSError("no disk")
@@ -100,10 +100,10 @@ def test_faults_of_ours_end_it_at_the_third(model: ScriptedModel, ask: Callable[
     assert (generation.status, code_of(generation)) == (Status.FAILED, "attempts_exhausted")
 
 
-# --- Going on ----------------------------------------------------------------------------------------------------
+# --- Resuming ----------------------------------------------------------------------------------------------------
 
 
-def test_another_worker_goes_on_with_what_is_written(model: ScriptedModel, ask: Callable[..., Generation]) -> None:
+def test_another_worker_resumes_with_the_drafts(model: ScriptedModel, ask: Callable[..., Generation]) -> None:
     model.says("plan", plan())
     model.says("src/main.js", written(MAIN))
     model.says("index.html", Refuses(500), Refuses(500), written(HTML))
@@ -116,10 +116,10 @@ def test_another_worker_goes_on_with_what_is_written(model: ScriptedModel, ask: 
     assert again.status == Status.COMPLETED
     assert again.retry_of == generation
     assert model.keys.count("plan") == model.keys.count("src/main.js") == 1
-    assert account(again) == (100, 10)
+    assert usage_of(again) == (100, 10)
 
 
-def test_a_worker_that_has_to_stop_gives_it_back_without_a_fault(
+def test_a_stopping_worker_requeues_without_counting_a_failure(
     model: ScriptedModel, ask: Callable[..., Generation]
 ) -> None:
     model.says("plan", NeverEnds(seconds=0.05), plan())
@@ -129,27 +129,25 @@ def test_a_worker_that_has_to_stop_gives_it_back_without_a_fault(
     assert lease
     threading.Timer(0.3, lease.interrupted.set).start()
 
-    Run(lease, nothing_follows).execute()
+    Run(lease, no_follow_up).execute()
 
     generation.refresh_from_db()
     assert (generation.status, generation.faults) == (Status.QUEUED, 0)
     assert run(generation).status == Status.COMPLETED
 
 
-def test_one_that_has_lost_its_lease_asks_for_nothing_more_and_keeps_its_account(
-    model: ScriptedModel, ask: Callable[..., Generation]
-) -> None:
+def test_a_lost_lease_stops_requests_and_keeps_the_usage(model: ScriptedModel, ask: Callable[..., Generation]) -> None:
     model.says("intent", INTENT)
     model.says("plan", NeverEnds(seconds=0.05))
     generation = ask()
     lease = claim("worker")
     assert lease
-    threading.Timer(0.5, lease.lost.set).start()  # as the heartbeat does, when it finds the row cancelled
+    threading.Timer(0.5, lease.lost.set).start()  # as the heartbeat does when it finds the row cancelled
 
     with pytest.raises(LeaseLostError):
-        Run(lease, nothing_follows).execute()
+        Run(lease, no_follow_up).execute()
 
-    into, _ = account(generation)
+    into, _ = usage_of(generation)
     row = generation.exchanges.get(stage="plan")
     assert (row.error, row.is_estimated) == ("cancelled", True)
     assert into == 100 + row.input_tokens
@@ -166,7 +164,7 @@ def test_a_cancel_is_noticed_within_two_seconds(model: ScriptedModel, ask: Calla
             lease = claim("worker")
             assert lease
             with lease.kept_alive(), pytest.raises(LeaseLostError):
-                Run(lease, nothing_follows).execute()
+                Run(lease, no_follow_up).execute()
             return time.monotonic()
         finally:
             connection.close()
@@ -180,4 +178,4 @@ def test_a_cancel_is_noticed_within_two_seconds(model: ScriptedModel, ask: Calla
         assert ended.result(10) - began < 2
     generation.refresh_from_db()
     assert (generation.status, code_of(generation)) == (Status.CANCELLED, "cancelled")
-    assert not cancel_generation(generation, by=generation.owner)  # again is harmless
+    assert not cancel_generation(generation, by=generation.owner)  # idempotent

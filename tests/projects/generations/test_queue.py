@@ -1,4 +1,4 @@
-"""The queue of generations: order, limits, retries and wake-ups. What it shares with builds' is in tests.chef.jobs."""
+"""The queue of generations: order, limits, retries and wake-ups. See tests.chef.jobs for what builds share."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -24,7 +24,7 @@ def request(by: User) -> Generation:
     return request_generation(by=by, prompt="A page", strategy={}, options=GenerationOptions())
 
 
-def test_the_owner_with_the_fewest_running_is_first_and_then_the_oldest(owner: User, other: User) -> None:
+def test_owners_with_fewest_running_are_first_and_then_the_oldest(owner: User, other: User) -> None:
     first, second, theirs = request(owner), request(owner), request(other)
 
     claimed = [lease.job for _ in range(4) if (lease := claim("w"))]
@@ -34,7 +34,7 @@ def test_the_owner_with_the_fewest_running_is_first_and_then_the_oldest(owner: U
 
 
 @pytest.mark.django_db(transaction=True)
-def test_workers_that_claim_at_once_never_get_the_same_generation(owner: User) -> None:
+def test_concurrent_claims_get_different_generations(owner: User) -> None:
     asked = {request(owner).pk for _ in range(6)}
 
     claimed = [lease.job.pk for lease in at_once(6, lambda: claim("w")) if lease]
@@ -45,7 +45,7 @@ def test_workers_that_claim_at_once_never_get_the_same_generation(owner: User) -
     assert sorted(claimed) == sorted(asked)
 
 
-def test_a_full_queue_refuses_and_keeps_nothing(owner: User, other: User, settings: Settings) -> None:
+def test_a_full_queue_refuses_and_stores_nothing(owner: User, other: User, settings: Settings) -> None:
     settings.OWNER_MAX_QUEUED, settings.MAX_QUEUED = 1, 2
     request(owner)
     with pytest.raises(OwnerQueueFullError, match="cancel generations that you no longer need") as of_owner:
@@ -58,7 +58,7 @@ def test_a_full_queue_refuses_and_keeps_nothing(owner: User, other: User, settin
     assert Generation.objects.count() == Project.objects.count() == 2
 
 
-def test_a_silent_worker_s_generation_is_retried_with_back_off_until_the_attempts_are_spent(ask: Ask) -> None:
+def test_a_silent_worker_s_generation_is_retried_with_back_off_until_attempts_are_exhausted(ask: Ask) -> None:
     generation = ask()
     waits = []
 
@@ -77,7 +77,7 @@ def test_a_silent_worker_s_generation_is_retried_with_back_off_until_the_attempt
 
 
 @pytest.mark.redis
-def test_workers_are_woken_up_after_the_commit_and_again_for_a_wake_up_that_was_lost(
+def test_workers_are_woken_up_after_the_commit_and_after_a_lost_wake_up(
     ask: Ask, django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks
 ) -> None:
     GENERATIONS.workers.rq.empty()
@@ -86,10 +86,10 @@ def test_workers_are_woken_up_after_the_commit_and_again_for_a_wake_up_that_was_
         assert GENERATIONS.workers.pending() == 0
     assert GENERATIONS.workers.pending() == 1
     (job,) = GENERATIONS.workers.rq.jobs
-    assert job.func_name == "builds.generations.generate_next"  # which workers of the code before know too
+    assert job.func_name == "builds.generations.generate_next"  # also known to workers of the previous release
 
     GENERATIONS.workers.rq.empty()
 
     assert wake_up_for_waiting(GENERATIONS) == 1
-    assert wake_up_for_waiting(GENERATIONS) == 0  # it is pending
+    assert wake_up_for_waiting(GENERATIONS) == 0  # already pending
     GENERATIONS.workers.rq.empty()

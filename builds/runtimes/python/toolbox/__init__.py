@@ -1,1 +1,1 @@
-"""Scripts that run inside a build's container. Nothing of Chef imports them."""
+"""Scripts that run inside a build's container. Chef itself never imports them."""

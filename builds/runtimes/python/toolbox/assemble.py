@@ -1,7 +1,7 @@
-"""Runs inside the build container, in the folder of a Python project that is no package.
+"""Runs inside the build container, in the folder of a Python project that is not a package.
 
-Checks that every source file compiles, then makes `dist`: the dependencies, with the project's files beside them at the
-top, so that the folder runs wherever the same Python does. Where both have a file, the project's wins.
+Checks that every source file compiles, then makes `dist`: the dependencies and the project's files together at the top
+level, so that the folder runs wherever the same Python does. If both have a file, the project's wins.
 """
 
 import argparse
@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-# Never part of what runs: version control, caches, virtual environments, other tools' dependencies.
+# Never needed at run time: version control, caches, virtual environments, other tools' dependencies.
 LEFT_OUT = {
     ".chef",
     ".git",
@@ -31,7 +31,7 @@ LEFT_OUT = {
 
 
 def regular_files(folder: Path, *, without: frozenset[Path] = frozenset()) -> Iterator[Path]:
-    """Paths relative to `folder`, in order. Links are not followed: what they point to is not the project's."""
+    """Sorted paths relative to `folder`. Links are not followed: their targets may be outside the project."""
     for parent, folders, names in os.walk(folder):
         here = Path(parent)
         folders[:] = sorted(name for name in folders if name not in LEFT_OUT and here / name not in without)
@@ -42,14 +42,14 @@ def regular_files(folder: Path, *, without: frozenset[Path] = frozenset()) -> It
 
 
 def check(path: Path) -> bool:
-    """Whether a file compiles. If not, say where and why, as Python does."""
+    """Whether a file compiles. If not, print where and why, as Python does."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             compile(path.read_bytes(), str(path), "exec", dont_inherit=True)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as fault:
         lines = traceback.format_exception_only(fault)
-        # A file with a NUL, or nested too deeply, has no line to point to.
+        # For a file with a NUL, or nested too deeply, Python names no line.
         place = "" if isinstance(fault, SyntaxError) and fault.lineno else f'  File "{path}", line 1\n'
         sys.stderr.write(place + "".join(lines))
         return False
@@ -57,7 +57,7 @@ def check(path: Path) -> bool:
 
 
 def copy(source: Path, target: Path, names: list[Path]) -> None:
-    """Copy files, whole paths. What is in the way, a file for a folder or the reverse, gives way."""
+    """Copy files with their relative paths, replacing a file that is in the way of a folder and vice versa."""
     for name in names:
         place = target / name
         for parent in reversed(place.relative_to(target).parents[:-1]):
@@ -76,17 +76,17 @@ def main() -> int:
     options = parser.parse_args()
 
     project = Path()
-    own = list(regular_files(project, without=frozenset({options.output, options.deps})))
-    # Every file is checked, so that one run tells of every fault.
-    broken = [path for path in own if path.suffix == ".py" and not check(path)]
+    sources = list(regular_files(project, without=frozenset({options.output, options.deps})))
+    # Check every file, so that one run reports every error.
+    broken = [path for path in sources if path.suffix == ".py" and not check(path)]
     if broken:
         return 1
     shutil.rmtree(options.output, ignore_errors=True)
     options.output.mkdir(parents=True)
-    brought = list(regular_files(options.deps)) if options.deps.is_dir() else []
-    copy(options.deps, options.output, brought)
-    copy(project, options.output, own)
-    print(f"{len(own)} files of the project and {len(brought)} of its dependencies are in {options.output}.")
+    dependencies = list(regular_files(options.deps)) if options.deps.is_dir() else []
+    copy(options.deps, options.output, dependencies)
+    copy(project, options.output, sources)
+    print(f"{len(sources)} files of the project and {len(dependencies)} of its dependencies are in {options.output}.")
     return 0
 
 

@@ -21,8 +21,8 @@ def client(owner: User, make_client: Callable[..., APIClient]) -> APIClient:
 
 
 @pytest.fixture
-def taken(queue_build: QueueBuild) -> dict[str, Any]:
-    """What a builder is told of the build that it has claimed."""
+def claimed(queue_build: QueueBuild) -> dict[str, Any]:
+    """The answer to a claim: the build as its builder receives it."""
     queue_build(is_external=True)
     answer = send("claim", {"worker": "ann's machine"})
     assert answer.status_code == 200, answer.content

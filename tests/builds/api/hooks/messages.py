@@ -1,4 +1,4 @@
-"""What builders outside send, and what is left of it."""
+"""Messages that external builders send, and checks of what they changed."""
 
 import io
 import json
@@ -16,18 +16,18 @@ from tests.answers import body_of
 from tests.builds.signing import code, send
 
 QueueBuild = Callable[..., Build]
-DOORS = ["claim", "heartbeat", "result"]
+HOOKS = ["claim", "heartbeat", "result"]
 HIDDEN = "correct-horse-battery"
 
 
-def of(taken: dict[str, Any], **more: Any) -> dict[str, Any]:
-    return {"jobId": taken["jobId"], "fence": taken["fence"], **more}
+def message_for(claimed: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"jobId": claimed["jobId"], "fence": claimed["fence"], **more}
 
 
-def result(taken: dict[str, Any], **more: Any) -> dict[str, Any]:
-    """A report of success with a file and a line."""
+def result(claimed: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """A report of success with one artifact and one log line."""
     files = [{"name": "dist/app.js", "content": "run()"}]
-    return of(taken, **{"status": "completed", "logs": "built\n", "artifacts": files, **more})
+    return message_for(claimed, **{"status": "completed", "logs": "built\n", "artifacts": files, **more})
 
 
 def stored(job_id: str, fence: int = 1) -> list[str]:
@@ -37,7 +37,7 @@ def stored(job_id: str, fence: int = 1) -> list[str]:
 
 
 def assert_untouched(before: Build) -> None:
-    """As it was when it was read, and nothing of a report is left."""
+    """Assert that the build is unchanged and that nothing of a report was stored."""
     build = Build.objects.get(pk=before.pk)
     state = ("status", "fence", "lease_expires_at", "verdict", "log_bytes", "usage", "progress", "phase")
     assert {name: getattr(build, name) for name in state} == {name: getattr(before, name) for name in state}
@@ -46,8 +46,8 @@ def assert_untouched(before: Build) -> None:
     assert stored(str(build.pk), build.fence) == []
 
 
-def everything(taken: dict[str, Any], door: str) -> bytes:
-    return json.dumps({"claim": {}, "heartbeat": of(taken), "result": result(taken)}[door]).encode()
+def body_for(claimed: dict[str, Any], hook: str) -> bytes:
+    return json.dumps({"claim": {}, "heartbeat": message_for(claimed), "result": result(claimed)}[hook]).encode()
 
 
 def files_of(answer: Any) -> dict[str, bytes]:
@@ -56,19 +56,19 @@ def files_of(answer: Any) -> dict[str, bytes]:
         return {member.name: archive.extractfile(member).read() for member in archive}  # type: ignore[union-attr]
 
 
-def refused(taken: dict[str, Any], *, fence: int | None = None) -> tuple[int, str]:
-    before = Build.objects.get(pk=taken["jobId"])
-    document = result(taken) | ({"fence": fence} if fence else {})
+def refused(claimed: dict[str, Any], *, fence: int | None = None) -> tuple[int, str]:
+    before = Build.objects.get(pk=claimed["jobId"])
+    document = result(claimed) | ({"fence": fence} if fence else {})
     found = set()
-    for door, message in (("result", document), ("heartbeat", {name: document[name] for name in ("jobId", "fence")})):
-        answer = send(door, message)
+    for hook, message in (("result", document), ("heartbeat", {name: document[name] for name in ("jobId", "fence")})):
+        answer = send(hook, message)
         found.add((answer.status_code, code(answer)))
     assert_untouched(before)
     [refusal] = found
     return refusal
 
 
-def at_once(count: int, send_one: Callable[[int], Any]) -> list[Any]:
+def run_concurrently(count: int, send_one: Callable[[int], Any]) -> list[Any]:
     def run(number: int) -> Any:
         try:
             return send_one(number)

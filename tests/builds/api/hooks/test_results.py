@@ -1,4 +1,4 @@
-"""What a reported result changes, and what a refusal leaves behind."""
+"""What a reported result changes, and that a refused one changes nothing."""
 
 import base64
 import json
@@ -22,7 +22,7 @@ from projects.environment import Secret
 from projects.idempotency_keys import IdempotencyKeys
 from projects.models import EnvironmentVariable, IdempotencyKey
 from tests.answers import body_of
-from tests.builds.api.hooks.messages import HIDDEN, QueueBuild, assert_untouched, of, refused, result, stored
+from tests.builds.api.hooks.messages import HIDDEN, QueueBuild, assert_untouched, message_for, refused, result, stored
 from tests.builds.signing import code, send, send_raw, signed
 
 pytestmark = pytest.mark.once("postgresql")
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.once("postgresql")
 
 
 @pytest.mark.usefixtures("each_store")
-def test_a_result_ends_a_build_with_its_log_and_its_artifacts(taken: dict[str, Any], client: APIClient) -> None:
+def test_a_result_ends_a_build_with_its_log_and_its_artifacts(claimed: dict[str, Any], client: APIClient) -> None:
     binary = bytes(range(256))
     files = [
         {"name": "dist/app.js", "content": "rün()"},
@@ -43,14 +43,14 @@ def test_a_result_ends_a_build_with_its_log_and_its_artifacts(taken: dict[str, A
         {"text": "\x1b[31mdone\x1b[0m\x1b[2J\0\n"},
     ]
 
-    answer = send("result", result(taken, artifacts=files, logs=logs))
+    answer = send("result", result(claimed, artifacts=files, logs=logs))
 
-    assert (answer.status_code, answer.json()) == (200, of(taken, status="completed"))
-    shown = client.get(f"/v1/builds/{taken['jobId']}").json()
+    assert (answer.status_code, answer.json()) == (200, message_for(claimed, status="completed"))
+    shown = client.get(f"/v1/builds/{claimed['jobId']}").json()
     assert (shown["status"], shown["progress"], shown["verdict"]) == ("completed", 100, None)
     assert shown["usage"]["diskBytes"] == len("rün()".encode()) + 256
     assert shown["usage"]["logBytes"] > 0
-    place = f"/v1/projects/{taken['projectId']}"
+    place = f"/v1/projects/{claimed['projectId']}"
     listed = client.get(f"{place}/artifacts").json()["artifacts"]
     assert [(row["name"], row["contentType"]) for row in listed] == [
         ("dist/app.js", "text/javascript"),
@@ -68,15 +68,21 @@ def test_a_result_ends_a_build_with_its_log_and_its_artifacts(taken: dict[str, A
     assert BuildEvent.objects.filter(build=build, to_status="completed").count() == 1
 
 
-def test_a_failure_has_the_verdict_that_was_told(taken: dict[str, Any], client: APIClient) -> None:
-    told = {"code": "type_error", "message": "Types.", "evidence": ["a.ts: no\x1b[2J"], "exitCode": 2, "phase": "build"}
+def test_a_failure_keeps_the_reported_verdict(claimed: dict[str, Any], client: APIClient) -> None:
+    reported = {
+        "code": "type_error",
+        "message": "Types.",
+        "evidence": ["a.ts: no\x1b[2J"],
+        "exitCode": 2,
+        "phase": "build",
+    }
 
-    answer = send("result", of(taken, status="failed", verdict=told, logs="a.ts: no\n"))
+    answer = send("result", message_for(claimed, status="failed", verdict=reported, logs="a.ts: no\n"))
 
-    assert answer.json() == of(taken, status="failed")
-    verdict = client.get(f"/v1/builds/{taken['jobId']}").json()["verdict"]
+    assert answer.json() == message_for(claimed, status="failed")
+    verdict = client.get(f"/v1/builds/{claimed['jobId']}").json()["verdict"]
     hint = verdict.pop("hint")
-    assert hint == "Correct the types that the evidence names."
+    assert hint == "Fix the type errors shown in the evidence."
     assert verdict == {
         "class": "build",
         "code": "type_error",
@@ -88,40 +94,40 @@ def test_a_failure_has_the_verdict_that_was_told(taken: dict[str, Any], client: 
     }
 
 
-def test_a_failure_without_a_verdict_is_the_build_s(taken: dict[str, Any]) -> None:
-    assert send("result", of(taken, status="failed")).status_code == 200
+def test_a_failure_without_a_verdict_is_blamed_on_the_build(claimed: dict[str, Any]) -> None:
+    assert send("result", message_for(claimed, status="failed")).status_code == 200
 
     build = Build.objects.get()
     assert build.verdict
     assert (build.verdict["code"], build.verdict_class) == ("build_failed", "build")
 
 
-def test_a_fault_of_the_builder_s_puts_the_build_back_until_its_attempts_are_spent(
-    taken: dict[str, Any], settings: Settings
+def test_a_builder_failure_requeues_the_build_until_its_attempts_are_exhausted(
+    claimed: dict[str, Any], settings: Settings
 ) -> None:
     settings.MAX_ATTEMPTS = 2
-    told = {"code": "internal_error", "evidence": ["no disk"]}
+    reported = {"code": "internal_error", "evidence": ["no disk"]}
 
-    first = send("result", of(taken, status="failed", verdict=told))
-    assert first.json() == of(taken, status="queued")
+    first = send("result", message_for(claimed, status="failed", verdict=reported))
+    assert first.json() == message_for(claimed, status="queued")
     Build.objects.update(available_at=timezone.now())
     again = send("claim", {}).json()
-    last = send("result", of(again, status="failed", verdict=told))
+    last = send("result", message_for(again, status="failed", verdict=reported))
 
-    assert last.json() == of(again, status="failed")
+    assert last.json() == message_for(again, status="failed")
     build = Build.objects.get()
     assert build.verdict
     assert (build.verdict["code"], build.verdict["evidence"]) == ("attempts_exhausted", ["internal_error: no disk"])
     assert [attempt.outcome for attempt in build.attempts.all()] == ["internal_error", "internal_error"]
 
 
-def test_a_project_s_secrets_are_masked_in_all_that_is_told(queue_build: QueueBuild) -> None:
+def test_project_secrets_are_masked_in_logs_and_verdicts(queue_build: QueueBuild) -> None:
     queue_build(is_external=True, secrets={"API_KEY": Secret(HIDDEN)})
-    taken = send("claim", {}).json()
-    told = {"message": f"no {HIDDEN}", "hint": f"not {HIDDEN}", "evidence": [f"key={HIDDEN}"]}
+    claimed = send("claim", {}).json()
+    reported = {"message": f"no {HIDDEN}", "hint": f"not {HIDDEN}", "evidence": [f"key={HIDDEN}"]}
     pieces = [{"text": HIDDEN[:9]}, {"text": HIDDEN[9:] + "\n"}, {"text": base64.b64encode(HIDDEN.encode()).decode()}]
 
-    assert send("result", of(taken, status="failed", verdict=told, logs=pieces)).status_code == 200
+    assert send("result", message_for(claimed, status="failed", verdict=reported, logs=pieces)).status_code == 200
 
     build = Build.objects.get()
     log = "".join(LogChunk.objects.filter(build=build).values_list("text", flat=True))
@@ -130,13 +136,13 @@ def test_a_project_s_secrets_are_masked_in_all_that_is_told(queue_build: QueueBu
     assert json.dumps(build.verdict).count("[secret API_KEY]") == 3
 
 
-def test_what_cannot_be_masked_is_left_out_and_said(queue_build: QueueBuild) -> None:
+def test_texts_that_cannot_be_masked_are_left_out_with_a_note(queue_build: QueueBuild) -> None:
     queue_build(is_external=True, secrets={"API_KEY": Secret(HIDDEN)})
-    taken = send("claim", {}).json()
+    claimed = send("claim", {}).json()
     EnvironmentVariable.objects.update(sealed_value="sealed by nobody")
-    told = {"code": "type_error", "message": HIDDEN, "evidence": [HIDDEN]}
+    reported = {"code": "type_error", "message": HIDDEN, "evidence": [HIDDEN]}
 
-    assert send("result", of(taken, status="failed", verdict=told, logs=HIDDEN)).status_code == 200
+    assert send("result", message_for(claimed, status="failed", verdict=reported, logs=HIDDEN)).status_code == 200
 
     build = Build.objects.get()
     log = "".join(LogChunk.objects.filter(build=build).values_list("text", flat=True))
@@ -146,11 +152,11 @@ def test_what_cannot_be_masked_is_left_out_and_said(queue_build: QueueBuild) -> 
     assert HIDDEN not in log + json.dumps(build.verdict)
 
 
-def test_a_log_is_capped_with_a_mark(taken: dict[str, Any], settings: Settings) -> None:
+def test_a_truncated_log_is_marked(claimed: dict[str, Any], settings: Settings) -> None:
     settings.MAX_LOG_BYTES = 2 * 600_000
     lines = "".join(f"{number:07} {'x' * 92}\n" for number in range(20_000))
 
-    assert send("result", result(taken, logs=lines)).status_code == 200
+    assert send("result", result(claimed, logs=lines)).status_code == 200
 
     build = Build.objects.get()
     log = "".join(LogChunk.objects.filter(build=build).values_list("text", flat=True))
@@ -165,40 +171,40 @@ def test_a_log_is_capped_with_a_mark(taken: dict[str, Any], settings: Settings) 
 # --- Refused: nothing changed ------------------------------------------------------------------------------------
 
 
-def test_a_stale_fence(taken: dict[str, Any]) -> None:
+def test_a_stale_fence_is_refused(claimed: dict[str, Any]) -> None:
     Build.objects.update(lease_expires_at=timezone.now() - timedelta(seconds=1))
     reap_abandoned()
-    assert refused(taken) == (409, "stale_fence")  # it waits again
+    assert refused(claimed) == (409, "stale_fence")  # it is queued again
 
     Build.objects.update(available_at=timezone.now())
     again = send("claim", {}).json()
 
     assert again["fence"] == 2
-    assert refused(taken) == (409, "stale_fence")
+    assert refused(claimed) == (409, "stale_fence")
     assert refused(again, fence=3) == (409, "stale_fence")
     assert send("result", result(again)).status_code == 200
 
 
-def test_a_result_that_comes_after_its_lease(taken: dict[str, Any]) -> None:
+def test_a_result_after_its_lease_expired_is_refused(claimed: dict[str, Any]) -> None:
     Build.objects.update(lease_expires_at=timezone.now() - timedelta(seconds=1))
 
-    assert refused(taken) == (409, "lease_expired")
+    assert refused(claimed) == (409, "lease_expired")
 
 
-def test_a_build_that_was_cancelled(taken: dict[str, Any], owner: User) -> None:
+def test_a_result_for_a_cancelled_build_is_refused(claimed: dict[str, Any], owner: User) -> None:
     actions.cancel_build(Build.objects.get(), by=owner)
 
-    assert refused(taken) == (409, "build_ended")
+    assert refused(claimed) == (409, "build_ended")
 
 
-def test_a_build_that_runs_here(queue_build: QueueBuild) -> None:
+def test_a_result_for_a_local_build_is_refused(queue_build: QueueBuild) -> None:
     build = queue_build()
     assert claim("worker")
 
     assert refused({"jobId": str(build.pk), "fence": 1}) == (409, "not_external")
 
 
-def test_a_build_that_is_not_there(db: None) -> None:
+def test_messages_about_an_unknown_build_are_refused(db: None) -> None:
     nobody = {"jobId": str(uuid.uuid4()), "fence": 1}
 
     answers = [send("result", result(nobody)), send("heartbeat", nobody)]
@@ -217,7 +223,7 @@ def test_a_build_that_is_not_there(db: None) -> None:
         ({"verdict": {}}, "verdict", {"other_status"}),
         ({"status": "failed"}, "artifacts", {"other_status"}),
         ({"status": "failed", "verdict": {"code": "cancelled"}}, "verdict.code", {"invalid_choice"}),
-        ({"status": "failed", "verdict": {"code": "whatever"}}, "verdict.code", {"invalid_choice"}),
+        ({"status": "failed", "verdict": {"code": "nonsense"}}, "verdict.code", {"invalid_choice"}),
         ({"status": "failed", "verdict": {"message": "x" * 401}}, "verdict.message", {"max_length"}),
         ({"status": "failed", "verdict": {"evidence": ["x"] * 11}}, "verdict.evidence", {"max_length"}),
         ({"logs": 7}, "logs", {"shape"}),
@@ -233,12 +239,12 @@ def test_a_build_that_is_not_there(db: None) -> None:
         ({"artifacts": [{"name": "a", "content": "x"}] * 2}, "artifacts.a", {"duplicate_path"}),
     ],
 )
-def test_a_result_that_says_nothing_or_too_much(
-    taken: dict[str, Any], change: dict[str, Any], attr: str, codes: set[str]
+def test_a_malformed_result_is_refused(
+    claimed: dict[str, Any], change: dict[str, Any], attr: str, codes: set[str]
 ) -> None:
     before = Build.objects.get()
 
-    answer = send("result", result(taken) | change)
+    answer = send("result", result(claimed) | change)
 
     assert answer.status_code == 400
     errors = answer.json()["errors"]
@@ -251,39 +257,39 @@ def test_a_result_that_says_nothing_or_too_much(
     "name",
     ["../x", "/etc/passwd", "a/../b", "./a", "a//b", "a/", "", "a\\b", "a\nb", "a\0b", "a\u202eb", "x" * 1025],
 )
-def test_names_of_artifacts_are_paths_that_a_build_here_could_have(taken: dict[str, Any], name: str) -> None:
+def test_unsafe_artifact_names_are_refused(claimed: dict[str, Any], name: str) -> None:
     before = Build.objects.get()
     files = [{"name": "fine", "content": "x"}, {"name": name, "content": "x"}]
 
-    answer = send("result", result(taken, artifacts=files))
+    answer = send("result", result(claimed, artifacts=files))
 
     assert (answer.status_code, code(answer)) == (400, "invalid_artifact")
     assert_untouched(before)
 
 
-def test_a_file_that_is_a_folder_too(taken: dict[str, Any]) -> None:
+def test_an_artifact_that_is_also_a_folder_is_refused(claimed: dict[str, Any]) -> None:
     files = [{"name": "a", "content": "x"}, {"name": "a/b", "content": "x"}]
 
-    assert code(send("result", result(taken, artifacts=files))) == "duplicate_path"
+    assert code(send("result", result(claimed, artifacts=files))) == "duplicate_path"
 
 
 @pytest.mark.usefixtures("each_store")
-def test_artifacts_keep_to_the_limits_of_the_installation(taken: dict[str, Any], settings: Settings) -> None:
+def test_artifacts_beyond_the_installation_s_limits_are_refused(claimed: dict[str, Any], settings: Settings) -> None:
     before = Build.objects.get()
     files = [{"name": f"{number}", "content": "12345"} for number in range(3)]
 
     settings.MAX_ARTIFACTS = 2
-    many = send("result", result(taken, artifacts=files))
+    many = send("result", result(claimed, artifacts=files))
     settings.MAX_ARTIFACTS, settings.MAX_ARTIFACT_BYTES = 3, 14
-    large = send("result", result(taken, artifacts=files))
+    large = send("result", result(claimed, artifacts=files))
     assert_untouched(before)
     settings.MAX_ARTIFACT_BYTES = 15
 
     assert (code(many), code(large)) == ("too_many", "artifacts_too_large")
-    assert send("result", result(taken, artifacts=files)).status_code == 200
+    assert send("result", result(claimed, artifacts=files)).status_code == 200
 
 
-def test_what_is_no_json_object_is_refused(db: None) -> None:
+def test_a_body_that_is_not_a_json_object_is_refused(db: None) -> None:
     for body, status in ((b"{", 400), (b"[]", 400), (b"null", 400)):
         assert send_raw("claim", body, signed(body)).status_code == status
     headers = signed(b"a=b")
@@ -293,11 +299,11 @@ def test_what_is_no_json_object_is_refused(db: None) -> None:
 
 
 @pytest.mark.usefixtures("each_store")
-def test_a_store_that_fails_leaves_nothing_and_the_message_may_come_again(
-    taken: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+def test_a_failed_save_leaves_nothing_and_the_message_can_be_repeated(
+    claimed: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before, saved = Build.objects.get(), default_storage.save
-    document = result(taken, artifacts=[{"name": name, "content": "x"} for name in "ab"])
+    document = result(claimed, artifacts=[{"name": name, "content": "x"} for name in "ab"])
     body = json.dumps(document).encode()
     headers = signed(body)
 
@@ -315,28 +321,28 @@ def test_a_store_that_fails_leaves_nothing_and_the_message_may_come_again(
 
 
 @pytest.mark.usefixtures("each_store")
-def test_what_a_process_that_died_had_stored_goes_when_the_report_comes_again(taken: dict[str, Any]) -> None:
+def test_files_of_a_crashed_attempt_to_report_are_replaced_by_the_repeat(claimed: dict[str, Any]) -> None:
     for name in ("0", "1"):
-        default_storage.save(f"{taken['jobId']}/1/{name}", ContentFile(b"half a fi"))
+        default_storage.save(f"{claimed['jobId']}/1/{name}", ContentFile(b"half a fi"))
 
-    assert send("result", result(taken)).status_code == 200
+    assert send("result", result(claimed)).status_code == 200
 
     artifact = Artifact.objects.get()
-    assert [f"{taken['jobId']}/1/{name}" for name in stored(taken["jobId"])] == [artifact.storage_key]
+    assert [f"{claimed['jobId']}/1/{name}" for name in stored(claimed["jobId"])] == [artifact.storage_key]
     with default_storage.open(artifact.storage_key) as file:
         assert file.read() == b"run()"
 
 
 @pytest.mark.usefixtures("each_store")
-def test_a_report_whose_lock_was_lost_changes_nothing(taken: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_report_that_lost_its_lock_changes_nothing(claimed: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     before = Build.objects.get()
 
     def lost(self: Any, pk: int, **answer: Any) -> bool:
-        assert len(stored(taken["jobId"])) == 1  # the files were there already
+        assert len(stored(claimed["jobId"])) == 1  # the files were there already
         return False
 
     monkeypatch.setattr(IdempotencyKeys, "keep", lost)
-    answer = send("result", result(taken))
+    answer = send("result", result(claimed))
 
     assert (answer.status_code, code(answer)) == (409, "message_in_progress")
     assert_untouched(before)

@@ -95,7 +95,7 @@ def test_a_build_s_output_stays_inert_and_its_verdict_is_shown(queue_build: Queu
     assert "<img" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
     assert "\x1b" not in page
-    assert "The type checker refuses the code" in page
+    assert "The type checker found type errors" in page
     assert "exit code 2" in page
 
 

@@ -12,7 +12,7 @@ from builds.runtimes.rootfs import UnbuildableError, Workshop
 from builds.sandbox.images import ImageStore
 
 
-def test_recipe_lays_bun_over_debian_and_in_the_place_of_node(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_recipe_adds_bun_to_debian_and_as_node(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "debian" / "etc").mkdir(parents=True)
     monkeypatch.setattr(Workshop, "debian", lambda *_: tmp_path / "debian")
 
@@ -30,7 +30,7 @@ def test_recipe_lays_bun_over_debian_and_in_the_place_of_node(monkeypatch: pytes
         assert root.environment["BUN_VERSION"] == "1"
 
 
-def test_processor_that_bun_is_not_made_for_is_refused(tmp_path: Path) -> None:
+def test_unsupported_processor_is_refused(tmp_path: Path) -> None:
     with (
         Workshop(folder=tmp_path, architecture="s390x") as workshop,
         pytest.raises(UnbuildableError, match="npm has no Bun package for s390x"),

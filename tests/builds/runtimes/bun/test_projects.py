@@ -26,19 +26,19 @@ FROZEN = "bun install --frozen-lockfile"
         ({"bun.lock": LOCK, "index.html": ""}, "static"),
     ],
 )
-def test_the_lockfile_or_the_field_shows_bun(files: dict[str, str | bytes], runtime: str) -> None:
+def test_bun_is_detected_by_lockfile_or_field(files: dict[str, str | bytes], runtime: str) -> None:
     assert plan_of(files).runtime == runtime
 
 
-def test_a_project_in_a_folder_is_found_and_says_why() -> None:
+def test_a_project_in_a_folder_is_found_with_a_reason() -> None:
     plan = plan_of({"app/package.json": built(), "app/bun.lock": LOCK, "README.md": ""})
 
     assert (plan.runtime, plan.root_dir) == ("bun", "app")
     assert "Bun, because there is a bun.lock." in plan.reasons
-    assert "bun, which installs what bun.lock says." in plan.reasons
+    assert "bun, which installs from bun.lock." in plan.reasons
 
 
-def test_the_strategy_may_ask_for_another_runtime() -> None:
+def test_the_strategy_may_choose_another_runtime() -> None:
     assert plan_of({"package.json": built(), "bun.lock": LOCK}, runtime="node").package_manager == "npm"
     assert plan_of({"package.json": built()}, runtime="bun").install_command == "bun install"
 
@@ -52,11 +52,11 @@ def test_the_strategy_may_ask_for_another_runtime() -> None:
         ({"install_command": "npm ci", "runtime": "bun"}, "bun"),
     ],
 )
-def test_a_strategy_that_calls_another_manager_keeps_node(asked: dict[str, Any], runtime: str) -> None:
+def test_a_strategy_with_another_manager_keeps_node(asked: dict[str, Any], runtime: str) -> None:
     assert plan_of({"package.json": built(), "bun.lock": LOCK}, **asked).runtime == runtime
 
 
-def test_a_broken_manifest_is_refused_with_its_place() -> None:
+def test_a_broken_manifest_is_refused_with_line_and_column() -> None:
     error = refused({"package.json": '{"name": ,}', "bun.lock": LOCK})
 
     assert (error.code, error.evidence[0]) == ("invalid_manifest", "package.json:1:10: Expecting value")
@@ -69,7 +69,7 @@ def test_a_broken_manifest_is_refused_with_its_place() -> None:
     ("files", "asked", "reason"),
     [
         ({}, None, "Bun 1, the default."),
-        ({}, "1.2", "Bun 1, as the strategy asks."),
+        ({}, "1.2", "Bun 1, as set in the strategy."),
         ({".bun-version": "1.2.3 # ours\n"}, None, "Bun 1, because .bun-version asks for 1.2.3."),
         (
             {"package.json": built(packageManager="bun@1.1.0")},
@@ -99,7 +99,7 @@ def test_the_version_is_a_release_line(files: dict[str, str], asked: str | None,
         ({"package.json": built(packageManager="bun@0.6.9")}, None, "packageManager in package.json: 0.6.9"),
     ],
 )
-def test_a_bun_that_is_not_there_is_refused(files: dict[str, str], asked: str | None, evidence: str) -> None:
+def test_an_unavailable_bun_version_is_refused(files: dict[str, str], asked: str | None, evidence: str) -> None:
     error = refused({"package.json": built(), "bun.lock": LOCK, **files}, runtime="bun", version=asked)
 
     assert (error.code, error.evidence) == ("unsupported_runtime_version", (evidence,))
@@ -115,7 +115,7 @@ def test_bun_installs_as_locked_and_runs_the_build_script() -> None:
     assert plan.outputs[0] == "dist"
 
 
-def test_dependencies_of_the_request_bring_the_lockfile_up_to_date() -> None:
+def test_dependencies_of_the_request_update_the_lockfile() -> None:
     plan = plan_of({"package.json": built(), "bun.lock": LOCK}, dependencies={"marked": "15"})
 
     assert plan.install_command == "bun install"
@@ -130,7 +130,7 @@ def test_dependencies_of_the_request_bring_the_lockfile_up_to_date() -> None:
         ({"build_command": "bun build a.ts --outdir public"}, FROZEN, "bun build a.ts --outdir public"),
     ],
 )
-def test_what_the_strategy_says_is_what_is_done(asked: dict[str, Any], install: str | None, build: str) -> None:
+def test_commands_of_the_strategy_are_used(asked: dict[str, Any], install: str | None, build: str) -> None:
     plan = plan_of({"package.json": built(), "bun.lock": LOCK}, **asked)
 
     assert (plan.install_command, plan.build_command) == (install, build)
@@ -144,13 +144,13 @@ def test_what_the_strategy_says_is_what_is_done(asked: dict[str, Any], install: 
         ({}, "bun build src/a.ts --outdir=lib", "lib"),
     ],
 )
-def test_outputs_are_those_of_the_tools_that_build(dependencies: dict[str, str], script: str, output: str) -> None:
+def test_output_folders_follow_from_the_build_tool(dependencies: dict[str, str], script: str, output: str) -> None:
     described = manifest(scripts={"build": script}, dependencies=dependencies)
 
     assert plan_of({"package.json": described, "bun.lock": LOCK}).outputs[0] == output
 
 
-def test_what_tools_leave_at_the_top_is_no_output() -> None:
+def test_leftovers_of_tools_at_the_top_are_not_output() -> None:
     plan = plan_of({"package.json": manifest(), "bun.lock": LOCK, ".env": ""}, outputs=(".",))
 
     assert {"node_modules", ".env"} <= set(plan.exclude)

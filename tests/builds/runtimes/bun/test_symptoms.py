@@ -19,7 +19,7 @@ def judged(output: str, *, phase: str, exit_code: int = 1, blocked: tuple[str, .
     ("code", "phase", "output", "message"),
     [(code, *sample) for code, samples in SAMPLES.items() for sample in samples],
 )
-def test_what_bun_prints_becomes_the_verdict(code: str, phase: str, output: str, message: str) -> None:
+def test_bun_s_output_is_recognised(code: str, phase: str, output: str, message: str) -> None:
     result = judged(output, phase=phase)
 
     assert result.code == code
@@ -27,7 +27,7 @@ def test_what_bun_prints_becomes_the_verdict(code: str, phase: str, output: str,
     assert result.evidence
 
 
-def test_every_pattern_is_shown_by_a_sample() -> None:
+def test_every_pattern_has_a_sample() -> None:
     lines = [line for samples in SAMPLES.values() for _, output, _ in samples for line in output.split("\n")]
 
     shown = {
@@ -41,7 +41,7 @@ def test_a_missing_script_says_where_to_add_it() -> None:
     assert "Add `scripts.build` to package.json" in judged('error: Script not found "build"', phase="build").hint
 
 
-def test_a_host_that_the_proxy_refuses_is_named() -> None:
+def test_a_host_refused_by_the_proxy_is_named() -> None:
     output = "error: ProxyConnectFailed (403) downloading tarball x@github:a/b\nerror: x@github:a/b failed to resolve"
 
     result = judged(output, phase="installation", blocked=("code.example",))
@@ -50,7 +50,7 @@ def test_a_host_that_the_proxy_refuses_is_named() -> None:
     assert "code.example" in result.message
 
 
-def test_a_repository_is_no_package_that_the_registry_lacks() -> None:
+def test_a_repository_is_not_reported_as_a_missing_package() -> None:
     output = (
         'error: "git" is not installed (needed for "x")\nerror: ENOENT cloning repository for x\n'
         "error: x@git+https://git.example/a/b.git failed to resolve"
@@ -62,7 +62,7 @@ def test_a_repository_is_no_package_that_the_registry_lacks() -> None:
     assert result.evidence[0] == 'error: "git" is not installed (needed for "x")'
 
 
-def test_bun_s_own_closing_words_are_no_evidence() -> None:
+def test_bun_s_closing_lines_are_not_evidence() -> None:
     output = 'the lights are off\n\nBun v1.4.5 (Linux x64)\nerror: script "build" exited with code 3'
 
     result = judged(output, phase="build", exit_code=3)

@@ -26,7 +26,7 @@ SAMPLES: dict[str, list[tuple[str, str, str]]] = {
             '    at /workspace/app/a/package.json:1:14\n\n1 | {"name": "x", "workspaces": ["a"]}\n'
             '                                 ^\nerror: ParserError reading package.json for workspace package "a" '
             'from "/workspace/app"\n    at /workspace/app/package.json:1:33',
-            "a/package.json cannot be used",
+            "a/package.json is invalid",
         ),
     ],
     "dependency_not_found": [
@@ -53,11 +53,11 @@ SAMPLES: dict[str, list[tuple[str, str, str]]] = {
             "installation",
             "error: ProxyConnectFailed (502) downloading package manifest marked\n"
             "error: marked@15.0.12 failed to resolve",
-            "could not fetch",
+            "could not download",
         ),
-        ("installation", "error: ConnectionRefused downloading tarball marked@15.0.12", "could not fetch"),
-        ("installation", "error: SELF_SIGNED_CERT_IN_CHAIN downloading package manifest marked", "could not fetch"),
-        ("installation", "error: GET https://registry.example/marked - 503", "could not fetch"),
+        ("installation", "error: ConnectionRefused downloading tarball marked@15.0.12", "could not download"),
+        ("installation", "error: SELF_SIGNED_CERT_IN_CHAIN downloading package manifest marked", "could not download"),
+        ("installation", "error: GET https://registry.example/marked - 503", "could not download"),
     ],
     "missing_script": [("build", 'error: Script not found "build:prod"', "`build:prod`")],
     "module_not_found": [

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.once
         ({".node-version": "18.19.0"}, None, "18"),
     ],
 )
-def test_the_node_version_is_the_one_that_is_pinned(files: dict[str, str], asked: str | None, version: str) -> None:
+def test_a_pinned_node_version_is_used(files: dict[str, str], asked: str | None, version: str) -> None:
     plan = plan_of({"package.json": built(engines={"node": ">=18"}), **files}, version=asked)
 
     assert plan.version == version
@@ -74,7 +74,7 @@ def test_engines_that_npm_ignores_are_ignored(engines: object) -> None:
         ({"package.json": built()}, "23", "strategy.version: 23"),
     ],
 )
-def test_a_node_that_is_not_there_is_refused_with_those_that_are(
+def test_an_unavailable_node_version_is_refused_with_the_available_ones(
     files: dict[str, str | bytes], asked: str | None, evidence: str
 ) -> None:
     error = refused(files, version=asked)
@@ -173,7 +173,7 @@ BERRY_LOCK = "__metadata:\n  version: {}\n  cacheKey: 10c0\n"
         ({}, {"packageManager": ["pnpm"]}, NPM_INSTALL, "npm run build"),
     ],
 )
-def test_the_package_manager_is_the_one_that_is_named_or_wrote_the_lockfile(
+def test_the_package_manager_follows_from_field_or_lockfile(
     files: dict[str, str], fields: dict[str, Any], install: str, build: str
 ) -> None:
     plan = plan_of({"package.json": built(**fields), **files}, runtime="node")
@@ -220,7 +220,7 @@ def generated_manifest(plan: Plan) -> dict[str, Any]:
         ({"server.js": "require('express')"}, {"express": "5"}, None, None),
     ],
 )
-def test_dependencies_without_a_manifest_make_one(
+def test_dependencies_without_a_manifest_create_one(
     files: dict[str, str | bytes], dependencies: dict[str, str], script: str | None, kind: str | None
 ) -> None:
     plan = plan_of(files, dependencies=dependencies)
@@ -235,11 +235,11 @@ def test_dependencies_without_a_manifest_make_one(
         assert "node_modules" in plan.exclude
 
 
-def test_webpack_brings_its_command_line() -> None:
+def test_webpack_adds_its_command_line_package() -> None:
     assert "webpack-cli" in generated_manifest(plan_of({"a.js": ""}, dependencies={"webpack": "5"}))["dependencies"]
 
 
-def test_dependencies_are_merged_into_a_manifest_that_is_there() -> None:
+def test_dependencies_are_merged_into_an_existing_manifest() -> None:
     given = built(devDependencies={"typescript": "5.0.0"})
 
     plan = plan_of(
@@ -254,13 +254,13 @@ def test_dependencies_are_merged_into_a_manifest_that_is_there() -> None:
     assert plan.install_command == NPM_INSTALL  # the lockfile cannot know of them
 
 
-def test_dependencies_that_stand_there_already_change_nothing() -> None:
+def test_listed_dependencies_change_nothing() -> None:
     plan = plan_of({"package.json": built(), "package-lock.json": "{}"}, dependencies={"vite": "^6"})
 
     assert (plan.generated, plan.install_command) == ({}, NPM_CI)
 
 
-def test_a_generated_manifest_lies_in_the_project_s_folder() -> None:
+def test_a_generated_manifest_is_in_the_project_s_folder() -> None:
     plan = plan_of({"app/package.json": built()}, dependencies={"react": "18"})
 
     assert (plan.root_dir, list(plan.generated)) == ("app", ["package.json"])
@@ -270,17 +270,17 @@ def test_a_generated_manifest_lies_in_the_project_s_folder() -> None:
 
 
 @pytest.mark.parametrize("folder", ["dist", "build", "out", "public"])
-def test_finished_files_that_came_along_are_the_output(folder: str) -> None:
+def test_ready_made_output_is_used(folder: str) -> None:
     plan = plan_of({"package.json": manifest(), f"{folder}/index.html": ""})
 
     assert (plan.build_command, plan.outputs, plan.outputs_chosen) == (None, (folder,), False)
 
 
-def test_nothing_to_build_and_nothing_built_is_left_to_the_package_manager_to_tell() -> None:
+def test_a_missing_build_script_is_reported_by_the_package_manager() -> None:
     plan = plan_of({"package.json": manifest(scripts={"start": "node ."}), "index.js": ""})
 
     assert plan.build_command == "npm run build"
-    assert "Nothing says how to build: package.json has no build script." in plan.reasons
+    assert "package.json has no build script, so the build will fail." in plan.reasons
 
 
 @pytest.mark.parametrize(
@@ -295,7 +295,7 @@ def test_nothing_to_build_and_nothing_built_is_left_to_the_package_manager_to_te
         ({"build_command": "echo pnpmx; ./yarn x"}, (None, "echo pnpmx; ./yarn x", None, False)),
     ],
 )
-def test_what_the_strategy_says_is_what_is_done(asked: dict[str, Any], expected: tuple[Any, ...]) -> None:
+def test_commands_of_the_strategy_are_used(asked: dict[str, Any], expected: tuple[Any, ...]) -> None:
     plan = plan_of({"package.json": manifest()}, **asked)
 
     outputs = plan.outputs if plan.outputs_chosen else None
@@ -344,7 +344,7 @@ def test_node_without_a_manifest_runs_the_command_of_the_strategy() -> None:
         ({"x": "1"}, "make", {}, "dist"),
     ],
 )
-def test_outputs_are_looked_for_where_the_tool_writes(
+def test_output_candidates_follow_from_the_tool(
     dependencies: dict[str, str], script: str, files: dict[str, str], first: str
 ) -> None:
     plan = plan_of({"package.json": manifest(scripts={"build": script}, devDependencies=dependencies), **files})
@@ -355,5 +355,5 @@ def test_outputs_are_looked_for_where_the_tool_writes(
     assert not plan.outputs_chosen
 
 
-def test_public_comes_last_when_no_tool_writes_there() -> None:
+def test_public_comes_last_if_no_tool_writes_there() -> None:
     assert plan_of({"package.json": built()}).outputs[-1] == "public"

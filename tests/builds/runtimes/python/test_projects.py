@@ -42,7 +42,7 @@ def test_a_package_is_built_without_the_network(files: dict[str, str | bytes]) -
         ),
     ],
 )
-def test_sources_with_requirements_are_laid_beside_their_dependencies(
+def test_sources_with_requirements_are_bundled_with_their_dependencies(
     files: dict[str, str | bytes], generated: str | None
 ) -> None:
     plan = plan_of(files)
@@ -54,7 +54,7 @@ def test_sources_with_requirements_are_laid_beside_their_dependencies(
     assert plan.generated.get("requirements.txt") == generated
 
 
-def test_sources_alone_are_checked_and_laid_out() -> None:
+def test_sources_without_requirements_are_checked_and_copied() -> None:
     plan = plan_of({"app.py": ""})
 
     assert (plan.install_command, plan.build_command) == (None, ASSEMBLE)
@@ -79,7 +79,7 @@ def test_the_request_s_dependencies_become_requirements(version: str, line: str)
 
 
 @pytest.mark.parametrize("version", ["^", "^x", "git+https://x", "1; os", "--index-url"])
-def test_a_dependency_that_is_no_requirement_is_refused(version: str) -> None:
+def test_an_invalid_requirement_is_refused(version: str) -> None:
     error = refused({"app.py": ""}, dependencies={"x": version})
 
     assert error.code == "invalid_manifest"
@@ -96,7 +96,7 @@ def test_a_dependency_that_is_no_requirement_is_refused(version: str) -> None:
         {"pyproject.toml": "[project]\nrequires-python = 3"},
     ],
 )
-def test_a_python_that_is_there_is_taken(files: dict[str, str | bytes]) -> None:
+def test_an_available_python_version_is_used(files: dict[str, str | bytes]) -> None:
     assert plan_of({"app.py": "", **files}).version == "3.11"
 
 
@@ -113,7 +113,9 @@ def test_a_python_that_is_there_is_taken(files: dict[str, str | bytes]) -> None:
         ({}, "3.10", "strategy.version: 3.10"),
     ],
 )
-def test_a_python_that_is_not_there_is_refused(files: dict[str, str | bytes], asked: str | None, evidence: str) -> None:
+def test_an_unavailable_python_version_is_refused(
+    files: dict[str, str | bytes], asked: str | None, evidence: str
+) -> None:
     error = refused({"app.py": "", **files}, version=asked)
 
     assert (error.code, error.evidence) == ("unsupported_runtime_version", (evidence,))

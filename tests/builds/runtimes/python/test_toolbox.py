@@ -62,7 +62,7 @@ def files_of(folder: Path) -> dict[str, str]:
 # --- assemble.py -------------------------------------------------------------------------------------------------
 
 
-def test_the_project_lies_beside_its_dependencies_and_wins(tmp_path: Path) -> None:
+def test_project_files_win_over_those_of_dependencies(tmp_path: Path) -> None:
     project, deps = tmp_path / "app", tmp_path / "deps"
     write(project, {"main.py": "import six", "six.py": "mine", "data/a.txt": "a", "thing": "a file", ".env": "A=1"})
     write(project, {"pkg/mod.py": "x = 1"})
@@ -84,7 +84,7 @@ def test_the_project_lies_beside_its_dependencies_and_wins(tmp_path: Path) -> No
     assert "6 files of the project and 5 of its dependencies" in done.stdout
 
 
-def test_what_assembles_runs(tmp_path: Path) -> None:
+def test_an_assembled_project_runs(tmp_path: Path) -> None:
     project, deps = tmp_path / "app", tmp_path / "deps"
     write(project, {"main.py": "from texts.title import TITLE\nimport shout\nprint(shout.loud(TITLE))\n"})
     write(project, {"texts/__init__.py": "", "texts/title.py": "TITLE = 'it runs'\n"})
@@ -110,7 +110,7 @@ def test_caches_environments_and_old_output_are_left_out(tmp_path: Path) -> None
     assert list(files_of(tmp_path / "dist")) == ["a.py"]
 
 
-def test_a_nested_folder_named_dist_is_the_project_s_own(tmp_path: Path) -> None:
+def test_a_nested_folder_named_dist_is_kept(tmp_path: Path) -> None:
     write(tmp_path, {"a.py": "", "pkg/dist/b.py": ""})
 
     assemble(tmp_path)
@@ -145,7 +145,7 @@ def test_every_file_that_does_not_compile_is_reported_with_its_line(tmp_path: Pa
     assert not (tmp_path / "dist").exists()
 
 
-def test_a_source_in_another_encoding_compiles_when_it_says_so(tmp_path: Path) -> None:
+def test_a_source_with_a_declared_encoding_compiles(tmp_path: Path) -> None:
     write(tmp_path, {"latin.py": b"# -*- coding: latin-1 -*-\nx = 'caf\xe9'\n", "bom.py": b"\xef\xbb\xbfx = 1\n"})
     write(tmp_path, {"loud.py": "x = '\\d'\nassert (x, 'always true')\n"})
 
@@ -175,8 +175,8 @@ def test_the_build_needs_no_network_after_its_requirements_are_installed(tools: 
     built = run(sys.executable, "-m", "build", "--no-isolation", cwd=tmp_path, **tools, PIP_NO_INDEX="1")
 
     assert installed.returncode == 0, installed.stderr
-    assert "Installing what the build needs: flit_core>=3.9\n" in installed.stdout
-    assert "Installing what the build needs: six==1.17.0\n" in installed.stdout
+    assert "Installing the build requirements: flit_core>=3.9\n" in installed.stdout
+    assert "Installing the build requirements: six==1.17.0\n" in installed.stdout
     assert built.returncode == 0, built.stderr
     assert {path.name for path in (tmp_path / "dist").iterdir()} == {"tiny-1.0-py2.py3-none-any.whl", "tiny-1.0.tar.gz"}
     assert "tiny.py" in zipfile.ZipFile(tmp_path / "dist" / "tiny-1.0-py2.py3-none-any.whl").namelist()
@@ -201,7 +201,7 @@ def test_the_build_needs_no_network_after_its_requirements_are_installed(tools: 
         ),
     ],
 )
-def test_a_package_that_cannot_be_prepared_fails_with_the_reason(
+def test_a_broken_package_fails_with_a_reason(
     tools: dict[str, str], tmp_path: Path, files: dict[str, str], said: str
 ) -> None:
     write(tmp_path, files)
@@ -213,7 +213,7 @@ def test_a_package_that_cannot_be_prepared_fails_with_the_reason(
 
 
 @pytest.mark.network
-def test_a_requirement_that_pip_cannot_install_ends_with_pip_s_words(tools: dict[str, str], tmp_path: Path) -> None:
+def test_a_failing_requirement_shows_pip_s_output(tools: dict[str, str], tmp_path: Path) -> None:
     write(tmp_path, {"pyproject.toml": "[build-system]\nrequires = ['six==99']\n"})
 
     done = run(sys.executable, REQUIRES, cwd=tmp_path, **tools, PIP_NO_INDEX="1")

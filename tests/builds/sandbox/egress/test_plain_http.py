@@ -38,7 +38,7 @@ def test_interim_answers_are_left_out(client: Client) -> None:
     assert mirror.heads[0].startswith("HEAD / HTTP/1.0\r\n")
 
 
-def test_second_request_on_a_connection_is_not_carried(client: Client) -> None:
+def test_second_request_on_a_connection_is_not_forwarded(client: Client) -> None:
     mirror = Mirror("HTTP/1.1 200 OK\r\n\r\nfirst")
     with listening(mirror) as (host, port), proxy(client, (host, port)):
         answer = client.send(f"GET http://{host}:{port}/ HTTP/1.1\r\n\r\n" * 2)
@@ -47,7 +47,7 @@ def test_second_request_on_a_connection_is_not_carried(client: Client) -> None:
     assert len(mirror.heads) == 1
 
 
-def test_plain_http_off_the_list_is_refused_and_recorded_whatever_its_method(client: Client) -> None:
+def test_plain_http_to_an_unlisted_host_is_refused_and_recorded_for_any_method(client: Client) -> None:
     with proxy(client) as running:
         answers = [client.send(f"{method} http://evil.example/ HTTP/1.1\r\n\r\n") for method in ("GET", "POST")]
 
@@ -56,7 +56,7 @@ def test_plain_http_off_the_list_is_refused_and_recorded_whatever_its_method(cli
 
 
 @pytest.mark.parametrize("head", ["POST {} HTTP/1.1\r\n\r\n", "GET {} HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc"])
-def test_plain_http_carries_no_body(client: Client, head: str) -> None:
+def test_plain_http_with_a_body_is_refused(client: Client, head: str) -> None:
     with listening(echo) as (host, port), proxy(client, (host, port)):
         assert client.send(head.format(f"http://{host}:{port}/")).startswith("HTTP/1.1 405 ")
 
@@ -124,7 +124,7 @@ def test_refusal_by_the_upstream_proxy_is_a_502(client: Client, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("url", ["socks5://user:secret@proxy.example:1080", "http://user:secret@proxy.example:port"])
-def test_unusable_upstream_proxy_is_said_at_once_without_its_password(
+def test_invalid_upstream_proxy_is_reported_at_once_without_its_password(
     folder: Path, monkeypatch: pytest.MonkeyPatch, url: str
 ) -> None:
     monkeypatch.setenv("HTTPS_PROXY", url)

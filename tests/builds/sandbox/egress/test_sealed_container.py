@@ -138,7 +138,7 @@ only_fall_back = pytest.mark.parametrize("sandbox", ["fall-back"], indirect=True
 
 
 @languages
-def test_command_runs_as_given_and_its_code_is_the_container_s(sandbox: Sandbox, language: str) -> None:
+def test_command_runs_unchanged_and_its_exit_code_is_the_container_s(sandbox: Sandbox, language: str) -> None:
     script = 'echo "$1"; echo err >&2; exit 7'
 
     code, output = sandbox.run(language, ["/bin/sh", "-c", script, "sh", "$HOME `id` ; 'x"])
@@ -167,7 +167,7 @@ def test_how_the_command_ended_is_reported(
 
 @only_compiled
 @pytest.mark.parametrize("language", ["node", "python", "static"])
-def test_image_needs_no_language_of_its_own(sandbox: Sandbox, language: str) -> None:
+def test_image_needs_no_language_runtime(sandbox: Sandbox, language: str) -> None:
     script = "grep -ci ':0C38 ' /proc/net/tcp; cat /proc/1/comm"  # 3128, and what listens there
 
     code, output = sandbox.run(language, ["/bin/sh", "-c", script])
@@ -184,7 +184,7 @@ def test_fall_back_refuses_an_image_that_it_cannot_forward_in(sandbox: Sandbox) 
     assert "ran" not in output
 
 
-def test_deadline_ends_all_that_runs_whatever_it_does(sandbox: Sandbox) -> None:
+def test_deadline_ends_every_process(sandbox: Sandbox) -> None:
     # One has left the session, one ignores signals, and one asks the first process to end or stop.
     script = "trap '' TERM HUP INT; setsid sleep 60 & (kill -9 1; kill -STOP 1) 2>/dev/null; sleep 60"
     began = time.monotonic()
@@ -196,7 +196,7 @@ def test_deadline_ends_all_that_runs_whatever_it_does(sandbox: Sandbox) -> None:
     assert output == ("chef-init: deadline exceeded\n" if sandbox.first.reaps else "")
 
 
-def test_orphans_do_not_use_up_the_limit_on_processes(sandbox: Sandbox) -> None:
+def test_orphans_do_not_use_up_the_process_limit(sandbox: Sandbox) -> None:
     script = "i=0; while [ $i -lt 600 ]; do (true &) || exit 1; i=$((i + 1)); done; echo through"
 
     code, output = sandbox.run("static", ["/bin/sh", "-c", script], start=INIT)
@@ -205,7 +205,7 @@ def test_orphans_do_not_use_up_the_limit_on_processes(sandbox: Sandbox) -> None:
 
 
 @only_compiled
-def test_build_cannot_look_into_the_first_process(sandbox: Sandbox) -> None:
+def test_build_cannot_inspect_the_first_process(sandbox: Sandbox) -> None:
     script = "for each in environ maps mem exe fd/3; do cat /proc/1/$each && echo $each; done 2>/dev/null; echo done"
 
     _, output = sandbox.run("static", ["/bin/sh", "-c", script])
@@ -214,7 +214,7 @@ def test_build_cannot_look_into_the_first_process(sandbox: Sandbox) -> None:
 
 
 @languages
-def test_sigterm_is_passed_on(sandbox: Sandbox, language: str) -> None:
+def test_sigterm_is_forwarded(sandbox: Sandbox, language: str) -> None:
     script = 'trap "exit 9" TERM; echo ready; while :; do sleep 0.05; done'
     with sandbox.start(language, ["/bin/sh", "-c", script]) as container:
         deadline = time.monotonic() + 10
@@ -226,7 +226,7 @@ def test_sigterm_is_passed_on(sandbox: Sandbox, language: str) -> None:
 
 
 @languages
-def test_port_that_is_taken_is_reported(sandbox: Sandbox, language: str) -> None:
+def test_port_in_use_is_reported(sandbox: Sandbox, language: str) -> None:
     code, output = sandbox.run(language, [*INIT, *FORWARD, "--", "/bin/true"])
 
     assert code == 70
@@ -237,7 +237,7 @@ def test_port_that_is_taken_is_reported(sandbox: Sandbox, language: str) -> None
 
 
 @languages
-def test_forwarder_carries_many_connections_whole(sandbox: Sandbox, client: Client, language: str) -> None:
+def test_forwarder_handles_many_connections_without_loss(sandbox: Sandbox, client: Client, language: str) -> None:
     def answer(peer: socket.socket) -> None:
         peer.sendall(digest_of(peer).encode())
         for block in blocks(2):
@@ -264,7 +264,7 @@ def test_container_reaches_nothing_directly(sandbox: Sandbox, client: Client, la
     assert sorted(output.split()) == ["ECONNREFUSED", *["ENETUNREACH"] * (len(hosts) - 1)]
 
 
-def test_npm_installs_through_the_proxy_from_its_registry_alone(folder: Path, sandbox: Sandbox) -> None:
+def test_npm_installs_through_the_proxy_only_from_its_registry(folder: Path, sandbox: Sandbox) -> None:
     registry = npm_registry(sandbox)
     with EgressProxy(folder=folder, allowed=frozenset({pair_of(registry)})) as running:
         install = f"npm install --registry={registry} --no-audit is-number && ls node_modules"
@@ -275,7 +275,7 @@ def test_npm_installs_through_the_proxy_from_its_registry_alone(folder: Path, sa
     assert [(entry.host, entry.port) for entry in running.report()] == [pair_of(registry)]
 
 
-def test_npm_install_from_a_host_off_the_list_fails_and_is_recorded(folder: Path, sandbox: Sandbox) -> None:
+def test_npm_install_from_an_unlisted_host_fails_and_is_recorded(folder: Path, sandbox: Sandbox) -> None:
     with EgressProxy(folder=folder, allowed=frozenset()) as running:
         install = [
             "/usr/bin/env",
@@ -292,7 +292,7 @@ def test_npm_install_from_a_host_off_the_list_fails_and_is_recorded(folder: Path
     assert [(entry.host, entry.allowed) for entry in running.report()] == [("evil.example", False)]
 
 
-def test_pip_installs_through_the_proxy_from_its_index_alone(folder: Path, sandbox: Sandbox) -> None:
+def test_pip_installs_through_the_proxy_only_from_its_index(folder: Path, sandbox: Sandbox) -> None:
     index, files = pip_index()
     allowed = frozenset({pair_of(index), (files, 443)})
     with EgressProxy(folder=folder, allowed=allowed) as running:

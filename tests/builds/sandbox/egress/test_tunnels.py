@@ -56,7 +56,7 @@ def test_tunnel_to_listed_pair_carries_bytes_both_ways(client: Client, listed: s
     ("host", "port_shift"),
     [("127.0.0.1", 0), ("localhost", 1), ("xlocalhost", 0), ("localhost.evil", 0), ("2130706433", 0), ("[::1]", 0)],
 )
-def test_pair_off_the_list_is_refused_and_told_apart(client: Client, host: str, port_shift: int) -> None:
+def test_unlisted_pair_is_refused_and_counted_separately(client: Client, host: str, port_shift: int) -> None:
     reached: list[socket.socket] = []
     with listening(reached.append) as (_, port), proxy(client, ("localhost", port)) as running:
         head, _, body = client.ask(host, port + port_shift).partition("\r\n\r\n")
@@ -88,7 +88,7 @@ def test_report_is_sorted_and_counts_each_pair(client: Client) -> None:
         ]
 
 
-def test_report_stays_bounded_whatever_a_build_asks_for(client: Client) -> None:
+def test_report_stays_bounded_for_any_requests(client: Client) -> None:
     with proxy(client) as running:
         for number in range(egress.REPORT_ENTRIES + 50):
             client.ask(f"n{number}.example", 443)
@@ -135,7 +135,7 @@ def test_malformed_head_is_answered_400_and_not_recorded(client: Client, head: s
         assert running.report() == []
 
 
-def test_head_that_drips_is_cut_off(client: Client) -> None:
+def test_slow_head_is_cut_off(client: Client) -> None:
     def drip() -> None:
         with contextlib.suppress(OSError):
             while True:
@@ -180,7 +180,7 @@ def test_name_that_does_not_resolve_is_a_502(client: Client, host: str) -> None:
     assert f"chef: {host}:443 cannot be reached: " in answer
 
 
-def test_server_that_swallows_packets_is_a_502_in_time(client: Client) -> None:
+def test_server_that_drops_packets_is_a_502_in_time(client: Client) -> None:
     with (
         socket.create_server(("127.0.0.1", 0), backlog=0) as deaf,
         socket.create_connection(deaf.getsockname()),  # fills its backlog: no further SYN is answered
@@ -189,7 +189,7 @@ def test_server_that_swallows_packets_is_a_502_in_time(client: Client) -> None:
         started = time.monotonic()
         answer = client.ask(*deaf.getsockname())
 
-    assert answer.endswith(" gave no answer within 0.5 s\n")
+    assert answer.endswith(" did not respond within 0.5 s\n")
     assert time.monotonic() - started < 2
 
 
@@ -205,7 +205,7 @@ def test_every_address_of_a_name_is_tried(client: Client, monkeypatch: pytest.Mo
 # Bytes on the way ---------------------------------------------------------------------------------------------------
 
 
-def test_large_download_arrives_whole_in_flat_memory(client: Client) -> None:
+def test_large_download_arrives_complete_in_constant_memory(client: Client) -> None:
     def send(peer: socket.socket) -> None:
         for block in blocks(100):
             peer.sendall(block)
@@ -242,7 +242,7 @@ def test_slow_reader_slows_the_sender_down(client: Client) -> None:
         assert sent[0] == settled < 32 << 20  # what the kernel's own buffers hold
 
 
-def test_fifty_tunnels_at_once_keep_their_bytes_apart(client: Client) -> None:
+def test_fifty_concurrent_tunnels_do_not_mix_bytes(client: Client) -> None:
     def exchange(number: int) -> bool:
         payload = number.to_bytes(1, "big") * 300_000
         with client.tunnel(address) as peer:
@@ -292,7 +292,7 @@ def test_connections_past_the_limit_wait_for_their_turn(client: Client) -> None:
             assert read_head(third).startswith("HTTP/1.1 200 ")
 
 
-def test_silent_tunnel_is_closed_and_a_busy_one_is_not(client: Client) -> None:
+def test_idle_tunnel_is_closed_and_a_busy_one_is_not(client: Client) -> None:
     with (
         listening(echo) as address,
         proxy(client, address, idle_timeout=0.5),
@@ -369,6 +369,6 @@ def test_proxy_made_in_a_forked_process_works(client: Client) -> None:
         client.tunnel(address).close()
 
 
-def test_folder_too_long_for_a_unix_socket_is_said_at_once(tmp_path: Path) -> None:
+def test_path_too_long_for_a_unix_socket_is_reported_at_once(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="107"):
         EgressProxy(folder=tmp_path / ("x" * 100), allowed=frozenset())
