@@ -1,4 +1,4 @@
-"""Actions on builds. API, pages, admin and tasks all call these."""
+"""Actions on builds. API, pages and admin call these, and so does `builds.generations`, after a generation."""
 
 from collections.abc import Mapping
 from functools import partial

@@ -23,7 +23,7 @@ from builds.models import Artifact, Build, PhaseName
 from builds.queue.claims import BuildLease
 from builds.runtimes.detection import Plan
 from builds.sandbox.contract import Output, OutputMissingError, OutputUnsafeError, Workspace
-from builds.sandbox.tar import StreamFile
+from builds.sandbox.workspace_tar import StreamFile
 from builds.verdicts.evidence import Verdict, verdict
 from chef.jobs.models import Status
 from chef.storage.deletion import discard_keys

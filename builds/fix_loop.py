@@ -1,7 +1,7 @@
 """The fix loop: repairs a generation's failed build until it completes, or another repair has no prospects.
 
 Each repair is a generation, and is built for real. The next step follows from the records alone, so any process may
-take it at any time: the reaper does, every second. The decision itself is in projects.engine.repairs.fix_loop.
+take it at any time: the reaper does, every second. The decision itself is in projects.engine.repairs.decisions.
 """
 
 import logging
@@ -12,11 +12,11 @@ from django.db.models import Exists, OuterRef
 
 from builds.models import Build, LogChunk
 from chef.jobs.models import Status
-from chef.web.ansi import plain
+from chef.text.ansi import plain
 from projects.actions import restore
 from projects.engine.errors import Whose
+from projects.engine.repairs.decisions import Built, Ending, decide
 from projects.engine.repairs.fingerprints import Failure
-from projects.engine.repairs.fix_loop import Built, Ending, decide
 from projects.engine.repairs.repair import MAX_LOG_CHARS
 from projects.generations.actions import FailedBuild, GenerationUnderWayError, has_model, request_repair, tokens_left
 from projects.models import Generation

@@ -147,7 +147,7 @@ class Run:
             self.log.system_line(f"Artifacts: {len(taken.artifacts):,} files, {taken.total_bytes:,} bytes.")
 
     def clean_up(self) -> None:
-        """Remove containers, volumes and networks in any case. If this fails, the sweeper does it."""
+        """Remove containers and volume in any case. If this fails, the sweeper does it."""
         try:
             with self.phase(PhaseName.CLEANUP):
                 self.remove_workspace()

@@ -17,7 +17,7 @@ import limits
 from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
 
-from chef.web.units import parse_bytes
+from chef.text.units import parse_bytes
 
 # DRF's and Django's generics are subscripted in annotations that run at import time.
 django_stubs_ext.monkeypatch()
@@ -371,7 +371,7 @@ MAX_ARTIFACT_BYTES = env_bytes("CHEF_MAX_ARTIFACT_BYTES", "1g")
 # A form that uploads a folder may send more files than a project may have, because some are left out later.
 DATA_UPLOAD_MAX_NUMBER_FILES = 20 * MAX_FILES
 FILE_UPLOAD_HANDLERS = [
-    "projects.api.parsers.FewFiles",
+    "projects.api.parsers.FileCountLimit",
     "django.core.files.uploadhandler.MemoryFileUploadHandler",
     "django.core.files.uploadhandler.TemporaryFileUploadHandler",
 ]

@@ -7,8 +7,8 @@ from django.views.generic import RedirectView
 from rest_framework.routers import SimpleRouter
 
 from builds.api.builds import BuildViewSet
+from builds.api.external import ArchiveView, ClaimView, HeartbeatView, ResultView
 from builds.api.generations import GenerateViewSet, GenerationViewSet
-from builds.api.hooks import ArchiveView, ClaimView, HeartbeatView, ResultView
 from builds.api.projects import ProjectRevisionViewSet, ProjectViewSet
 from builds.api.publishing import ReleaseViewSet
 from builds.api.schema.views import DocsView, SchemaView

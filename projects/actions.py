@@ -1,4 +1,4 @@
-"""Actions on projects. API, pages and generations call these; each writes in one transaction."""
+"""Actions on projects, each in one transaction: for `builds.actions`, `builds.fix_loop` and `projects.generations`."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any

@@ -97,9 +97,9 @@ def no_static_file_scan(settings: Settings) -> None:
 
 
 @pytest.fixture(autouse=True)
-def generous_anonymous_rate(settings: Settings) -> None:
-    """All tests share one address: raise the rate limit for requests without a valid token."""
-    settings.RATE_ANONYMOUS = "100000/minute"
+def generous_rates(settings: Settings) -> None:
+    """Raise the rate limits: all tests share one address, and on SQLite their owners share an id."""
+    settings.RATE_READ = settings.RATE_WRITE = settings.RATE_ANONYMOUS = "100000/minute"
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from builds.models import Artifact, Build, BuildEvent, Delivery, LogChunk, Relea
 from builds.operations.usage import usage_of
 from builds.queue.forecast import queue_document
 from chef.jobs.models import Status
-from chef.web.ansi import plain
+from chef.text.ansi import plain
 
 LOG_LINES = 200
 MOST_EVENTS, MOST_ARTIFACTS, MOST_DELIVERIES, MOST_RELATED = 200, 20, 50, 20

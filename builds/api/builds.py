@@ -15,8 +15,8 @@ from builds import actions
 from builds.api.documents.builds import BuildDocument, build_document, build_documents
 from builds.api.documents.releases import PreviewDocument
 from builds.api.requests import BuildsQuery, LogQuery, NewPreview, Nothing
-from builds.api.streams import LOG_RENDERERS, LOG_RESPONSES, answer_logs, watch, watches
-from builds.live.readers import event_stream
+from builds.api.streams import LOG_RENDERERS, LOG_RESPONSES, answer_logs, event_stream_action, stream_events
+from builds.live.streams import event_stream
 from builds.models import Build
 from builds.sites import publishing
 from projects.api.views import ApiViewSet
@@ -52,7 +52,7 @@ class BuildViewSet(ApiViewSet):
     @extend_schema(operation_id="getBuild", responses=BuildDocument)
     def retrieve(self, request: Request, pk: Any) -> Response:
         """One build."""
-        return Response(build_document(request, self.one(builds_of(request), pk=pk)))
+        return Response(build_document(request, self.get_or_404(builds_of(request), pk=pk)))
 
     @extend_schema(
         operation_id="cancelBuild",
@@ -65,7 +65,7 @@ class BuildViewSet(ApiViewSet):
     @action(detail=True, methods=["post"])
     def cancel(self, request: Request, pk: Any) -> Response:
         """Cancel a build, queued or running. Cancelling again is harmless."""
-        build = self.one(builds_of(request), pk=pk)
+        build = self.get_or_404(builds_of(request), pk=pk)
         is_cancelled_now = actions.cancel_build(build, by=self.user)
         return answer_build(request, build, status=202 if is_cancelled_now else 200)
 
@@ -73,20 +73,20 @@ class BuildViewSet(ApiViewSet):
     @action(detail=True, methods=["post"])
     def retry(self, request: Request, pk: Any) -> Response:
         """Build the same revision again, as a new build that names this one in `retryOf`."""
-        build = self.one(builds_of(request), pk=pk)
+        build = self.get_or_404(builds_of(request), pk=pk)
         return answer_build(request, actions.retry_build(build, by=self.user), status=201)
 
     @extend_schema(operation_id="getBuildLogs", parameters=[LogQuery], responses=LOG_RESPONSES)
     @action(detail=True, renderer_classes=LOG_RENDERERS)
     def logs(self, request: Request, pk: Any) -> HttpResponseBase:
         """The log in the form that `Accept` asks for: JSON entries, plain text, or live events."""
-        return answer_logs(request, self.one(builds_of(request), pk=pk), LogQuery.of(request))
+        return answer_logs(request, self.get_or_404(builds_of(request), pk=pk), LogQuery.of(request))
 
     @extend_schema(operation_id="previewBuild", request=NewPreview, responses={201: PreviewDocument})
     @action(detail=True, methods=["post"])
     def preview(self, request: Request, pk: Any) -> Response:
         """Serve a completed build's output under an unguessable name for a limited time."""
-        build = self.one(builds_of(request), pk=pk)
+        build = self.get_or_404(builds_of(request), pk=pk)
         body = NewPreview(data=request.data)
         body.is_valid(raise_exception=True)
         hours = body.validated_data.get("hours")
@@ -95,7 +95,7 @@ class BuildViewSet(ApiViewSet):
         )
         return Response(PreviewDocument(preview, context={"request": request}).data, status=201)
 
-    @watches("watchBuild", "status", "phase", description="Live: an event for each change.")
+    @event_stream_action("watchBuild", "status", "phase", description="Live: an event for each change.")
     def events(self, request: Request, pk: Any) -> HttpResponseBase:
         """Status, phase and progress, live (server-sent events)."""
-        return watch(request, event_stream, self.one(builds_of(request), pk=pk).pk)
+        return stream_events(request, event_stream, self.get_or_404(builds_of(request), pk=pk).pk)

@@ -22,9 +22,9 @@ from builds.api.documents.generations import (
 )
 from builds.api.requests import Config, GenerationsQuery, NewGeneration, Nothing, Retry
 from builds.api.schema.openapi import Error
-from builds.api.streams import watch, watches
+from builds.api.streams import event_stream_action, stream_events
 from builds.live.feeds import queued_in_database
-from builds.live.readers import generation_ended, generation_stream
+from builds.live.streams import generation_ended, generation_stream
 from chef.jobs.models import Status
 from chef.web.errors import error_response
 from chef.web.idempotency import amend, key_of
@@ -69,26 +69,26 @@ TODO_EXAMPLE = OpenApiExample(
 
 
 def answer_generation(request: Request, generation: Generation) -> Response:
-    """201 with the build if there is one within the time that the request waits; else 202."""
+    """201 with the build if it exists before the request's wait ends; else 202."""
     document = _answer_of(request, generation.pk).data
-    seconds = _patience(request)
+    seconds = _wait_seconds(request)
     response = Response(document, status=202, headers={"Location": document["links"]["self"]})
     if seconds:
-        waiting = _Waiting(request, generation.pk, key_of(request), seconds)
+        waiting = _DeferredAnswer(request, generation.pk, key_of(request), seconds)
         defer_response(request._request, waiting.answer)
-    elif _will_not_wait(request):
+    elif _prefers_async(request):
         response.headers["Preference-Applied"] = "respond-async"
     return response
 
 
-def _will_not_wait(request: Request) -> bool:
+def _prefers_async(request: Request) -> bool:
     prefer = request.headers.get("Prefer", "")
     return re.search(r"(?:^|[,;\s])respond-async(?:$|[,;\s])", prefer, re.IGNORECASE) is not None
 
 
-def _patience(request: Request) -> float:
+def _wait_seconds(request: Request) -> float:
     """How long the request waits, in seconds: see RFC 7240."""
-    if _will_not_wait(request):
+    if _prefers_async(request):
         return 0
     prefer = request.headers.get("Prefer", "")
     wait = re.search(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\b", prefer, re.IGNORECASE)
@@ -96,12 +96,12 @@ def _patience(request: Request) -> float:
 
 
 def _answer_of(request: Request, pk: UUID) -> GenerationAnswer:
-    # Only what the answer needs: many requests may end their wait at the same moment.
+    # Only the columns that the answer needs: many waits may end at the same moment.
     generation = Generation.objects.select_related("revision").prefetch_related("builds").defer("state").get(pk=pk)
     return GenerationAnswer(generation, context={"request": request})
 
 
-class _Waiting:
+class _DeferredAnswer:
     """A request whose answer waits for its generation to end, after its view has returned."""
 
     def __init__(self, request: Request, generation_id: UUID, key: str | None, seconds: float) -> None:
@@ -148,7 +148,7 @@ def options_of(config: dict[str, Any]) -> GenerationOptions:
     )
 
 
-def checked(serializer: type[Any], request: Request) -> dict[str, Any]:
+def validated_request(serializer: type[Any], request: Request) -> dict[str, Any]:
     """The validated body, with defaults for what `config` leaves out."""
     body = serializer(data=request.data)
     body.is_valid(raise_exception=True)
@@ -171,8 +171,8 @@ class GenerateViewSet(ApiViewSet):
         examples=[TODO_EXAMPLE],
     )
     def create(self, request: Request) -> Response:
-        """Generate a project from a prompt, and build it. Waits for the files unless told otherwise."""
-        data = checked(NewGeneration, request)
+        """Generate a project from a prompt, and build it. Waits for the files unless `Prefer` says otherwise."""
+        data = validated_request(NewGeneration, request)
         generation = generations.request_generation(
             by=self.user,
             prompt=data["prompt"],
@@ -184,7 +184,7 @@ class GenerateViewSet(ApiViewSet):
 
 
 class GenerationViewSet(ApiViewSet):
-    """One's generations."""
+    """The user's generations."""
 
     lookup_value_converter = "uuid"
 
@@ -216,7 +216,7 @@ class GenerationViewSet(ApiViewSet):
     @action(detail=True, methods=["post"])
     def cancel(self, request: Request, pk: Any) -> Response:
         """Cancel a generation. Cancelling again is harmless."""
-        generation = self.one(self.generations(), pk=pk)
+        generation = self.get_or_404(self.generations(), pk=pk)
         is_cancelled_now = generations.cancel_generation(generation, by=self.user)
         return self._document(pk, status=202 if is_cancelled_now else 200)
 
@@ -224,18 +224,18 @@ class GenerationViewSet(ApiViewSet):
     @action(detail=True, methods=["post"])
     def retry(self, request: Request, pk: Any) -> Response:
         """Resume a failed or cancelled generation as a new one. Files written so far are kept."""
-        generation = self.one(self.generations(), pk=pk)
-        config = checked(Retry, request).get("config")
+        generation = self.get_or_404(self.generations(), pk=pk)
+        config = validated_request(Retry, request).get("config")
         options = options_of(config) if config else None
         return answer_generation(request, generations.retry_generation(generation, by=self.user, options=options))
 
-    @watches(
+    @event_stream_action(
         "watchGeneration", "status", "stage", "file", description="Live: an event for each change, and for each file."
     )
     def events(self, request: Request, pk: Any) -> HttpResponseBase:
         """Status, stage and files, live (server-sent events)."""
-        return watch(request, generation_stream, self.one(self.generations(), pk=pk).pk)
+        return stream_events(request, generation_stream, self.get_or_404(self.generations(), pk=pk).pk)
 
     def _document(self, pk: Any, *, status: int = 200) -> Response:
-        generation = self.one(self.generations(), pk=pk)
+        generation = self.get_or_404(self.generations(), pk=pk)
         return Response(GenerationDocument(generation, context={"request": self.request}).data, status=status)

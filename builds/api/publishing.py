@@ -27,7 +27,7 @@ class ReleaseViewSet(ApiViewSet):
         operation_id="publishProject",
         request=NewRelease,
         responses={201: PublishedDocument},
-        examples=[OpenApiExample("The last build, by a name", value={"slug": "todo"}, request_only=True)],
+        examples=[OpenApiExample("The last build, with a chosen name", value={"slug": "todo"}, request_only=True)],
     )
     @action(detail=True, methods=["post"])
     def publish(self, request: Request, pk: Any) -> Response:
@@ -74,11 +74,11 @@ class ReleaseViewSet(ApiViewSet):
         return self._answer(release)
 
     def _project(self, pk: Any) -> Project:
-        project: Project = self.one(projects_of(self.request), pk=pk)
+        project: Project = self.get_or_404(projects_of(self.request), pk=pk)
         return project
 
     def _release(self, pk: Any, number: int) -> Release:
-        release: Release = self.one(self._project(pk).releases.all(), number=min(number, 2**31 - 1))
+        release: Release = self.get_or_404(self._project(pk).releases.all(), number=min(number, 2**31 - 1))
         return release
 
     def _answer(self, release: Release) -> Response:
@@ -87,7 +87,7 @@ class ReleaseViewSet(ApiViewSet):
 
     def _build_to_publish(self, project: Project, job_id: Any) -> Build:
         if job_id:
-            named: Build = self.one(builds_of(self.request).filter(project=project), pk=job_id)
+            named: Build = self.get_or_404(builds_of(self.request).filter(project=project), pk=job_id)
             return named
         return publishing.build_to_publish(project)
 

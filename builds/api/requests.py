@@ -9,7 +9,7 @@ from rest_framework import serializers
 from rest_framework.exceptions import ErrorDetail, ValidationError
 from rest_framework.request import Request
 
-from builds.api.webhook_fields import EventsField, Moment, UrlField
+from builds.api.webhook_fields import EventsField, TimestampField, UrlField
 from builds.logs.entries import CURSOR_PATTERN
 from builds.models import TEST_EVENT, Delivery, EventName, PhaseName
 from builds.runtimes.catalogue import RUNTIMES, resolve_version
@@ -24,10 +24,10 @@ from projects.engine.request import WRITTEN_RUNTIMES
 
 PRIORITIES = ["low", "normal", "high"]
 QUEUES = ["local", "external"]
-_WHO_BUILDS = "Whether this installation builds it, or an external builder if there is one."
+_QUEUE_HELP = "Whether this installation builds it, or an external builder if there is one."
 
 
-def checked_strategy(strategy: dict[str, Any], *, among: Collection[str] = tuple(RUNTIMES)) -> dict[str, Any]:
+def available_strategy(strategy: dict[str, Any], *, among: Collection[str] = tuple(RUNTIMES)) -> dict[str, Any]:
     """The strategy, if its runtime is one of these and its version is available. Raises ValidationError."""
     runtime = strategy.get("runtime")
     if runtime in RUNTIMES and runtime not in among:
@@ -46,7 +46,7 @@ class Sources(UploadSerializer):
     """A project's files, as JSON or as an archive, and how to build them. The body of `POST /v1/detect`."""
 
     def validate_strategy(self, strategy: dict[str, Any]) -> dict[str, Any]:
-        return checked_strategy(strategy)
+        return available_strategy(strategy)
 
 
 _PAGE = {"files": {"index.html": "<h1>Hello</h1>"}}
@@ -70,7 +70,7 @@ PROJECT_EXAMPLES = [
 ]
 
 
-def uploaded(body: type[Sources]) -> dict[str, type[serializers.Serializer[Any]]]:
+def upload_schemas(body: type[Sources]) -> dict[str, type[serializers.Serializer[Any]]]:
     """For the schema: the body as JSON, or as a form with an archive and everything else in `options`."""
 
     def without(name: str, *fields: str) -> type[Sources]:
@@ -89,14 +89,14 @@ class NewRevision(Sources):
     """The body of `POST /v1/projects/{id}/revisions`."""
 
     priority = Choice(choices=PRIORITIES, default="normal")
-    queue = Choice(choices=QUEUES, required=False, help_text=f"{_WHO_BUILDS} By default like the last build.")
+    queue = Choice(choices=QUEUES, required=False, help_text=f"{_QUEUE_HELP} By default like the last build.")
 
 
 class NewProject(NewRevision):
     """The body of `POST /v1/projects`."""
 
     name = Text(max_length=100, default="project")
-    queue = Choice(choices=QUEUES, default="local", help_text=_WHO_BUILDS)
+    queue = Choice(choices=QUEUES, default="local", help_text=_QUEUE_HELP)
     env = EnvField(required=False)
     secrets = SecretsField(required=False)
     webhook_url = UrlField(required=False)
@@ -119,7 +119,7 @@ class NewBuild(CamelSerializer):
 
     revision = Whole(min_value=1, max_value=2**31 - 1, required=False, help_text="By default the latest.")
     priority = Choice(choices=PRIORITIES, default="normal")
-    queue = Choice(choices=QUEUES, required=False, help_text=f"{_WHO_BUILDS} By default like the last build.")
+    queue = Choice(choices=QUEUES, required=False, help_text=f"{_QUEUE_HELP} By default like the last build.")
 
 
 class Config(CamelSerializer):
@@ -150,7 +150,7 @@ class NewGeneration(Prompt):
     strategy = StrategySerializer(default=dict)
 
     def validate_strategy(self, strategy: dict[str, Any]) -> dict[str, Any]:
-        return checked_strategy(strategy, among=WRITTEN_RUNTIMES)
+        return available_strategy(strategy, among=WRITTEN_RUNTIMES)
 
 
 class Retry(CamelSerializer):
@@ -211,8 +211,8 @@ class ReplayedRange(CamelSerializer):
 
     def get_fields(self) -> dict[str, Any]:
         # `from` is a keyword in Python.
-        moments = {"from": Moment(), "to": Moment()}
-        return {**moments, **super().get_fields()}
+        timestamps = {"from": TimestampField(), "to": TimestampField()}
+        return {**timestamps, **super().get_fields()}
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if attrs["from"] > attrs["to"]:
@@ -260,7 +260,7 @@ class DeliveriesQuery(Page):
     event = serializers.ChoiceField(choices=[*EventName.values, TEST_EVENT], required=False)
 
 
-class OfBuild(Query):
+class JobIdQuery(Query):
     job_id = serializers.UUIDField(required=False, help_text="A build of the project; by default the latest.")
 
 
@@ -275,11 +275,11 @@ class LogQuery(Query):
     )
 
 
-class WatchQuery(Query):
+class EventsQuery(Query):
     after = serializers.IntegerField(
         min_value=0, max_value=10**18 - 1, required=False, help_text="Continue after the event with this `id`."
     )
 
 
-class ProjectLogQuery(LogQuery, OfBuild):
+class ProjectLogQuery(LogQuery, JobIdQuery):
     pass

@@ -11,7 +11,7 @@ from rest_framework.views import APIView
 
 from builds.api.documents.builds import Detected
 from builds.api.documents.service import HealthDocument, LiveDocument, RuntimeList
-from builds.api.requests import SOURCES_EXAMPLE, Sources, uploaded
+from builds.api.requests import SOURCES_EXAMPLE, Sources, upload_schemas
 from builds.operations import health
 from builds.runner import resolved_strategy, strategy_request
 from builds.runtimes.catalogue import RUNTIMES
@@ -27,7 +27,7 @@ class DetectViewSet(ApiViewSet):
     parser_classes = (JSONParser, ArchiveParser)
 
     @extend_schema(
-        operation_id="detect", request=uploaded(Sources), responses={200: Detected}, examples=[SOURCES_EXAMPLE]
+        operation_id="detect", request=upload_schemas(Sources), responses={200: Detected}, examples=[SOURCES_EXAMPLE]
     )
     def create(self, request: Request) -> Response:
         """The strategy that a build of these files would use, and why."""

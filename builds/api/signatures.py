@@ -16,9 +16,9 @@ from rest_framework.request import Request
 from builds.models import Build
 from chef.web.signed_messages import NotSignedError, SignedMessage, check_headers, verified
 
-# Anyone may send a body, and verifying it needs several times its size in memory: large ones one at a time.
+# Anyone may send a body, and verifying it takes several times its size in memory: verify large ones one at a time.
 LARGE_BYTES = 1024**2
-_one_large = threading.Lock()
+_large_body_lock = threading.Lock()
 # Long enough to start downloading an archive; a started download continues.
 LINK_SECONDS = 600
 _SALT = "chef: a revision's archive for a builder outside"
@@ -45,7 +45,7 @@ class SignatureAuthentication(BaseAuthentication):
 def _verified(request: Request) -> SignedMessage:
     http = request._request
     is_large = int(http.META.get("CONTENT_LENGTH") or 0) > LARGE_BYTES
-    with _one_large if is_large else nullcontext():
+    with _large_body_lock if is_large else nullcontext():
         try:
             # The exact bytes received: the signature does not cover a parsed form.
             return verified(request.headers, http.body, settings.WORKER_SECRETS)

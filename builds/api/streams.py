@@ -18,8 +18,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from builds.api.documents.builds import LogPage
-from builds.api.requests import WatchQuery
-from builds.live.readers import log_stream
+from builds.api.requests import EventsQuery
+from builds.live.streams import log_stream
 from builds.logs.entries import CURSOR_PATTERN, Cursor, read_entries
 from builds.logs.text import log_text
 from builds.models import Build
@@ -59,7 +59,7 @@ def events(*kinds: str, description: str) -> OpenApiResponse:
 
 
 def last_event_id(request: Request, pattern: str) -> str:
-    """Where a reconnecting client continues. It overrides the URL, which is still that of the first request."""
+    """Where a reconnecting client continues. Overrides the URL's `after`, which is that of the first request."""
     found = request.headers.get("Last-Event-ID", "")
     if found and not re.fullmatch(pattern, found, re.ASCII):
         detail = "This is not an event id of this stream: send the last id you received, or leave it out."
@@ -67,12 +67,12 @@ def last_event_id(request: Request, pattern: str) -> str:
     return found
 
 
-def watches(operation_id: str, *kinds: str, description: str) -> Callable[[Any], Any]:
+def event_stream_action(operation_id: str, *kinds: str, description: str) -> Callable[[Any], Any]:
     """Decorates a view set's method that streams the events of one job."""
     schema = extend_schema(
         operation_id=operation_id,
         parameters=[
-            WatchQuery,
+            EventsQuery,
             OpenApiParameter("Last-Event-ID", int, OpenApiParameter.HEADER, description="Continue after this event."),
         ],
         responses={(200, "text/event-stream"): events(*kinds, description=description)},
@@ -80,9 +80,9 @@ def watches(operation_id: str, *kinds: str, description: str) -> Callable[[Any],
     return lambda view: schema(action(detail=True, renderer_classes=[ServerSentEvents])(view))
 
 
-def watch(request: Request, events: EventStream, job_id: UUID) -> HttpResponseBase:
+def stream_events(request: Request, events: EventStream, job_id: UUID) -> HttpResponseBase:
     """The events of a job after the one the client names. Raises ValidationError and TooManyReadersError."""
-    after = WatchQuery.of(request).get("after", 0)
+    after = EventsQuery.of(request).get("after", 0)
     return stream_response(request, events(job_id, after=int(last_event_id(request, r"\d{1,18}") or after)))
 
 
@@ -112,7 +112,7 @@ def answer_logs(request: Request, build: Build, query: dict[str, Any]) -> HttpRe
         "job_id": build.pk,
         "entries": chunks,
         "next_cursor": str(cursor),
-        # The build was read first: if it had ended by then, no line can have been added since.
+        # The build was read before its lines: if it had ended, no line can have been added since.
         "complete": build.is_terminal and len(chunks) < limit,
         "truncated": build.log_truncated,
     }

@@ -42,18 +42,18 @@ class UrlField(Text):
 class EventsField(serializers.ListField):
     """Unique names of events; their number is checked first."""
 
-    most = 20
+    max_items = 20
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(child=Choice(choices=EventName.choices), min_length=1, max_length=self.most, **kwargs)
+        super().__init__(child=Choice(choices=EventName.choices), min_length=1, max_length=self.max_items, **kwargs)
 
     def to_internal_value(self, data: Any) -> list[Any]:
-        if isinstance(data, list) and len(data) > self.most:
-            raise serializers.ValidationError(f"Send at most {self.most} events.", code="too_many")
+        if isinstance(data, list) and len(data) > self.max_items:
+            raise serializers.ValidationError(f"Send at most {self.max_items} events.", code="too_many")
         return list(dict.fromkeys(super().to_internal_value(data)))
 
 
-class Moment(Text):
+class TimestampField(Text):
     """A time with a time zone, in RFC 3339 format."""
 
     def schema(self) -> dict[str, Any]:

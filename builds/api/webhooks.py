@@ -28,8 +28,8 @@ RANGE_EXAMPLE = OpenApiExample(
 )
 
 
-def telling(response: Response, secret: str | None) -> Response:
-    """The response; not to be cached if it contains a secret."""
+def forbid_caching_secret(response: Response, secret: str | None) -> Response:
+    """The response, with caching forbidden if it contains a secret."""
     if secret:
         response.headers["Cache-Control"] = "no-store"
     return response
@@ -57,7 +57,7 @@ class WebhookViewSet(UrlViewSet):
     )
     def create(self, request: Request) -> Response:
         """Create a webhook. The answer contains the signing secret, which is shown only once."""
-        data = self._checked(NewWebhook)
+        data = self._validated(NewWebhook)
         endpoint, secret = endpoints.create_endpoint(
             by=self.user, url=data["url"], events=data["events"], project=self._project(data.get("project"))
         )
@@ -68,7 +68,7 @@ class WebhookViewSet(UrlViewSet):
     @extend_schema(operation_id="getWebhook", responses=WebhookDocument)
     def retrieve(self, request: Request, pk: Any) -> Response:
         """One webhook."""
-        return self._answer(self.one(self.webhooks(), pk=pk))
+        return self._answer(self.get_or_404(self.webhooks(), pk=pk))
 
     @extend_schema(operation_id="changeWebhook", request=WebhookChanges, responses=WebhookDocument)
     def partial_update(self, request: Request, pk: Any) -> Response:
@@ -76,27 +76,27 @@ class WebhookViewSet(UrlViewSet):
 
         Deliveries that wait when it is disabled are given up; they can be replayed.
         """
-        endpoint = self.one(self.webhooks(), pk=pk)
-        return self._answer(endpoints.change_endpoint(endpoint, **self._checked(WebhookChanges)))
+        endpoint = self.get_or_404(self.webhooks(), pk=pk)
+        return self._answer(endpoints.change_endpoint(endpoint, **self._validated(WebhookChanges)))
 
     @extend_schema(operation_id="deleteWebhook", responses={204: None})
     def destroy(self, request: Request, pk: Any) -> Response:
         """Delete a webhook with its deliveries."""
-        endpoints.delete_endpoint(self.one(self.webhooks(), pk=pk))
+        endpoints.delete_endpoint(self.get_or_404(self.webhooks(), pk=pk))
         return Response(status=204)
 
     @extend_schema(operation_id="rotateWebhookSecret", request=Nothing, responses=NewWebhookDocument)
     @action(detail=True, methods=["post"])
     def rotate(self, request: Request, pk: Any) -> Response:
         """Get a new secret. For a day, messages are also signed with the previous one."""
-        endpoint, secret = endpoints.rotate_secret(self.one(self.webhooks(), pk=pk))
+        endpoint, secret = endpoints.rotate_secret(self.get_or_404(self.webhooks(), pk=pk))
         return self._with_secret(endpoint, secret)
 
     @extend_schema(operation_id="testWebhook", request=Nothing, responses={202: DeliveryDocument})
     @action(detail=True, methods=["post"])
     def test(self, request: Request, pk: Any) -> Response:
         """Send a test message, `webhook.test`."""
-        delivery = outbox.send_test(self.one(self.webhooks(), pk=pk))
+        delivery = outbox.send_test(self.get_or_404(self.webhooks(), pk=pk))
         return Response(DeliveryDocument(delivery).data, status=202)
 
     @extend_schema(operation_id="listDeliveries", parameters=[DeliveriesQuery], responses=DeliveryDocument(many=True))
@@ -105,7 +105,7 @@ class WebhookViewSet(UrlViewSet):
         """Deliveries of a webhook, newest first, with every try."""
         query = DeliveriesQuery.of(request)
         where = {column: query[name] for name, column in (("status", "status"), ("event", "name")) if name in query}
-        rows = Delivery.objects.filter(endpoint=self.one(self.webhooks(), pk=pk), **where)
+        rows = Delivery.objects.filter(endpoint=self.get_or_404(self.webhooks(), pk=pk), **where)
         return self.page(rows.prefetch_related("log"), DeliveryDocument)
 
     @extend_schema(
@@ -116,11 +116,11 @@ class WebhookViewSet(UrlViewSet):
     @action(detail=True, methods=["post"], url_path="deliveries/<uuid:delivery>/replay", url_name="replay-delivery")
     def replay_delivery(self, request: Request, pk: Any, delivery: Any) -> Response:
         """Send a message again: same id, same bytes."""
-        endpoint = self.one(self.webhooks(), pk=pk)
+        endpoint = self.get_or_404(self.webhooks(), pk=pk)
         rows = Delivery.objects.filter(endpoint=endpoint, pk=delivery)
-        self.one(rows)
+        self.get_or_404(rows)
         outbox.replay(endpoint, rows)
-        return Response(DeliveryDocument(self.one(rows.prefetch_related("log"))).data, status=202)
+        return Response(DeliveryDocument(self.get_or_404(rows.prefetch_related("log"))).data, status=202)
 
     @extend_schema(
         operation_id="replayDeliveries", request=ReplayedRange, responses={202: Replayed}, examples=[RANGE_EXAMPLE]
@@ -131,7 +131,7 @@ class WebhookViewSet(UrlViewSet):
 
         At most 5,000 missed messages are created per request: repeat it while `replayed` is 5,000.
         """
-        endpoint, data = self.one(self.webhooks(), pk=pk), self._checked(ReplayedRange)
+        endpoint, data = self.get_or_404(self.webhooks(), pk=pk), self._validated(ReplayedRange)
         status, begin, end = data.get("status"), data["from"], data["to"]
         rows = Delivery.objects.filter(created_at__gte=begin, created_at__lte=end, finished_at__isnull=False)
         replayed = 0
@@ -141,9 +141,9 @@ class WebhookViewSet(UrlViewSet):
             replayed += outbox.tell_missed(endpoint, begin, end)
         return Response(Replayed({"replayed": replayed}).data, status=202)
 
-    # --- What they lean on ---------------------------------------------------------------------------------------
+    # --- Helpers ---------------------------------------------------------------------------------------
 
-    def _checked(self, serializer: type[Any]) -> dict[str, Any]:
+    def _validated(self, serializer: type[Any]) -> dict[str, Any]:
         body = serializer(data=self.request.data, context={"refusal": self.refusal})
         body.is_valid(raise_exception=True)
         return dict(body.validated_data)
@@ -162,4 +162,6 @@ class WebhookViewSet(UrlViewSet):
 
     def _with_secret(self, endpoint: WebhookEndpoint, secret: str, *, status: int = 200) -> Response:
         context = {"request": self.request, "webhook_secret": secret}
-        return telling(Response(NewWebhookDocument(endpoint, context=context).data, status=status), secret)
+        return forbid_caching_secret(
+            Response(NewWebhookDocument(endpoint, context=context).data, status=status), secret
+        )

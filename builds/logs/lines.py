@@ -21,7 +21,7 @@ from builds.logs.entries import Cursor, chunks_of
 from builds.logs.text import ByteLength
 from builds.models import Build, LogChunk
 from builds.verdicts.evidence import clean
-from chef.web.ansi import PLAIN, Look, pieces, plain
+from chef.text.ansi import PLAIN, Look, pieces, plain
 
 _NEWLINES = Length("text", output_field=IntegerField()) - Length(Replace("text", Value("\n"), Value("")))
 _CHUNKS_AT_ONCE = 20_000
@@ -32,7 +32,7 @@ _WORD = re.compile(r"[\w.@/:-]{3,}")
 
 @dataclass(frozen=True)
 class Line:
-    """One line; `parts` are (text, look) from chef.web.ansi."""
+    """One line; `parts` are (text, look) from chef.text.ansi."""
 
     number: int
     phase: str

@@ -3,7 +3,7 @@
 A secret is found whole and, if it has several lines, line by line; in base64 at any alignment, in hexadecimal,
 URL-encoded, and as JSON or a quoting shell writes it; split across writes in any way, and with colours inside. Other
 transformations (reversing, encrypting, printing parts of it) cannot be detected in the output. Works on cleaned text:
-see `chef.web.ansi.clean`. Knows neither projects nor the log.
+see `chef.text.ansi.clean`. Knows neither projects nor the log.
 
 Every form has at least MIN_BYTES bytes, so its first seven contain one whole four-byte word at an offset divisible by
 four, wherever it begins in the text. Looking those words up in a set costs the same for one secret as for fifty.
@@ -17,7 +17,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from urllib.parse import quote, quote_plus
 
-from chef.web.ansi import COLOUR_IN_BYTES
+from chef.text.ansi import COLOUR_IN_BYTES
 
 MIN_BYTES = 8
 _WORD = 4
@@ -162,7 +162,7 @@ def forms(value: str) -> set[bytes]:
 
 
 def _cleaned(text: str) -> str:
-    """The secret after chef.web.ansi.clean: control characters never reach the log."""
+    """The secret after chef.text.ansi.clean: control characters never reach the log."""
     return _CONTROLS.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
 
 

@@ -9,7 +9,7 @@ from django.db.models import Func, IntegerField
 
 from builds.logs.entries import chunks_of
 from builds.models import Build
-from chef.web.ansi import plain
+from chef.text.ansi import plain
 from chef.web.downloads import Content
 
 _PIECE_BYTES = 256 * 1024  # read and sent at once, plus the rest of the last chunk

@@ -22,7 +22,7 @@ from builds.models import LogChunk
 from builds.queue.claims import BuildLease
 from chef.jobs.leases import LeaseLostError
 from chef.jobs.pubsub import publish_change
-from chef.web.ansi import clean
+from chef.text.ansi import clean
 
 # A line is stored at once, unless the last write was this recently: then together with what arrives until then.
 FLUSH_SECONDS = 0.09

@@ -1,4 +1,7 @@
-"""The durable record of every build, and the one place where its status changes."""
+"""The durable record of every build: attempts, phases, events, logs and artifacts.
+
+Its status changes in `chef.jobs.models.Job.transition_to` alone; `Build` adds what goes with each change.
+"""
 
 import uuid
 from collections.abc import Iterable, Mapping

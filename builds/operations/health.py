@@ -38,7 +38,7 @@ def report() -> tuple[str, dict[str, Any]]:
     wait(futures.values(), timeout=ANSWER_SECONDS)
     checks = {name: _result(future) for name, future in futures.items() if name not in ("workers", "deliveries")}
     checks |= _workers(_result(futures["workers"]))
-    deliveries, are_stuck = _told_of_deliveries(_result(futures["deliveries"]))
+    deliveries, are_stuck = _deliveries_shown(_result(futures["deliveries"]))
     checks["deliveries"] = deliveries
     if checks["database"] != "ok" or checks["storage"] != "ok":
         return "down", checks
@@ -124,15 +124,15 @@ def _deliveries() -> dict[str, Any]:
     }
 
 
-def _told_of_deliveries(told: Any) -> tuple[dict[str, Any], bool]:
-    if not isinstance(told, dict):
+def _deliveries_shown(result: Any) -> tuple[dict[str, Any], bool]:
+    if not isinstance(result, dict):
         return {"pending": 0, "oldestSeconds": 0}, False
-    return {name: told[name] for name in ("pending", "oldestSeconds")}, told["are_stuck"]
+    return {name: result[name] for name in ("pending", "oldestSeconds")}, result["are_stuck"]
 
 
-def _workers(told: Any) -> dict[str, Any]:
-    if isinstance(told, dict):
-        return told
+def _workers(result: Any) -> dict[str, Any]:
+    if isinstance(result, dict):
+        return result
     return {"docker": "unknown", "workers": {"alive": 0, "busy": 0}, "queue": _UNKNOWN_QUEUE}
 
 

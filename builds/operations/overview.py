@@ -113,7 +113,7 @@ def _lines(queued: Iterable[Mapping[str, Any]]) -> list[Line]:
     ]
 
 
-# --- Of late -----------------------------------------------------------------------------------------------------
+# --- Recent builds ---------------------------------------------------------------------------------------------------
 
 
 class Seconds(Func):
@@ -240,10 +240,10 @@ def hosts(now: datetime) -> list[dict[str, Any]]:
 def services(now: datetime) -> list[dict[str, Any]]:
     """The reaper and the sender: on which machines, and whether they are alive. At least one row each."""
     seen = list(Heartbeat.objects.order_by("service", "-seen_at"))
-    told: list[dict[str, Any]] = [{"name": beat.service, "host": beat.host, "seen_at": beat.seen_at} for beat in seen]
+    rows: list[dict[str, Any]] = [{"name": beat.service, "host": beat.host, "seen_at": beat.seen_at} for beat in seen]
     missing = {service.value for service in Heartbeat.Service} - {beat.service for beat in seen}
-    told += [{"name": name, "host": "", "seen_at": None} for name in sorted(missing)]
-    return [{**row, "is_there": bool(row["seen_at"] and row["seen_at"] > now - SILENCE)} for row in told]
+    rows += [{"name": name, "host": "", "seen_at": None} for name in sorted(missing)]
+    return [{**row, "is_there": bool(row["seen_at"] and row["seen_at"] > now - SILENCE)} for row in rows]
 
 
 def deliveries(now: datetime) -> dict[str, Any]:
@@ -280,8 +280,8 @@ def redis_queues() -> dict[str, Any]:
         queues = [_redis_queue(queue) for queue in served]
     except redis.RedisError as fault:
         return {"fault": f"{type(fault).__name__}: {fault}"[:300]}
-    told = {"version": info.get("redis_version"), "memory": info.get("used_memory")}
-    return {"fault": "", "milliseconds": round(1000 * took, 1), "queues": queues, **told}
+    details = {"version": info.get("redis_version"), "memory": info.get("used_memory")}
+    return {"fault": "", "milliseconds": round(1000 * took, 1), "queues": queues, **details}
 
 
 def _redis_queue(queue: WorkerQueue) -> dict[str, Any]:

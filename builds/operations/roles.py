@@ -10,7 +10,7 @@ from django.contrib.auth.models import Group, Permission
 
 _APPS = ("projects", "builds", "auth", "admin")
 _OPERATE = ("operate_build", "operate_queue", "operate_generation", "operate_delivery")
-# Nobody edits history, whatever a group allows: record pages are read-only. Sessions and content types are excluded.
+# Record pages are read-only for every group: nobody edits history. Sessions and content types are excluded.
 
 
 def set_roles(**_: Any) -> None:

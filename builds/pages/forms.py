@@ -7,7 +7,7 @@ from django import forms
 from django.conf import settings
 from rest_framework.exceptions import ValidationError
 
-from builds.api.requests import checked_strategy
+from builds.api.requests import available_strategy
 from builds.models import EventName
 from builds.runtimes.catalogue import RUNTIMES
 from builds.site_names import MAX_SLUG
@@ -139,7 +139,7 @@ class StrategyForm(forms.Form):
     def _check(self) -> None:
         serializer = StrategySerializer(data=self.strategy())
         serializer.is_valid(raise_exception=True)
-        checked_strategy(dict(serializer.validated_data))
+        available_strategy(dict(serializer.validated_data))
 
     def strategy(self) -> dict[str, Any]:
         """The strategy request, in API names: fields that differ from the plan, or were requested before."""

@@ -19,7 +19,7 @@ from builds.models import Build
 from builds.pages.access import visible_generations
 from builds.pages.refusals import refusals_shown
 from chef.jobs.models import Status
-from projects.engine.repairs.fix_loop import MEANING, Ending
+from projects.engine.repairs.decisions import MEANING, Ending
 from projects.generations import actions as generations
 from projects.models import Exchange, Generation, GenerationEvent
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from builds.runtimes.package_index import PackageIndex
 from builds.runtimes.plans import DetectionError, Plan, SourceTree, StrategyRequest, refusal
@@ -61,7 +61,8 @@ class Sign:
 class Runtime(ABC):
     """One language with its family of images.
 
-    `versions` are release lines, ascending; one image serves a whole line.
+    `versions` are release lines, ascending; one image serves a whole line. A subclass must set each attribute below
+    that has no default; otherwise TypeError is raised when the class is defined.
     """
 
     # --- Names and versions
@@ -102,6 +103,11 @@ class Runtime(ABC):
     public_image: ClassVar[str]  # the public image to pull, with `{version}`
     trial: ClassVar[str]  # a shell script that the image must be able to run,
     trial_start: ClassVar[str]  # and the start of its output, with `{version}`
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if missing := [name for name in Runtime.__annotations__ if not hasattr(cls, name)]:
+            raise TypeError(f"{cls.__name__} must set {', '.join(missing)}")
 
     @abstractmethod
     def signs(self) -> tuple[Sign, ...]:

@@ -141,7 +141,7 @@ class Workspace(Protocol):
         """The output at `path`, for the block. Follows no link. Raises OutputMissingError, OutputUnsafeError."""
 
     def remove(self) -> None:
-        """Remove every container, volume and network of the attempt. Idempotent."""
+        """Remove every container and volume of the attempt. Idempotent."""
 
 
 class Sandbox(Protocol):
@@ -154,7 +154,7 @@ class Sandbox(Protocol):
         """A new, empty workspace on the image with that id."""
 
     def leftovers(self) -> list[Identity]:
-        """The attempts of which this installation still has containers, volumes or networks."""
+        """The attempts of which this installation still has containers or volumes."""
 
     def remove(self, identity: Identity) -> None:
         """Remove everything that an attempt has left behind."""

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from django.conf import settings
 
-from builds.sandbox import container, tar
+from builds.sandbox import container, workspace_tar
 from builds.sandbox.chef_init import first_process
 from builds.sandbox.contract import (
     APP_DIR,
@@ -127,7 +127,9 @@ class DockerWorkspace:
 
     @guarded
     def put(self, files: Iterable[InputFile], tools: Mapping[str, bytes]) -> None:
-        self._client.put_archive(self._holder, WORKSPACE, tar.workspace_stream(files, tools, uid=container.UID))
+        self._client.put_archive(
+            self._holder, WORKSPACE, workspace_tar.workspace_stream(files, tools, uid=container.UID)
+        )
 
     @contextlib.contextmanager
     def take(self, path: str) -> Iterator[Output]:

@@ -209,7 +209,7 @@ def _media_type(row: Artifact) -> str:
 
 
 def _address(target: str) -> str:
-    """The value for a Location header. A path always stays on this host, whatever its placeholders held."""
+    """The value for a Location header. A path always stays on this host, for any values of its placeholders."""
     if target.startswith("/"):
         target = "/" + target.lstrip("/\\")
     return quote(target, safe="/:?#[]@!$&'()*+,;=%~-._")

@@ -168,9 +168,9 @@ class _File:
         try:
             start, length, status = self._part(etag)
         except RangeNotSatisfiableError as beyond:
-            told = [(b"content-range", beyond.headers["Content-Range"].encode())]
+            extra = [(b"content-range", beyond.headers["Content-Range"].encode())]
             await _say(
-                self._asked, send, 416, "No such part", "The requested range is beyond the end of the file.", told
+                self._asked, send, 416, "No such part", "The requested range is beyond the end of the file.", extra
             )
             return
         if status == 206:

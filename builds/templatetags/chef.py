@@ -13,8 +13,8 @@ from django.utils.safestring import SafeString
 from builds.logs.lines import Line
 from builds.runtimes.catalogue import RUNTIMES
 from chef.jobs.models import Job
-from chef.web.hidden_characters import marked, spelled
-from chef.web.source_text import html_line
+from chef.text.hidden_characters import marked, spelled
+from chef.text.source_text import html_line
 
 register = template.Library()
 

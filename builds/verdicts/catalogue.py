@@ -1,7 +1,7 @@
 """The catalogue of verdict codes: class, message, hint, and whether a retry may help.
 
 The texts are written for the build's owner. `class` says what caused the failure and so who must act: `infra` is Chef's
-own and is retried automatically; all others are final.
+own and is retried automatically, except `environment_unreadable`, which no retry can fix; all others are final.
 """
 
 from collections.abc import Callable, Mapping

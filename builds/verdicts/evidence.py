@@ -12,7 +12,7 @@ from typing import Any
 
 from builds.verdicts.catalogue import CATALOGUE, VerdictClass
 from builds.verdicts.patterns import COMMON, FETCH_FAILED, NETWORK_ERROR, PRECEDENCE, Patterns, Sign, Symptom
-from chef.web.ansi import printable
+from chef.text.ansi import printable
 
 __all__ = ["CATALOGUE", "EvidenceCollector", "Verdict", "VerdictClass", "clean", "verdict"]
 
@@ -151,7 +151,10 @@ class EvidenceCollector:
         pids: int | None = None,
         disk_bytes: int | None = None,
     ) -> Verdict:
-        """The verdict on a failed command. What the sandbox measured takes precedence over the log."""
+        """The verdict on a failed command. What the sandbox measured takes precedence over the log.
+
+        Nothing measures the disk, so no caller passes `disk_limit_hit` and `disk_bytes`: a full disk shows in the log.
+        """
         self.finish()
         limits = {
             "timeout": timeout_seconds,
@@ -239,7 +242,7 @@ class EvidenceCollector:
 
     def _unrecognised(self, phase: str, exit_code: int | None) -> Verdict:
         code = "install_failed" if phase == "installation" else "build_failed"
-        last = [line for line in self._last if not self._patterns.is_noise(line)] or list(self._last)
+        last = [line for line in self._last if not self._patterns.is_boilerplate(line)] or list(self._last)
         evidence = list(dict.fromkeys((*self._errors[:5], *last[-5:])))
         return verdict(code, phase=phase, evidence=evidence, exit_code=exit_code, ending=_ending(exit_code))
 

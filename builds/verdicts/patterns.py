@@ -80,20 +80,21 @@ class Patterns:
     """What a set of tools prints when they fail. Sets are combined with `+`.
 
     `words`: every line that shows a symptom contains one of these, in lower case, which makes ordinary lines a hundred
-    times cheaper to skip. `noise` are regular expressions for lines that follow any failed command and say nothing of
-    the cause; `places` are regular expressions, with the groups `file` and `line`, for an error's place in the code.
+    times cheaper to skip. `boilerplate` are regular expressions for lines that follow any failed command and say
+    nothing of the cause; `places` are regular expressions, with the groups `file` and `line`, for an error's place in
+    the code.
     """
 
     symptoms: tuple[Symptom, ...] = ()
     words: tuple[str, ...] = ()
-    noise: tuple[str, ...] = ()
+    boilerplate: tuple[str, ...] = ()
     places: tuple[str, ...] = ()
 
     def __add__(self, other: "Patterns") -> "Patterns":
         return Patterns(
             (*self.symptoms, *other.symptoms),
             (*self.words, *other.words),
-            (*self.noise, *other.noise),
+            (*self.boilerplate, *other.boilerplate),
             (*self.places, *other.places),
         )
 
@@ -118,19 +119,19 @@ class Patterns:
 
     def is_error_like(self, line: str) -> bool:
         """Whether a line of an unknown tool seems to report the cause of a failure."""
-        return bool(_ERROR_LIKE.search(line)) and not self.is_noise(line)
+        return bool(_ERROR_LIKE.search(line)) and not self.is_boilerplate(line)
 
-    def is_noise(self, line: str) -> bool:
+    def is_boilerplate(self, line: str) -> bool:
         """Whether a line follows any failed command and says nothing of the cause."""
-        return bool(self._noise.search(line))
+        return bool(self._boilerplate.search(line))
 
     @cached_property
     def _word(self) -> re.Pattern[str]:
         return re.compile("|".join(re.escape(word) for word in dict.fromkeys(self.words)))
 
     @cached_property
-    def _noise(self) -> re.Pattern[str]:
-        return re.compile("|".join(self.noise), re.IGNORECASE)
+    def _boilerplate(self) -> re.Pattern[str]:
+        return re.compile("|".join(self.boilerplate), re.IGNORECASE)
 
     @cached_property
     def _places(self) -> tuple[re.Pattern[str], ...]:
@@ -173,7 +174,7 @@ COMMON = Patterns(
         *("quota", "thread", "invalid", "tunnel", "proxy", "unable", "unreach", "exception", "fatal", "not found"),
         *("not known", "space left", "resolution"),
     ),
-    noise=(r"Build failed (?:with|in) \d", "Command failed"),
+    boilerplate=(r"Build failed (?:with|in) \d", "Command failed"),
     # `file:line` and `file line:column`, as most tools print them.
     places=(r"(?:^|[\s\[])(?:file://)?(?P<file>[\w./@~-]+\.[a-z]{1,6})[: ](?P<line>\d+)\b",),
 )

@@ -180,7 +180,7 @@ class Done:
 
     @property
     def is_too_late(self) -> bool:
-        """Whether its lease has expired, so that it may be sent again whatever we write."""
+        """Whether its lease has expired, so that it may be sent again regardless of our result."""
         return time.monotonic() - self.began > settings.WEBHOOK_TIMEOUT + settings.LEASE_SECONDS
 
 

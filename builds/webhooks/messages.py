@@ -25,7 +25,7 @@ def new_secret() -> str:
 
 def body_of(event: BuildEvent) -> bytes:
     """The message about one change of a build's status, as of that change."""
-    build, told = event.build, event.created_at
+    build, changed_at = event.build, event.created_at
     is_over = event.to_status in TERMINAL
     data = {
         "projectId": str(build.project_id),
@@ -39,13 +39,13 @@ def body_of(event: BuildEvent) -> bytes:
         "repairOf": _text(build.repair_of_id),
         "generationId": _text(build.generation_id),
         "createdAt": _time(build.created_at),
-        "startedAt": _time(build.started_at) if build.started_at and build.started_at <= told else None,
+        "startedAt": _time(build.started_at) if build.started_at and build.started_at <= changed_at else None,
         "finishedAt": _time(build.finished_at) if build.finished_at and is_over else None,
         "durationMs": milliseconds(build.started_at, build.finished_at) if is_over else None,
         "verdict": event.data.get("verdict"),
         "links": _links(build.pk, build.project_id),
     }
-    return _packed(EVENT_NAMES[event.to_status], told, data)
+    return _packed(EVENT_NAMES[event.to_status], changed_at, data)
 
 
 def test_body(endpoint_id: UUID) -> bytes:

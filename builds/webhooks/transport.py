@@ -75,9 +75,9 @@ def _exchange(
         httpcore2.ConnectionPool(ssl_context=tls, network_backend=network, max_connections=1) as pool,
         pool.stream("POST", url, headers=sent, content=body) as response,
     ):
-        told = {name.lower(): value.decode("latin-1") for name, value in response.headers}
+        received = {name.lower(): value.decode("latin-1") for name, value in response.headers}
         text = _beginning(response.iter_stream()).decode(errors="replace").replace("\0", "�")
-        return Answer(status=response.status, text=text, retry_after=told.get(b"retry-after", ""))
+        return Answer(status=response.status, text=text, retry_after=received.get(b"retry-after", ""))
 
 
 def _beginning(pieces: Iterable[bytes]) -> bytes:
@@ -114,7 +114,7 @@ def _tls() -> ssl.SSLContext:
 
 
 class _Pinned(httpcore2.NetworkBackend):
-    """Connects to the checked addresses, whatever the name in the URL resolves to by now.
+    """Connects to the checked addresses, even if the URL's name resolves differently by now.
 
     The name is still used for the certificate and the Host header.
     """

@@ -1,4 +1,4 @@
-"""Fields that describe their own input as JSON Schema, so that the API's schema cannot differ."""
+"""Fields that describe their own input as JSON Schema, so that the API's schema always matches them."""
 
 from typing import Any
 

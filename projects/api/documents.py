@@ -15,7 +15,7 @@ from projects.models import Generation, Project, Revision, SourceFile
 
 
 def address(request: HttpRequest, name: str, *args: Any) -> str:
-    """An absolute URL: below CHEF_URL if that is set, else below the host that the client used."""
+    """An absolute URL: under CHEF_URL if that is set, else under the host that the client used."""
     path = reverse(name, args=args)
     return f"{settings.CHEF_URL}{path}" if settings.CHEF_URL else request.build_absolute_uri(path)
 

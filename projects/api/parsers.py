@@ -19,7 +19,7 @@ from rest_framework.exceptions import ErrorDetail, ParseError, ValidationError
 from rest_framework.parsers import BaseParser, MultiPartParser
 
 FORM_FIELDS = {"archive", "options"}
-# Limits how much more memory a document's values take than its bytes. No project needs this many values.
+# Limits the memory that parsed values take beyond the document's bytes. No project needs this many.
 MAX_TOKENS = 200_000
 # A string, or what precedes a value. Possessive, and matching unterminated strings too, so that any input costs one
 # pass.
@@ -47,7 +47,7 @@ class ArchiveParser(MultiPartParser):
     ) -> Any:
         """The options plus `archive`. Raises ParseError or ValidationError."""
         request = (parser_context or {})["request"]
-        request.upload_handlers = [FewFiles(), NamelessFiles()]
+        request.upload_handlers = [FileCountLimit(), UnnamedFiles()]
         form: Any = super().parse(stream, media_type, parser_context)
         with ExitStack() as refused:
             for _, files in form.files.lists():
@@ -60,14 +60,14 @@ class ArchiveParser(MultiPartParser):
         return {**options, "archive": form.files["archive"]}
 
 
-class FewFiles(FileUploadHandler):
-    """Passes at most a hundred files of a form on, and refuses a form with more."""
+class FileCountLimit(FileUploadHandler):
+    """An upload handler that refuses forms with more than a hundred files."""
 
-    most = 100
+    remaining = 100
 
     def new_file(self, *args: Any, **kwargs: Any) -> None:
-        self.most -= 1
-        if self.most < 0:
+        self.remaining -= 1
+        if self.remaining < 0:
             raise TooManyFilesSent("The form has too many files: pack them into one archive.")
 
     def receive_data_chunk(self, raw_data: bytes, start: int) -> bytes:
@@ -77,13 +77,13 @@ class FewFiles(FileUploadHandler):
         return None
 
 
-class NamelessFiles(FileUploadHandler):
+class UnnamedFiles(FileUploadHandler):
     """Keeps large files on disk, like Django's own handler, but unnamed: a killed process leaves nothing behind."""
 
     def new_file(self, *args: Any, **kwargs: Any) -> None:
         super().new_file(*args, **kwargs)
-        most, folder = settings.FILE_UPLOAD_MAX_MEMORY_SIZE, settings.FILE_UPLOAD_TEMP_DIR
-        self.file = SpooledTemporaryFile(max_size=most, dir=folder)  # noqa: SIM115 - file_complete passes it on
+        max_size, folder = settings.FILE_UPLOAD_MAX_MEMORY_SIZE, settings.FILE_UPLOAD_TEMP_DIR
+        self.file = SpooledTemporaryFile(max_size=max_size, dir=folder)  # noqa: SIM115 - file_complete passes it on
 
     def receive_data_chunk(self, raw_data: bytes, start: int) -> None:
         self.file.write(raw_data)

@@ -12,8 +12,8 @@ from rest_framework import serializers
 from rest_framework.exceptions import ErrorDetail
 from rest_framework.fields import Field
 
+from chef.text.units import parse_bytes
 from chef.web.errors import field_errors, refusals_as_invalid
-from chef.web.units import parse_bytes
 from projects.api.described import Described
 from projects.api.typed_fields import Real, Text, Whole
 from projects.files.archives import unpack
@@ -24,7 +24,7 @@ MAX_COMMAND_CHARS = 4000
 LEAST_MEMORY = 16 * 1024**2
 MAX_DEPENDENCIES = 500
 MAX_DEPENDENCY_CHARS = 214
-MAX_UNKNOWN_TOLD = 20
+MAX_UNKNOWN_REPORTED = 20
 # npm's rule for names, with scopes; PyPI's names are a subset.
 _DEPENDENCY_NAME = re.compile(r"(@[a-z0-9~-][a-z0-9._~-]*/)?[A-Za-z0-9~_-][A-Za-z0-9._~-]*")
 
@@ -42,7 +42,7 @@ def wire_names(data: Mapping[str, Any]) -> dict[str, Any]:
 class CamelSerializer(serializers.Serializer[Any]):
     """A serializer whose declared names are camelCase in the API. Keys that are data are never changed.
 
-    Unknown names are refused: a mistyped option that is silently ignored costs its user an afternoon.
+    Unknown names are refused: an ignored typing error in an option would be hard to find.
     """
 
     def get_fields(self) -> dict[str, Field[Any, Any, Any, Any]]:
@@ -60,7 +60,7 @@ class CamelSerializer(serializers.Serializer[Any]):
         if isinstance(data, Mapping):
             known = ", ".join(self.fields)
             unknown = sorted(str(name)[:60] for name in data.keys() - self.fields.keys())
-            for name in unknown[:MAX_UNKNOWN_TOLD]:
+            for name in unknown[:MAX_UNKNOWN_REPORTED]:
                 faults[name] = [ErrorDetail(f"Unknown field {name!r}. Known fields: {known}.", code="unknown_field")]
         try:
             value = super().to_internal_value(data)
@@ -92,14 +92,14 @@ class OutputField(SafePathField):
 class OutputsField(serializers.ListField):
     """1 to 50 outputs; their number is checked first."""
 
-    most = 50
+    max_items = 50
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(child=OutputField(), min_length=1, max_length=self.most, **kwargs)
+        super().__init__(child=OutputField(), min_length=1, max_length=self.max_items, **kwargs)
 
     def to_internal_value(self, data: Any) -> list[Any]:
-        if isinstance(data, list) and len(data) > self.most:
-            raise serializers.ValidationError(f"Send at most {self.most} outputs.", code="too_many")
+        if isinstance(data, list) and len(data) > self.max_items:
+            raise serializers.ValidationError(f"Send at most {self.max_items} outputs.", code="too_many")
         return super().to_internal_value(data)
 
 

@@ -61,8 +61,8 @@ class ApiViewSet(IdempotentMixin, RateLimitedMixin, GenericViewSet[Any]):
             document(shown, many=True, context={"request": self.request, **context}).data
         )
 
-    def one(self, rows: QuerySet[Any], **where: Any) -> Any:
-        """The row, or 404, also for someone else's."""
+    def get_or_404(self, rows: QuerySet[Any], **where: Any) -> Any:
+        """The row. Raises Http404 if it is missing or belongs to another user."""
         row = rows.filter(**where).first()
         if row is None:
             raise Http404
@@ -83,7 +83,7 @@ class RevisionViewSet(ApiViewSet):
     @action(detail=True, url_name="revisions", pagination_class=HighestNumberFirst)
     def revisions(self, request: Request, pk: Any) -> Response:
         """The project's revisions, newest first."""
-        project = self.one(projects_of(request), pk=pk)
+        project = self.get_or_404(projects_of(request), pk=pk)
         return self.page(Revision.objects.filter(project=project), RevisionDocument)
 
     @extend_schema(operation_id="getRevision", responses=RevisionDetail)
@@ -98,7 +98,7 @@ class RevisionViewSet(ApiViewSet):
         """One source file, as an attachment, with ETag and ranges."""
         if "\0" in path:
             raise Http404
-        file = self.one(self._revision(pk, number).files.all(), path=path)
+        file = self.get_or_404(self._revision(pk, number).files.all(), path=path)
         etag = f"{file.revision_id}-{file.pk}"
         content = Content(file.size, "application/octet-stream", etag, _reader(bytes(file.content)))
         return send(request, content, file_name=path.rpartition("/")[2])
@@ -114,7 +114,7 @@ class RevisionViewSet(ApiViewSet):
             raise Http404
         return cast(
             Revision,
-            self.one(Revision.objects.filter(project__in=projects_of(self.request), project=pk), number=number),
+            self.get_or_404(Revision.objects.filter(project__in=projects_of(self.request), project=pk), number=number),
         )
 
 

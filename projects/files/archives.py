@@ -12,8 +12,8 @@ import zlib
 from collections.abc import Generator, Iterable
 from typing import BinaryIO, cast
 
+from projects.files.archive_intake import ArchiveError, Intake
 from projects.files.ignore_rules import IgnoreRules
-from projects.files.intake import ArchiveError, Intake
 from projects.files.paths import NewFile
 from projects.files.tar_members import BLOCK, CUT_OFF, is_tar, read_tar
 from projects.files.zip_members import is_zip, read_zip

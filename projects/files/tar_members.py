@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 from django.conf import settings
 
-from projects.files.intake import ArchiveError, Intake, most_headers, text_of
+from projects.files.archive_intake import ArchiveError, Intake, most_headers, text_of
 
 BLOCK = tarfile.BLOCKSIZE
 PIECE_BYTES = 64 * 1024

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import BinaryIO
 
-from projects.files.intake import ArchiveError, Intake, most_headers, text_of
+from projects.files.archive_intake import ArchiveError, Intake, most_headers, text_of
 
 CUT_OFF = "The archive is truncated, or its directory is damaged: send the whole file."
 OVERLAP = "The file overlaps the next entry: create the archive again."

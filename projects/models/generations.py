@@ -94,7 +94,7 @@ class Generation(Job):
             models.Index(fields=["-created_at", "-id", "status", "kind"], name="generation_of_all"),
             # projects.generations.queue: an owner's queued and running ones
             models.Index(fields=["owner", "status"], name="generation_by_owner"),
-            # builds.fix_loop.settle: roots whose builds are still being repaired
+            # builds.fix_loop.settle_fix_loops: roots whose builds are still being repaired
             models.Index(
                 fields=["finished_at"],
                 name="generation_fix_open",

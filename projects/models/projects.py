@@ -19,7 +19,7 @@ class Project(models.Model):
 
     class Meta:
         ordering = ["-created_at"]
-        # projects.api.views.ProjectViewSet: one owner's projects, newest first
+        # builds.api.projects.ProjectViewSet: one owner's projects, newest first
         indexes = [models.Index(fields=["owner", "-created_at", "-id"], name="project_by_owner")]
 
     def __str__(self) -> str:

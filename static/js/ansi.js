@@ -1,4 +1,4 @@
-// The browser's parser of ANSI escape sequences. It mirrors chef/web/ansi.py; stored logs contain only colours.
+// The browser's parser of ANSI escape sequences. It mirrors chef/text/ansi.py; stored logs contain only colours.
 // Change both together.
 "use strict";
 
@@ -6,7 +6,7 @@ const Ansi = (() => {
   const SGR = /\x1b\[([0-9;:]*)m/g;
   const BASIC = ["", "0", "4", "2", "8", "10", "6", ""];
   const LEVELS = [0, 95, 135, 175, 215, 255];
-  // The same as in chef/web/hidden_characters.py.
+  // The same as in chef/text/hidden_characters.py.
   const HIDDEN = /[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\u{e0000}-\u{e007f}]|(?<![\u0600-\u{10ffff}])[\u200c\u200d]/u;
   const PLAIN = Object.freeze({ ink: "", ground: "", bold: false, dim: false, italic: false, underlined: false, struck: false, inverse: false });
   const SWITCHES = { 1: { bold: true }, 2: { dim: true }, 3: { italic: true }, 4: { underlined: true }, 7: { inverse: true }, 9: { struck: true }, 21: { underlined: true },

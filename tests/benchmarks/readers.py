@@ -120,9 +120,9 @@ class _Reader:
         for data, marks in self._parts:
             sizes = [size for size, _ in marks]
             for match in LINE.finditer(data):
-                came = marks[bisect_left(sizes, match.end())][1]
+                arrived = marks[bisect_left(sizes, match.end())][1]
                 numbers.append(int(match[1]))
-                delays.append(came - float(match[2]))
+                delays.append(arrived - float(match[2]))
         return Journal(numbers, delays, len(self._parts) - 1, _END in self._parts[-1][0])
 
 

@@ -11,7 +11,7 @@ from django.conf import settings
 
 from builds.runtimes.catalogue import find_runtime
 from builds.runtimes.registries import discover
-from builds.sandbox import container, tar
+from builds.sandbox import container, workspace_tar
 from builds.sandbox.contract import APP_DIR, Command
 from tests.benchmarks.workloads import Workload
 
@@ -63,7 +63,7 @@ def recipe_of(workload: Workload, build: Mapping[str, Any]) -> Recipe:
         image=build["image"],
         limits=_limits(),
         files=workload.files,
-        tools={**runtime.toolbox, **dict(tar.toolbox())} if out else {},
+        tools={**runtime.toolbox, **dict(workspace_tar.toolbox())} if out else {},
         install=_step(strategy["installCommand"], root, forwarded=out, environment={**runtime.environment, **extra}),
         build=_step(strategy["buildCommand"], root, forwarded=False, environment=runtime.environment),
         output="/".join(part for part in (APP_DIR, root, strategy["outputs"][0]) if part),

@@ -72,7 +72,7 @@ class Side:
             raise RuntimeError(f"{question.method} {path}: {answer.status_code} {answer.text[:500]}")
         return seconds, len(answer.content)
 
-    def do(self, work: str) -> float:
+    def seconds_of(self, work: str) -> float:
         return self.inside.seconds_of(work)
 
     def queries_of(self, question: Question) -> int:
@@ -151,7 +151,7 @@ def work_all(sides: Sequence[Side], rounds: int) -> list[Line]:
         lines.append(Line(work, (small, large)))
     for turn in range(rounds):
         for line in lines:
-            small, large = _in_turn(partial(Side.do, work=line.name), sides, turn)
+            small, large = _in_turn(partial(Side.seconds_of, work=line.name), sides, turn)
             line.add(small, 0, large, 0)
     return lines
 

@@ -89,9 +89,9 @@ class Site:
         if program is None:
             raise UnmeasuredError("wrk is missing: install Debian's package wrk.")
         script = folder / "requests.lua"
-        wanted = f', ["Accept-Encoding"] = "{encoding}"' if encoding else ""
+        header = f', ["Accept-Encoding"] = "{encoding}"' if encoding else ""
         paths = ", ".join(json.dumps(path) for path in self.paths)
-        script.write_text(_SCRIPT.format(paths=paths, host=self.host, encoding=wanted))
+        script.write_text(_SCRIPT.format(paths=paths, host=self.host, encoding=header))
         argv = [program, "-t1", f"-c{CONNECTIONS}", f"-d{seconds}", "-s", str(script), f"http://127.0.0.1:{self.port}/"]
         report = subprocess.run(argv, check=True, capture_output=True, text=True).stdout
         if "Non-2xx" in report or not (rate := _RATE.search(report)):

@@ -21,7 +21,7 @@ from typing import IO, Any, cast
 import docker
 
 from builds.sandbox.egress import EgressProxy
-from builds.sandbox.tar import StreamFile
+from builds.sandbox.workspace_tar import StreamFile
 from tests.benchmarks.recipes import Limits, Recipe, Step
 
 LABEL = "chef.benchmark"

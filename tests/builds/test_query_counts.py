@@ -45,9 +45,9 @@ def add_rows(build: Build, *, count: int) -> None:
     first = LogChunk.objects.filter(build=build).count() + 1
     row: dict[str, Any] = {"build": build, "attempt": 2}
     shown: dict[str, Any] = {**row, "phase": "build", "stream": "stdout", "timestamp": timezone.now()}
-    kept = {**row, "size": 1, "sha256": "0" * 64, "content_type": "text/plain"}
+    artifact = {**row, "size": 1, "sha256": "0" * 64, "content_type": "text/plain"}
     LogChunk.objects.bulk_create(LogChunk(**shown, sequence=first + n, text=f"line {n}\n") for n in range(50 * count))
-    Artifact.objects.bulk_create(Artifact(**kept, name=f"dist/{first + n}", storage_key="x") for n in range(count))
+    Artifact.objects.bulk_create(Artifact(**artifact, name=f"dist/{first + n}", storage_key="x") for n in range(count))
     BuildEvent.objects.bulk_create(BuildEvent(build=build, kind="phase", fence=2) for _ in range(count))
 
 

@@ -26,8 +26,8 @@ def test_a_revision_of_many_and_large_files_is_stored_completely(project: Projec
 
     revision = add_revision(project, files=files, **UPLOAD)
 
-    kept = {(file.path, bytes(file.content), file.size, file.executable) for file in revision.files.all()}
-    assert kept == {(file.path, file.content, len(file.content), file.executable) for file in files}
+    stored = {(file.path, bytes(file.content), file.size, file.executable) for file in revision.files.all()}
+    assert stored == {(file.path, file.content, len(file.content), file.executable) for file in files}
     assert (revision.file_count, revision.total_bytes) == (453, sum(len(file.content) for file in files))
 
 

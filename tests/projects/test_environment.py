@@ -135,13 +135,13 @@ def test_other_names_are_accepted(name: str) -> None:
 def test_variables_set_by_chef_are_reserved(settings: Any) -> None:
     settings.CA_BUNDLE = "/etc/ssl/bundle.pem"
     full = IndexSettings(["x"], {"extra": ["x"], "trusted": ["x"]})
-    own = base_environment()
+    set_by_chef = base_environment()
     for runtime in RUNTIMES.values():
         to_index = runtime.package_index.environment(full) if runtime.package_index else {}
         registries = Registries(frozenset(), to_index, runtime.proxy_variables, runtime.ca_variables)
-        own |= {**runtime.environment, **egress_environment(registries)}
+        set_by_chef |= {**runtime.environment, **egress_environment(registries)}
 
-    assert {name for name in own if not name_fault(name)} == OPEN_TO_CHANGE
+    assert {name for name in set_by_chef if not name_fault(name)} == OPEN_TO_CHANGE
 
 
 def test_all_errors_are_reported_at_once_without_values(project: Project) -> None:

@@ -199,14 +199,14 @@ def test_services_end_when_their_supervisor_is_killed(place: Place) -> None:
 
 @pytest.mark.redis
 def test_own_redis_requires_its_password_and_ends_when_stopped(place: Place) -> None:
-    own, url = redis_server.start(place)
+    server, url = redis_server.start(place)
     try:
-        with redis.Redis.from_url(url) as client, redis.Redis.from_url(re.sub(r"//.*@", "//", url)) as stranger:
+        with redis.Redis.from_url(url) as client, redis.Redis.from_url(re.sub(r"//.*@", "//", url)) as anonymous:
             assert client.ping()
             with pytest.raises(redis.exceptions.AuthenticationError):
-                stranger.ping()
+                anonymous.ping()
     finally:
-        own.stop()
+        server.stop()
 
     assert not redis_server.answers(url)
     assert (place.data / "redis/redis.conf").stat().st_mode & 0o077 == 0
@@ -214,17 +214,17 @@ def test_own_redis_requires_its_password_and_ends_when_stopped(place: Place) -> 
 
 @pytest.mark.redis
 def test_own_redis_keeps_its_data_for_the_next_start(place: Place) -> None:
-    own, url = redis_server.start(place)
+    server, url = redis_server.start(place)
     with redis.Redis.from_url(url) as client:
         client.set("key", "value")
-    own.stop()
+    server.stop()
 
-    own, url = redis_server.start(place)
+    server, url = redis_server.start(place)
     try:
         with redis.Redis.from_url(url) as client:
             kept = client.get("key")
     finally:
-        own.stop()
+        server.stop()
 
     assert kept == b"value"
 
@@ -232,12 +232,12 @@ def test_own_redis_keeps_its_data_for_the_next_start(place: Place) -> None:
 @pytest.mark.postgres
 def test_own_postgres_answers_and_ends_when_stopped(place: Place, short_folder: Path) -> None:
     short_folder.chmod(0o711)
-    own, url = postgres.start(short_folder / "postgres", log=place.log("postgres"))
+    server, url = postgres.start(short_folder / "postgres", log=place.log("postgres"))
     try:
         with psycopg.connect(url) as connection:
             answer = connection.execute("SELECT current_user").fetchone()
     finally:
-        own.stop()
+        server.stop()
 
     assert answer == ("postgres",)
     with pytest.raises(psycopg.OperationalError):

@@ -31,8 +31,8 @@ class Start:
         self.folder = folder
         kept = {name: os.environ[name] for name in KEPT if name in os.environ}
         # An unused port, and no Redis at the usual address: start.sh has to start one.
-        own = {"CHEF_DATA_DIR": str(folder), "PORT": str(free_port()), "REDIS_PORT": str(free_port())}
-        self.environment = {**kept, **own}
+        changed = {"CHEF_DATA_DIR": str(folder), "PORT": str(free_port()), "REDIS_PORT": str(free_port())}
+        self.environment = {**kept, **changed}
         self.output = folder.with_suffix(".out")
         self.first_output = ""
 

@@ -49,8 +49,8 @@ class WebhookSecret(Described, serializers.Field[Any, Any, Any, Any]):
         super().__init__(source="*", **kwargs)
 
     def schema(self) -> dict[str, Any]:
-        told = "The signing secret of the webhook created by this request. It is not shown again."
-        return {"type": ["string", "null"], "description": told}
+        description = "The signing secret of the webhook created by this request. It is not shown again."
+        return {"type": ["string", "null"], "description": description}
 
     def to_representation(self, value: Any) -> str | None:
         secret: str | None = self.context.get("webhook_secret")
@@ -248,8 +248,8 @@ class ProjectDetail(ProjectDocument):
 
     @extend_schema_field(serializers.URLField(allow_null=True))
     def get_webhook_url(self, project: Project) -> str | None:
-        own = WebhookEndpoint.objects.filter(project=project, origin=WebhookEndpoint.Origin.PROJECT)
-        return own.values_list("url", flat=True).first()
+        endpoints = WebhookEndpoint.objects.filter(project=project, origin=WebhookEndpoint.Origin.PROJECT)
+        return endpoints.values_list("url", flat=True).first()
 
     @extend_schema_field(serializers.DictField(child=serializers.CharField(allow_blank=True, allow_null=True)))
     def get_env(self, project: Project) -> Any:

@@ -11,7 +11,7 @@ from builds.models import Build
 from chef.jobs.models import Status
 from projects.api.documents import ChoiceOrNull, Document, StoredDocument, TextOrNull, milliseconds, wire_status
 from projects.engine.errors import Whose
-from projects.engine.repairs.fix_loop import Ending
+from projects.engine.repairs.decisions import Ending
 from projects.models import Exchange, Generation
 
 GENERATION_STATUSES = [wire_status(status) for status in Status.values]
@@ -31,13 +31,13 @@ class GenerationLinks(Document):
 
     def to_representation(self, generation: Generation) -> dict[str, str | None]:
         build = first_build(generation)
-        of_build = BuildLinks(build, context=self.context).data if build else {}
+        build_links = BuildLinks(build, context=self.context).data if build else {}
         return {
             "self": self.address("generation-detail", generation.pk),
             "events": self.address("generation-events", generation.pk),
             "project": self.address("project-detail", generation.project_id),
-            "build": of_build.get("self"),
-            **{name: of_build.get(name) for name in ("status", "logs", "artifacts", "page")},
+            "build": build_links.get("self"),
+            **{name: build_links.get(name) for name in ("status", "logs", "artifacts", "page")},
         }
 
 
@@ -141,8 +141,8 @@ class RepairDocument(Document):
     @extend_schema_field(TokensDocument)
     def get_tokens(self, generation: Generation) -> dict[str, Any]:
         into, out = generation.input_tokens, generation.output_tokens
-        told = {"input": into, "output": out, "total": into + out, "limit": generation.max_tokens}
-        return {**told, "estimated": any(exchange.is_estimated for exchange in generation.exchanges.all())}
+        tokens = {"input": into, "output": out, "total": into + out, "limit": generation.max_tokens}
+        return {**tokens, "estimated": any(exchange.is_estimated for exchange in generation.exchanges.all())}
 
     def get_cost(self, generation: Generation) -> float:
         return float(generation.cost)
@@ -220,6 +220,6 @@ def with_generation_details(rows: QuerySet[Generation]) -> QuerySet[Generation]:
     exchanges = Exchange.objects.filter(is_estimated=True).only("generation_id", "is_estimated")
     repairs = Generation.objects.select_related("revision").order_by("created_at")
     builds = Build.objects.only("id", "number", "status", "project_id", "generation_id")
-    of_each = (Prefetch("exchanges", exchanges), Prefetch("builds", builds))
-    repairs = repairs.prefetch_related(*of_each)
-    return rows.select_related("revision", "base", "best").prefetch_related(*of_each, Prefetch("repairs", repairs))
+    related = (Prefetch("exchanges", exchanges), Prefetch("builds", builds))
+    repairs = repairs.prefetch_related(*related)
+    return rows.select_related("revision", "base", "best").prefetch_related(*related, Prefetch("repairs", repairs))

@@ -46,7 +46,7 @@ CODES: Mapping[str, str] = {
     "too_many_webhooks": "You have reached the limit of webhooks: delete one, or use one for all projects.",
     "nothing_to_edit": "The project has no files yet that a prompt could change.",
     "not_servable": "The build has not completed, or its output has no page.",
-    "slug_taken": "The name is taken by another site, or was.",
+    "slug_taken": "The name belongs, or belonged, to another site.",
     "error": "Internal server error; details are in the server's log.",
     # --- Sending twice -------------------------------------------------------------------------------------------
     "invalid_idempotency_key": "An Idempotency-Key has 1 to 255 visible ASCII characters.",

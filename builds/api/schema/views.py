@@ -13,8 +13,8 @@ from rest_framework.response import Response
 @cache
 def document() -> dict[str, Any]:
     """The complete schema. Generating it takes about a second, and it is the same for everyone, so it is cached."""
-    made: dict[str, Any] = SchemaGenerator().get_schema(request=None, public=True)  # type: ignore[no-untyped-call]
-    return made
+    schema: dict[str, Any] = SchemaGenerator().get_schema(request=None, public=True)  # type: ignore[no-untyped-call]
+    return schema
 
 
 class SchemaView(SpectacularJSONAPIView):

@@ -6,12 +6,18 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from builds.runtimes.images import PreparationError, RuntimeImage, discover_registries, prepare, runtime_images
+from builds.runtimes.image_preparation import (
+    PreparationError,
+    RuntimeImage,
+    discover_registries,
+    prepare,
+    runtime_images,
+)
 from builds.runtimes.registries import forget
 from builds.runtimes.runtime import UnknownRuntimeError
 from builds.sandbox.chef_init import first_process
 from builds.sandbox.contract import SandboxError
-from builds.sandbox.images import ImageStore
+from builds.sandbox.image_store import ImageStore
 
 
 class Command(BaseCommand):

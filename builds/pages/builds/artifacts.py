@@ -19,13 +19,13 @@ from django.views.decorators.http import require_GET, require_POST
 from builds.artifacts import artifacts_of
 from builds.models import Artifact, Build, Preview
 from builds.pages.access import visible_builds
-from builds.pages.files.raster import MAX_BYTES, data_uri, raster_of
+from builds.pages.files.embeddable_images import MAX_BYTES, data_uri, raster_of
 from builds.pages.files.tree import crumbs_of, tree_of
 from builds.pages.refusals import show_refusal
 from builds.site_names import address, preview_label
 from builds.sites import publishing
 from chef.refusals import RefusalError
-from chef.web.source_text import hides_something, html_lines, table_rows, text_of
+from chef.text.source_text import hides_something, html_lines, table_rows, text_of
 
 # Image types recognised by file name only; all others are recognised by their bytes.
 IMAGE_TYPES = frozenset(["image/avif", "image/svg+xml", "image/vnd.microsoft.icon"])

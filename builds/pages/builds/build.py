@@ -21,7 +21,7 @@ from builds.pages.builds.timeline import timeline_of
 from builds.pages.files.tree import rows_of, tree_of
 from builds.queue.forecast import queue_document
 from chef.jobs.models import Status
-from projects.engine.repairs.fix_loop import MEANING, Ending
+from projects.engine.repairs.decisions import MEANING, Ending
 
 ARTIFACTS_SHOWN = 200
 RELATED_SHOWN = 20

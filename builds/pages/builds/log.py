@@ -12,7 +12,7 @@ from django.shortcuts import get_object_or_404
 from django.urls import reverse
 from django.views.decorators.http import require_GET
 
-from builds.live.readers import PagePosition, page_stream
+from builds.live.streams import PagePosition, page_stream
 from builds.logs.entries import Cursor
 from builds.logs.lines import Line, LogIndex, find_evidence, read_page
 from builds.logs.text import log_text

@@ -12,10 +12,10 @@ from django.urls import reverse
 
 from builds.models import Build
 from builds.pages.access import visible_projects
-from builds.pages.files.raster import data_uri, raster_of
+from builds.pages.files.embeddable_images import data_uri, raster_of
 from builds.pages.files.tree import rows_of, tree_of
-from chef.web.hidden_characters import hides
-from chef.web.source_text import has_colours, hides_something, html_lines, table_rows, text_of
+from chef.text.hidden_characters import hides
+from chef.text.source_text import has_colours, hides_something, html_lines, table_rows, text_of
 from projects.models import Project, Revision, SourceFile
 
 LINES_SHOWN = 3_000

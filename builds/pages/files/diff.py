@@ -14,7 +14,7 @@ from django.shortcuts import get_object_or_404, render
 from builds.pages.access import visible_projects
 from builds.pages.files.code import MAX_NUMBER, revisions_of
 from builds.pages.files.line_diff import Hunk, difference
-from chef.web.source_text import hides_something, text_of
+from chef.text.source_text import hides_something, text_of
 from projects.comparison import Change, Kind, changes_between
 from projects.models import Project, Revision, SourceFile
 

@@ -13,7 +13,7 @@ from django.views.decorators.http import require_http_methods
 
 from builds.actions import submit_upload
 from builds.pages.forms import ChoicesForm, StrategyForm
-from builds.pages.once import no_store
+from builds.pages.one_time_secrets import no_store
 from builds.pages.refusals import refusals_in
 from builds.runner import strategy_request
 from builds.runtimes.detection import DetectionError, Plan, detect

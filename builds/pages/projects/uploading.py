@@ -14,7 +14,7 @@ from django.core.files.uploadhandler import SkipFile
 from django.http import HttpRequest
 from django.http.multipartparser import MultiPartParser
 
-from projects.api.parsers import NamelessFiles
+from projects.api.parsers import UnnamedFiles
 from projects.files.archives import unpack
 from projects.files.ignore_rules import IgnoreRules
 from projects.files.limits import InvalidUploadError, limit_faults
@@ -24,7 +24,7 @@ FOLDER, ARCHIVE = "folder", "archive"
 _ARCHIVE_ENDING = re.compile(r"\.(zip|tar|tgz|tar\.gz)$", re.IGNORECASE)
 
 
-class FolderHandler(NamelessFiles):
+class FolderHandler(UnnamedFiles):
     """Keeps the files of `folder` with their paths; handles all other files as the API does.
 
     Must be set as the only upload handler of a request before its form is read.

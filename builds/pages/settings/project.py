@@ -16,7 +16,7 @@ from builds import actions
 from builds.models import RESULT_EVENTS, WebhookEndpoint
 from builds.pages.access import own_project, visible_projects
 from builds.pages.forms import NameForm, StrategyForm, VariableForm, WebhookForm
-from builds.pages.once import no_store, show_once
+from builds.pages.one_time_secrets import no_store, show_once
 from builds.pages.refusals import refusals_in, refusals_shown
 from builds.webhooks import guard
 from builds.webhooks.endpoints import create_endpoint

@@ -11,7 +11,7 @@ from django.utils import timezone
 from django.views.decorators.http import require_http_methods
 
 from builds.pages.forms import TokenForm
-from builds.pages.once import no_store, show_once, shown_once
+from builds.pages.one_time_secrets import no_store, show_once, shown_once
 from projects.models import ApiToken
 from projects.tokens import make_token, revoke_token
 

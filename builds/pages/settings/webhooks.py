@@ -11,7 +11,7 @@ from django.views.decorators.http import require_http_methods
 
 from builds.models import Delivery, WebhookEndpoint
 from builds.pages.access import own_project, visible_projects
-from builds.pages.once import no_store, show_once, shown_once
+from builds.pages.one_time_secrets import no_store, show_once, shown_once
 from builds.pages.paging import page_of
 from builds.pages.refusals import refusals_shown
 from builds.webhooks import endpoints, outbox

@@ -40,7 +40,7 @@ TOOL_PATTERNS = Patterns(
     ),
     words=("lock", "json", "expected", "unterminated"),
     # Bun ends every failure with these; they do not name the cause.
-    noise=(
+    boilerplate=(
         r"^error: script \"[^\"]+\" exited with code \d+",
         r"^bun (?:install )?v\d",
         r"^note: (?:try re-running|Run 'bun upgrade')",

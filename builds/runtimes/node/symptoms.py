@@ -70,7 +70,7 @@ NPM_AND_OTHERS = Patterns(
     ),
     words=(*("lock", "json", "unexpected", "expected", "conflict", "not in", "no match", "no candidates"),),
     # npm ends every failure with these; they do not name the cause.
-    noise=(
+    boilerplate=(
         _NPM + r"(?:A complete log|code \d+$|path |command |workspace |location |Lifecycle script|errno|syscall|\s*$)",
         "ELIFECYCLE",
     ),
@@ -136,5 +136,5 @@ WEB_TOOLS = Patterns(
         *symptoms(NETWORK_ERROR, r"getaddrinfo (?:ENOTFOUND|EAI_AGAIN) (?P<host>[^\s:,]+)"),
     ),
     words=("eagain", "unexpected", "expected", "unterminated", "css", "transform", "getaddrinfo"),
-    noise=(r"error during build:$", r"^\s*at .+[:)]"),
+    boilerplate=(r"error during build:$", r"^\s*at .+[:)]"),
 )

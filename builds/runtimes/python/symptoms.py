@@ -46,6 +46,6 @@ TOOL_PATTERNS = Patterns(
         *symptoms("syntax_error", r"^(?:SyntaxError|IndentationError|TabError): ", before=4),
     ),
     words=("conflict", "impossible", "retries", "no match", "no module", "traceback", "broken by"),
-    noise=(r"^Traceback ",),
+    boilerplate=(r"^Traceback ",),
     places=(r"File \"(?P<file>[^\"<>]+)\", line (?P<line>\d+)",),
 )

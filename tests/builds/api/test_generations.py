@@ -160,8 +160,8 @@ def test_a_starter_becomes_a_revision_and_its_build_is_queued(client: APIClient)
     assert document["filesGenerated"] == len(document["files"]) == build.revision.file_count > 10
     assert document["tokens"] == {"input": 0, "output": 0, "total": 0, "limit": 200_000, "estimated": False}
     assert document["fix"] == {"ending": None, "bestRevision": None, "repairs": []}
-    of_build = client.get(document["links"]["build"]).json()
-    assert (of_build["generationId"], of_build["repairOf"], of_build["status"]) == (
+    build_document = client.get(document["links"]["build"]).json()
+    assert (build_document["generationId"], build_document["repairOf"], build_document["status"]) == (
         document["generationId"],
         None,
         "queued",

@@ -210,11 +210,11 @@ def test_names_are_resolved_outside_the_transaction(
     client: APIClient, monkeypatch: pytest.MonkeyPatch, transactional_db: None
 ) -> None:
     seen = []
-    asked = guard.refusal_when_saved
+    original = guard.refusal_when_saved
 
     def recording(url: str) -> Any:
         seen.append(connection.in_atomic_block)
-        return asked(url)
+        return original(url)
 
     monkeypatch.setattr(guard, "refusal_when_saved", recording)
     for key in ("a", "b"):

@@ -1,4 +1,4 @@
-"""Feeds and their readers: every entry once and in order, from window or database, with one read for all readers."""
+"""Feeds and their readers: every entry once and in order, with one database read for all readers."""
 
 import asyncio
 import json
@@ -10,15 +10,7 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from builds.live import feeds
-from builds.live.readers import (
-    PING,
-    FeedRegistry,
-    PagePosition,
-    event_stream,
-    log_stream,
-    page_stream,
-    registry,
-)
+from builds.live.streams import PING, FeedRegistry, PagePosition, event_stream, log_stream, page_stream, registry
 from builds.logs.entries import Cursor
 from builds.models import Build, LogChunk
 from builds.queue.claims import BuildLease, claim
@@ -39,7 +31,7 @@ def lease(queue_build: Callable[..., Build]) -> BuildLease:
 
 @pytest.fixture
 def small_window(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bounds that a log of some dozen entries goes past."""
+    """Limits so small that a log of some dozen entries exceeds them."""
     monkeypatch.setattr(feeds, "WINDOW_BYTES", 2_000)
     monkeypatch.setattr(feeds, "SEND_BYTES", 500)
     monkeypatch.setattr(feeds, "PAGE_ROWS", 7)
@@ -90,7 +82,7 @@ async def until(check: Callable[[], bool]) -> None:
 
 
 class Collector:
-    """A reader in a task, and what it has been given."""
+    """A reader in a task, and what it has received."""
 
     def __init__(self, stream: AsyncGenerator[bytes]) -> None:
         self.pieces: list[bytes] = []
@@ -110,7 +102,7 @@ def with_redis_left_out(test: Callable[[], Awaitable[None]], settings: Settings)
     asyncio.run(test())  # type: ignore[arg-type]
 
 
-# --- A build that has ended --------------------------------------------------------------------------------------
+# --- Finished builds ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("small_window")
@@ -163,7 +155,7 @@ def test_a_deleted_build_ends_its_streams(lease: BuildLease) -> None:
     assert b"event: end\n" in read(event_stream, lease)
 
 
-# --- A build that goes on ----------------------------------------------------------------------------------------
+# --- Running builds ----------------------------------------------------------------------------------------------
 
 
 def test_readers_share_one_read_and_the_same_bytes(
@@ -215,7 +207,7 @@ def test_a_slow_reader_loses_nothing_and_the_window_stays_small(lease: BuildLeas
 
 
 async def anext_after(stream: AsyncGenerator[bytes], act: Callable[[], Awaitable[None]]) -> bytes:
-    """The next piece, which an act brings about that needs the reader to be waiting for it."""
+    """The next piece, caused by `act`, which needs the reader to be waiting."""
     piece = asyncio.ensure_future(anext(stream))
     await until(lambda: bool(registry().feeds))
     await act()
@@ -305,11 +297,11 @@ def test_each_event_loop_has_its_own_registry() -> None:
     assert asyncio.run(get()) is not asyncio.run(get())
 
 
-# --- Both at once, for a page ------------------------------------------------------------------------------------
+# --- Log and changes of a page -----------------------------------------------------------------------------------
 
 
 def blocks(data: bytes) -> list[dict[str, str]]:
-    """The fields of each block of a stream that has some."""
+    """The fields of each event of a stream that has any."""
     found = []
     for block in data.decode().split("\n\n"):
         fields = dict(line.split(": ", 1) for line in block.splitlines() if not line.startswith(":"))
@@ -333,7 +325,9 @@ def test_a_page_s_stream_has_log_and_changes_exactly_once_and_ends(lease: BuildL
         "completed",
     ]
     assert events[-1]["event"] == "end"
-    assert not any("id" in one and "event" in one for one in events)  # an id says where all of the stream is
+    assert not any(
+        "id" in one and "event" in one for one in events
+    )  # an id contains the position in all parts of the stream
 
 
 @pytest.mark.usefixtures("small_window")

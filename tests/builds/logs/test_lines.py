@@ -1,4 +1,4 @@
-"""A log by its lines: numbers as in the text, for any chunks, and where the evidence is."""
+"""A log by lines: line numbers for any split into chunks, and the place of evidence."""
 
 from collections.abc import Callable
 
@@ -25,7 +25,7 @@ def lease(queue_build: Callable[..., Build]) -> BuildLease:
 
 @pytest.fixture
 def store(lease: BuildLease) -> Store:
-    """Texts as chunks of the running build, each a text or (text, stream, phase)."""
+    """Store chunks of the running build, each a text or (text, stream, phase)."""
 
     def store(*texts: str | tuple[str, str, str]) -> Build:
         each = [(text, "stdout", "build") if isinstance(text, str) else text for text in texts]
@@ -139,7 +139,7 @@ def test_pages_contain_the_whole_text_with_the_kind_of_each_run(store: Store) ->
 
     assert (first.line, first.has_more, first.cursor) == (1, True, Cursor(1, 6))
     assert first.text + rest.text == "$ make\nhäl\U0001f600lo\noh\nend"
-    # The length as JavaScript counts, in which the character beyond the first plane is two.
+    # JavaScript's length, in which a character beyond the basic plane counts as two.
     assert [run[:3] for run in first.runs] == [(7, "installation", "system"), (8, "build", "stdout")]
     assert [run[:3] for run in rest.runs] == [(3, "build", "stderr"), (3, "build", "stdout")]
     assert (rest.has_more, rest.cursor) == (False, Cursor(1, 12))

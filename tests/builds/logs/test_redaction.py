@@ -1,4 +1,4 @@
-"""Masking: a secret is found in every form that programs print it in, however it is split, and nothing else is."""
+"""Masking: a secret is found in every encoding and however it is split, and nothing else is masked."""
 
 import base64
 import binascii
@@ -19,7 +19,7 @@ from builds.queue.claims import BuildLease, claim
 pytestmark = pytest.mark.once
 
 MIB = 1024**2
-VALUE = "tk/9+ün 'q\"t' %41$(id)\\n"  # one of everything that needs quoting somewhere
+VALUE = "tk/9+ün 'q\"t' %41$(id)\\n"  # every character that needs quoting somewhere
 KEY = "-----BEGIN KEY-----\nMIIEvQIBADANBgkqhkiG9w0BAQEF\nAASCBKcwggSjAgEAAoIBAQC7\nshort\n-----END KEY-----\n"
 
 
@@ -62,7 +62,7 @@ WRITTEN: dict[str, Callable[[str], str]] = {
 def test_every_encoding_of_a_secret_is_masked(written: str, value: str) -> None:
     shown = redact(f"<{WRITTEN[written](value)}>", TOKEN=value)
 
-    # Around what is encoded, at most the few characters stay whose bits belong to the neighbours too.
+    # At most the few characters stay that share bits with their neighbours.
     left = shown.replace("[secret TOKEN]", "")
     assert "[secret TOKEN]" in shown
     assert len(left) <= 2 + 12
@@ -73,7 +73,7 @@ def test_a_multi_line_secret_is_masked_whole_and_line_by_line() -> None:
     whole, one = redact(f"key:\n{KEY}done\n", KEY=KEY), redact("+ AASCBKcwggSjAgEAAoIBAQC7 +\nshort\n", KEY=KEY)
 
     assert whole == "key:\n[secret KEY]\ndone\n"
-    assert one == "+ [secret KEY] +\nshort\n"  # a line of less than eight characters is no secret by itself
+    assert one == "+ [secret KEY] +\nshort\n"  # a line of less than eight characters is not masked by itself
 
 
 def test_base64_of_a_long_secret_is_masked_across_line_breaks() -> None:
@@ -171,7 +171,7 @@ def lease(queue_build: Callable[..., Build]) -> BuildLease:
 
 
 def write(lease: BuildLease, *parts: tuple[str, bytes], lines: list[str] | None = None, flush: bool = False) -> str:
-    """Write one phase under a mask and return what is stored; with `flush`, as if time passed between the parts."""
+    """Write one phase with secrets and return what is stored; `flush`: as if time passed between the parts."""
     log = LogWriter(lease, max_bytes=MIB)
     log.set_secrets([("TOKEN", "hunter2hunter2"), ("KEY", KEY)])
     log.start_phase("build", lambda line, _: lines.append(line) if lines is not None else None)

@@ -1,4 +1,4 @@
-"""A log as one text: every part of it is what the whole has there, wherever it is cut."""
+"""A log as one text: any range matches the whole."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from asgiref.sync import async_to_sync
 
 from builds.logs import text as log_text
 from builds.models import Build, LogChunk
-from chef.web.ansi import plain
+from chef.text.ansi import plain
 from chef.web.downloads import Content
 
 LINES = [f"\x1b[3{number % 8}mé {number:02d} {'x' * (number % 9)}\x1b[0m\n" for number in range(40)] + ["", "end"]
@@ -17,7 +17,7 @@ LINES = [f"\x1b[3{number % 8}mé {number:02d} {'x' * (number % 9)}\x1b[0m\n" for
 def build(queue_build: Any) -> Build:
     build: Build = queue_build()
     row = {"build": build, "attempt": 0, "phase": "build", "stream": "stdout", "timestamp": build.created_at}
-    # Sequences have gaps where an attempt could not write.
+    # Sequence numbers have gaps where an attempt could not write.
     LogChunk.objects.bulk_create(LogChunk(sequence=2 * n + 1, text=text, **row) for n, text in enumerate(LINES))
     LogChunk.objects.create(**{**row, "attempt": 1, "sequence": 4, "text": "of another attempt"})
     return build

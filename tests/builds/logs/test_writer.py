@@ -1,4 +1,4 @@
-"""The log writer: bytes split in any way, of any content and in any number."""
+"""The log writer: any bytes, in any amount, split in any way."""
 
 from collections.abc import Callable
 
@@ -93,7 +93,7 @@ def test_beyond_the_limit_beginning_and_end_are_kept_with_a_marker_between(lease
     left_out = int(mark.split()[1].replace(",", ""))
     assert left_out == 4_000_000 - len(text)
     assert Build.objects.get().log_truncated
-    assert len(lines) == 40_000  # evidence is looked for in all of it
+    assert len(lines) == 40_000  # evidence is searched for in all of it
 
 
 def test_a_full_phase_leaves_room_for_the_next_one(lease: BuildLease) -> None:

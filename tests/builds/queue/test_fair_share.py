@@ -1,4 +1,4 @@
-"""Fair shares under their new names: nothing of what was served before is lost, and workers of the old code go on."""
+"""The renamed fair-share models: no rows are lost, and workers of the old code continue."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,7 @@ from builds.models import Build, ExternalFairShare, FairShare
 from builds.queue.claims import claim
 
 OLD_NAMES = ("builds", "0013_who_did_what")
-# As workers of the old code read and write it.
+# The way workers of the old code read and write it.
 SERVED = "UPDATE builds_ownerturn SET claimed_at = '2020-01-01 00:00:00' WHERE owner_id = %s"
 
 

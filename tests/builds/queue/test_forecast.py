@@ -1,4 +1,4 @@
-"""What is shown of the queue against what then happens: real claims on the real database, in virtual time."""
+"""The forecast compared with what then happens: real claims on the real database, in virtual time."""
 
 import random
 import time
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.once
 QueueBuild = Callable[..., Build]
 
 
-# --- Against what happens ------------------------------------------------------------------------------------------
+# --- Accuracy ------------------------------------------------------------------------------------------------------
 
 
 def one_long_queue(queue: VirtualQueue, owners: list[User]) -> None:
@@ -56,7 +56,7 @@ def some_in_back_off(queue: VirtualQueue, owners: list[User]) -> None:
 
 
 Fill = Callable[[VirtualQueue, list[User]], None]
-# What waits, how many workers there are, and the owner's limit of running builds.
+# Waiting builds, the number of workers, and the owner's limit of running builds.
 RUNS: dict[str, tuple[Fill, int, int]] = {
     "one long queue": (one_long_queue, 1, 0),
     "three owners": (three_owners, 3, 0),
@@ -82,7 +82,7 @@ def test_positions_and_times_are_accurate_within_a_factor_of_two(
 ) -> None:
     fill, workers, settings.OWNER_MAX_RUNNING = RUNS[name]
     outcomes: list[Outcome] = []
-    # One run may be slow or fast as a whole: nine of ten is a promise about many.
+    # One run may be slow or fast as a whole: nine in ten only holds over many runs.
     for seed in range(3):
         queue = VirtualQueue(monkeypatch, workers, seed=seed)
         fill(queue, owners)
@@ -104,7 +104,7 @@ def test_with_known_durations_positions_are_exact_and_times_to_the_second(
     settings.OWNER_MAX_RUNNING = limit
     queue, dice = VirtualQueue(monkeypatch, 4, seed=seed, spread=0), random.Random(seed)
     for _ in range(40):
-        # Each has its own project and takes what its project's builds have taken: no two end at the same moment.
+        # Each has its own project and takes as long as that project's builds: no two end at the same moment.
         kind = queue.kind(dice.choice(owners), seconds=dice.uniform(5, 90), past=forecast.OWN_HISTORY)
         back_off = dice.choice([0, 0, 0, dice.uniform(1, 300)])
         queue.add(kind, 1, priority=dice.choice([*Priority, Priority.NORMAL]), back_off=back_off)
@@ -131,7 +131,7 @@ def test_positions_of_one_owner_s_builds_are_exact_for_any_duration(
 
 
 def reason(build: Build, workers: int, limit: int) -> str:
-    """Why a build waits at a moment when each free worker has found nothing to claim."""
+    """Why a build waits when no free worker finds anything to claim."""
     if build.available_at > timezone.now():
         return "backoff"
     running = Build.objects.filter(status=Status.RUNNING)
@@ -177,7 +177,7 @@ def test_nothing_blocks_builds_that_idle_workers_take_next(
     free = {pk for pk, document in shown.items() if document["blockedBy"] is None}
     assert free == set(queue.claims)
     assert {shown[pk]["etaSeconds"]["p90"] for pk in free} == {0}
-    # Two workers stay idle: what holds the others back is not that there are too few.
+    # Two workers stay idle, so the others do not wait for workers.
     assert {shown[build.pk]["blockedBy"] for build in builds if build.pk not in free} == {"owner_limit"}
 
 
@@ -188,8 +188,8 @@ def test_without_workers_positions_are_shown_but_no_times(owners: list[User], mo
 
     shown = queue.show()
 
-    told = {"etaSeconds": None, "blockedBy": "no_workers"}
-    assert [shown[build.pk] for build in builds] == [{"position": place, **told} for place in (1, 2, 3)]
+    expected = {"etaSeconds": None, "blockedBy": "no_workers"}
+    assert [shown[build.pk] for build in builds] == [{"position": place, **expected} for place in (1, 2, 3)]
 
 
 def test_without_history_positions_are_shown_but_no_times(owners: list[User], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,7 +217,7 @@ def test_durations_come_from_the_project_s_builds_or_from_all_if_it_has_few(
     assert 110 < starts[3] <= 210
 
 
-# --- How full ------------------------------------------------------------------------------------------------------
+# --- Capacity ------------------------------------------------------------------------------------------------------
 
 
 def test_room_is_expected_when_the_next_build_starts(owners: list[User], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -231,7 +231,7 @@ def test_room_is_expected_when_the_next_build_starts(owners: list[User], monkeyp
 
     assert seconds_to_room() == seconds_to_room(owners[1].pk) == 30
     assert seconds_to_room(owners[0].pk) == 100
-    assert seconds_to_room(owners[2].pk) == USUAL_WAIT  # has nothing that waits
+    assert seconds_to_room(owners[2].pk) == USUAL_WAIT  # has no waiting builds
 
 
 def test_retry_after_is_bounded(owners: list[User], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -247,11 +247,11 @@ def test_retry_after_is_bounded(owners: list[User], monkeypatch: pytest.MonkeyPa
     assert seconds_to_room() == LONGEST_WAIT
 
 
-# --- Sharing what was read -----------------------------------------------------------------------------------------
+# --- Shared reads --------------------------------------------------------------------------------------------------
 
 
 class Reading:
-    """Stands in for the reading: counts, and can make it costly; and for the clock that it is kept by."""
+    """Replaces the read and its clock: counts reads, and can make them slow."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.count, self.cost, self.clock = 0, 0.0, 1000.0
@@ -337,7 +337,7 @@ def test_when_reads_are_slow_a_new_build_is_placed_by_fair_order(
         "before all": 1,
         "behind all": 8,
     }
-    # As it was shown of those whose places they take.
+    # The same as for the builds whose places they take.
     starts = [document["etaSeconds"]["p50"] for document in shown.values()]
     assert starts == [40, 0, 0, 70]
 
@@ -357,7 +357,7 @@ def test_a_build_claimed_since_the_read_is_about_to_start(queue_build: QueueBuil
     queue_document(queue_build())
     reading.clock += 0.1
 
-    # `started` was read by its asker when it still waited.
+    # The caller loaded `started` while it was still waiting.
     assert queue_document(started) == {"position": 1, "etaSeconds": {"p50": 0, "p90": 0}, "blockedBy": None}
     assert reading.count == 1
 

@@ -1,4 +1,4 @@
-"""The queue played forward: in which order, when, and how far out. That it is the database's order: test_forecast."""
+"""The simulated queue: order, times and uncertainty. test_forecast compares it with the database."""
 
 import random
 from collections.abc import Mapping, Sequence
@@ -152,13 +152,15 @@ def test_extrapolation_continues_the_simulated_part(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(simulation, "CLAIMS_A_PLAY", 1200)
     monkeypatch.setattr(simulation, "PLAYS", 100)
 
-    beyond = [(told, known) for told, known in zip(short, predict(played), strict=True) if told.position > 200]
+    beyond = [
+        (predicted, known) for predicted, known in zip(short, predict(played), strict=True) if predicted.position > 200
+    ]
 
     assert len(beyond) == 1000
-    for told, known in beyond:
-        assert told.position == known.position
-        assert told.p50 == pytest.approx(known.p50, rel=0.1)
-        assert told.p90 == pytest.approx(known.p90, rel=0.1)
+    for predicted, known in beyond:
+        assert predicted.position == known.position
+        assert predicted.p50 == pytest.approx(known.p50, rel=0.1)
+        assert predicted.p90 == pytest.approx(known.p90, rel=0.1)
 
 
 def test_equal_queues_get_equally_good_positions() -> None:
@@ -182,7 +184,7 @@ def test_beyond_the_simulated_part_later_positions_start_later() -> None:
     assert all(each.p50 <= each.p90 for each in predicted)
 
 
-# --- What is left of what runs -------------------------------------------------------------------------------------
+# --- Remaining time of running builds ------------------------------------------------------------------------------
 
 
 def test_a_build_that_has_run_a_while_is_expected_to_take_as_long_as_longer_ones() -> None:

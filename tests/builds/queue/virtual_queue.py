@@ -1,4 +1,4 @@
-"""A queue in virtual time: real claims on the real database, of builds that take as long as a dice says."""
+"""A queue in virtual time: real claims on the real database, of builds with random durations."""
 
 import random
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ from projects.models import Project, Revision
 
 @dataclass
 class Kind:
-    """Builds of one project, and what they usually take in seconds."""
+    """Builds of one project, with their usual duration in seconds."""
 
     project: Project
     revision: Revision
@@ -32,10 +32,10 @@ class Kind:
 
 @dataclass
 class Snapshot:
-    """What was shown at one moment of every build that waited then."""
+    """What was shown at one moment for every waiting build."""
 
     at: datetime
-    claims: int  # how many there had been before
+    claims: int  # the number of claims before
     documents: dict[UUID, dict[str, Any]]
 
 
@@ -43,7 +43,7 @@ class Snapshot:
 class VirtualQueue:
     """`workers` claim from the database whenever they are free. Nothing takes real time.
 
-    `spread` is of the logarithm of durations: with 0.6, nine of ten take 0.4 to 2.7 times what is usual.
+    `spread` is that of the logarithm of durations: with 0.6, nine in ten take 0.4 to 2.7 times the usual duration.
     """
 
     monkeypatch: pytest.MonkeyPatch
@@ -51,7 +51,7 @@ class VirtualQueue:
     seed: int = 1
     spread: float = 0.6
     now: datetime = datetime(2030, 1, 1, tzinfo=UTC)
-    claims: dict[UUID, tuple[int, datetime]] = field(default_factory=dict)  # which in order, and when
+    claims: dict[UUID, tuple[int, datetime]] = field(default_factory=dict)  # builds in order, with times
     snapshots: list[Snapshot] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -59,13 +59,13 @@ class VirtualQueue:
         self._busy: list[tuple[datetime, int, BuildLease]] = []
         self._seconds: dict[UUID, float] = {}
         self.monkeypatch.setattr(timezone, "now", lambda: self.now)
-        seen_at = self.now + timedelta(days=1)  # for as long as any run takes
+        seen_at = self.now + timedelta(days=1)  # longer than any run
         WorkerHost.objects.update_or_create(name="host", defaults={"workers": self.workers, "seen_at": seen_at})
 
-    # --- What waits, and what has been -----------------------------------------------------------------------------
+    # --- Waiting and completed builds ------------------------------------------------------------------------------
 
     def kind(self, owner: User, *, seconds: float, past: int = 20) -> Kind:
-        """A project with a history of so many completed builds."""
+        """A project with this many completed builds."""
         project = create_project(by=owner, name=f"takes {seconds:g} s")
         revision = add_revision(project, files=[NewFile("x.txt", b"x")], dependencies={}, strategy={})
         kind = Kind(project, revision, seconds)
@@ -78,10 +78,10 @@ class VirtualQueue:
         return kind
 
     def add(self, kind: Kind, count: int, *, priority: Priority = Priority.NORMAL, back_off: float = 0) -> list[Build]:
-        """Queue so many builds now, eligible in `back_off` seconds."""
+        """Queue this many builds now, eligible in `back_off` seconds."""
         builds = self._builds(kind, count)
         for build in builds:
-            self.now += timedelta(milliseconds=1)  # no two are of the same age
+            self.now += timedelta(milliseconds=1)  # no two have the same age
             build.created_at, build.priority = self.now, priority
             build.available_at = self.now + timedelta(seconds=back_off)
         return Build.objects.bulk_create(builds)
@@ -98,7 +98,7 @@ class VirtualQueue:
     # --- Time ------------------------------------------------------------------------------------------------------
 
     def show(self) -> dict[UUID, dict[str, Any]]:
-        """The API's `queue` of all that waits, read anew."""
+        """The API's `queue` of all waiting builds, from a fresh read."""
         forecast.forget()
         shown = forecast.queue_documents(Build.objects.filter(status=Status.QUEUED))
         self.snapshots.append(Snapshot(self.now, len(self.claims), shown))
@@ -113,7 +113,7 @@ class VirtualQueue:
             heappush(self._busy, (end, len(self.claims), lease))
 
     def advance(self) -> bool:
-        """Go to the next end of a build or of a back-off, and let free workers claim. False when all is over."""
+        """Advance to the next end of a build or a back-off, and let free workers claim. False when all is done."""
         ends = [self._busy[0][0]] if self._busy else []
         returns = list(
             Build.objects.filter(status=Status.QUEUED, available_at__gt=self.now)
@@ -129,7 +129,7 @@ class VirtualQueue:
         return True
 
     def play(self, *, show_every: int) -> None:
-        """To the end of all builds; what is shown is noted at first and after every so many claims."""
+        """Run all builds to the end; record the forecast at first and after every `show_every` claims."""
         self.show()
         self.claim_all()
         while True:
@@ -138,7 +138,7 @@ class VirtualQueue:
             if not self.advance():
                 return
 
-    # --- What was shown against what came --------------------------------------------------------------------------
+    # --- Forecast and reality --------------------------------------------------------------------------------------
 
     def outcomes(self) -> "list[Outcome]":
         return [
@@ -155,7 +155,7 @@ class VirtualQueue:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One build at one moment: the place and the seconds that were shown, and the place and the seconds that came."""
+    """One build at one moment: the predicted and the actual position and seconds."""
 
     position: int
     p50: int
@@ -165,7 +165,7 @@ class Outcome:
 
     @property
     def is_in_time(self) -> bool:
-        """Whether the wait was at least half and at most twice what was shown; times are told in whole seconds."""
+        """Whether the wait was at least half and at most twice what was shown; times are shown in whole seconds."""
         return self.p50 / 2 - 1 <= self.waited <= 2 * self.p50 + 1
 
     @property

@@ -1,4 +1,4 @@
-"""Builds that run in a sandbox in memory: one that goes well unless a test changes it, and what is read of it after."""
+"""Builds in the fake sandbox: one that succeeds unless a test changes it, and helpers to read the results."""
 
 from collections.abc import Callable, Iterable
 from datetime import timedelta
@@ -21,13 +21,13 @@ IMAGE = f"sha256:{'1' * 64}"
 STRATEGY = {"installCommand": "install", "buildCommand": "build", "outputs": ["dist"]}
 PAGE = b"<h1>built</h1>"
 
-# The call of the sandbox, or the script, in the middle of each phase.
+# The sandbox method or the script that runs in the middle of each phase.
 _CALLS = {PhaseName.PREPARATION: "put", PhaseName.ARTIFACTS: "stream", PhaseName.CLEANUP: "remove"}
 _SCRIPTS = {PhaseName.INSTALLATION: "install", PhaseName.BUILD: "build"}
 
 
 def working_sandbox() -> FakeSandbox:
-    """An engine on which a build with STRATEGY succeeds."""
+    """A sandbox in which a build with STRATEGY succeeds."""
     return FakeSandbox(
         images={"chef-runtime/static:12": IMAGE},
         programs={"install": says("added 3 packages\n"), "build": build_page},
@@ -36,12 +36,12 @@ def working_sandbox() -> FakeSandbox:
 
 
 def build_page(process: Process) -> None:
-    process.say("built in 1 s\n")
+    process.emit("built in 1 s\n")
     process.write("dist/index.html", PAGE)
 
 
 def let_happen(sandbox: FakeSandbox, phase: PhaseName, event: Event) -> None:
-    """Let something happen in the middle of a phase. What it raises, the sandbox raises; then the phase goes on."""
+    """Run `event` in the middle of a phase: the sandbox raises what it raises, otherwise the phase continues."""
     if phase in _CALLS:
         sandbox.before[_CALLS[phase]] = event
         return
@@ -55,7 +55,7 @@ def let_happen(sandbox: FakeSandbox, phase: PhaseName, event: Event) -> None:
 
 
 def run(lease: BuildLease, sandbox: FakeSandbox) -> Build:
-    """Run an attempt to its end and read the build anew. Raises LeaseLostError."""
+    """Run an attempt to its end and reload the build. Raises LeaseLostError."""
     Run(lease, lambda: sandbox).execute()
     return Build.objects.get(pk=lease.build.pk)
 
@@ -68,18 +68,18 @@ def raises(fault: Exception) -> Event:
 
 
 def once(event: Event) -> Event:
-    """The same, the first time alone."""
+    """The same event, but only the first time."""
     events = [event]
     return lambda: events.pop()() if events else None
 
 
 def expire_lease() -> None:
-    """As when the worker has been silent for too long."""
+    """Expire the lease, as if the worker had been silent for too long."""
     Build.objects.filter(status=Status.RUNNING).update(lease_expires_at=timezone.now() - timedelta(seconds=1))
 
 
 def claim_again() -> BuildLease:
-    """As when the back-off is over."""
+    """End the back-off."""
     Build.objects.update(available_at=timezone.now())
     lease = claim("another worker")
     assert lease
@@ -100,7 +100,7 @@ def outcomes(build: Build) -> list[str]:
 
 
 def events(build: Build) -> list[str]:
-    """Statuses and phases as they were entered, in order."""
+    """Statuses and phases in the order in which they were entered."""
     return [event.to_status or event.data["phase"] for event in build.events.all()]
 
 
@@ -109,7 +109,7 @@ def log(build: Build, stream: str) -> str:
 
 
 def stored() -> dict[str, bytes]:
-    """All that is in the store, by key."""
+    """The content of the store, by key."""
     contents = {}
     for key in _keys(""):
         with default_storage.open(key) as file:
@@ -135,6 +135,6 @@ def verdict_of(build: Build) -> tuple[str, str, str]:
 
 
 def all_rows() -> dict[str, list[dict[str, Any]]]:
-    """All that the database has of builds."""
+    """All rows about builds in the database."""
     models: tuple[type[Model], ...] = (Build, Attempt, PhaseRun, BuildEvent, LogChunk, Artifact)
     return {model.__name__: list(model._default_manager.order_by("pk").values()) for model in models}

@@ -1,4 +1,4 @@
-"""What the tests of whole attempts share: see tests.builds.runner.attempts."""
+"""Fixtures for tests of whole attempts: see tests.builds.runner.attempts."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +21,7 @@ def sandbox() -> FakeSandbox:
 
 @pytest.fixture
 def artifact_folder(settings: Settings, tmp_path: Path) -> Path:
-    """The folder that this test's artifacts are in."""
+    """The folder of this test's artifacts."""
     folder = tmp_path / "artifacts"
     options = {**settings.STORAGES["default"], "OPTIONS": {"location": str(folder)}}
     settings.STORAGES = {**settings.STORAGES, "default": options}
@@ -30,7 +30,7 @@ def artifact_folder(settings: Settings, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def claimed(queue_build: Callable[..., Build], artifact_folder: Path) -> Callable[..., BuildLease]:
-    """Queue a build of one page by STRATEGY and what a test adds to it, and claim it."""
+    """Queue and claim a build of one page with STRATEGY and the test's additions."""
 
     def claim_one(*, strategy: dict[str, Any] | None = None, **options: Any) -> BuildLease:
         build = queue_build(strategy=STRATEGY | (strategy or {}), **options)
@@ -44,8 +44,8 @@ def claimed(queue_build: Callable[..., Build], artifact_folder: Path) -> Callabl
 
 @pytest.fixture
 def log_at_the_end_of_phases(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the log's own thread write nothing: its connection sees no build that a test's transaction has made.
+    """Disable the log's thread: its database connection does not see the builds of a test's transaction.
 
-    What it would have written while a phase runs is written as the phase ends.
+    The log is then written at the end of each phase.
     """
     monkeypatch.setattr(LogWriter, "_flush_regularly", lambda log: None)

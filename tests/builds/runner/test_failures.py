@@ -1,4 +1,4 @@
-"""How a build ends for good: by a fault of its own, at a limit, against the policy. Only the sandbox is in memory."""
+"""Final failures of builds: caused by the project, a limit or a policy. Only the sandbox is a fake."""
 
 import time
 from typing import Any
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("log_at_the_end_of_phases")
 
 
 def assert_failed_for_good(build: Build, sandbox: FakeSandbox) -> None:
-    """It has ended once, is not tried again, tells its verdict with the event, and nothing of it is left."""
+    """It ended once, is not retried, has its verdict in the event, and left nothing behind."""
     assert build.status == Status.FAILED
     assert build.finished_at
     assert build.faults == 0
@@ -68,7 +68,7 @@ def test_an_environment_with_a_lost_key(claimed: Claimed, sandbox: FakeSandbox, 
     [("install", "installation", "install_failed"), ("build", "build", "build_failed")],
 )
 def test_a_command_that_fails(claimed: Claimed, sandbox: FakeSandbox, script: str, phase: str, code: str) -> None:
-    # Without a line end: the last words count too.
+    # Without a line ending: the last line counts too.
     sandbox.programs[script] = says("working\n", ("stderr", "error: it is broken"), exit_code=3)
 
     build = run(claimed(), sandbox)
@@ -197,7 +197,7 @@ def test_a_strategy_may_not_raise_the_time_limit(claimed: Claimed, sandbox: Fake
 def test_an_installation_that_fails_at_a_refused_host(claimed: Claimed, sandbox: FakeSandbox) -> None:
     def install(process: Process) -> int:
         if not process.reach("tracker.test"):
-            process.say("error: cannot fetch https://tracker.test/x\n", "stderr")
+            process.emit("error: cannot fetch https://tracker.test/x\n", "stderr")
         return 1
 
     sandbox.programs["install"] = install
@@ -213,7 +213,7 @@ def test_an_installation_that_fails_at_a_refused_host(claimed: Claimed, sandbox:
 def test_an_installation_that_fails_at_an_allowed_host(claimed: Claimed, sandbox: FakeSandbox) -> None:
     def install(process: Process) -> int:
         if process.reach("registry.test"):
-            process.say("error: cannot fetch https://registry.test/x\n", "stderr")
+            process.emit("error: cannot fetch https://registry.test/x\n", "stderr")
         return 1
 
     sandbox.programs["install"] = install
@@ -236,7 +236,7 @@ def test_an_installation_that_succeeds_despite_a_refused_host(claimed: Claimed, 
 def test_a_build_phase_that_needs_the_network(claimed: Claimed, sandbox: FakeSandbox) -> None:
     def build_page(process: Process) -> int:
         if not process.reach("fonts.test"):
-            process.say("curl: (6) Could not resolve host: fonts.test\n", "stderr")
+            process.emit("curl: (6) Could not resolve host: fonts.test\n", "stderr")
         return 1
 
     sandbox.programs["build"] = build_page

@@ -1,4 +1,4 @@
-"""How an attempt ends by a fault of ours, in the middle of each phase, and how the next one goes."""
+"""System errors in the middle of each phase, and how the next attempt goes."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -119,7 +119,7 @@ def test_a_failed_clean_up_is_left_to_the_sweeper(claimed: Claimed, sandbox: Fak
 
 def test_a_failing_store_requeues_the_build(claimed: Claimed, sandbox: FakeSandbox, artifact_folder: Path) -> None:
     lease, started = claimed(), timezone.now()
-    artifact_folder.write_bytes(b"")  # no folder can be made below a file
+    artifact_folder.write_bytes(b"")  # a file cannot contain folders
 
     build = run(lease, sandbox)
 
@@ -131,7 +131,7 @@ def test_a_failing_store_requeues_the_build(claimed: Claimed, sandbox: FakeSandb
 
 @contextmanager
 def database_refusing(statement: str, *, times: int) -> Iterator[None]:
-    """A database that fails in the first so many statements of this thread that begin like that."""
+    """A database that fails in this thread's first `times` statements with that beginning."""
     left = times
 
     def refuse(execute: Callable[..., Any], sql: str, params: Any, many: bool, context: Any) -> Any:

@@ -1,4 +1,4 @@
-"""How an attempt is ended from outside in the middle of each phase: cancelled, overtaken, handed back."""
+"""Attempts that are interrupted in the middle of each phase: cancelled, overtaken, handed back."""
 
 from collections.abc import Callable
 
@@ -43,7 +43,7 @@ each_phase_before_cleanup = pytest.mark.parametrize("phase", BEFORE_CLEANUP)
 
 @pytest.fixture(params=["heartbeat", "next write"])
 def notices(request: pytest.FixtureRequest) -> Callable[[BuildLease], None]:
-    """How an attempt notices that it has lost its build: before it writes again, or as it does."""
+    """How an attempt notices that it has lost its build: before its next write, or during it."""
     return lambda lease: lease.lost.set() if request.param == "heartbeat" else None
 
 
@@ -151,7 +151,7 @@ def test_a_stopping_worker_hands_its_build_back(claimed: Claimed, sandbox: FakeS
     assert (build.verdict, outcomes(build)) == (None, ["handed_back"])
     assert events(build)[-2:] == ["cleanup", "queued"]
     assert phases(build)["cleanup"] == "completed"
-    # Between two phases the first one has ended well: the next is not begun.
+    # Between two phases: the first has succeeded, and the next does not start.
     ended = "completed" if phase == PhaseName.PREPARATION else "interrupted"
     assert list(phases(build).items())[-2] == (phase, ended)
     assert not build.artifacts.exists()
@@ -163,7 +163,7 @@ def test_a_stopping_worker_stops_its_command(claimed: Claimed, sandbox: FakeSand
     lease = claimed()
 
     def wait(process: Process) -> None:
-        process.say("half of it\n")
+        process.emit("half of it\n")
         lease.interrupted.set()
         process.hang()
 

@@ -1,4 +1,4 @@
-"""How a build goes well, and what is kept of it. Only the sandbox is in memory."""
+"""Successful builds, and what is stored about them. Only the sandbox is a fake."""
 
 import hashlib
 import json
@@ -48,8 +48,8 @@ def test_a_successful_build_completes_phase_by_phase(claimed: Claimed, sandbox: 
 def test_each_phase_reports_progress(claimed: Claimed, sandbox: FakeSandbox) -> None:
     build = run(claimed(), sandbox)
 
-    told = BuildEvent.objects.filter(build=build, kind="phase").values_list("fence", "data__phase", "data__progress")
-    assert list(told) == [
+    rows = BuildEvent.objects.filter(build=build, kind="phase").values_list("fence", "data__phase", "data__progress")
+    assert list(rows) == [
         (1, "preparation", 10),
         (1, "installation", 30),
         (1, "build", 60),
@@ -168,7 +168,7 @@ def test_only_installation_can_reach_registries(claimed: Claimed, sandbox: FakeS
 
 def test_commands_run_in_the_project_s_folder_and_find_its_files(claimed: Claimed, sandbox: FakeSandbox) -> None:
     def build_page(process: Process) -> None:
-        process.say(process.read("index.html"))
+        process.emit(process.read("index.html"))
         process.write("dist/index.html", PAGE)
 
     sandbox.programs["build"] = build_page
@@ -184,7 +184,7 @@ def test_commands_run_in_the_project_s_folder_and_find_its_files(claimed: Claime
 
 def test_files_added_by_the_plan_exist_before_the_first_command(claimed: Claimed, sandbox: FakeSandbox) -> None:
     sandbox.images = {"chef-runtime/node:22": IMAGE}
-    sandbox.programs["install"] = lambda process: process.say(process.read("package.json"))
+    sandbox.programs["install"] = lambda process: process.emit(process.read("package.json"))
     files = [NewFile("index.js", b""), NewFile("package.json", b'{"name": "mine"}')]
 
     build = run(claimed(files=files, dependencies={"left-pad": "^1.3.0"}, strategy={"runtime": "node"}), sandbox)
@@ -196,7 +196,7 @@ def test_files_added_by_the_plan_exist_before_the_first_command(claimed: Claimed
 
 def test_each_phase_has_its_environment_and_secrets_stay_out_of_the_log(claimed: Claimed, sandbox: FakeSandbox) -> None:
     def build_page(process: Process) -> None:
-        process.say(f"token is {process.command.environment['TOKEN']}\n")
+        process.emit(f"token is {process.command.environment['TOKEN']}\n")
         process.write("dist/index.html", PAGE)
 
     sandbox.programs["build"] = build_page

@@ -1,4 +1,4 @@
-"""An attempt with all its threads: the lease's heartbeat, and the log that is written while a command runs."""
+"""An attempt with all its threads: the lease's heartbeat, and the log written while a command runs."""
 
 import threading
 import time
@@ -20,15 +20,15 @@ from tests.builds.runner.attempts import (
 )
 from tests.builds.sandbox.fake import FakeSandbox, Process
 
-SOON = 10  # seconds; each of these takes well under two where the machine has nothing else to do
+SOON = 10  # seconds; on an idle machine each of these tests takes well under two
 
-# Threads have database connections of their own: they see what is committed, and nothing else.
+# Threads have their own database connections and see only committed data.
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
 @pytest.fixture(autouse=True)
 def quick_heartbeat(settings: Settings) -> None:
-    settings.LEASE_SECONDS = 2  # renewed four times in that
+    settings.LEASE_SECONDS = 2  # renewed four times in that time
 
 
 def test_a_command_is_stopped_soon_after_its_build_is_cancelled(
@@ -76,7 +76,7 @@ def test_output_can_be_read_while_the_command_runs(claimed: Claimed, sandbox: Fa
 
     def wait(process: Process) -> None:
         nonlocal read
-        process.say("compiling\n")
+        process.emit("compiling\n")
         deadline = time.monotonic() + SOON
         while "compiling" not in read and time.monotonic() < deadline:
             time.sleep(0.01)

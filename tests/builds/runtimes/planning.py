@@ -1,4 +1,4 @@
-"""What the tests of detection share: making plans of a few files, or being refused."""
+"""Shared by the tests of detection: plans from a few files, or refusals."""
 
 import json
 from typing import Any
@@ -29,5 +29,5 @@ def manifest(**fields: Any) -> str:
 
 
 def built(**fields: Any) -> str:
-    """A package.json that has a build script and a dependency."""
+    """A package.json with a build script and a dependency."""
     return manifest(**{"scripts": {"build": "vite build"}, "dependencies": {"vite": "^6"}, **fields})

@@ -2,7 +2,7 @@
 
 import pytest
 
-from builds.runtimes.catalogue import RUNTIMES, find_runtime, resolve_version, runtime_tag
+from builds.runtimes.catalogue import RUNTIMES, find_runtime, package_indexes, resolve_version, runtime_tag
 from builds.runtimes.runtime import Runtime, UnknownRuntimeError
 from builds.sandbox.contract import SYSTEM_PATH
 from builds.verdicts.patterns import COMMON, PRECEDENCE
@@ -28,7 +28,7 @@ def test_a_version_resolves_to_its_release_line(runtime: str, asked: str | None,
 
 
 @pytest.mark.parametrize(
-    ("runtime", "asked", "code", "said"),
+    ("runtime", "asked", "code", "expected"),
     [
         ("ruby", None, "unknown_runtime", "node, bun, python, static"),
         ("node", "16", "unknown_version", "18, 20, 22, 24"),
@@ -40,13 +40,13 @@ def test_a_version_resolves_to_its_release_line(runtime: str, asked: str | None,
     ],
 )
 def test_an_unknown_runtime_or_version_is_refused_with_the_available_ones(
-    runtime: str, asked: str | None, code: str, said: str
+    runtime: str, asked: str | None, code: str, expected: str
 ) -> None:
     with pytest.raises(UnknownRuntimeError) as caught:
         resolve_version(runtime, asked)
 
     assert caught.value.code == code
-    assert said in str(caught.value)
+    assert expected in str(caught.value)
 
 
 def test_an_image_s_tag_names_runtime_and_version() -> None:
@@ -72,6 +72,21 @@ def test_a_runtime_s_tools_come_before_the_system_s_on_the_path(runtime: Runtime
 def test_every_symptom_has_a_precedence(runtime: Runtime) -> None:
     assert {symptom.code for symptom in runtime.patterns.symptoms} <= set(PRECEDENCE)
     assert set(COMMON.symptoms) <= set(runtime.patterns.symptoms)
+
+
+def test_a_runtime_without_a_required_attribute_is_refused_when_it_is_defined() -> None:
+    given = {"name": "x", "versions": ("1",), "public_image": "x", "trial": "x", "trial_start": "x"}
+
+    with pytest.raises(TypeError, match="Incomplete must set title, subject, default_version, suggestion"):
+        type("Incomplete", (Runtime,), given)
+
+
+def test_each_package_index_can_be_asked_for_in_an_image() -> None:
+    asked = {
+        runtime.package_index.name for runtime in RUNTIMES.values() if runtime.package_index and runtime.index_query
+    }
+
+    assert asked == set(package_indexes())
 
 
 def test_a_label_shows_the_version_if_it_is_relevant() -> None:

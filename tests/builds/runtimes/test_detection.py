@@ -1,4 +1,4 @@
-"""From a project's files and the strategy asked for to a plan. Pure: nothing is installed or built here."""
+"""Plans from a project's files and the strategy request. Pure: nothing is installed or built here."""
 
 import json
 import time
@@ -114,7 +114,7 @@ def test_a_manifest_in_a_folder_is_named_by_its_full_path() -> None:
     assert refused({"app/package.json": "{"}, root_dir="app/").evidence[0].startswith("app/package.json:1:2: ")
 
 
-# --- Manifests that cannot be used -------------------------------------------------------------------------------
+# --- Invalid manifests -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Where installations may go, as this machine's real npm and pip tell it, from configurations of the tests' own."""
+"""Allowed registries as reported by this machine's real npm and pip, with the tests' own configurations."""
 
 import os
 import shutil
@@ -12,16 +12,16 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 from pytest_django import Settings
 
-from builds.runtimes.images import discover_registries, prepare, runtime_images
+from builds.runtimes.image_preparation import discover_registries, prepare, runtime_images
 from builds.runtimes.registries import discover, forget
-from builds.sandbox.images import ImageStore
+from builds.sandbox.image_store import ImageStore
 
 pytestmark = [pytest.mark.once, pytest.mark.network]
 
 
 @pytest.fixture(scope="session")
 def path_with_npm(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """PATH; on a machine without npm, with a folder in front that has the one of PyPI's Node package."""
+    """PATH; on a machine without npm, preceded by a folder with npm from PyPI's Node package."""
     if shutil.which("npm"):
         return os.environ["PATH"]
     folder = tmp_path_factory.mktemp("npm")
@@ -37,7 +37,7 @@ def path_with_npm(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(autouse=True)
 def unconfigured(settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, path_with_npm: str) -> None:
-    """A data folder of the test's own, and package managers that nobody has configured."""
+    """The test's own data folder, and unconfigured package managers."""
     settings.DATA_DIR, settings.EGRESS_ALLOWED_HOSTS = tmp_path / "data", []
     for name in list(os.environ):
         if name.lower().startswith(("npm_config_", "pip_")):
@@ -55,7 +55,7 @@ def configure_pip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) ->
 
 
 def npm_default() -> str:
-    """npm's own default, from npm itself: this repository names no registry."""
+    """npm's default, from npm itself: this repository names no registry."""
     return subprocess.run(
         ["npm", "config", "get", "registry"], cwd="/", capture_output=True, text=True, check=True
     ).stdout.strip()
@@ -184,7 +184,7 @@ def test_credentials_reach_the_environment_and_nothing_else(
     assert stat.S_IMODE((settings.DATA_DIR / "registries.json").stat().st_mode) == 0o600
 
 
-# The settings, and what is kept -------------------------------------------------------------------------------------
+# Settings and cached answers ----------------------------------------------------------------------------------------
 
 
 def test_allowed_hosts_of_the_settings_are_added(settings: Settings) -> None:

@@ -1,7 +1,7 @@
-"""A sandbox in memory, for tests of what uses one: no engine, no container, nothing on the disk.
+"""A fake sandbox in memory: no engine, no container, nothing on disk.
 
-It runs no shell: each script that a test uses stands for a program, a function that is given its Process. What it does
-in place of an engine is held to the contract, and to Docker, by `test_contract`.
+It runs no shell: for each script a test registers a program, a function that receives its Process. `test_contract`
+checks the fake and Docker against the same contract.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ from builds.sandbox.contract import (
 
 POLL_SECONDS = 0.005
 CHUNK_BYTES = 4 * tarfile.BLOCKSIZE
-KILLED = 137  # the exit code of what the kernel kills, as a shell reports it
+KILLED = 137  # a shell's exit code for a process killed by the kernel
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,11 @@ class Node:
         return self.kind not in (tarfile.DIRTYPE, tarfile.REGTYPE)
 
 
-Files = dict[str, Node]  # by paths within the project's folder, which is itself at ""
+Files = dict[str, Node]  # by paths in the project's folder, which itself is ""
 
 
 def place(files: Files, path: str, node: Node) -> None:
-    """Put a node at a path, and folders above it where there are none."""
+    """Add a node at a path, with missing parent folders."""
     parts = path.split("/") if path else []
     for depth in range(len(parts)):
         files.setdefault("/".join(parts[:depth]), Node(tarfile.DIRTYPE))
@@ -63,11 +63,11 @@ def place(files: Files, path: str, node: Node) -> None:
 
 
 class _EndedError(BaseException):
-    """The process is over in the middle of its program. Not an Exception: a program does not catch its own end."""
+    """The process was killed. Not an Exception, so that programs do not catch it."""
 
 
 class Process:
-    """What a program has of its container: the files, the streams, and all that can end it early.
+    """A program's view of its container: files, streams, and everything that can end it early.
 
     Paths are relative to the command's folder. A program returns its exit code; None is 0.
     """
@@ -83,7 +83,7 @@ class Process:
 
     # --- Files and streams ---------------------------------------------------------------------------------------
 
-    def say(self, text: str | bytes, stream: str = "stdout") -> None:
+    def emit(self, text: str | bytes, stream: str = "stdout") -> None:
         self._watch.on_output(stream, text.encode() if isinstance(text, str) else text)
 
     def read(self, path: str) -> bytes:
@@ -113,13 +113,13 @@ class Process:
     def _path(self, path: str) -> str:
         return "/".join(part for part in (self.command.folder, path) if part)
 
-    # --- What the sandbox measures -------------------------------------------------------------------------------
+    # --- Measurements --------------------------------------------------------------------------------------------
 
     def use_cpu(self, seconds: float) -> None:
         self.outcome.cpu_seconds += seconds
 
     def allocate(self, size: int) -> None:
-        """Take so many bytes of memory more; past the limit, the process is killed."""
+        """Use this many more bytes of memory; beyond the limit, the process is killed."""
         self._memory_bytes += size
         limit = self._workspace.limits.memory_bytes
         self.outcome.peak_memory_bytes = min(self._memory_bytes, limit)
@@ -127,27 +127,27 @@ class Process:
             self._end(exit_code=KILLED, out_of_memory=True)
 
     def fork(self, times: int) -> None:
-        """Start so many processes more; at the limit, the container is killed."""
+        """Start this many more processes; at the limit, the container is killed."""
         self._processes += times
         if self._processes >= self._workspace.limits.pids:
             self._end(processes_exhausted=True)
 
     def reach(self, host: str, port: int = 443) -> bool:
-        """Whether a connection to a host comes about; it is recorded where registries are in reach."""
+        """Whether a connection to a host succeeds; it is recorded if registries may be reached."""
         if not self.command.with_registries:
             return False
         is_allowed = host in self._sandbox.registries
         self.outcome.egress.append(Egress(host, port, is_allowed, 1))
         return is_allowed
 
-    # --- The end -------------------------------------------------------------------------------------------------
+    # --- Waiting and ending --------------------------------------------------------------------------------------
 
     @property
     def seconds_left(self) -> float:
         return self._watch.seconds_left()
 
     def hang(self) -> Never:
-        """Do nothing until the time is over, the worker stops the command, or the workspace is removed."""
+        """Sleep until the time limit, until the worker stops the command, or until the workspace is removed."""
         while self._workspace.is_there:
             if self._watch.must_stop():
                 self._end(stopped=True)
@@ -166,19 +166,19 @@ Program = Callable[[Process], int | None]
 
 
 def says(*pieces: str | tuple[str, str], exit_code: int = 0) -> Program:
-    """A program that prints: each piece is a text for stdout, or a stream and a text."""
+    """A program that prints: each piece is a text for stdout, or (stream, text)."""
 
     def program(process: Process) -> int:
         for piece in pieces:
             stream, text = ("stdout", piece) if isinstance(piece, str) else piece
-            process.say(text, stream)
+            process.emit(text, stream)
         return exit_code
 
     return program
 
 
 def writes(files: Mapping[str, bytes]) -> Program:
-    """A program that writes files, by their paths."""
+    """A program that writes files, given by path."""
 
     def program(process: Process) -> None:
         for path, content in files.items():
@@ -188,18 +188,17 @@ def writes(files: Mapping[str, bytes]) -> Program:
 
 
 def not_found(process: Process) -> int:
-    """What stands for a script that no test has given a program."""
-    process.say(f"/bin/sh: 1: {process.command.script}: not found\n", "stderr")
+    """The program for scripts without a registered one."""
+    process.emit(f"/bin/sh: 1: {process.command.script}: not found\n", "stderr")
     return 127
 
 
 class FakeSandbox:
     """See builds.sandbox.contract.Sandbox.
 
-    `images` are ids by tag, `programs` what stands for each script, `registries` the hosts that an installation may
-    reach. `before` has functions by the name of a call, run as it begins: they raise what the engine is to raise, or
-    do what happens at that moment. Its name `stream` is the middle of an output's stream. `commands` are those that
-    have run.
+    `images` are ids by tag, `programs` are functions by script, `registries` are the hosts that an installation may
+    reach. `before` has functions by method name, called as the method begins: they raise the engine's errors or
+    simulate events. The name `stream` means the middle of an output's stream. `commands` lists the commands run.
     """
 
     def __init__(
@@ -299,7 +298,7 @@ class FakeWorkspace:
 
     def _stream(self, path: str) -> Iterator[bytes]:
         archive = _tar_of(self.files, path)
-        middle = len(archive.rstrip(b"\0")) // 2  # of what is there to be read: zeros mark the end
+        middle = len(archive.rstrip(b"\0")) // 2  # of the content: zeros mark the end
         yield from _chunks(archive[:middle])
         self._sandbox.begin("stream")
         yield from _chunks(archive[middle:])
@@ -309,7 +308,7 @@ class FakeWorkspace:
 
 
 def _tar_of(files: Files, path: str) -> bytes:
-    """What is at and below a path as a tar archive, under names that start with the path's last part."""
+    """The tree at a path as a tar archive; names start with the path's last part."""
     above = path.rpartition("/")[0]
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:

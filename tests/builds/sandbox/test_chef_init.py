@@ -1,4 +1,4 @@
-"""chef-init run on this machine, without Docker: how it ends, whom it ends, what it reaps, and what it forwards."""
+"""chef-init run on this machine, without Docker: exit codes, deadlines, reaping and forwarding."""
 
 import contextlib
 import hashlib
@@ -35,7 +35,7 @@ def program() -> str:
 
 @pytest.fixture
 def start(program: str) -> Iterator[Start]:
-    """Start it; what still runs at the end of a test is killed."""
+    """Start it; processes still running at the end of a test are killed."""
     started: list[subprocess.Popen[str]] = []
 
     def start(*arguments: str, open_files: int = 0) -> subprocess.Popen[str]:
@@ -51,7 +51,7 @@ def start(program: str) -> Iterator[Start]:
 
 
 def run(start: Start, *arguments: str) -> tuple[int, str, str]:
-    """Exit code, and what was written to the two streams."""
+    """Exit code and the output of both streams."""
     process = start(*arguments)
     output, errors = process.communicate(timeout=20)
     return process.returncode, output, errors
@@ -62,7 +62,7 @@ def shell(script: str, *, seconds: float = 20) -> list[str]:
 
 
 def kill(process: "subprocess.Popen[str]") -> None:
-    """End it with all that it runs: it has no PID namespace here, whose end would do that."""
+    """Kill it with all its processes: here no PID namespace does that."""
     with contextlib.suppress(psutil.NoSuchProcess):
         for child in psutil.Process(process.pid).children(recursive=True):
             child.kill()
@@ -169,7 +169,7 @@ def test_command_inherits_no_blocked_signal_and_no_open_file(start: Start, tmp_p
 
     assert plain.split() == forwarded.split()
     assert forwarded.split()[:2] == ["SigBlk:", "0" * 16]
-    assert forwarded.split()[4:] == ["0", "1", "2", "3"]  # the last is the one that ls reads the folder by
+    assert forwarded.split()[4:] == ["0", "1", "2", "3"]  # the last is ls's own descriptor of the folder
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
@@ -228,7 +228,7 @@ def test_orphans_are_reaped(start: Start) -> None:
 
 
 class Forwarded:
-    """chef-init with a port, the socket it leads to, and a command that waits for its end."""
+    """chef-init with a port, the socket it forwards to, and a waiting command."""
 
     def __init__(self, start: Start, folder: Path) -> None:
         self.socket, self.port, self._start = str(folder / "s"), free_port(), start
@@ -252,7 +252,7 @@ class Forwarded:
 
     @contextlib.contextmanager
     def answering(self, talk: Talk) -> Iterator[None]:
-        """`talk` has each connection to the socket to itself, in a thread."""
+        """`talk` handles each connection to the socket in a thread."""
 
         class Handler(socketserver.BaseRequestHandler):
             def handle(self) -> None:
@@ -282,7 +282,7 @@ def read_all(peer: socket.socket) -> bytes:
 
 
 def answer_digest(peer: socket.socket) -> None:
-    """Read to the end, which only a half-close tells; then answer."""
+    """Read to the end, marked by a half-close, then respond."""
     peer.sendall(hashlib.sha256(read_all(peer)).hexdigest().encode())
 
 
@@ -341,7 +341,7 @@ def test_two_hundred_concurrent_connections_lose_nothing(forwarded: Forwarded) -
 
 
 def test_slow_reader_slows_the_sender_down_without_using_cpu(forwarded: Forwarded) -> None:
-    """The other side has sent all, and hung up: neither is memory taken for it, nor time to look again and again."""
+    """The other side has sent everything and hung up: this must use neither memory nor CPU time."""
     process = forwarded.begin()
     with forwarded.answering(lambda peer: peer.sendall(40 * MEGABYTE)), forwarded.connect() as peer:
         first = peer.recv(1)
@@ -360,7 +360,7 @@ def test_vanished_peer_ends_only_its_own_connection(forwarded: Forwarded) -> Non
     with forwarded.answering(lambda peer: peer.sendall(40 * MEGABYTE)):
         with forwarded.connect() as peer:
             peer.recv(1)
-            # Unread bytes and no lingering: it ends by a reset.
+            # Unread bytes without lingering cause a reset.
             peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         until(lambda: process.num_fds() <= 5, seconds=5, what="both sides are closed")
 
@@ -372,7 +372,7 @@ def test_vanished_peer_ends_only_its_own_connection(forwarded: Forwarded) -> Non
 def test_connections_wait_while_out_of_file_descriptors(forwarded: Forwarded) -> None:
     process = forwarded.begin(open_files=16)
     with forwarded.answering(lambda peer: peer.sendall(peer.recv(100))):
-        peers = [forwarded.connect() for _ in range(30)]  # the backlog takes those that are not accepted
+        peers = [forwarded.connect() for _ in range(30)]  # the others wait in the backlog
         assert used_cpu(process, 0.5) < 0.1
 
         for number, peer in enumerate(peers):

@@ -1,4 +1,4 @@
-"""What every sandbox does: the fake and Docker, by one test. Docker runs scripts; the fake, what stands for each."""
+"""The sandbox contract, for the fake and Docker alike. Docker runs scripts, the fake runs programs."""
 
 import gc
 import inspect
@@ -37,7 +37,7 @@ IMAGE = "chef-runtime/python:3.11"
 NO_IMAGE = f"sha256:{'0' * 64}"
 LIMITS = Limits(memory_bytes=64 * 1024**2, cpus=1, pids=32, disk_bytes=64 * 1024**2)
 
-# A fork bomb that stays at the limit, and works all the while.
+# A fork bomb that stays at the limit and keeps working.
 FORKS = """exec python3 -c '
 import os, time
 while True:
@@ -51,7 +51,7 @@ while True:
 
 @dataclass
 class Ran:
-    """A command that is over: how, and what it printed, by stream."""
+    """A finished command: its outcome, and its output by stream."""
 
     outcome: Outcome
     output: dict[str, bytes]
@@ -59,7 +59,7 @@ class Ran:
 
 @dataclass
 class Bench:
-    """A workspace of a sandbox, and what is needed to try it."""
+    """A sandbox's workspace with helpers for tests."""
 
     sandbox: Sandbox
     programs: dict[str, Program]
@@ -82,7 +82,7 @@ class Bench:
         must_stop: Callable[[], bool] = lambda: False,
         **options: Any,
     ) -> Ran:
-        """Run a script, or in the fake the program that does the same, in the build phase."""
+        """Run a script, or the fake's equivalent program, in the build phase."""
         self.programs[script] = program
         output = {"stdout": b"", "stderr": b""}
 
@@ -94,7 +94,7 @@ class Bench:
         return Ran(self.workspace.run(Command("build", script, **options), watch), output)
 
     def members(self, path: str) -> dict[str, tuple[bytes, bytes]]:
-        """The members of an output: type and content, by name."""
+        """An output's members by name: type and content."""
         with self.workspace.take(path) as output, tarfile.open(fileobj=io.BytesIO(b"".join(output.stream))) as archive:
             files = {member.name: archive.extractfile(member) if member.isreg() else None for member in archive}
             return {name: (archive.getmember(name).type, file.read() if file else b"") for name, file in files.items()}
@@ -102,11 +102,11 @@ class Bench:
 
 @pytest.fixture
 def programs() -> dict[str, Program]:
-    """What stands for each script in the fake."""
+    """The fake's program for each script."""
     return {}
 
 
-# The SDK leaves the socket of each stream that it attaches to for the garbage collector to close.
+# The SDK leaves the sockets of attached streams to the garbage collector.
 ON_DOCKER = (pytest.mark.docker, pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"))
 
 
@@ -114,7 +114,7 @@ ON_DOCKER = (pytest.mark.docker, pytest.mark.filterwarnings("ignore:unclosed:Res
 def sandbox(
     request: pytest.FixtureRequest, settings: Settings, short_folder: Path, programs: dict[str, Program]
 ) -> Iterator[Sandbox]:
-    # Others may use the engine at the same time: what this test makes is its own by its label.
+    # Others may use the engine at the same time, so this test identifies its objects by label.
     settings.INSTALLATION = f"contract-{uuid4().hex[:12]}"
     settings.BUILD_DIR = short_folder / "contract"
     made: Sandbox = DockerSandbox(discover) if request.param == "docker" else in_memory(programs)
@@ -123,7 +123,7 @@ def sandbox(
         made.remove(identity)
     assert made.leftovers() == []
     if request.param == "docker":
-        gc.collect()  # here, where the warnings are expected, and not in a test that comes later
+        gc.collect()  # here, where the warnings are expected, and not in a later test
 
 
 def in_memory(programs: dict[str, Program]) -> FakeSandbox:
@@ -139,7 +139,7 @@ def bench(sandbox: Sandbox, programs: dict[str, Program]) -> Bench:
 
 def contents(process: Process, *paths: str) -> None:
     for path in paths:
-        process.say(process.read(path))
+        process.emit(process.read(path))
 
 
 # --- The calls ---------------------------------------------------------------------------------------------------
@@ -208,7 +208,7 @@ def test_a_command_runs_in_its_folder(bench: Bench) -> None:
 
 def test_each_command_has_only_its_own_environment(bench: Bench) -> None:
     def program(process: Process) -> None:
-        process.say(f"{process.command.environment.get('GREETING', 'nothing')}\n")
+        process.emit(f"{process.command.environment.get('GREETING', 'nothing')}\n")
 
     first = bench.run("echo ${GREETING:-nothing}", program, environment={"GREETING": "good day"})
     second = bench.run("echo ${GREETING:-nothing}", program)
@@ -239,9 +239,9 @@ def test_workspaces_share_no_files(bench: Bench) -> None:
 def test_output_arrives_unchanged_and_in_order_on_each_stream(bench: Bench) -> None:
     def program(process: Process) -> None:
         for number in range(1, 101):
-            process.say(f"out {number}\n")
-            process.say(f"err {number}\n", "stderr")
-        process.say(b"\xff\x00\x1b[1m")
+            process.emit(f"out {number}\n")
+            process.emit(f"err {number}\n", "stderr")
+        process.emit(b"\xff\x00\x1b[1m")
 
     ran = bench.run("for i in $(seq 100); do echo out $i; echo err $i >&2; done; printf '\\377\\000\\033[1m'", program)
 
@@ -252,7 +252,7 @@ def test_output_arrives_unchanged_and_in_order_on_each_stream(bench: Bench) -> N
 
 def test_output_arrives_while_the_command_runs(bench: Bench) -> None:
     def program(process: Process) -> None:
-        process.say("ready")
+        process.emit("ready")
         process.hang()
 
     seen: list[bytes] = []
@@ -277,7 +277,7 @@ def test_a_missing_command_exits_with_127_and_is_named(bench: Bench) -> None:
 
 def test_a_command_is_stopped_at_its_time_limit(bench: Bench) -> None:
     def program(process: Process) -> None:
-        process.say("still here\n")
+        process.emit("still here\n")
         process.hang()
 
     seen: list[bytes] = []
@@ -305,7 +305,7 @@ def test_an_error_of_the_output_callback_ends_the_command_and_is_raised(bench: B
         raise LookupError("no place for it")
 
     def program(process: Process) -> None:
-        process.say("ready")
+        process.emit("ready")
         process.hang()
 
     with pytest.raises(LookupError, match="no place for it"):
@@ -436,7 +436,7 @@ def test_a_workspace_is_listed_until_it_is_removed_and_removal_is_idempotent(ben
 
 
 def test_a_sandbox_removes_only_the_leftovers_of_one_attempt(bench: Bench) -> None:
-    build = UUID(int=0)  # the first in order
+    build = UUID(int=0)  # the first in the list
     for fence in (1, 2):
         bench.open(Identity(build, fence))
     before = bench.sandbox.leftovers()
@@ -451,7 +451,7 @@ def test_a_sandbox_removes_only_the_leftovers_of_one_attempt(bench: Bench) -> No
 
 def test_removing_the_workspace_of_a_running_command_is_a_sandbox_error(bench: Bench) -> None:
     def program(process: Process) -> None:
-        process.say("ready")
+        process.emit("ready")
         process.hang()
 
     with pytest.raises(SandboxError):

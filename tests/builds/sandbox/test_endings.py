@@ -1,4 +1,4 @@
-"""How a command's end is read, with real containers: by the worker's own clock, whatever code the command chose."""
+"""How a command ended, with real containers: decided by the worker's clock, not by the exit code."""
 
 import gc
 import time
@@ -13,7 +13,7 @@ from builds.sandbox import container, execution
 from builds.sandbox.contract import WORKSPACE, Command, Identity, InputFile, Limits, Outcome, Watch, Workspace
 from builds.sandbox.docker_sandbox import DockerSandbox
 
-# The SDK leaves the sockets of streams to the garbage collector.
+# The SDK leaves streams' sockets to the garbage collector.
 pytestmark = [
     pytest.mark.docker,
     pytest.mark.once,
@@ -33,7 +33,7 @@ def workspace() -> Iterator[Workspace]:
         yield workspace
     finally:
         workspace.remove()
-        gc.collect()  # what the SDK has left open is to be found here, and not in another test
+        gc.collect()  # collect what the SDK left open here, and not in another test
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The containers' first process: compiled anew when its source changes, or a script in its place, and a warning."""
+"""The containers' first process: compiled when its source changes, or replaced by a script with a warning."""
 
 import io
 import subprocess
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from django.core.checks import run_checks
 
-from builds.sandbox import chef_init, tar
+from builds.sandbox import chef_init, workspace_tar
 from builds.sandbox.chef_init import NotCompiledError, architecture_of, compiled, fall_back, first_process
 from builds.sandbox.contract import SandboxError
 
@@ -20,7 +20,7 @@ ARM = b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x02\x00\xb7\x00" + bytes(44)
 
 @pytest.fixture
 def own_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A copy of the source, and an empty folder for what is made of it. Nothing is remembered from before, or after."""
+    """A copy of the source, an empty folder for compiled programs, and empty caches."""
     source = tmp_path / "chef_init.c"
     source.write_bytes(chef_init.SOURCE.read_bytes())
     monkeypatch.setattr(chef_init, "SOURCE", source)
@@ -38,7 +38,7 @@ def no_compiler(own_source: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 
 def forget() -> None:
     first_process.cache_clear()
-    tar.toolbox.cache_clear()
+    workspace_tar.toolbox.cache_clear()
 
 
 def test_it_is_compiled_once_and_again_when_the_source_changes(own_source: Path) -> None:
@@ -79,7 +79,7 @@ def test_machine_without_a_compiler_is_reported_and_gets_the_script() -> None:
     assert not found.reaps
     assert found.warning.startswith("chef-init was not compiled (there is no C compiler): a slower shell script")
     assert [each.msg for each in run_checks() if each.id == "builds.W003"] == [found.warning]
-    assert dict(tar.toolbox()).items() >= dict(found.files).items()
+    assert dict(workspace_tar.toolbox()).items() >= dict(found.files).items()
 
 
 @pytest.mark.usefixtures("own_source")
@@ -136,7 +136,7 @@ def test_script_refuses_another_order_of_options() -> None:
 
 
 def test_only_the_first_process_can_be_run_and_the_build_owns_none_of_it() -> None:
-    stream = b"".join(tar.workspace_stream([], {}, uid=10001))
+    stream = b"".join(workspace_tar.workspace_stream([], {}, uid=10001))
     with tarfile.open(fileobj=io.BytesIO(stream)) as archive:
         with_modes = {member.name: (member.uid, member.mode) for member in archive}
 

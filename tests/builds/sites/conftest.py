@@ -20,7 +20,7 @@ def nothing_known(settings: Settings) -> None:
 
 @pytest.fixture
 def make_build(owner: User, queue_build: Callable[..., Build]) -> Callable[..., Build]:
-    """A completed build with such output files, by their names; of a new project, or of that of another build."""
+    """A completed build with output files by name, of a new project or of another build's."""
 
     def make(
         files: Mapping[str, str | bytes], *, outputs: Sequence[str] = ("dist",), of: Build | None = None, **options: Any

@@ -1,4 +1,4 @@
-"""Completed builds without a sandbox, and requests to the sites that are made of them."""
+"""Completed builds without a sandbox, and requests to their sites."""
 
 import asyncio
 import hashlib
@@ -17,7 +17,7 @@ from chef.jobs.models import Status
 
 
 def complete(build: Build, files: Mapping[str, str | bytes], *, outputs: Sequence[str]) -> Build:
-    """Claim the build, which has to be the only one that is queued, and end it with such artifacts."""
+    """Claim the build, which must be the only queued one, and complete it with these artifacts."""
     lease = claim("worker")
     assert lease
     assert lease.build.pk == build.pk
@@ -45,7 +45,7 @@ class Answer:
 
 
 def ask(host: str, path: str = "/", *, method: str = "GET", query: str = "", **headers: str) -> Answer:
-    """What the web process answers to one request to such a host."""
+    """The web process's answer to one request to a host."""
     sent: list[dict[str, Any]] = []
     raw = [(name.replace("_", "-").lower().encode(), value.encode()) for name, value in headers.items()]
     scope = {
@@ -73,5 +73,5 @@ def ask(host: str, path: str = "/", *, method: str = "GET", query: str = "", **h
 
     asyncio.run(application(scope, receive, keep))
     start, *rest = sent
-    told = {name.decode(): value.decode() for name, value in start["headers"]}
-    return Answer(start["status"], told, b"".join(message.get("body", b"") for message in rest))
+    headers = {name.decode(): value.decode() for name, value in start["headers"]}
+    return Answer(start["status"], headers, b"".join(message.get("body", b"") for message in rest))

@@ -1,4 +1,4 @@
-"""Which host names are whose."""
+"""Host names and what they belong to."""
 
 import pytest
 from pytest_django import Settings

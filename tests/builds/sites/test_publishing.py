@@ -1,4 +1,4 @@
-"""Releases through the API: made of completed builds, numbered, switched, taken down; and previews."""
+"""Releases through the API: published, numbered, switched, taken down; and previews."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -240,7 +240,7 @@ def test_a_preview_s_time_is_bounded(client: APIClient, make_build: MakeBuild, h
     assert code(answer.json())[1] == "hours"
 
 
-# --- Who may -----------------------------------------------------------------------------------------------------
+# --- Permissions -------------------------------------------------------------------------------------------------
 
 
 def test_publishing_needs_its_scope(owner: User, make_build: MakeBuild, make_client: Callable[..., APIClient]) -> None:
@@ -262,7 +262,7 @@ def test_publishing_needs_its_scope(owner: User, make_build: MakeBuild, make_cli
     assert Release.objects.count() == 1
 
 
-# --- What the output's own files say -----------------------------------------------------------------------------
+# --- Rules in output files ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

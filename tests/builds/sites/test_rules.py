@@ -1,4 +1,4 @@
-"""_headers and _redirects: what is read in them, what is refused, and what paths they are for."""
+"""_headers and _redirects: parsing, invalid rules, and matching paths."""
 
 import pytest
 

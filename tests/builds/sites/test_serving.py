@@ -1,4 +1,4 @@
-"""Published sites over HTTP, by the application that the web server runs."""
+"""Published sites over HTTP, served by the web server's application."""
 
 import gzip
 import random
@@ -50,7 +50,7 @@ def site(owner: User, make_build: Callable[..., Build]) -> Build:
 
 
 @pytest.mark.parametrize(
-    ("path", "status", "told"),
+    ("path", "status", "expected"),
     [
         ("/", 200, b"Home"),
         ("/index.html", 200, b"Home"),
@@ -74,12 +74,12 @@ def site(owner: User, make_build: Callable[..., Build]) -> Build:
         ("/" + "x" * 5000, 404, b"Lost"),
     ],
 )
-def test_a_path_is_a_file_a_folder_s_page_or_not_found(site: Build, path: str, status: int, told: bytes) -> None:
-    for _ in range(2):  # looked up, and then known
+def test_a_path_is_a_file_a_folder_s_page_or_not_found(site: Build, path: str, status: int, expected: bytes) -> None:
+    for _ in range(2):  # first from the database, then from the cache
         answer = ask(HOST, path)
 
         assert answer.status == status
-        assert told in answer.body
+        assert expected in answer.body
         assert answer.headers["content-length"] == str(len(answer.body))
         assert answer.headers["x-content-type-options"] == "nosniff"
         assert answer.headers["x-own"] == "yes"
@@ -113,7 +113,7 @@ def test_client_side_routes_get_the_single_page(owner: User, make_build: Callabl
     assert (missing.status, missing.headers["cache-control"]) == (404, "no-store")
 
 
-# --- What is said of a file --------------------------------------------------------------------------------------
+# --- Headers of files --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -290,7 +290,7 @@ def test_a_preview_is_served_until_it_expires(owner: User, make_build: Callable[
     assert ask(host).status == 404
 
 
-# --- Apart from the application ----------------------------------------------------------------------------------
+# --- Separation from the application -----------------------------------------------------------------------------
 
 
 def test_the_application_is_not_served_at_a_site_s_name(site: Build) -> None:

@@ -1,4 +1,4 @@
-"""Fixtures for the tests of webhooks: receivers on this machine, endpoints for them, and builds that move."""
+"""Fixtures for the tests of webhooks: local receivers, their endpoints, and builds that change status."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -17,7 +17,7 @@ from tests.receiver import Receiver
 
 @pytest.fixture
 def receiver(settings: Settings) -> Iterator[Receiver]:
-    """One that this installation allows although it is on this machine, over plain HTTP."""
+    """A local receiver over plain HTTP, which this installation allows."""
     settings.WEBHOOK_ALLOW_HTTP = True
     with Receiver() as receiver:
         settings.WEBHOOK_ALLOWED_HOSTS = [*settings.WEBHOOK_ALLOWED_HOSTS, receiver.host]
@@ -41,7 +41,7 @@ def make_endpoint(owner: User) -> Callable[..., WebhookEndpoint]:
 
 @pytest.fixture
 def move(queue_build: Callable[..., Build]) -> Callable[..., Build]:
-    """A build that has gone through these states after being queued."""
+    """A build that has gone through these statuses after being queued."""
 
     def moved(*statuses: Status, **options: Any) -> Build:
         return advance(queue_build(**options), *statuses)

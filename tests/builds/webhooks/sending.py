@@ -1,4 +1,4 @@
-"""What the tests of sending share: builds that move on, a sender's work done step by step, and moments that pass."""
+"""Shared by the tests of sending: status changes, a sender step by step, and passing time."""
 
 import time
 from datetime import timedelta
@@ -19,7 +19,7 @@ GOOD, BAD = Answer(status=204), Answer(status=500, text="not today")
 
 
 def advance(build: Build, *statuses: Status) -> Build:
-    """Through the one method that changes a status."""
+    """Change the status with the model's own method."""
     for status in statuses:
         if status == Status.RUNNING:
             build.start("worker")
@@ -40,7 +40,7 @@ def names(deliveries: Any) -> list[str]:
 
 
 def send_due(answer: Answer | None = None) -> list[Outgoing]:
-    """What a sender does until nothing is due: over HTTP, or with such an answer. Returns what was sent, in order."""
+    """Do a sender's work until nothing is due: over HTTP, or with a given answer. Returns what was sent, in order."""
     tell_all()
     sent = []
     while taken := claim(100):
@@ -51,13 +51,13 @@ def send_due(answer: Answer | None = None) -> list[Outgoing]:
 
 
 def note(outgoing: Outgoing, answer: Answer) -> bool:
-    """Write down that this came of it, after 10 ms. False when it is not ours any more."""
+    """Record this answer as received after 10 ms. False if the delivery's claim was lost."""
     now = time.monotonic()
     return settle(outgoing.endpoint_id, [Done(outgoing, answer, now - 0.01, now)]) == 1
 
 
 def pass_time(**by: float) -> None:
-    """Let everything that webhooks remember have happened so much earlier."""
+    """Move all times of webhooks into the past by this much."""
     gone = timedelta(**by)
     Delivery.objects.update(
         next_try_at=F("next_try_at") - gone,
@@ -77,12 +77,12 @@ def seconds_until(moment: Any) -> float:
 
 
 def take(room: int = 100, under_way: list[Outgoing] | None = None) -> list[Outgoing]:
-    """What a sender would take now."""
+    """What a sender would claim now."""
     tell_all()
     return claim(room, under_way or [])
 
 
 def events_of(taken: list[Outgoing]) -> list[str]:
-    """The events that they tell of."""
+    """The events of these messages."""
     found = {row.pk: row.name for row in Delivery.objects.all()}
     return [found[outgoing.id] for outgoing in taken]

@@ -1,4 +1,4 @@
-"""What staff see of webhooks, and what they can do: endpoints of the installation, replays, and no secrets."""
+"""Webhooks in the admin: the installation's endpoints, replays, and no secrets."""
 
 import re
 from collections.abc import Callable
@@ -27,7 +27,7 @@ def staff(admin_client: Client, monkeypatch: pytest.MonkeyPatch) -> Client:
 
 
 def act(staff: Client, page: str, action: str, *pks: Any) -> str:
-    """Choose it in the list, and confirm it on the page that comes then."""
+    """Choose the action in the list, and confirm it on the next page."""
     answer = staff.post(page, {"action": action, "_selected_action": [str(pk) for pk in pks]}, follow=True)
     assert answer.status_code == 200
     if answer.redirect_chain and "/operate/" in answer.redirect_chain[-1][0]:
@@ -114,8 +114,10 @@ def test_deliveries_are_shown_with_every_try_and_can_be_replayed(
     endpoint.refresh_from_db()
     assert endpoint.disabled_reason == "staff"
     assert "Its endpoint is switched off." in act(staff, DELIVERIES, "replay", delivery.pk)
-    told = [entry.get_change_message() for entry in LogEntry.objects.filter(object_id=str(delivery.pk)).order_by("pk")]
-    assert told == ["It is sent once more.", "Switched off: it is sent nothing more."]
+    messages = [
+        entry.get_change_message() for entry in LogEntry.objects.filter(object_id=str(delivery.pk)).order_by("pk")
+    ]
+    assert messages == ["It is sent once more.", "Switched off: it is sent nothing more."]
 
 
 def test_only_an_installation_s_secret_can_be_rotated(staff: Client, make_endpoint: MakeEndpoint) -> None:

@@ -1,4 +1,4 @@
-"""Claims, leases, order, retries: what a sender does with the database, without a network."""
+"""Claims, leases, order and retries: a sender's database work, without a network."""
 
 import threading
 import time
@@ -35,7 +35,7 @@ def test_events_of_one_build_are_sent_in_order(make_endpoint: MakeEndpoint, move
     seen = []
     while taken := take():
         assert len(taken) == 1
-        assert take() == []  # the others wait for what becomes of it
+        assert take() == []  # the others wait for its result
         seen += events_of(taken)
         note(taken[0], GOOD)
 
@@ -81,7 +81,7 @@ def test_endpoints_take_turns_within_their_share(
     taken = take(8)
 
     counts = [sum(one.endpoint_id == endpoint.pk for one in taken) for endpoint in [*mine, theirs]]
-    assert sorted(counts[:4]) == [0, 0, 2, 2]  # half of the sender for one owner
+    assert sorted(counts[:4]) == [0, 0, 2, 2]  # one owner's share is half of the sender
     assert counts[4] == 2
     for outgoing in taken:
         note(outgoing, GOOD)
@@ -216,7 +216,7 @@ def test_query_count_grows_little_with_answers(make_endpoint: MakeEndpoint, move
 
     one, six = queries_of(1), queries_of(6)
 
-    assert six - one == 5 * 2  # the delivery and the try of each, and nothing else
+    assert six - one == 5 * 2  # one delivery and one try each
 
 
 def test_each_of_several_concurrent_answers_counts(make_endpoint: MakeEndpoint, move: Move) -> None:

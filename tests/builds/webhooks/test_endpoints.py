@@ -1,4 +1,4 @@
-"""Endpoints: their secrets and how these are changed, the one that settings make, and what the database refuses."""
+"""Endpoints: secrets and their rotation, the endpoint from settings, and the database's constraints."""
 
 import threading
 from collections.abc import Callable
@@ -31,7 +31,7 @@ SECRET = "whsec_" + "QUJD" * 8
 
 
 def opens(secret: str, message: Message) -> bool:
-    """Whether the reference library takes the message, as a receiver that knows this secret."""
+    """Whether the reference library verifies the message with this secret."""
     try:
         Webhook(secret).verify(message.body, message.headers)
     except WebhookVerificationError:
@@ -51,8 +51,8 @@ def test_the_reference_library_verifies_a_message(
     send_due()
 
     [message] = receiver.messages
-    told = Webhook(secret).verify(message.body, message.headers)
-    assert (told["type"], told["data"]["jobId"]) == ("build.completed", str(build.pk))
+    payload = Webhook(secret).verify(message.body, message.headers)
+    assert (payload["type"], payload["data"]["jobId"]) == ("build.completed", str(build.pk))
     assert message.id == str(endpoint.deliveries.get().pk)
     forged = Message(message.path, message.headers, message.body.replace(b"completed", b"cancelled"))
     assert not opens(secret, forged)
@@ -133,7 +133,7 @@ def test_a_project_has_one_own_webhook(move: Move) -> None:
     again = set_project_webhook(project, "https://example.com/b")
 
     assert (secret or "").startswith("whsec_")
-    assert again is None  # the address is another one, the secret is not
+    assert again is None  # the URL is new, the secret is the same
     [changed] = project.webhooks.all()
     assert (changed.pk, changed.url, changed.events) == (made.pk, "https://example.com/b", list(RESULT_EVENTS))
     assert changed.sealed_secret == made.sealed_secret
@@ -147,7 +147,7 @@ def test_a_project_has_one_own_webhook(move: Move) -> None:
 
 @pytest.fixture
 def convex(db: None, receiver: Receiver, settings: Settings) -> Receiver:
-    # It may lie inside: whoever runs the installation has set it.
+    # It may be internal: the operator has set it.
     settings.WEBHOOK_ALLOW_HTTP, settings.WEBHOOK_ALLOWED_HOSTS = False, []
     settings.CONVEX_URL, settings.CONVEX_WEBHOOK_SECRET = receiver.url, SECRET
     return receiver
@@ -163,8 +163,8 @@ def test_convex_gets_every_build_s_result(convex: Receiver, move: Move, other: A
 
     send_due()
 
-    told = [Webhook(SECRET).verify(message.body, message.headers)["type"] for message in convex.messages]
-    assert sorted(told) == ["build.cancelled", "build.completed", "build.failed"]
+    types = [Webhook(SECRET).verify(message.body, message.headers)["type"] for message in convex.messages]
+    assert sorted(types) == ["build.cancelled", "build.completed", "build.failed"]
 
 
 def test_settings_update_the_endpoint_and_never_create_a_second(convex: Receiver, settings: Settings) -> None:
@@ -213,7 +213,7 @@ def test_without_settings_there_is_no_endpoint(db: None, settings: Settings) -> 
 
 
 @pytest.mark.parametrize(
-    ("url", "secret", "told"),
+    ("url", "secret", "warning"),
     [
         ("https://convex.example.com", "", "CONVEX_WEBHOOK_SECRET"),
         ("https://convex.example.com", "whsec_", "CONVEX_WEBHOOK_SECRET"),
@@ -226,12 +226,12 @@ def test_without_settings_there_is_no_endpoint(db: None, settings: Settings) -> 
         ("https://convex.example.com", "c2VjcmV0IG9mIHNpeHRlZW4gYnl0ZXM=", ""),
     ],
 )
-def test_invalid_settings_are_reported_at_start(settings: Settings, url: str, secret: str, told: str) -> None:
+def test_invalid_settings_are_reported_at_start(settings: Settings, url: str, secret: str, warning: str) -> None:
     settings.CONVEX_URL, settings.CONVEX_WEBHOOK_SECRET = url, secret
 
     found = convex_is_usable(None)
 
-    assert [told in message.msg for message in found] == ([True] if told else [])
+    assert [warning in message.msg for message in found] == ([True] if warning else [])
     assert all(secret not in f"{message.msg}{message.hint}" for message in found if len(secret) > 6)
 
 
@@ -261,7 +261,7 @@ def test_processes_starting_together_create_one_endpoint(settings: Settings) -> 
     assert len(of_settings()) == 1
 
 
-# --- What the database refuses -----------------------------------------------------------------------------------
+# --- Database constraints ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Where messages may go: every way of writing an address that lies inside, and names whose answers change."""
+"""Where messages may be sent: every spelling of an internal address, and names that resolve differently later."""
 
 import ipaddress
 import socket
@@ -25,7 +25,7 @@ def refusal(url: str, **options: Any) -> str:
 
 
 class Names:
-    """A resolver that answers each question with the next of its answers, and counts."""
+    """A resolver that returns the next of its answers on each call, and counts calls."""
 
     def __init__(self, *answers: list[str] | OSError) -> None:
         self.answers = list(answers)
@@ -39,7 +39,7 @@ class Names:
         return answer
 
 
-# --- How an address is written -----------------------------------------------------------------------------------
+# --- Spellings of addresses --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_all_addresses_that_python_calls_private_are_refused() -> None:
             assert not address.is_multicast, address
 
 
-# --- What a name stands for ----------------------------------------------------------------------------------------
+# --- Name resolution -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -223,7 +223,7 @@ def test_the_system_s_resolver_returns_every_address_once() -> None:
 
 
 def test_a_name_that_becomes_internal_after_saving_is_not_sent_to(receiver: Receiver, settings: Settings) -> None:
-    """Rebinding: public when it is checked at first, this machine when it is sent to."""
+    """DNS rebinding: public when first checked, this machine when sent to."""
     settings.WEBHOOK_ALLOWED_HOSTS = []
     names = Names([PUBLIC], ["127.0.0.1"])
     url = f"http://rebinding.example:{receiver.port}/"
@@ -236,7 +236,7 @@ def test_a_name_that_becomes_internal_after_saving_is_not_sent_to(receiver: Rece
 
 
 def test_connections_go_to_the_checked_address(receiver: Receiver, settings: Settings) -> None:
-    """Rebinding between check and connection: the name is looked up once, and only its answer is used."""
+    """DNS rebinding between check and connection: the name is resolved once, and only that result is used."""
     settings.WEBHOOK_ALLOWED_HOSTS = [f"rebinding.example:{receiver.port}"]
     names = Names(["127.0.0.1"], ["127.0.0.2"])
 

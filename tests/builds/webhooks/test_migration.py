@@ -1,4 +1,4 @@
-"""An installation that gets webhooks tells nobody of what was long ago; and the step can be undone."""
+"""Upgrading to webhooks sends no old events, and the migration is reversible."""
 
 from collections.abc import Callable
 

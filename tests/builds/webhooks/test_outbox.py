@@ -1,4 +1,4 @@
-"""From events to deliveries: each once, to whoever wants it, in whatever order events are committed and told."""
+"""From events to deliveries: each once, to its subscribers, in any order of commits."""
 
 import json
 import threading
@@ -96,8 +96,10 @@ def test_an_endpoint_gets_only_subscribed_events_of_its_scope(
 
     tell_all()
 
-    told = {endpoint.pk: set(endpoint.deliveries.values_list("job_id", flat=True)) for endpoint in (results, one, none)}
-    assert told == {results.pk: {first.pk, again.pk}, one.pk: {again.pk}, none.pk: set()}
+    delivered = {
+        endpoint.pk: set(endpoint.deliveries.values_list("job_id", flat=True)) for endpoint in (results, one, none)
+    }
+    assert delivered == {results.pk: {first.pk, again.pk}, one.pk: {again.pk}, none.pk: set()}
     assert set(everyone.deliveries.values_list("job_id", flat=True)) == {first.pk, second.pk, again.pk}
     assert set(names(Delivery.objects.all())) == {"build.completed"}
 
@@ -130,7 +132,7 @@ def test_a_project_s_first_build_is_sent_to_its_own_webhook(owner: User) -> None
 
 
 def test_an_event_committed_late_is_delivered_after_higher_numbers(make_endpoint: MakeEndpoint, move: Move) -> None:
-    """What a transaction that took its number early and was committed late looks like to a reader."""
+    """An event as readers see it whose transaction took its number early and was committed late."""
     make_endpoint()
     early, late = move(), move()
     event = BuildEvent.objects.get(build=early)
@@ -171,7 +173,7 @@ def test_concurrent_senders_deliver_each_event_once(make_endpoint: MakeEndpoint,
         move(*DONE)
     start = threading.Barrier(4)
 
-    def tell(_: int) -> int:
+    def deliver(_: int) -> int:
         start.wait()
         try:
             total = 0
@@ -182,9 +184,9 @@ def test_concurrent_senders_deliver_each_event_once(make_endpoint: MakeEndpoint,
             connection.close()
 
     with ThreadPoolExecutor(4) as pool:
-        told = list(pool.map(tell, range(4)))
+        counts = list(pool.map(deliver, range(4)))
 
-    assert sum(told) == 60
+    assert sum(counts) == 60
     assert Delivery.objects.count() == 120
     for build in Build.objects.all():
         made = (
@@ -227,7 +229,7 @@ def test_query_count_does_not_grow_with_events_and_endpoints(make_endpoint: Make
     with CaptureQueriesContext(connection) as many:
         tell_events()
 
-    assert Delivery.objects.count() > 20  # more than a few, and fewer than SQLite takes in one statement
+    assert Delivery.objects.count() > 20  # many, but fewer than SQLite accepts in one statement
     assert len(many) == len(few)
 
 

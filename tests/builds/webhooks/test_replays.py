@@ -1,4 +1,4 @@
-"""Messages that are sent once more, and those that were never to be sent."""
+"""Replayed messages, and missed ones."""
 
 import json
 from collections.abc import Callable
@@ -22,7 +22,7 @@ DONE = (Status.RUNNING, Status.COMPLETED)
 
 pytestmark = pytest.mark.usefixtures("usual_retries")
 
-# --- Once more ---------------------------------------------------------------------------------------------------
+# --- Replays -----------------------------------------------------------------------------------------------------
 
 
 def test_a_replay_sends_the_same_message_with_a_fresh_time_limit(make_endpoint: MakeEndpoint, move: Move) -> None:
@@ -56,14 +56,14 @@ def test_deliveries_being_sent_are_not_replayed(make_endpoint: MakeEndpoint, mov
     advance(move(), Status.RUNNING)
     take()
 
-    assert outbox.replay(endpoint, Delivery.objects.all()) == 1  # the other one, which waits
+    assert outbox.replay(endpoint, Delivery.objects.all()) == 1  # the other, waiting one
 
 
-# --- What was missed ---------------------------------------------------------------------------------------------
+# --- Missed messages ---------------------------------------------------------------------------------------------
 
 
 def missed(endpoint: WebhookEndpoint, *, since: float = 1, until: float = 0) -> int:
-    """What is made for the days from `since` to `until` ago."""
+    """Create missed deliveries for the period from `since` to `until` days ago."""
     now = timezone.now()
     return outbox.tell_missed(endpoint, now - timedelta(days=since), now - timedelta(days=until))
 
@@ -105,4 +105,4 @@ def test_sent_and_unsubscribed_events_do_not_count_as_missed(
     Delivery.objects.all().delete()
     BuildEvent.objects.update(created_at=timezone.now() - timedelta(days=40))
     settings.WEBHOOK_KEEP_DAYS = 30
-    assert missed(elsewhere, since=100) == 0  # what it had then is not known any more
+    assert missed(elsewhere, since=100) == 0  # its earlier subscriptions are unknown

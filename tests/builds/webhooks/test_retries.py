@@ -1,4 +1,4 @@
-"""Which answers are tried again and when, and what becomes of an endpoint that only fails."""
+"""Which answers are retried and when, and how a failing endpoint is disabled."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -101,10 +101,10 @@ def test_a_delivery_is_retried_for_a_day_and_then_given_up(make_endpoint: MakeEn
     assert [row.number for row in delivery.log.all()] == list(range(1, delivery.tries + 1))
     assert {row.answer for row in delivery.log.all()} == {"not today"}
     assert (len(bodies), ids) == (1, {delivery.pk})
-    assert WebhookEndpoint.objects.get().is_active  # a day is not days
+    assert WebhookEndpoint.objects.get().is_active  # a single day is not enough
 
 
-# --- What becomes of the endpoint ----------------------------------------------------------------------------------
+# --- The endpoint's state ------------------------------------------------------------------------------------------
 
 
 def test_410_disables_the_endpoint_at_once(
@@ -126,7 +126,7 @@ def test_410_disables_the_endpoint_at_once(
     assert mail.to == ["owner@example.com"]
     assert endpoint.url in mail.body
     assert "410" in mail.body
-    # What was under way when it was switched off, and has arrived, has arrived.
+    # A delivery in progress while it was disabled still counts if it arrived.
     assert note(second, GOOD)
     assert Delivery.objects.get(pk=second.id).status == "delivered"
 

@@ -1,4 +1,4 @@
-"""The sender's own loop, in this process, with real receivers: it stops cleanly, and nobody holds up anybody else."""
+"""The sender's loop in this process, with real receivers: it stops cleanly, and no receiver blocks others."""
 
 import contextlib
 import threading
@@ -112,20 +112,20 @@ def test_hanging_receivers_do_not_block_others(
             took = time.monotonic() - began
             hanging.closing.set()
 
-    assert took < 7  # less than one of those that hang is given
+    assert took < 7  # less than the time limit of a hanging one
 
 
 def test_a_failing_database_is_retried(
     receiver: Receiver, make_endpoint: MakeEndpoint, move: Move, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stumbles = iter([DatabaseError("gone for a moment"), RuntimeError("a mistake"), DatabaseError("and again")])
+    errors = iter([DatabaseError("gone for a moment"), RuntimeError("a mistake"), DatabaseError("and again")])
 
-    def stumbling(endpoint_id: UUID, all_done: Sequence[deliveries.Done]) -> int:
-        for fault in stumbles:
-            raise fault
+    def failing(endpoint_id: UUID, all_done: Sequence[deliveries.Done]) -> int:
+        for error in errors:
+            raise error
         return deliveries.settle(endpoint_id, all_done)
 
-    monkeypatch.setattr(sender, "settle", stumbling)
+    monkeypatch.setattr(sender, "settle", failing)
     make_endpoint(receiver.url)
     move()
 

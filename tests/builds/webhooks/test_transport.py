@@ -1,4 +1,4 @@
-"""One message over HTTP: whatever a receiver does, it costs no more than its time, and is told in a word."""
+"""One message over HTTP: no receiver costs more than its time limit, and each failure has a code."""
 
 import datetime
 import socket
@@ -123,7 +123,7 @@ def test_proxies_of_the_environment_are_not_used(receiver: Receiver, monkeypatch
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A key and its own certificate for the name receiver.example, in one file."""
+    """A key with a self-signed certificate for receiver.example, in one file."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "receiver.example")])
     now = datetime.datetime.now(datetime.UTC)
@@ -148,7 +148,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def secure(certificate: Path, settings: Settings) -> Iterator[tuple[Receiver, list[str | None]]]:
-    """A receiver over TLS, and the names that callers have asked it for."""
+    """A TLS receiver, and the server names that clients requested."""
     asked: list[str | None] = []
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)

@@ -274,15 +274,15 @@ def test_a_forked_process_has_its_own_connections(bucket: str) -> None:
             answers.put((file.read() == data, default_storage.save("x/1", ContentFile(b"child"))))
 
     with default_storage.open(name) as file:
-        begun = file.read(MIB)
+        first_part = file.read(MIB)
         process = fork.Process(target=child)
         process.start()
-        is_same, kept = answers.get(timeout=30)
+        is_same, second_name = answers.get(timeout=30)
         process.join(30)
         rest = file.read()
 
-    assert (process.exitcode, is_same, begun + rest == data) == (0, True, True)
-    with default_storage.open(kept) as file:
+    assert (process.exitcode, is_same, first_part + rest == data) == (0, True, True)
+    with default_storage.open(second_name) as file:
         assert file.read() == b"child"
 
 

@@ -149,7 +149,7 @@ def test_without_asgi_only_a_stream_s_head_is_served() -> None:
 
 def deferred(later: Any, *, status: int = 202, client: Client | None = None) -> Client:
     """Serve one request to a view whose response waits for a later, better one."""
-    own = client or Client()
+    receiver = client or Client()
 
     async def application(scope: Message, receive: Any, send: Any) -> None:
         defer_response(ASGIRequest(scope, BytesIO()), later)
@@ -158,8 +158,8 @@ def deferred(later: Any, *, status: int = 202, client: Client | None = None) -> 
 
     async def run() -> Client:
         async with asyncio.timeout(5):
-            await serve(application, dict(SCOPE), own.receive, own.send, body_of=own.receive)
-        return own
+            await serve(application, dict(SCOPE), receiver.receive, receiver.send, body_of=receiver.receive)
+        return receiver
 
     return asyncio.run(run())
 

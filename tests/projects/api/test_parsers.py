@@ -79,8 +79,8 @@ def test_an_archive_becomes_the_project_s_files(client: APIClient, kind: str) ->
 
     assert answer.status_code == 201, answer.content
     project = Project.objects.get(pk=answer.json()["projectId"])
-    kept = {file.path: (bytes(file.content), file.executable) for file in project.revisions.get().files.all()}
-    assert kept == {file.path: (file.content, file.executable) for file in FILES}
+    stored_files = {file.path: (bytes(file.content), file.executable) for file in project.revisions.get().files.all()}
+    assert stored_files == {file.path: (file.content, file.executable) for file in FILES}
     assert (project.name, project.variables.get().name) == ("packed", "MODE")
 
 

@@ -2,8 +2,8 @@ from typing import Any
 
 import pytest
 
+from projects.engine.repairs.decisions import Built, Ending, decide
 from projects.engine.repairs.fingerprints import Failure, distinct_errors, fingerprint
-from projects.engine.repairs.fix_loop import Built, Ending, decide
 
 pytestmark = pytest.mark.once("postgresql")
 

@@ -20,7 +20,7 @@ def test_only_one_module_imports_the_model_client_package() -> None:
 
 def test_the_engine_needs_neither_django_nor_an_environment() -> None:
     code = (
-        "import sys, projects.engine.pipeline, projects.engine.repairs.repair, projects.engine.repairs.fix_loop\n"
+        "import sys, projects.engine.pipeline, projects.engine.repairs.repair, projects.engine.repairs.decisions\n"
         "assert 'django' not in sys.modules"
     )
 

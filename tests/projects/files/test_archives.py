@@ -85,9 +85,9 @@ def test_macos_metadata_is_ignored() -> None:
     added = ["__MACOSX/._a", "__MACOSX/src/._b", "._a", "src/._b", ".DS_Store", "src/.DS_Store"]
     files = [NewFile(name, b"x") for name in [*added, "a", "src/b", "DS_Store", "src/__MACOSX/c"]]
 
-    kept = [[file.path for file in opened(archive)] for archive in (tar_of(files), zip_of(files))]
+    read_back = [[file.path for file in opened(archive)] for archive in (tar_of(files), zip_of(files))]
 
-    assert kept == [["a", "src/b", "DS_Store", "src/__MACOSX/c"]] * 2
+    assert read_back == [["a", "src/b", "DS_Store", "src/__MACOSX/c"]] * 2
 
 
 def test_macos_metadata_counts_towards_no_limit(settings: Any) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from projects.files.intake import most_headers
+from projects.files.archive_intake import most_headers
 from projects.files.paths import NewFile
 from tests.projects.files.archive_files import (
     END_OF_TAR,
@@ -289,9 +289,9 @@ def test_a_bomb_needs_no_more_memory_than_the_largest_valid_archive(name: str) -
     make, code = BOMBS[name]
     archive = make()
 
-    begun = time.process_time()
+    started = time.process_time()
     codes = {code for code, _ in refusal(archive)}
-    took = time.process_time() - begun
+    took = time.process_time() - started
 
     assert code in codes
     assert took < 2

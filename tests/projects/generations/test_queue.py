@@ -35,14 +35,14 @@ def test_owners_with_fewest_running_are_first_and_then_the_oldest(owner: User, o
 
 @pytest.mark.django_db(transaction=True)
 def test_concurrent_claims_get_different_generations(owner: User) -> None:
-    asked = {request(owner).pk for _ in range(6)}
+    queued = {request(owner).pk for _ in range(6)}
 
     claimed = [lease.job.pk for lease in at_once(6, lambda: claim("w")) if lease]
 
     assert len(claimed) == len(set(claimed))
     while lease := claim("w"):
         claimed.append(lease.job.pk)
-    assert sorted(claimed) == sorted(asked)
+    assert sorted(claimed) == sorted(queued)
 
 
 def test_a_full_queue_refuses_and_stores_nothing(owner: User, other: User, settings: Settings) -> None:

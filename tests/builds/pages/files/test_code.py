@@ -13,7 +13,7 @@ from builds.actions import queue_build
 from projects.actions import add_revision, create_project
 from projects.files.paths import NewFile
 from projects.models import Project, Revision
-from tests.chef.web.test_source_text import PNG
+from tests.chef.text.test_source_text import PNG
 
 pytestmark = pytest.mark.once
 

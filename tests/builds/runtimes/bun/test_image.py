@@ -1,4 +1,4 @@
-"""Bun's image: what the recipe lays out, and what the image in the engine runs."""
+"""Bun's image: the root file system of the recipe, and the image in the engine."""
 
 import subprocess
 from pathlib import Path
@@ -7,9 +7,9 @@ import pytest
 
 from builds.runtimes.bun import image
 from builds.runtimes.bun.runtime import BUN
-from builds.runtimes.images import prepare, runtime_images
+from builds.runtimes.image_preparation import prepare, runtime_images
 from builds.runtimes.rootfs import UnbuildableError, Workshop
-from builds.sandbox.images import ImageStore
+from builds.sandbox.image_store import ImageStore
 
 
 def test_recipe_adds_bun_to_debian_and_as_node(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Bun in its own image, sealed as builds are: a registry over TLS is reached through the proxy alone."""
+"""Bun in its image, sealed as builds are: a TLS registry is reached only through the proxy."""
 
 import contextlib
 import gc
@@ -25,14 +25,14 @@ from pytest_django import Settings
 
 from builds.runtimes.bun.runtime import BUN
 from builds.runtimes.catalogue import runtime_tag
-from builds.runtimes.images import prepare, runtime_images
+from builds.runtimes.image_preparation import prepare, runtime_images
 from builds.runtimes.registries import discover
-from builds.sandbox import tar
+from builds.sandbox import workspace_tar
 from builds.sandbox.contract import Command, Identity, InputFile, Limits, Outcome, Watch, Workspace
 from builds.sandbox.docker_sandbox import DockerSandbox
-from builds.sandbox.images import ImageStore
+from builds.sandbox.image_store import ImageStore
 
-# The SDK leaves the sockets of streams that it has read to the end to the garbage collector.
+# The SDK leaves finished streams' sockets to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 
 HOST = "localhost"
@@ -49,7 +49,7 @@ def ready() -> None:
 
 @pytest.fixture
 def authority(tmp_path: Path) -> Path:
-    """A bundle with one certificate authority, which is the server's certificate too, and beside it the key."""
+    """A bundle with one certificate authority, which is also the server's certificate, and its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name, now = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, HOST)]), datetime.now(UTC)
     certificate = (
@@ -69,7 +69,7 @@ def authority(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def registry(authority: Path) -> Iterator[str]:
-    """A registry that has one package, over TLS: its URL."""
+    """The URL of a TLS registry with one package."""
     archive = _archive()
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -95,12 +95,12 @@ def registry(authority: Path) -> Iterator[str]:
 
 @pytest.fixture(autouse=True)
 def own_registry(registry: str, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """npm on this machine is set up for the test's own registry, which is then Bun's too."""
+    """npm on this machine is configured for the test's registry, and so is Bun."""
     settings.DATA_DIR, settings.BUILD_DIR, settings.EGRESS_ALLOWED_HOSTS = tmp_path / "data", tmp_path / "b", []
     monkeypatch.setenv("npm_config_registry", registry)
-    tar.toolbox.cache_clear()
+    workspace_tar.toolbox.cache_clear()
     yield
-    tar.toolbox.cache_clear()
+    workspace_tar.toolbox.cache_clear()
 
 
 def _archive() -> bytes:
@@ -130,7 +130,7 @@ def opened(sandbox: DockerSandbox, identity: Identity) -> Iterator[Workspace]:
 
 
 def run(*commands: Command) -> list[tuple[Outcome, str]]:
-    """What came of commands that ran one after the other over a small project, and what each printed."""
+    """Outcomes and output of commands run one after another on a small project."""
     files = {
         "package.json": '{"name": "x", "dependencies": {"tiny": "1.0.0"}, "scripts": {"build": "node build.js"}}',
         "build.js": "console.log(require('tiny'), 'by', process.versions.bun ? 'bun' : 'node')",
@@ -147,7 +147,7 @@ def run(*commands: Command) -> list[tuple[Outcome, str]]:
             )
             done.append((workspace.run(command, watch), printed.decode()))
     del sandbox
-    gc.collect()  # here, where what it says about sockets is ignored
+    gc.collect()  # here, where warnings about sockets are ignored
     return done
 
 
@@ -158,15 +158,15 @@ def command(phase: str, script: str) -> Command:
 def test_bun_installs_through_the_proxy_and_builds_sealed(registry: str, authority: Path, settings: Settings) -> None:
     settings.CA_BUNDLE = str(authority)
 
-    (installed, said), (built, printed) = run(
+    (installed, log), (built, printed) = run(
         command("installation", "bun install && ls bun.lock"), command("build", "bun run build")
     )
 
-    assert installed.succeeded, said
+    assert installed.succeeded, log
     assert [(each.host, each.port, each.allowed) for each in installed.egress] == [
         (HOST, int(registry.rpartition(":")[2]), True)
     ]
-    assert "bun.lock" in said
+    assert "bun.lock" in log
     assert built.succeeded, printed
     assert "from the registry by bun" in printed
 
@@ -174,7 +174,7 @@ def test_bun_installs_through_the_proxy_and_builds_sealed(registry: str, authori
 def test_registry_of_an_unknown_authority_is_refused(settings: Settings) -> None:
     settings.CA_BUNDLE = ""
 
-    [(outcome, said)] = run(command("installation", "bun install"))
+    [(outcome, log)] = run(command("installation", "bun install"))
 
     assert not outcome.succeeded
-    assert "DEPTH_ZERO_SELF_SIGNED_CERT downloading package manifest tiny" in said
+    assert "DEPTH_ZERO_SELF_SIGNED_CERT downloading package manifest tiny" in log

@@ -1,4 +1,4 @@
-"""From what Bun prints to a verdict."""
+"""Verdicts from Bun's output."""
 
 import pytest
 

@@ -1,6 +1,6 @@
-"""What Bun 1.4 prints when it fails, with made-up names of hosts and packages."""
+"""Output of failing Bun 1.4, with made-up names of hosts and packages."""
 
-# Code → (phase, what it printed, what the message must say). One sample is one failed command.
+# Code → (phase, output, what the message must contain). Each sample is one failed command.
 SAMPLES: dict[str, list[tuple[str, str, str]]] = {
     "lockfile_out_of_sync": [
         (
@@ -102,7 +102,7 @@ SAMPLES: dict[str, list[tuple[str, str, str]]] = {
     "process_limit": [
         ("build", "EAGAIN: resource temporarily unavailable, posix_spawn 'sleep'\n    path: \"sleep\",", "processes"),
     ],
-    # The tools that a script calls print what they print under Node.
+    # Tools that a script calls print the same as under Node.
     "type_error": [("build", "m.ts(1,7): error TS2322: Type 'string' is not assignable to type 'number'.", "m.ts")],
     "egress_blocked": [
         (

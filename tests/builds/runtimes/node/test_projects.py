@@ -251,7 +251,7 @@ def test_dependencies_are_merged_into_an_existing_manifest() -> None:
     assert document["dependencies"] == {"vite": "^6", "react": "18"}
     assert document["devDependencies"] == {"typescript": "5.4.0"}
     assert document["scripts"] == {"build": "vite build"}
-    assert plan.install_command == NPM_INSTALL  # the lockfile cannot know of them
+    assert plan.install_command == NPM_INSTALL  # they are not in the lockfile
 
 
 def test_listed_dependencies_change_nothing() -> None:
@@ -266,7 +266,7 @@ def test_a_generated_manifest_is_in_the_project_s_folder() -> None:
     assert (plan.root_dir, list(plan.generated)) == ("app", ["package.json"])
 
 
-# --- What to build -----------------------------------------------------------------------------------------------
+# --- Build -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("folder", ["dist", "build", "out", "public"])

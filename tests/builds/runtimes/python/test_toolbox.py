@@ -1,4 +1,4 @@
-"""The helper scripts of the Python runtime, run as a build does: in the project's folder, by a real interpreter."""
+"""The helper scripts of the Python runtime, run as in a build: in the project's folder, by a real interpreter."""
 
 import os
 import subprocess
@@ -17,7 +17,7 @@ TOOLBOX = Path(toolbox.__file__ or "").parent
 ASSEMBLE = TOOLBOX / "assemble.py"
 REQUIRES = TOOLBOX / "python_requires.py"
 
-# A package whose backend asks for more once it runs, as those do that read setup.py.
+# A package whose backend asks for more requirements when it runs, as with setup.py.
 PYPROJECT = """
 [build-system]
 requires = ["flit_core>=3.9"]
@@ -92,7 +92,9 @@ def test_an_assembled_project_runs(tmp_path: Path) -> None:
 
     assemble(project, deps)
 
-    assert run(sys.executable, "-I", project / "dist" / "main.py", cwd=tmp_path).stdout == ""  # -I has no own folder
+    assert (
+        run(sys.executable, "-I", project / "dist" / "main.py", cwd=tmp_path).stdout == ""
+    )  # -I leaves out the script's own folder
     assert run(sys.executable, "main.py", cwd=project / "dist").stdout == "IT RUNS\n"
 
 
@@ -159,7 +161,7 @@ def test_a_source_with_a_declared_encoding_compiles(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def tools(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The environment in which packages go to a folder of their own, with `build` there as installation leaves it."""
+    """The environment after `pip install build`, with packages in a separate folder."""
     folder = str(tmp_path_factory.mktemp("tools"))
     environment = {"PIP_TARGET": folder, "PYTHONPATH": folder, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
     argv = [sys.executable, "-m", "pip", "install", "--quiet", "build"]
@@ -184,7 +186,7 @@ def test_the_build_needs_no_network_after_its_requirements_are_installed(tools: 
 
 @pytest.mark.network
 @pytest.mark.parametrize(
-    ("files", "said"),
+    ("files", "expected"),
     [
         (
             {"pyproject.toml": "[build-system]\nrequires = []\nbuild-backend = 'nope.backend'\n"},
@@ -202,14 +204,14 @@ def test_the_build_needs_no_network_after_its_requirements_are_installed(tools: 
     ],
 )
 def test_a_broken_package_fails_with_a_reason(
-    tools: dict[str, str], tmp_path: Path, files: dict[str, str], said: str
+    tools: dict[str, str], tmp_path: Path, files: dict[str, str], expected: str
 ) -> None:
     write(tmp_path, files)
 
     done = run(sys.executable, REQUIRES, cwd=tmp_path, **tools)
 
     assert done.returncode == 1
-    assert said in done.stdout + done.stderr
+    assert expected in done.stdout + done.stderr
 
 
 @pytest.mark.network

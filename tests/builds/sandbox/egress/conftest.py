@@ -10,7 +10,7 @@ from tests.builds.sandbox.egress.peers import Client
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """Short, because of the limit on socket paths, and open to the container's user."""
+    """A short path, because of the limit for sockets, accessible to the container's user."""
     parent = Path(tempfile.mkdtemp(prefix="egress-"))
     parent.chmod(0o755)
     yield parent / "run"
@@ -19,7 +19,7 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture
 def direct(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The machine's own upstream proxy, if it has one, cannot reach this test's loopback."""
+    """Ignore the machine's upstream proxy, if any: it cannot reach this test's loopback."""
     for name in ("http_proxy", "https_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)

@@ -19,7 +19,7 @@ Talk = Callable[[socket.socket], None]
 
 @contextlib.contextmanager
 def listening(talk: Talk) -> Iterator[Address]:
-    """A server on loopback: `talk` has each connection to itself, in a thread."""
+    """A server on loopback: `talk` handles each connection in a thread."""
 
     class Handler(socketserver.BaseRequestHandler):
         def handle(self) -> None:
@@ -54,7 +54,7 @@ def answer_digest(peer: socket.socket) -> None:
 
 
 def blocks(count: int) -> Iterator[bytes]:
-    """`count` MiB, no block like another, so that one lost, doubled or out of its order is noticed."""
+    """`count` MiB of distinct blocks, so that a lost, repeated or misplaced one is noticed."""
     for number in range(count):
         yield number.to_bytes(8, "big") + BLOCK[8:]
 
@@ -80,12 +80,12 @@ def read_all(peer: socket.socket) -> str:
 def is_closed(peer: socket.socket) -> bool:
     try:
         return peer.recv(1) == b""
-    except ConnectionResetError:  # it was still waiting to be accepted
+    except ConnectionResetError:  # it had not been accepted yet
         return True
 
 
 class Client:
-    """Speaks to the proxy's socket as a package manager would, behind the forwarder."""
+    """A client of the proxy's socket, like a package manager behind the forwarder."""
 
     def __init__(self, folder: Path) -> None:
         self.path = str(folder / egress.SOCKET_NAME)
@@ -97,7 +97,7 @@ class Client:
         return peer
 
     def send(self, head: str | bytes) -> str:
-        """The whole answer to one head."""
+        """The complete response to one head."""
         with self.connect() as peer:
             peer.sendall(head.encode() if isinstance(head, str) else head)
             return read_all(peer)
@@ -113,7 +113,7 @@ class Client:
 
 
 class Mirror:
-    """A plain-http server that keeps what it was sent and gives one fixed answer, whatever was asked."""
+    """A plain-http server that records requests and always sends the same response."""
 
     def __init__(self, answer: str) -> None:
         self.heads: list[str] = []

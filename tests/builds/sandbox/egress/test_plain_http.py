@@ -1,4 +1,4 @@
-"""Plain http through the egress proxy, and both kinds of requests through a proxy that the machine itself needs."""
+"""Plain http through the egress proxy, and both kinds of requests through an upstream proxy."""
 
 import base64
 import socket
@@ -66,7 +66,7 @@ def test_server_that_does_not_speak_http_is_a_502(client: Client) -> None:
         assert client.send(f"GET http://{host}:{port}/ HTTP/1.1\r\n\r\n").startswith("HTTP/1.1 502 ")
 
 
-# Through a proxy that the machine itself needs ----------------------------------------------------------------------
+# Through an upstream proxy ------------------------------------------------------------------------------------------
 
 
 def test_tunnel_goes_through_the_upstream_proxy_with_its_password(

@@ -1,4 +1,4 @@
-"""The egress proxy from a sealed container, through what runs first in it: chef-init, or the script that stands in."""
+"""The egress proxy from a sealed container, through its first process: chef-init or the fall-back script."""
 
 import contextlib
 import hashlib
@@ -32,7 +32,7 @@ BUNDLE = os.environ.get("SSL_CERT_FILE", "/etc/ssl/certs/ca-certificates.crt")
 TRUST = {"NODE_EXTRA_CA_CERTS": "/chef/ca.pem", "PIP_CERT": "/chef/ca.pem", "SSL_CERT_FILE": "/chef/ca.pem"}
 PROXY = dict.fromkeys(("http_proxy", "https_proxy", "npm_config_proxy"), "http://127.0.0.1:3128")
 
-# Twenty times at once: send 2 MB, end, and print the digest of all that comes back.
+# Twenty times in parallel: send 2 MB, half-close, and print the digest of the response.
 EXCHANGE = {
     "node": """
         const net = require('node:net'), { createHash } = require('node:crypto');
@@ -61,7 +61,7 @@ EXCHANGE = {
         for _ in range(20):
             threading.Thread(target=exchange).start()""",
 }
-# Prints the name of the error that a direct connection to each address meets.
+# Prints the error of a direct connection to each address.
 DIRECT = {
     "node": """
         const net = require('node:net');
@@ -86,7 +86,7 @@ languages = pytest.mark.parametrize("language", ["node", "python"])
 
 
 class Sandbox:
-    """A container as the installation phase has it: no network, nothing writable but /tmp, no privilege."""
+    """A container like that of the installation phase: no network, only /tmp writable, no privileges."""
 
     def __init__(self, folder: Path, first: FirstProcess) -> None:
         self.client = docker.from_env(timeout=60)
@@ -115,7 +115,7 @@ class Sandbox:
             container.remove(force=True, v=True)
 
     def run(self, language: str, argv: list[str], *, start: list[str] | None = None) -> tuple[int, str]:
-        """Exit code, and what was written to both streams."""
+        """Exit code and the output of both streams."""
         with self.start(language, argv, start=start) as container:
             code = container.wait(timeout=60)["StatusCode"]
             return code, container.logs().decode()
@@ -168,7 +168,7 @@ def test_how_the_command_ended_is_reported(
 @only_compiled
 @pytest.mark.parametrize("language", ["node", "python", "static"])
 def test_image_needs_no_language_runtime(sandbox: Sandbox, language: str) -> None:
-    script = "grep -ci ':0C38 ' /proc/net/tcp; cat /proc/1/comm"  # 3128, and what listens there
+    script = "grep -ci ':0C38 ' /proc/net/tcp; cat /proc/1/comm"  # 3128, and listening
 
     code, output = sandbox.run(language, ["/bin/sh", "-c", script])
 
@@ -185,7 +185,7 @@ def test_fall_back_refuses_an_image_that_it_cannot_forward_in(sandbox: Sandbox) 
 
 
 def test_deadline_ends_every_process(sandbox: Sandbox) -> None:
-    # One has left the session, one ignores signals, and one asks the first process to end or stop.
+    # One has left the session, one ignores signals, and one signals the first process.
     script = "trap '' TERM HUP INT; setsid sleep 60 & (kill -9 1; kill -STOP 1) 2>/dev/null; sleep 60"
     began = time.monotonic()
 
@@ -233,7 +233,7 @@ def test_port_in_use_is_reported(sandbox: Sandbox, language: str) -> None:
     assert ": cannot listen on 127.0.0.1:3128: " in output
 
 
-# --- The way out ---------------------------------------------------------------------------------------------------
+# --- Egress --------------------------------------------------------------------------------------------------------
 
 
 @languages
@@ -305,7 +305,7 @@ def test_pip_installs_through_the_proxy_only_from_its_index(folder: Path, sandbo
 
 
 def npm_registry(sandbox: Sandbox) -> str:
-    """As the machine's npm is configured, or, without one, as the image's is."""
+    """The registry of the machine's npm, or, without one, of the image's."""
     argv = ["/usr/bin/env", "npm", "config", "get", "registry"]
     if shutil.which("npm"):
         return subprocess.run(argv, check=True, capture_output=True, text=True).stdout.strip()
@@ -313,13 +313,13 @@ def npm_registry(sandbox: Sandbox) -> str:
 
 
 def pip_index() -> tuple[str, str]:
-    """The index that the machine's pip uses, and the host that pip's own default index keeps its files on."""
-    told = subprocess.run(
+    """The index that the machine's pip uses, and the file host of pip's default index."""
+    probe = subprocess.run(
         [sys.executable, "-m", "pip", "config", "get", "global.index-url"], capture_output=True, text=True
     )
     script = "from pip._internal.models.index import PyPI; print(PyPI.simple_url, PyPI.file_storage_domain)"
     default = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout.split()
-    return os.environ.get("PIP_INDEX_URL") or told.stdout.strip() or default[0], default[1]
+    return os.environ.get("PIP_INDEX_URL") or probe.stdout.strip() or default[0], default[1]
 
 
 def pair_of(url: str) -> Address:

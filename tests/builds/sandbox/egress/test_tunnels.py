@@ -1,4 +1,4 @@
-"""The egress proxy's tunnels over real sockets: what passes, what is refused, and how much of it at once."""
+"""The egress proxy's tunnels over real sockets: what is allowed, what is refused, and under load."""
 
 import contextlib
 import hashlib
@@ -35,7 +35,7 @@ from tests.builds.sandbox.egress.peers import (
 
 pytestmark = pytest.mark.once
 
-# What is let through ------------------------------------------------------------------------------------------------
+# Allowed requests ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_report_stays_bounded_for_any_requests(client: Client) -> None:
         assert EgressEntry(egress.OTHERS, 0, allowed=False, count=50) in report
 
 
-# What is malformed, slow or endless ---------------------------------------------------------------------------------
+# Malformed, slow or endless requests --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_endless_head_is_cut_off(client: Client) -> None:
         assert read_all(peer).startswith("HTTP/1.1 431 ")
 
 
-# What cannot be reached ---------------------------------------------------------------------------------------------
+# Unreachable servers ------------------------------------------------------------------------------------------------
 
 
 def test_server_that_is_down_is_a_502_with_the_reason(client: Client) -> None:
@@ -197,12 +197,12 @@ def test_every_address_of_a_name_is_tried(client: Client, monkeypatch: pytest.Mo
     def resolve(host: str, port: int, *_: object, **__: object) -> list[tuple[int, int, int, str, Address]]:
         return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", (end, port)) for end in ("127.0.0.2", "127.0.0.1")]
 
-    monkeypatch.setattr(socket, "getaddrinfo", resolve)  # name servers are the one thing here that is not ours
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)  # only the name servers are not under the test's control
     with listening(echo) as (_, port), proxy(client, ("two.example", port)):
         client.tunnel(("two.example", port)).close()
 
 
-# Bytes on the way ---------------------------------------------------------------------------------------------------
+# Data transfer ------------------------------------------------------------------------------------------------------
 
 
 def test_large_download_arrives_complete_in_constant_memory(client: Client) -> None:
@@ -239,7 +239,7 @@ def test_slow_reader_slows_the_sender_down(client: Client) -> None:
         settled = sent[0]
         time.sleep(0.3)
 
-        assert sent[0] == settled < 32 << 20  # what the kernel's own buffers hold
+        assert sent[0] == settled < 32 << 20  # the size of the kernel's buffers
 
 
 def test_fifty_concurrent_tunnels_do_not_mix_bytes(client: Client) -> None:

@@ -14,7 +14,7 @@ from django.utils.safestring import SafeString, mark_safe
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import get_lexer_by_name
 
-from chef.web.hidden_characters import hides, marked
+from chef.text.hidden_characters import hides, marked
 
 MAX_LINE_CHARS = 2_000
 # 100 KB take 0.2 s and become 1 MB of HTML.

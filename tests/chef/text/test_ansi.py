@@ -2,7 +2,7 @@
 
 import pytest
 
-from chef.web.ansi import PLAIN, Look, clean, pieces, plain, printable
+from chef.text.ansi import PLAIN, Look, clean, pieces, plain, printable
 
 pytestmark = pytest.mark.once
 

@@ -22,7 +22,15 @@ from projects.environment import Secret
 from projects.idempotency_keys import IdempotencyKeys
 from projects.models import EnvironmentVariable, IdempotencyKey
 from tests.answers import body_of
-from tests.builds.api.hooks.messages import HIDDEN, QueueBuild, assert_untouched, message_for, refused, result, stored
+from tests.builds.api.external.messages import (
+    HIDDEN,
+    QueueBuild,
+    assert_untouched,
+    message_for,
+    refused,
+    result,
+    stored,
+)
 from tests.builds.signing import code, send, send_raw, signed
 
 pytestmark = pytest.mark.once("postgresql")

@@ -4,8 +4,8 @@ import struct
 
 import pytest
 
-from builds.pages.files.raster import MAX_PIXELS, raster_of
-from chef.web.source_text import html_lines, text_of
+from builds.pages.files.embeddable_images import MAX_PIXELS, raster_of
+from chef.text.source_text import html_lines, text_of
 from scripts.code_colours import DARK, FILE, LIGHT, colours, style_sheet
 from tests.builds.pages.contrast import contrast
 
@@ -77,7 +77,7 @@ def test_colouring_changes_no_line(path: str) -> None:
 
 
 def test_colouring_is_given_up_if_it_takes_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("chef.web.source_text.COLOUR_SECONDS", -1)
+    monkeypatch.setattr("chef.text.source_text.COLOUR_SECONDS", -1)
 
     assert html_lines(["x = 1"], "a.py", first=1, last=1) == (["x = 1"], False)
 

@@ -1,6 +1,6 @@
 """The runtimes' images, with the real engine, Debian's own registry server and real packages.
 
-One image is built here, under a name of the tests' own: the tags that builds run on are only looked at.
+One image is built here, under a name of its own: the tags that builds use are only inspected.
 """
 
 import contextlib
@@ -19,12 +19,12 @@ from django.core.management import CommandError, call_command
 from pytest_django import Settings
 
 from builds.runtimes.catalogue import RUNTIMES
-from builds.runtimes.images import PreparationError, RuntimeImage, prepare, runtime_images
+from builds.runtimes.image_preparation import PreparationError, RuntimeImage, prepare, runtime_images
 from builds.runtimes.node.image import npm_package, tool_variables
 from builds.runtimes.python.runtime import PYTHON
 from builds.runtimes.rootfs import RootFilesystem, UnbuildableError, Workshop, debian_sources, without_credentials
-from builds.sandbox import images as engine_images
-from builds.sandbox.images import ImageNotOfferedError, ImageStore, RegistryUnreachableError, TrialFailedError
+from builds.sandbox import image_store
+from builds.sandbox.image_store import ImageNotOfferedError, ImageStore, RegistryUnreachableError, TrialFailedError
 from tests.installation import until
 from tests.ports import free_port
 
@@ -33,12 +33,12 @@ pytestmark = pytest.mark.once
 CLOSED = "127.0.0.1:1"  # nothing listens on tcpmux
 
 
-# What this run's images are named: other runs may prepare theirs on the same engine.
+# The name of this run's images: other runs may prepare theirs in the same engine.
 OWN = f"chef-test-{uuid.uuid4().hex[:8]}"
 
 
 class OwnImage(RuntimeImage):
-    """A runtime's image under a tag of the tests' own."""
+    """A runtime's image under the tests' own tag."""
 
     @property
     def tag(self) -> str:
@@ -62,7 +62,7 @@ def ready(store: ImageStore) -> None:
 
 @pytest.fixture(scope="module")
 def built(store: ImageStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, list[str], Path]]:
-    """The static image, built once while no registry can be reached: its id, what was reported, the data folder."""
+    """The static image, built once without a reachable registry: its id, the reported lines, the data folder."""
     folder, lines = tmp_path_factory.mktemp("data"), list[str]()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("django.conf.settings.DATA_DIR", folder)
@@ -74,7 +74,7 @@ def built(store: ImageStore, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A registry server of our own, empty: its host and port."""
+    """Host and port of an empty registry server."""
     folder, port = tmp_path_factory.mktemp("registry"), free_port()
     configuration = folder / "config.yml"
     configuration.write_text(
@@ -89,7 +89,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def nothing_left(store: ImageStore, settings: Settings, tmp_path: Path) -> Iterator[None]:
-    """Whatever the test does, the engine has the images it had before, and the data folder nothing temporary."""
+    """After each test the engine has the same images as before, and the data folder no temporary files."""
     settings.DATA_DIR = tmp_path
     before = images_in_engine()
     yield
@@ -103,11 +103,11 @@ def is_open(port: int) -> bool:
 
 
 def images_in_engine() -> set[tuple[str, tuple[str, ...]]]:
-    """Ids and tags of this module's images, and of untagged ones that a preparation of them may have left."""
+    """Ids and tags of this module's images, including untagged leftovers of a preparation."""
     with contextlib.closing(docker.from_env()) as client:
         tagged = client.api.images(filters={"reference": f"{OWN}/*"})
-        dangling = client.api.images(filters={"dangling": True, "label": engine_images.IMAGE_LABEL})
-    untagged = [image for image in dangling if image["Labels"][engine_images.IMAGE_LABEL].startswith(f"{OWN}/")]
+        dangling = client.api.images(filters={"dangling": True, "label": image_store.IMAGE_LABEL})
+    untagged = [image for image in dangling if image["Labels"][image_store.IMAGE_LABEL].startswith(f"{OWN}/")]
     return {(image["Id"], tuple(image["RepoTags"] or ())) for image in (*tagged, *untagged)}
 
 
@@ -131,7 +131,7 @@ def push(image: str, reference: str) -> None:
 @pytest.mark.docker
 @pytest.mark.usefixtures("ready")
 @pytest.mark.parametrize(
-    ("tag", "script", "said"),
+    ("tag", "script", "expected"),
     [
         ("chef-runtime/node:18", "node --version", "v18."),
         ("chef-runtime/node:22", "npm --version && npx --version && yarn --version && corepack --version", "10."),
@@ -141,10 +141,10 @@ def push(image: str, reference: str) -> None:
         ("chef-runtime/static:12", "echo x | grep x | sed s/x/found/ | tar --version", "tar "),
     ],
 )
-def test_image_runs_its_tools_sealed(store: ImageStore, tag: str, script: str, said: str) -> None:
+def test_image_runs_its_tools_sealed(store: ImageStore, tag: str, script: str, expected: str) -> None:
     printed = store.try_out(tag, script)
 
-    assert printed.startswith(said)
+    assert printed.startswith(expected)
 
 
 @pytest.mark.docker
@@ -165,7 +165,7 @@ def test_failed_trial_reports_the_tools_output_and_leaves_no_container(store: Im
         with pytest.raises(TrialFailedError, match="exit 3: no such luck"):
             store.try_out("chef-runtime/static:12", "echo no such luck >&2; exit 3")
 
-        own: dict[str, str | list[str] | bool] = {"label": f"{engine_images.TRIAL_LABEL}={OWN}"}
+        own: dict[str, str | list[str] | bool] = {"label": f"{image_store.TRIAL_LABEL}={OWN}"}
         assert client.containers.list(all=True, filters=own) == []
 
 
@@ -313,13 +313,13 @@ def test_certificate_authority_of_the_environment_reaches_npm_and_pip(monkeypatc
 
     variables = tool_variables()
 
-    assert variables == {"NODE_EXTRA_CA_CERTS": "/etc/own-ca.pem"}  # what is set already stays
+    assert variables == {"NODE_EXTRA_CA_CERTS": "/etc/own-ca.pem"}  # existing values stay
 
 
 def test_credentials_are_removed_from_tools_output() -> None:
-    said = "GET https://user:secret@mirror.test/x and http://token@other.test: 401"
+    text = "GET https://user:secret@mirror.test/x and http://token@other.test: 401"
 
-    assert without_credentials(said) == "GET https://mirror.test/x and http://other.test: 401"
+    assert without_credentials(text) == "GET https://mirror.test/x and http://other.test: 401"
 
 
 # From a registry ----------------------------------------------------------------------------------------------------
@@ -368,7 +368,7 @@ def test_missing_image_differs_from_a_silent_registry(store: ImageStore, registr
 
 @pytest.mark.docker
 def test_silent_registry_is_given_up_quickly(store: ImageStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_images, "REGISTRY_SECONDS", 1)
+    monkeypatch.setattr(image_store, "REGISTRY_SECONDS", 1)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         started = time.monotonic()
 

@@ -17,7 +17,7 @@ from chef import settings as chef_settings
 from projects.environment import Secret
 from projects.files.paths import NewFile
 from projects.models import EnvironmentVariable
-from tests.builds.api.hooks.messages import (
+from tests.builds.api.external.messages import (
     HIDDEN,
     HOOKS,
     QueueBuild,

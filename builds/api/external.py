@@ -17,7 +17,7 @@ from rest_framework.views import APIView
 
 from builds import external
 from builds.api.documents.external import KeptDocument, ReportedDocument, TakenDocument
-from builds.api.hook_requests import WorkerClaim, WorkerHeartbeat, WorkerResult
+from builds.api.external_requests import WorkerClaim, WorkerHeartbeat, WorkerResult
 from builds.api.schema.openapi import Error
 from builds.api.signatures import LINK_SECONDS, Link, LinkAuthentication, SignatureAuthentication, invalid_link
 from chef.refusals import RefusalError
@@ -55,8 +55,8 @@ class SignedView(RateLimitedMixin, APIView):
     def check_throttles(self, request: Request) -> None:
         """No further permission: the signature authorises."""
 
-    def done_once(self, request: Request) -> HttpResponseBase:
-        """The stored answer of the message, or the new one of `work`, which is stored."""
+    def process_once(self, request: Request) -> HttpResponseBase:
+        """The stored answer to the message, or else the one of `work`, which stores it."""
         body = self.body(data=request.data)
         body.is_valid(raise_exception=True)
         message = cast(SignedMessage, request.auth)
@@ -73,7 +73,7 @@ class SignedView(RateLimitedMixin, APIView):
         """Process the message and store the answer in the same transaction."""
         raise NotImplementedError
 
-    def kept(self, claimed: Claim, document: dict[str, Any] | None) -> HttpResponse:
+    def store_answer(self, claimed: Claim, document: dict[str, Any] | None) -> HttpResponse:
         content = JSONRenderer().render(document) if document else b""
         response = HttpResponse(content, status=200 if document else 204, content_type="application/json")
         claimed.keep(response)
@@ -88,18 +88,18 @@ class ClaimView(SignedView):
         request=WorkerClaim,
         responses={
             200: OpenApiResponse(TakenDocument, description="The build is yours until its lease expires."),
-            204: OpenApiResponse(description="No build waits for an external builder."),
+            204: OpenApiResponse(description="No build is waiting for an external builder."),
             **_REFUSALS,
         },
     )
     def post(self, request: Request) -> HttpResponseBase:
         """Claim the next build of the external queue."""
-        return self.done_once(request)
+        return self.process_once(request)
 
     @transaction.atomic
     def work(self, claimed: Claim, data: dict[str, Any]) -> HttpResponse:
         claimed_build = external.claim_build(data["worker"])
-        return self.kept(claimed, self._document(claimed_build) if claimed_build else None)
+        return self.store_answer(claimed, self._document(claimed_build) if claimed_build else None)
 
     def _document(self, claimed_build: external.ClaimedBuild) -> dict[str, Any]:
         archive = {
@@ -116,12 +116,12 @@ class HeartbeatView(SignedView):
     @extend_schema(operation_id="keepBuild", request=WorkerHeartbeat, responses={200: KeptDocument, **_OF_BUILD})
     def post(self, request: Request) -> HttpResponseBase:
         """Renew the lease of a claimed build. If refused, stop: it was cancelled, or claimed by another builder."""
-        return self.done_once(request)
+        return self.process_once(request)
 
     @transaction.atomic
     def work(self, claimed: Claim, data: dict[str, Any]) -> HttpResponse:
         expiry = external.renew(data["job_id"], data["fence"])
-        return self.kept(claimed, dict(KeptDocument({**data, "lease_expires_at": expiry}).data))
+        return self.store_answer(claimed, dict(KeptDocument({**data, "lease_expires_at": expiry}).data))
 
 
 class ResultView(SignedView):
@@ -130,7 +130,7 @@ class ResultView(SignedView):
     @extend_schema(operation_id="reportResult", request=WorkerResult, responses={200: ReportedDocument, **_OF_BUILD})
     def post(self, request: Request) -> HttpResponseBase:
         """Report the result of a claimed build, with its log and artifacts. A refused report leaves nothing behind."""
-        return self.done_once(request)
+        return self.process_once(request)
 
     def work(self, claimed: Claim, data: dict[str, Any]) -> HttpResponse:
         result = external.Result(
@@ -143,7 +143,7 @@ class ResultView(SignedView):
         )
         # The store is not part of the transaction: files are stored before it, and removed if it fails.
         with external.reported(result) as report, transaction.atomic():
-            return self.kept(claimed, dict(ReportedDocument(report.record()).data))
+            return self.store_answer(claimed, dict(ReportedDocument(report.record()).data))
 
 
 class ArchiveView(RateLimitedMixin, APIView):

@@ -125,7 +125,7 @@ def _artifact(entry: Any) -> tuple[str, bytes]:
         raise ValueError('Each artifact is an object with "name" and "content", both text.')
     if unknown := entry.keys() - {"name", "content", "encoding"}:
         raise ValueError(f"An artifact cannot have {sorted(unknown)[0]!r}: only name, content, encoding.")
-    # For builds that run here, names come from a folder and are valid by construction.
+    # Local builds take names from a folder, so theirs are valid by construction.
     if not {"", ".", ".."}.isdisjoint(name.split("/")):
         raise ValueError("The name is not a valid path within the outputs: remove '..', '.' and empty parts.")
     if reason := name_fault(name):
@@ -140,8 +140,10 @@ def _clashes(names: list[str]) -> list[Fault]:
     faults, known = [], set(names)
     if len(known) < len(names):
         seen: set[str] = set()
-        twice = sorted({name for name in names if name in seen or seen.add(name)})  # type: ignore[func-returns-value]
-        faults += [Fault("duplicate_path", name, "This name occurs more than once: send it once.") for name in twice]
+        duplicates = sorted({name for name in names if name in seen or seen.add(name)})  # type: ignore[func-returns-value]
+        faults += [
+            Fault("duplicate_path", name, "This name occurs more than once: send it once.") for name in duplicates
+        ]
     for name in known:
         parts = name.split("/")
         if any("/".join(parts[:depth]) in known for depth in range(1, len(parts))):
@@ -152,7 +154,7 @@ def _clashes(names: list[str]) -> list[Fault]:
 class WorkerClaim(CamelSerializer):
     """The body of `POST /v1/hooks/worker-claim`."""
 
-    worker = Text(max_length=80, default="outside builder", help_text="The name of the builder, for people.")
+    worker = Text(max_length=80, default="external builder", help_text="The builder's name, as shown to people.")
 
 
 class WorkerHeartbeat(CamelSerializer):
@@ -187,8 +189,8 @@ class WorkerResult(WorkerHeartbeat):
     artifacts = ArtifactsField(required=False)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        strange = "verdict" if attrs["status"] == "completed" else "artifacts"
-        if strange in attrs:
-            detail = f"A {attrs['status']} build cannot have {strange}: leave it out."
-            raise serializers.ValidationError({strange: [ErrorDetail(detail, code="other_status")]})
+        unexpected = "verdict" if attrs["status"] == "completed" else "artifacts"
+        if unexpected in attrs:
+            detail = f"A {attrs['status']} build cannot have {unexpected}: leave it out."
+            raise serializers.ValidationError({unexpected: [ErrorDetail(detail, code="other_status")]})
         return attrs

@@ -9,7 +9,15 @@ from rest_framework.test import APIClient
 
 from builds import actions, artifacts
 from builds.models import Artifact, Build, BuildEvent, LogChunk
-from tests.builds.api.hooks.messages import HOOKS, QueueBuild, body_for, message_for, result, run_concurrently, stored
+from tests.builds.api.external.messages import (
+    HOOKS,
+    QueueBuild,
+    body_for,
+    message_for,
+    result,
+    run_concurrently,
+    stored,
+)
 from tests.builds.signing import code, send, send_raw, signed
 
 # --- The same message again --------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from builds.runtimes.registries import discover
 from builds.runtimes.rootfs import UnbuildableError, Workshop, without_credentials
 from builds.runtimes.runtime import Runtime
 from builds.sandbox.contract import Registries, SandboxError
-from builds.sandbox.images import ImageNotOfferedError, ImageStore, RegistryUnreachableError, TrialFailedError
+from builds.sandbox.image_store import ImageNotOfferedError, ImageStore, RegistryUnreachableError, TrialFailedError
 
 TAGS = "chef-runtime/*"
 # A typical machine has two cores and one disk; more builds at once would only slow each other down.

@@ -1,6 +1,7 @@
 """Runtime images in the Docker engine: find, pull, import, try out, tag and remove them.
 
-Which images are needed, and how their files are made, is up to `builds.runtimes.images` and `builds.runtimes.rootfs`.
+Which images are needed is up to `builds.runtimes.image_preparation`, how their files are made to
+`builds.runtimes.rootfs`.
 """
 
 import contextlib
@@ -12,7 +13,7 @@ from typing import Any, Self
 import requests
 from django.conf import settings
 
-from builds.sandbox import tar
+from builds.sandbox import workspace_tar
 from builds.sandbox.chef_init import first_process
 from builds.sandbox.container import UID, shell_argv
 from builds.sandbox.contract import WORKSPACE, SandboxError
@@ -172,7 +173,7 @@ class ImageStore:
         with _engine_faults(f"try out {image}"):
             container = self._create_trial(image, script)["Id"]
             try:
-                self._api.put_archive(container, WORKSPACE, tar.workspace_stream([], {}, uid=UID))
+                self._api.put_archive(container, WORKSPACE, workspace_tar.workspace_stream([], {}, uid=UID))
                 self._api.start(container)
                 code = self._api.wait(container, timeout=2 * TRIAL_SECONDS)["StatusCode"]
                 output = self._api.logs(container, stdout=True, stderr=code != 0).decode(errors="replace").strip()

@@ -6,7 +6,7 @@ from django.contrib.auth.models import User
 from pytest_django import Settings
 from rest_framework.test import APIClient
 
-from tests.builds.api.hooks.messages import QueueBuild
+from tests.builds.api.external.messages import QueueBuild
 from tests.builds.signing import SECRET, send
 
 

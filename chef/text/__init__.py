@@ -1,0 +1,1 @@
+"""Text helpers: terminal colours, invisible characters, source code in lines, units."""
