@@ -29,6 +29,7 @@
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -37,6 +38,7 @@
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -55,6 +57,7 @@ enum {
     BUFFER_BYTES = 16 * 1024, /* each way; all buffers together: 16 MiB, of which only used pages count */
     BACKLOG = 1024,
     PAUSE_MS = 50, /* until the next accept after running out of resources */
+    REPORT_MS = 100, /* how long a message may wait for a reader */
     MAX_SECONDS = 10 * 1000 * 1000,
 };
 
@@ -89,6 +92,29 @@ static int64_t now_ms(void)
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+static void interrupt(int number)
+{
+    (void)number;
+}
+
+/*
+ * Write to stderr, for a moment at most. It is the command's pipe too: one that is full, and that nobody empties, must
+ * not hold up the deadline. The pipe's flags are shared with the command, so a signal ends the wait instead; it comes
+ * again and again, in case the first one is too early.
+ */
+__attribute__((format(printf, 1, 2))) static void report(const char *format, ...)
+{
+    const struct sigaction action = {.sa_handler = interrupt}; /* without SA_RESTART */
+    const struct itimerval soon = {{.tv_usec = REPORT_MS * 1000}, {.tv_usec = REPORT_MS * 1000}}, never = {0};
+    va_list arguments;
+    va_start(arguments, format);
+    sigaction(SIGALRM, &action, NULL);
+    setitimer(ITIMER_REAL, &soon, NULL);
+    vdprintf(STDERR_FILENO, format, arguments);
+    setitimer(ITIMER_REAL, &never, NULL);
+    va_end(arguments);
 }
 
 /* --- The command line ------------------------------------------------------------------------------------------- */
@@ -247,7 +273,7 @@ static void report_once(const char *path, int error)
 {
     static bool reported;
     if (!reported)
-        dprintf(STDERR_FILENO, "chef-init: the proxy at %s cannot be reached: %s\n", path, strerror(error));
+        report("chef-init: the proxy at %s cannot be reached: %s\n", path, strerror(error));
     reported = true;
 }
 
@@ -364,7 +390,7 @@ static _Noreturn void run(const struct options *options, int64_t deadline, int s
     for (;;) {
         int64_t now = now_ms();
         if (now >= deadline) {
-            dprintf(STDERR_FILENO, "chef-init: deadline exceeded\n");
+            report("chef-init: deadline exceeded\n");
             leave(command, EXIT_DEADLINE);
         }
         bool is_paused = now < paused_until;
@@ -374,7 +400,7 @@ static _Noreturn void run(const struct options *options, int64_t deadline, int s
         if (poll(polled, count, timeout) < 0) {
             if (errno == EINTR)
                 continue;
-            dprintf(STDERR_FILENO, "chef-init: poll: %s\n", strerror(errno));
+            report("chef-init: poll: %s\n", strerror(errno));
             leave(command, EXIT_SYSTEM);
         }
         if (polled[0].revents)

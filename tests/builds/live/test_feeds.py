@@ -345,7 +345,7 @@ def test_a_disconnected_page_resumes_without_loss_or_repetition(lease: BuildLeas
 
 @pytest.mark.parametrize("place", ["", "1.2", "1.2-", "-3", "1.2-3\n", "a.b-c", "1.2-٣"])
 def test_an_invalid_position_in_a_page_s_stream_is_refused(place: str) -> None:
-    with pytest.raises(ValueError, match="no event with such an id"):
+    with pytest.raises(ValueError, match="not from an event of this stream"):
         PagePosition.parse(place)
 
 

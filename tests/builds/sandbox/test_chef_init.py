@@ -202,6 +202,11 @@ def test_deadline_kills_the_command_and_its_group(start: Start) -> None:
         until(lambda pid=pid: not is_alive(pid), seconds=5, what=f"{pid} has ended")  # type: ignore[misc]
 
 
+def test_deadline_holds_while_nobody_reads_the_output(start: Start) -> None:
+    process = start(*shell("yes >&2 & sleep 300", seconds=1))
+    assert process.wait(timeout=20) == 124
+
+
 def test_deadline_may_be_fractional_and_is_not_early(start: Start) -> None:
     assert run(start, *shell("sleep 0.2; echo done", seconds=5.25)) == (0, "done\n", "")
 

@@ -232,7 +232,7 @@ def test_a_missing_file_is_an_error_when_opened(bucket: str) -> None:
     assert not default_storage.exists("x/0")
     default_storage.delete("x/0")
     discard_keys(["x/0", "x/1"])
-    with pytest.raises(ValueError, match="only read"):
+    with pytest.raises(ValueError, match="open stored files with 'rb'"):
         default_storage.open("x/0", "wb")
 
 

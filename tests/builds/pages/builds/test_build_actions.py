@@ -67,7 +67,7 @@ def test_a_refused_retry_shows_the_reason(
     settings.OWNER_MAX_QUEUED = 1
     waiting = queue_build()
 
-    assert "builds waiting, as many as one owner may" in post(browser, completed, "retry")
+    assert "builds waiting, the most one owner may have" in post(browser, completed, "retry")
     assert "The build is queued: wait for its end" in post(browser, waiting, "retry")
     assert Build.objects.count() == 2
 
