@@ -130,7 +130,7 @@ def _output_in_container(runtime: str, script: str) -> bytes:
             assert container.wait()["StatusCode"] == 0, container.logs().decode(errors="replace")
             # Through a file: a container's output goes through the engine's log, which is made for text.
             stream, _ = container.get_archive("/tmp/output")
-            return unpacked(b"".join(stream))["said"]
+            return unpacked(b"".join(stream))["output"]
         finally:
             container.remove(force=True, v=True)
 

@@ -174,7 +174,7 @@ def test_cancelling_and_retrying(ask: Callable[..., Generation], browser: Client
     new = Generation.objects.get(retry_of=generation)
     assert retried.redirect_chain == [(f"/generations/{new.pk}", 302)]
     assert "one that was cancelled" in retried.content.decode()
-    assert "is under way" in refused
+    assert "is in progress" in refused
     assert f'It has been retried: <a href="/generations/{new.pk}">' in page_of(browser, generation)
     assert browser.get(f"/generations/{generation.pk}/cancel").status_code == 405
 

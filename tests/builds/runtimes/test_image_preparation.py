@@ -162,7 +162,7 @@ def test_trial_is_unprivileged_read_only_and_without_network(store: ImageStore) 
 def test_failed_trial_reports_the_tools_output_and_leaves_no_container(store: ImageStore, settings: Settings) -> None:
     settings.INSTALLATION = OWN
     with contextlib.closing(docker.from_env()) as client:
-        with pytest.raises(TrialFailedError, match="exit 3: no such luck"):
+        with pytest.raises(TrialFailedError, match="exit code 3: no such luck"):
             store.try_out("chef-runtime/static:12", "echo no such luck >&2; exit 3")
 
         own: dict[str, str | list[str] | bool] = {"label": f"{image_store.TRIAL_LABEL}={OWN}"}

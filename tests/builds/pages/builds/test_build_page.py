@@ -193,7 +193,7 @@ def test_staff_cancel_and_retry_generations(owner: User, staff: Client) -> None:
     assert "Cancelled." in act("cancel")
     assert "It goes on as" in act("retry")
     assert Generation.objects.filter(retry_of=generation, status="queued").count() == 1
-    assert "is under way" in act("retry")
+    assert "is in progress" in act("retry")
 
 
 @pytest.mark.slow

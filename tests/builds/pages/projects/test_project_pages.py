@@ -114,7 +114,7 @@ def test_a_prompt_changes_a_project(
 
     again = browser.post(path_of(build), {"do": "change", "prompt": "and <b>round</b>"})
     assert again.status_code == 422
-    assert "is under way" in again.content.decode()
+    assert "is in progress" in again.content.decode()
     assert "and &lt;b&gt;round&lt;/b&gt;" in again.content.decode()
 
 
