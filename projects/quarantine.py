@@ -13,8 +13,8 @@ class QuarantinedError(RefusalError):
 
     def __init__(self) -> None:
         super().__init__(
-            "The operator has put this project in quarantine: nothing of it is built until it is released. "
-            "Nothing of this request was stored: ask the operator."
+            "The operator has put this project in quarantine: it cannot be built until it is released. "
+            "Nothing from this request was stored: contact the operator."
         )
 
 

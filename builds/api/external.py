@@ -53,7 +53,7 @@ class SignedView(RateLimitedMixin, APIView):
     body: type[CamelSerializer]
 
     def check_throttles(self, request: Request) -> None:
-        """No further permission: the signature authorises."""
+        """Signed messages are not rate-limited."""
 
     def process_once(self, request: Request) -> HttpResponseBase:
         """The stored answer to the message, or else the one of `work`, which stores it."""
@@ -154,7 +154,7 @@ class ArchiveView(RateLimitedMixin, APIView):
     content_negotiation_class = AnyAccept
 
     def check_throttles(self, request: Request) -> None:
-        """No further permission: the URL authorises."""
+        """Requests with a valid URL are not rate-limited."""
 
     @extend_schema(
         operation_id="getClaimedArchive",

@@ -81,7 +81,7 @@ def event_stream_action(operation_id: str, *kinds: str, description: str) -> Cal
 
 
 def stream_events(request: Request, events: EventStream, job_id: UUID) -> HttpResponseBase:
-    """The events of a job after the one the client names. Raises ValidationError and TooManyReadersError."""
+    """The events of a job that follow the one named by the client. Raises ValidationError and TooManyReadersError."""
     after = EventsQuery.of(request).get("after", 0)
     return stream_response(request, events(job_id, after=int(last_event_id(request, r"\d{1,18}") or after)))
 

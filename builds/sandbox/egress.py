@@ -2,7 +2,7 @@
 
 That phase's container has no network interface and reaches only what the proxy at this socket allows. The proxy knows
 pairs of host and port. It knows nothing of Docker, Django or package managers, never looks inside a tunnel, and records
-nothing of a request but its pair.
+nothing about a request except its pair.
 """
 
 import asyncio

@@ -38,7 +38,7 @@ class Outgoing:
     endpoint_id: UUID
     owner_id: int | None
     fence: int
-    number: int  # of this try
+    number: int  # the number of this try
     url: str
     is_ours: bool  # see guard.parse
     has_trouble: bool

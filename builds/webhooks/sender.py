@@ -65,7 +65,7 @@ class Sender:
         self._settle_the_last()
 
     def _subscribe(self) -> None:
-        """Wake up when a build has changed, and when the subscription stands or is lost."""
+        """Wake up when a build has changed, and when the subscription is established or lost."""
         asyncio.run(subscribe(lambda _: self._wake_up.set(), lambda _: self._wake_up.set()))
 
     def _look_and_survive(self, pool: ThreadPoolExecutor) -> None:

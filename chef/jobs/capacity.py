@@ -19,7 +19,7 @@ class QueueFullError(RefusalError):
     def __init__(self, jobs: str, *, retry_after: int) -> None:
         super().__init__(
             f"The queue is full: {settings.MAX_QUEUED:,} {jobs} are waiting, the most this installation allows. "
-            f"Nothing of this request was stored: send it again in {retry_after} s.",
+            f"Nothing from this request was stored: send it again in {retry_after} s.",
             retry_after=retry_after,
         )
 
@@ -32,7 +32,7 @@ class OwnerQueueFullError(RefusalError):
 
     def __init__(self, jobs: str, *, retry_after: int) -> None:
         super().__init__(
-            f"You have {settings.OWNER_MAX_QUEUED:,} {jobs} waiting, the most one owner may have. Nothing of this "
+            f"You have {settings.OWNER_MAX_QUEUED:,} {jobs} waiting, the most one owner may have. Nothing from this "
             f"request was stored: cancel {jobs} that you no longer need, or send it again in {retry_after} s.",
             retry_after=retry_after,
         )

@@ -1,1 +1,1 @@
-"""HTTP that knows no project and no build: errors, streaming, downloads, pagination, rate limits, signed messages."""
+"""HTTP, independent of projects and builds: errors, streaming, downloads, pagination, rate limits, signed messages."""

@@ -1,6 +1,6 @@
 """From a prompt to an app's files: the stages in order. A resumed generation does not repeat finished stages.
 
-Where to read on: `stages.intent`, `stages.plan`, `stages.code` and `stages.tests`, each with its prompt in
+Where to look next: `stages.intent`, `stages.plan`, `stages.code` and `stages.tests`, each with its prompt in
 `model/prompts/`; `model.asking` sends their questions to the model; `repairs.edit` and `repairs.repair` change
 existing files.
 """

@@ -226,7 +226,7 @@ def _texts(starter: Starter, prompt: str, name: str) -> dict[str, str]:
     subject = _LEAD.sub("", _visible(prompt), count=1)
     about = _PAGE_FOR.sub("", subject, count=1)
     title = _spaced(_visible(name)) or _TITLE_END.split(about, maxsplit=1)[0]
-    # They are shown together, so the description should say more than the title if the prompt does.
+    # Shown together: the description should say more than the title, if the prompt does.
     description = about if len(about.rstrip(" .!")) > len(title) else subject
     title = _shortened(_capitalised(title), MAX_TITLE)
     return {

@@ -1,4 +1,4 @@
-"""Projects, generations and who may. Knows nothing of how projects are built."""
+"""Models of projects, generations and API tokens. Knows nothing of how projects are built."""
 
 from projects.models.access import ApiToken, IdempotencyKey
 from projects.models.generations import DraftFile, Exchange, Generation, GenerationEvent, TokensUsed

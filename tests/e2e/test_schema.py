@@ -143,7 +143,7 @@ def _config(
         _operations("include-operation-id", "getClaimedArchive", {"token": kept["archive"]["url"].rpartition("/")[2]}),
         _operations("include-operation-id", "deleteWebhook", {"id": webhooks[1]["id"]}),
     ]
-    # An unknown header is no error, even if the schema describes the known ones.
+    # An unknown header is not an error, even if the schema describes the known ones.
     for name in ("watchBuild", "watchGeneration"):
         parts.append(_operations("include-operation-id", name, {}))
         parts.append("checks.negative_data_rejection.expected-statuses = " + repr(["2xx", "4xx"]))

@@ -95,4 +95,4 @@ class DeliveryDocument(Document):
 
 
 class Replayed(Document):
-    replayed = serializers.IntegerField(help_text="How many deliveries are sent again.")
+    replayed = serializers.IntegerField(help_text="How many deliveries will be sent again.")

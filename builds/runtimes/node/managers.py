@@ -15,7 +15,7 @@ from builds.runtimes.plans import TOOLS, SourceTree, StrategyRequest
 _PACKAGE_MANAGER = re.compile(r"(?P<name>npm|pnpm|yarn)@(?P<version>\d+(?:\.\d+){0,2}(?:-[\w.-]+)?)(?:\+.*)?")
 # pnpm by the major version of the lockfile it writes; all of them run on every Node that we offer.
 _PNPM_BY_LOCKFILE = {"5": "7", "6": "8", "9": "9"}
-_PNPM_DEFAULT = "10"  # the last that runs on Node 18 and 20 and is no native binary
+_PNPM_DEFAULT = "10"  # the last version that runs on Node 18 and 20 and is not a native binary
 # Yarn rewrites lockfiles of another format, which --immutable forbids: so the format decides the version.
 _YARN_BY_LOCKFILE = {"4": "~3.0.0", "5": "~3.1.0", "6": "^3.2.0", "7": "^3.2.0", "8": ">=4.0.0 <4.14.0", "9": "~4.14.0"}
 _YARN_DEFAULT = "4"

@@ -22,7 +22,7 @@ _KEYS = re.compile(
 )
 _BEARER = re.compile(r"(\b[Bb]earer\s+)[A-Za-z0-9._~+/=-]{16,}")
 _PASSWORD_IN_URL = re.compile(r"(\b[a-z][a-z0-9+.-]{1,20}://[^\s/:@\"']{0,100}:)[^\s/@\"']{3,200}(?=@)")
-# A name that announces a secret, followed by something without spaces that is no word or variable.
+# A name that suggests a secret, followed by text without spaces that is not a word or variable.
 _NAMED = re.compile(
     r"""((?:api[_-]?key|secret|token|passw(?:or)?d|credential)s?\\?["']?\s{0,3}[:=]\s{0,3}\\?["'])[^\s"'\\]{12,}""",
     re.IGNORECASE,

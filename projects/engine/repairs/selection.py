@@ -1,4 +1,4 @@
-"""Which files the model is shown of a project that is too large to show whole."""
+"""Selects the files to show the model when a project is too large to show whole."""
 
 from collections.abc import Sequence
 

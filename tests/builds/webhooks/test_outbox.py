@@ -132,7 +132,7 @@ def test_a_project_s_first_build_is_sent_to_its_own_webhook(owner: User) -> None
 
 
 def test_an_event_committed_late_is_delivered_after_higher_numbers(make_endpoint: MakeEndpoint, move: Move) -> None:
-    """An event as readers see it whose transaction took its number early and was committed late."""
+    """An event, as readers see it, whose transaction took its number early and committed late."""
     make_endpoint()
     early, late = move(), move()
     event = BuildEvent.objects.get(build=early)
