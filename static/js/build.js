@@ -104,7 +104,7 @@ class BuildPage {
   }
 
   changed(change) {
-    if (change.phase) say(`Phase ${change.phase}.`);
+    if (change.phase) reportStatus(`Phase ${change.phase}.`);
     clearTimeout(this.updating);
     this.updating = setTimeout(() => this.update(), 60); // several changes may come at once
   }
@@ -131,7 +131,7 @@ class BuildPage {
     await htmx.ajax("GET", this.addresses.state, { target: "#state", swap: "outerHTML" });
     const { status, title } = byId("state").dataset;
     document.title = title;
-    if (status !== before) say(`The build is ${status}. ${isEnded() ? byId("verdict-title")?.textContent ?? "" : ""}`);
+    if (status !== before) reportStatus(`The build is ${status}. ${isEnded() ? byId("verdict-title")?.textContent ?? "" : ""}`);
     this.showEnd();
   }
 
@@ -155,7 +155,7 @@ class BuildPage {
   }
 }
 
-function say(text) {
+function reportStatus(text) {
   byId("log-status").textContent = text;
 }
 
@@ -168,4 +168,4 @@ function span(seconds) {
 }
 
 const logSection = byId("log");
-if (logSection) new BuildPage(logSection).begin().catch(() => say("The log could not be loaded: what is shown is its end. Reload the page to try again."));
+if (logSection) new BuildPage(logSection).begin().catch(() => reportStatus("The log could not be loaded: what is shown is its end. Reload the page to try again."));

@@ -1,4 +1,4 @@
-// The tools above a log: search, times, wrapping, copying; and links to lines. Uses `byId` and `say` of build.js.
+// The tools above a log: search, times, wrapping, copying; and links to lines. Uses `byId` and `reportStatus` of build.js.
 "use strict";
 
 const MOST_FOUND = 10_000;
@@ -54,7 +54,7 @@ class LogTools {
     }
     byId("log-next").disabled = byId("log-previous").disabled = !this.found.length;
     this.view.refresh();
-    this.say();
+    this.showCount();
   }
 
   go(step) {
@@ -66,10 +66,10 @@ class LogTools {
     this.at = (this.at + step + this.found.length) % this.found.length;
     this.view.current = this.found[this.at];
     this.view.toLine(this.view.current);
-    this.say();
+    this.showCount();
   }
 
-  say() {
+  showCount() {
     const most = this.found.length === MOST_FOUND ? "+" : "";
     const count = `${this.found.length.toLocaleString("en")}${most}`;
     if (!this.view.pattern) byId("log-found").textContent = "";
@@ -188,7 +188,7 @@ class LogTools {
     } else {
       text = log.whole();
     }
-    say((await put(text)) ? "Copied." : "The browser does not let it be copied: open the raw text instead.");
+    reportStatus((await put(text)) ? "Copied." : "The browser does not let it be copied: open the raw text instead.");
   }
 }
 
