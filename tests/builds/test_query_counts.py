@@ -17,6 +17,8 @@ from chef.jobs.models import Status
 from projects.files.paths import NewFile
 from tests.answers import body_of
 
+pytestmark = pytest.mark.slow
+
 TEXT = "text/plain"
 
 

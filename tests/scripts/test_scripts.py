@@ -18,7 +18,7 @@ from scripts.place import ROOT, Place, read_env_file
 from scripts.processes import Service, SetupError, free_port, is_free, stop_together, until
 from scripts.supervisor import Supervisor
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.slow]
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
 # Prints that it is ready, then ignores SIGTERM.

@@ -20,7 +20,7 @@ from tests.receiver import Receiver, Reply
 MakeEndpoint = Callable[..., WebhookEndpoint]
 Move = Callable[..., Build]
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 
 
 @contextlib.contextmanager

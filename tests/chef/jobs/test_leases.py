@@ -16,6 +16,8 @@ from builds.reaper import reap_abandoned
 from chef.jobs.leases import LeaseLostError
 from chef.jobs.models import Status
 
+pytestmark = pytest.mark.slow
+
 QueueBuild = Callable[..., Build]
 
 

@@ -19,6 +19,8 @@ from builds.queue.claims import BuildLease, claim
 from chef.jobs import pubsub
 from chef.jobs.pubsub import PAUSE_SECONDS, channel, publish_change, subscribe
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def hanging_redis(settings: Settings) -> Iterator[None]:

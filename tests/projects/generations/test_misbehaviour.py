@@ -16,7 +16,7 @@ from tests.projects.engine.apps import patch, plan, planned, written
 from tests.projects.generations.runs import HTML, MAIN, code_of, run, usage_of
 from tests.scripted_model import KEY, Answer, NeverEnds, Page, Refuses, Says, ScriptedModel, Streams
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.slow]
 
 MISBEHAVIOUR: dict[str, tuple[str, str, list[Answer | str | dict[str, Any]]]] = {
     "prose": ("plan", "answer_not_json", ["Of course!", "I am glad to help."]),

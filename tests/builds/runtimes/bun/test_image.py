@@ -11,6 +11,8 @@ from builds.runtimes.image_preparation import prepare, runtime_images
 from builds.runtimes.rootfs import UnbuildableError, Workshop
 from builds.sandbox.image_store import ImageStore
 
+pytestmark = pytest.mark.slow
+
 
 def test_recipe_adds_bun_to_debian_and_as_node(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "debian" / "etc").mkdir(parents=True)

@@ -33,7 +33,7 @@ from builds.sandbox.docker_sandbox import DockerSandbox
 from builds.sandbox.image_store import ImageStore
 
 # The SDK leaves finished streams' sockets to the garbage collector.
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+pytestmark = [pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"), pytest.mark.slow]
 
 HOST = "localhost"
 LIMITS = Limits(memory_bytes=1024**3, cpus=2, pids=256, disk_bytes=1024**3)

@@ -33,7 +33,7 @@ from tests.builds.sandbox.egress.peers import (
     read_head,
 )
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.slow]
 
 # Allowed requests ---------------------------------------------------------------------------------------------------
 
