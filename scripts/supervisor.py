@@ -97,7 +97,7 @@ class Supervisor:
         entry.due = now + entry.wait
         service = entry.service
         self._report(
-            f"{service.name} ended ({_reason(service.exit_code)}) and is started again in {entry.wait:.0f} s; "
+            f"{service.name} ended ({_reason(service.exit_code)}) and will be restarted in {entry.wait:.0f} s; "
             f"its log: {service.log}"
         )
         entry.wait = min(entry.wait * 2, _LONGEST_WAIT)

@@ -230,7 +230,11 @@ class GenerationViewSet(ApiViewSet):
         return answer_generation(request, generations.retry_generation(generation, by=self.user, options=options))
 
     @event_stream_action(
-        "watchGeneration", "status", "stage", "file", description="Live: an event for each change, and for each file."
+        "watchGeneration",
+        "status",
+        "stage",
+        "file",
+        description="Live: an event for each change of status, and for each file written.",
     )
     def events(self, request: Request, pk: Any) -> HttpResponseBase:
         """Status, stage and files, live (server-sent events)."""

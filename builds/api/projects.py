@@ -1,4 +1,4 @@
-"""API: projects, their builds, and the latest build or that of `?jobId=`."""
+"""API: projects and their builds; one build is the latest, or the one given by `?jobId=`."""
 
 from typing import Any
 

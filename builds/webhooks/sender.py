@@ -72,7 +72,7 @@ class Sender:
         try:
             self.look(pool)
         except DatabaseError as fault:
-            logger.warning("the database does not respond: %s", fault)
+            logger.warning("the database is not responding: %s", fault)
             close_old_connections()
         except Exception:
             logger.exception("the sender failed once and continues")

@@ -119,7 +119,7 @@ class RevisionViewSet(ApiViewSet):
 
 
 def send_archive(request: HttpRequest, revision: Revision) -> HttpResponseBase:
-    """All of a revision's files as a tar.gz, packed while it is sent."""
+    """All of a revision's files as a tar.gz, packed as it is sent."""
     files = revision.files.order_by("path").iterator(chunk_size=50)
     name = f"{slugify(revision.project.name) or 'project'}-{revision.number}.tar.gz"
     return send_stream(request, pack(files), media_type="application/gzip", file_name=name)

@@ -156,7 +156,7 @@ def test_dead_service_is_restarted(place: Place, restored_signals: None) -> None
 
     assert is_restarted
     assert len(messages) == 1
-    assert "sleeper ended (by signal 9) and is started again in 1 s" in messages[0]
+    assert "sleeper ended (by signal 9) and will be restarted in 1 s" in messages[0]
     assert not sleeper.is_running
 
 

@@ -67,7 +67,7 @@ def test_unchanged_lines_far_from_a_change_are_folded() -> None:
 WORST = {
     "all alike": (["x"] * 50_000, ["y", *["x"] * 49_000, "z"]),
     "nothing alike": ([str(number) for number in range(50_000)], [f"-{number}" for number in range(50_000)]),
-    "every other line alike": (
+    "alternate lines identical": (
         [text for number in range(1_400) for text in (f"a{number}", "")],
         [text for number in range(1_400) for text in (f"b{number}", "")],
     ),
