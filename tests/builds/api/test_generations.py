@@ -19,7 +19,7 @@ from projects.generations.runner import Run
 from projects.models import Generation, Project, TokensUsed
 
 MakeClient = Callable[..., APIClient]
-TODO = {"prompt": "Build a simple todo app with React"}
+TODO_APP = {"prompt": "Build a simple todo app with React"}
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def errors(answer: Any, status: int) -> list[tuple[str, str | None]]:
 
 
 def test_a_prompt_is_accepted_with_a_link_to_its_status(client: APIClient) -> None:
-    answer = client.post("/v1/generate", TODO, headers={"Prefer": "respond-async"})
+    answer = client.post("/v1/generate", TODO_APP, headers={"Prefer": "respond-async"})
 
     assert answer.status_code == 202, answer.content
     body = answer.json()
@@ -70,7 +70,11 @@ def test_a_prompt_is_accepted_with_a_link_to_its_status(client: APIClient) -> No
     assert answer["Location"] == body["links"]["self"]
     assert answer["Preference-Applied"] == "respond-async"
     generation = Generation.objects.get(pk=body["generationId"])
-    assert (generation.kind, generation.prompt, generation.project.name) == ("new", TODO["prompt"], TODO["prompt"])
+    assert (generation.kind, generation.prompt, generation.project.name) == (
+        "new",
+        TODO_APP["prompt"],
+        TODO_APP["prompt"],
+    )
     assert (generation.analysis, generation.tests, generation.auto_fix, generation.max_tokens) == (True,) * 3 + (
         200_000,
     )
@@ -78,7 +82,7 @@ def test_a_prompt_is_accepted_with_a_link_to_its_status(client: APIClient) -> No
 
 def test_the_requested_options_are_kept(client: APIClient) -> None:
     config = {"enableAnalysis": False, "enableTests": False, "autoFix": False, "maxTokens": 5000}
-    body = {**TODO, "config": config, "strategy": {"runtime": "node", "version": "20"}, "name": "todo"}
+    body = {**TODO_APP, "config": config, "strategy": {"runtime": "node", "version": "20"}, "name": "todo"}
 
     document = client.get(client.post("/v1/generate", body).json()["links"]["self"]).json()
 
@@ -104,11 +108,11 @@ BAD = {
         ],
     ),
     "a runtime without generated apps": (
-        {**TODO, "strategy": {"runtime": "bun"}},
+        {**TODO_APP, "strategy": {"runtime": "bun"}},
         [("unknown_runtime", "strategy.runtime")],
     ),
-    "no tokens": ({**TODO, "config": {"maxTokens": 0}}, [("min_value", "config.maxTokens")]),
-    "files": ({**TODO, "files": {}}, [("unknown_field", "files")]),
+    "no tokens": ({**TODO_APP, "config": {"maxTokens": 0}}, [("min_value", "config.maxTokens")]),
+    "files": ({**TODO_APP, "files": {}}, [("unknown_field", "files")]),
 }
 
 
@@ -124,9 +128,9 @@ def test_all_errors_are_reported_at_once_and_nothing_is_created(
 
 def test_a_full_queue_refuses_with_retry_after(client: APIClient, settings: Settings) -> None:
     settings.OWNER_MAX_QUEUED = 1
-    client.post("/v1/generate", TODO)
+    client.post("/v1/generate", TODO_APP)
 
-    answer = client.post("/v1/generate", TODO)
+    answer = client.post("/v1/generate", TODO_APP)
 
     assert errors(answer, 429) == [("owner_queue_full", None)]
     assert int(answer["Retry-After"]) > 0
@@ -135,10 +139,10 @@ def test_a_full_queue_refuses_with_retry_after(client: APIClient, settings: Sett
 
 def test_an_exhausted_daily_budget_refuses_until_midnight(client: APIClient, owner: User, settings: Settings) -> None:
     settings.AI_OWNER_TOKENS_PER_DAY = 100
-    client.post("/v1/generate", TODO)
+    client.post("/v1/generate", TODO_APP)
     TokensUsed.objects.create(owner=owner, day=Generation.objects.get().created_at.date(), tokens=100)
 
-    answer = client.post("/v1/generate", TODO)
+    answer = client.post("/v1/generate", TODO_APP)
 
     assert errors(answer, 429) == [("day_spent", None)]
     assert 0 < int(answer["Retry-After"]) <= 86_401
@@ -148,7 +152,7 @@ def test_an_exhausted_daily_budget_refuses_until_midnight(client: APIClient, own
 
 
 def test_a_starter_becomes_a_revision_and_its_build_is_queued(client: APIClient) -> None:
-    address = client.post("/v1/generate", TODO).json()["links"]["self"]
+    address = client.post("/v1/generate", TODO_APP).json()["links"]["self"]
     run_next()
 
     document = client.get(address).json()
@@ -171,7 +175,7 @@ def test_a_starter_becomes_a_revision_and_its_build_is_queued(client: APIClient)
 
 
 def test_a_failure_explains_its_cause_and_remedy(client: APIClient) -> None:
-    address = client.post("/v1/generate", TODO).json()["links"]["self"]
+    address = client.post("/v1/generate", TODO_APP).json()["links"]["self"]
     fail()
 
     document = client.get(address).json()
@@ -186,7 +190,7 @@ def test_generations_are_listed_newest_first_with_few_queries(
     client: APIClient, django_assert_max_num_queries: DjangoAssertNumQueries
 ) -> None:
     for _ in range(5):
-        client.post("/v1/generate", TODO)
+        client.post("/v1/generate", TODO_APP)
         run_next()
 
     with django_assert_max_num_queries(12):
@@ -199,7 +203,7 @@ def test_generations_are_listed_newest_first_with_few_queries(
 
 
 def test_cancelling_is_idempotent(client: APIClient) -> None:
-    address = client.post("/v1/generate", TODO).json()["links"]["self"]
+    address = client.post("/v1/generate", TODO_APP).json()["links"]["self"]
 
     first, second = client.post(f"{address}/cancel"), client.post(f"{address}/cancel")
 
@@ -210,7 +214,7 @@ def test_cancelling_is_idempotent(client: APIClient) -> None:
 
 
 def test_a_failed_generation_is_retried_as_a_new_one(client: APIClient) -> None:
-    address = client.post("/v1/generate", TODO).json()["links"]["self"]
+    address = client.post("/v1/generate", TODO_APP).json()["links"]["self"]
     old = fail()
 
     answer = client.post(f"{address}/retry", {"config": {"maxTokens": 9000}})
@@ -261,9 +265,9 @@ def test_a_project_without_files_cannot_be_edited(client: APIClient, owner: User
 
 
 def test_deleting_a_project_ends_its_generations(client: APIClient) -> None:
-    project = client.post("/v1/generate", TODO).json()["projectId"]
+    project = client.post("/v1/generate", TODO_APP).json()["projectId"]
     run_next()
-    client.post("/v1/generate", TODO)
+    client.post("/v1/generate", TODO_APP)
 
     assert client.delete(f"/v1/projects/{project}").status_code == 204
     assert Generation.objects.count() == 1
